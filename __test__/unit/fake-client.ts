@@ -1,0 +1,189 @@
+/** A client of the native side, made of memory and told what to do: for the logic above it. */
+
+import type { ClientHandle, NativeEvent, NativeInstance } from '../../lib/native.js';
+import type { LogLevel } from '../../lib/registry/logger.js';
+import { settle } from '../../lib/registry/options.js';
+import { Registry } from '../../lib/registry/registry.js';
+
+/** What the native side rejects with. */
+export function nativeError(code: string, message = `native: ${code}`, operation = ''): Error {
+  return Object.assign(new Error(message), { code, retryable: false, operation, detail: undefined });
+}
+
+export function instance(id: string, more: Partial<NativeInstance> = {}): NativeInstance {
+  return {
+    id,
+    name: 'orders',
+    version: '1',
+    metadata: {},
+    endpoints: [`grpc://10.0.0.1:${9000 + id.length}`],
+    ...more,
+  };
+}
+
+export class FakeCancel {
+  cancel: () => void = () => {};
+  readonly cancelled = new Promise<never>((_, reject) => {
+    this.cancel = () => reject(nativeError('ERR_ABORTED'));
+  });
+}
+
+export class FakeWatcher {
+  stopped = false;
+  failure: Error | null = null;
+  isStale = false;
+  takes = 0;
+  constructor(
+    readonly client: FakeClient,
+    readonly number: number,
+    readonly name: string,
+  ) {}
+  id() {
+    return this.number;
+  }
+  stale() {
+    return this.isStale;
+  }
+  version() {
+    return this.client.lists.get(this.name)?.version ?? 0;
+  }
+  take() {
+    this.takes++;
+    return { version: this.version(), instances: structuredClone(this.client.lists.get(this.name)?.list ?? []) };
+  }
+  error() {
+    return this.failure;
+  }
+  stop() {
+    this.stopped = true;
+  }
+}
+
+export class FakeRegistration {
+  current = 'registered';
+  deregistered = 0;
+  refusal: Error | undefined;
+  gate: Promise<void> = Promise.resolve();
+  constructor(
+    readonly number: number,
+    readonly record: NativeInstance,
+  ) {}
+  id() {
+    return this.number;
+  }
+  instance() {
+    return structuredClone(this.record);
+  }
+  state() {
+    return this.current;
+  }
+  async update(version: string | null, metadata: Record<string, string> | null, endpoints: string[] | null) {
+    if (version !== null) this.record.version = version;
+    if (metadata !== null) this.record.metadata = metadata;
+    if (endpoints !== null) this.record.endpoints = endpoints;
+    if (this.refusal) throw this.refusal;
+  }
+  async deregister() {
+    this.deregistered++;
+    await this.gate;
+    if (this.refusal) throw this.refusal;
+    this.current = 'deregistered';
+  }
+}
+
+export class FakeClient {
+  readonly lists = new Map<string, { version: number; list: NativeInstance[] }>();
+  readonly watchers: FakeWatcher[] = [];
+  readonly registrations: FakeRegistration[] = [];
+  readonly calls: string[] = [];
+  referenced = false;
+  refusal: Error | undefined;
+  /** Runs before `register()` answers. */
+  beforeAnswer: (registration: FakeRegistration) => unknown = () => {};
+  #events: NativeEvent[] = [];
+  #next = 0;
+  wake: () => void = () => {};
+
+  capabilities() {
+    return { register: true, expires: true, owners: true, keepsId: true, listsNames: true };
+  }
+  async contact() {
+    if (this.refusal) throw this.refusal;
+  }
+  async register(record: NativeInstance, _options: unknown, cancel: FakeCancel | null) {
+    this.calls.push('register');
+    if (this.refusal) throw this.refusal;
+    const registration = new FakeRegistration(++this.#next, { ...record, id: record.id || 'made-up' });
+    this.registrations.push(registration);
+    await Promise.race([this.beforeAnswer(registration), cancel?.cancelled ?? new Promise(() => {})]);
+    return registration;
+  }
+  async getService(name: string, _consistent: boolean, _timeoutMs: number, cancel: FakeCancel | null) {
+    this.calls.push('getService');
+    if (this.refusal) throw this.refusal;
+    if (cancel) await cancel.cancelled;
+    return structuredClone(this.lists.get(name)?.list ?? []);
+  }
+  async services() {
+    this.calls.push('services');
+    if (this.refusal) throw this.refusal;
+    return [...this.lists.keys()];
+  }
+  watch(name: string) {
+    if (this.refusal) throw this.refusal;
+    const watcher = new FakeWatcher(this, ++this.#next, name);
+    this.watchers.push(watcher);
+    return watcher;
+  }
+  drain() {
+    const events = this.#events;
+    this.#events = [];
+    return events;
+  }
+  ref() {
+    this.referenced = true;
+  }
+  unref() {
+    this.referenced = false;
+  }
+  async close() {
+    this.calls.push('close');
+    if (this.refusal) throw this.refusal;
+  }
+
+  /** The server has a new list. */
+  publish(name: string, list: NativeInstance[]): void {
+    this.lists.set(name, { version: (this.lists.get(name)?.version ?? 0) + 1, list });
+    for (const watcher of this.watchers)
+      if (watcher.name === name && !watcher.stopped) this.tell('watch', watcher.number);
+  }
+  /** An event, drained at once. */
+  tell(kind: string, id: number, more: Partial<NativeEvent> = {}): void {
+    this.#events.push({ kind, id, level: null, text: null, key: null, ...more } as NativeEvent);
+    this.wake();
+  }
+}
+
+export interface Opened {
+  readonly registry: Registry;
+  readonly client: FakeClient;
+  readonly logged: { level: LogLevel; message: string }[];
+}
+
+/** A registry on a fake client. */
+export async function openFake(): Promise<Opened> {
+  const client = new FakeClient();
+  const logged: Opened['logged'] = [];
+  const write = (level: LogLevel) => (message: string) => void logged.push({ level, message });
+  const logger = { debug: write('debug'), info: write('info'), warn: write('warn'), error: write('error') };
+  const settings = await settle({ backend: 'memory', logger });
+  const registry = Registry.open(
+    settings,
+    (wake) => {
+      client.wake = wake;
+      return client as unknown as ClientHandle;
+    },
+    () => new FakeCancel() as never,
+  );
+  return { registry, client, logged };
+}

@@ -1,0 +1,227 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { runInNewContext } from 'node:vm';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { InvalidArgumentError } from '../../lib/errors.js';
+import { settle } from '../../lib/registry/options.js';
+
+const PEM = '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n';
+
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'rollcall-options-'));
+  await writeFile(join(folder, 'ca.pem'), PEM);
+});
+afterAll(() => rm(folder, { recursive: true, force: true }));
+afterEach(() => {
+  delete process.env.ROLLCALL_ADVERTISE_HOST;
+});
+
+async function refusal(options: unknown): Promise<string> {
+  const error = await settle(options).then(
+    () => undefined,
+    (thrown: unknown) => thrown,
+  );
+  expect(error).toBeInstanceOf(InvalidArgumentError);
+  return (error as Error).message;
+}
+
+describe('defaults', () => {
+  it('completes memory options', async () => {
+    const { native, lazy, signals } = await settle({ backend: 'memory' });
+    expect(native).toEqual({
+      backend: 'memory',
+      ttlMs: 15_000,
+      connectTimeoutMs: 10_000,
+      timeoutMs: 10_000,
+      stallTimeoutMs: 30_000,
+      emptyGraceMs: 15_000,
+      advertiseHost: null,
+      logLevel: 'warn',
+      memory: { namespace: 'default' },
+      etcd: null,
+    });
+    expect(lazy).toBe(false);
+    expect(signals).toEqual([]);
+  });
+
+  it('completes etcd options', async () => {
+    const { native } = await settle({ backend: 'etcd' });
+    expect(native.memory).toBeNull();
+    expect(native.etcd).toEqual({
+      hosts: ['http://127.0.0.1:2379'],
+      prefix: '/microservices',
+      codec: 'kratos',
+      username: null,
+      password: null,
+      tls: null,
+      keepAliveMs: 10_000,
+      keepAliveTimeoutMs: 5000,
+      maxMessageBytes: 67_108_864,
+    });
+  });
+
+  it('takes undefined for none given', async () => {
+    const { native } = await settle({ backend: 'etcd', ttlMs: undefined, tls: undefined, nonsense: undefined });
+    expect(native.ttlMs).toBe(15_000);
+  });
+
+  it('takes advertiseHost from the option, else from the environment', async () => {
+    process.env.ROLLCALL_ADVERTISE_HOST = '10.9.9.9';
+    expect((await settle({ backend: 'memory' })).native.advertiseHost).toBe('10.9.9.9');
+    expect((await settle({ backend: 'memory', advertiseHost: 'h' })).native.advertiseHost).toBe('h');
+    process.env.ROLLCALL_ADVERTISE_HOST = '';
+    expect((await settle({ backend: 'memory' })).native.advertiseHost).toBeNull();
+  });
+});
+
+describe('hosts', () => {
+  it.each([
+    ['a', ['http://a:2379']],
+    ['a:1,b:2', ['http://a:1', 'http://b:2']],
+    [
+      ['http://a:1/', 'b'],
+      ['http://a:1', 'http://b:2379'],
+    ],
+    [
+      ['https://a', 'b:1'],
+      ['https://a:2379', 'https://b:1'],
+    ],
+    [
+      ['[::1]:2379', '[fe80::1%eth0]'],
+      ['http://[::1]:2379', 'http://[fe80::1%eth0]:2379'],
+    ],
+  ])('reads %j', async (hosts, expected) => {
+    expect((await settle({ backend: 'etcd', hosts })).native.etcd?.hosts).toEqual(expected);
+  });
+
+  it('says https when tls is on', async () => {
+    const { native } = await settle({ backend: 'etcd', hosts: 'a:1', tls: true });
+    expect(native.etcd?.hosts).toEqual(['https://a:1']);
+    expect(native.etcd?.tls).toEqual({ ca: null, cert: null, key: null, serverName: null });
+  });
+});
+
+describe('tls', () => {
+  it('takes PEM as text, as bytes of any realm, and as files', async () => {
+    const foreign = runInNewContext('Uint8Array.from(bytes)', { bytes: [...Buffer.from(PEM)] });
+    for (const tls of [{ ca: PEM }, { ca: Buffer.from(PEM) }, { ca: foreign }, { caFile: join(folder, 'ca.pem') }]) {
+      const { native } = await settle({ backend: 'etcd', tls });
+      expect(native.etcd?.tls?.ca?.toString()).toBe(PEM);
+    }
+  });
+
+  it('names the path of a file that can not be read', async () => {
+    const file = join(folder, 'missing.pem');
+    const message = await refusal({ backend: 'etcd', tls: { certFile: file } });
+    expect(message).toMatch(/^options\.tls\.certFile: can't read the file: ENOENT/);
+    expect(message).toContain(file);
+  });
+});
+
+describe('objects of another realm', () => {
+  it('are judged by shape', async () => {
+    const options = runInNewContext(
+      '({ backend: "etcd", hosts: ["a:1"], tls: { serverName: "x" }, signals: ["SIGTERM"], logger: { info() {} } })',
+    );
+    const { native, signals } = await settle(options);
+    expect(native.etcd?.hosts).toEqual(['https://a:1']);
+    expect(signals).toEqual(['SIGTERM']);
+    expect(native.logLevel).toBe('info');
+  });
+});
+
+describe('log level', () => {
+  const silent = { info() {}, warn() {}, error() {} };
+  it.each([
+    [false, 'off'],
+    [undefined, 'warn'],
+    [silent, 'info'],
+    [{ ...silent, level: 'debug', debug() {} }, 'debug'],
+    [{ ...silent, isLevelEnabled: (level: string) => level === 'error' }, 'error'],
+    [{ log() {}, warn() {}, error() {}, debug() {}, verbose() {} }, 'info'],
+  ])('of %o is %s', async (logger, level) => {
+    expect((await settle({ backend: 'memory', logger })).native.logLevel).toBe(level);
+  });
+});
+
+describe('refuses, naming the path', () => {
+  const MS = 'a whole number from';
+  it.each<[unknown, string]>([
+    [null, 'options: expected a URL or an object with `backend`, got null'],
+    [7, 'options: expected a URL or an object with `backend`, got number'],
+    [[], 'options: expected a URL or an object with `backend`, got array'],
+    [new Map(), 'options: expected a URL or an object with `backend`, got object'],
+    [{}, 'options.backend: expected "memory" or "etcd", got undefined'],
+    [{ backend: 'etdc' }, 'options.backend: expected "memory" or "etcd", got "etdc"; did you mean "etcd"?'],
+    [{ backend: 'Memory' }, 'options.backend: expected "memory" or "etcd", got "Memory"; did you mean "memory"?'],
+    [{ backend: 'consul' }, 'options.backend: expected "memory" or "etcd", got "consul"'],
+    [{ backend: 'etcd', host: 'a' }, 'options.host: unknown option; did you mean "hosts"?'],
+    [{ backend: 'etcd', ttl: 1 }, 'options.ttl: unknown option; did you mean "ttlMs"?'],
+    [{ backend: 'etcd', dialTimeout: 1 }, 'options.dialTimeout: unknown option'],
+    [{ backend: 'memory', hosts: 'a' }, 'options.hosts: not an option of the memory backend, only of etcd'],
+    [{ backend: 'memory', ttlMs: '3000' }, `options.ttlMs: expected ${MS} 1000 to 2147483647, got string`],
+    [{ backend: 'memory', ttlMs: 999 }, `options.ttlMs: expected ${MS} 1000 to 2147483647, got 999`],
+    [{ backend: 'memory', ttlMs: null }, `options.ttlMs: expected ${MS} 1000 to 2147483647, got null`],
+    [{ backend: 'memory', ttlMs: 1500.5 }, `options.ttlMs: expected ${MS} 1000 to 2147483647, got 1500.5`],
+    [{ backend: 'memory', timeoutMs: 0 }, `options.timeoutMs: expected ${MS} 1 to 2147483647, got 0`],
+    [{ backend: 'memory', timeoutMs: Number.NaN }, `options.timeoutMs: expected ${MS} 1 to 2147483647, got NaN`],
+    [
+      { backend: 'memory', connectTimeoutMs: Number.POSITIVE_INFINITY },
+      `options.connectTimeoutMs: expected ${MS} 1 to 2147483647, got Infinity`,
+    ],
+    [
+      { backend: 'memory', stallTimeoutMs: 5 },
+      `options.stallTimeoutMs: expected 0 (off) or ${MS} 100 to 2147483647, got 5`,
+    ],
+    [{ backend: 'memory', emptyGraceMs: -1 }, `options.emptyGraceMs: expected ${MS} 0 to 2147483647, got -1`],
+    [{ backend: 'memory', lazy: 1 }, 'options.lazy: expected true or false, got number'],
+    [{ backend: 'memory', advertiseHost: 1 }, 'options.advertiseHost: expected a string, got number'],
+    [{ backend: 'memory', advertiseHost: '' }, 'options.advertiseHost: expected a string that is not empty'],
+    [{ backend: 'memory', signals: 'SIGTERM' }, 'options.signals: expected an array of signal names, got string'],
+    [
+      { backend: 'memory', signals: ['SIGTRM'] },
+      'options.signals[0]: expected the name of a signal; did you mean "SIGTERM"?',
+    ],
+    [
+      { backend: 'memory', signals: ['SIGKILL'] },
+      'options.signals[0]: expected a signal that can be caught, not "SIGKILL"',
+    ],
+    [{ backend: 'memory', signals: [15] }, 'options.signals[0]: expected a signal name such as "SIGTERM", got number'],
+    [
+      { backend: 'memory', logger: true },
+      'options.logger: expected false or an object with methods such as info, warn and error, got boolean',
+    ],
+    [
+      { backend: 'memory', logger: {} },
+      'options.logger: expected false or an object with methods such as info, warn and error, got object',
+    ],
+    [{ backend: 'memory', namespace: 3 }, 'options.namespace: expected a string, got number'],
+    [{ backend: 'etcd', hosts: 3 }, 'options.hosts: expected "host:port", or an array of them, got number'],
+    [{ backend: 'etcd', hosts: [] }, 'options.hosts: expected at least one "host:port"'],
+    [{ backend: 'etcd', hosts: [3] }, 'options.hosts[0]: expected "host:port", got number'],
+    [{ backend: 'etcd', hosts: 'a,' }, 'options.hosts[1]: expected "host:port" or "http(s)://host:port"'],
+    [{ backend: 'etcd', hosts: 'user:secret@a:1' }, 'options.hosts: expected "host:port" or "http(s)://host:port"'],
+    [{ backend: 'etcd', hosts: ['a:0'] }, 'options.hosts[0]: expected a port from 1 to 65535'],
+    [{ backend: 'etcd', hosts: ['a:70000'] }, 'options.hosts[0]: expected a port from 1 to 65535'],
+    [{ backend: 'etcd', hosts: ['http://a', 'https://b'] }, 'options.hosts: expected all hosts with https:// or none'],
+    [{ backend: 'etcd', hosts: 'https://a', tls: false }, 'options.tls: contradicts the https:// of options.hosts'],
+    [{ backend: 'etcd', hosts: 'http://a', tls: true }, 'options.tls: contradicts the http:// of options.hosts'],
+    [{ backend: 'etcd', codec: 'json' }, 'options.codec: expected "kratos" or "metadata", got "json"'],
+    [{ backend: 'etcd', username: 'u' }, 'options.password: expected with a username'],
+    [{ backend: 'etcd', password: 'p' }, 'options.username: expected with a password'],
+    [{ backend: 'etcd', username: 'u', password: 5 }, 'options.password: expected a string, got number'],
+    [{ backend: 'etcd', keepAliveMs: 4999 }, `options.keepAliveMs: expected ${MS} 5000 to 2147483647, got 4999`],
+    [{ backend: 'etcd', tls: 'yes' }, 'options.tls: expected true, false or an object, got string'],
+    [{ backend: 'etcd', tls: { ca: 5 } }, 'options.tls.ca: expected a PEM string or Buffer, got number'],
+    [{ backend: 'etcd', tls: { ca: 'secret' } }, 'options.tls.ca: expected PEM, which holds a line "-----BEGIN …"'],
+    [{ backend: 'etcd', tls: { caFIle: 'x' } }, 'options.tls.caFIle: unknown option; did you mean "caFile"?'],
+    [{ backend: 'etcd', tls: { caFile: 5 } }, 'options.tls.caFile: expected a string, got number'],
+    [{ backend: 'etcd', tls: { ca: PEM, caFile: 'x' } }, 'options.tls.ca: given together with options.tls.caFile'],
+    [{ backend: 'etcd', tls: { cert: PEM } }, 'options.tls.key: expected with a client certificate'],
+    [{ backend: 'etcd', tls: { key: PEM } }, 'options.tls.cert: expected with a client key'],
+  ])('%o', async (options, message) => {
+    expect(await refusal(options)).toBe(message);
+  });
+});

@@ -1,0 +1,254 @@
+import { runInNewContext } from 'node:vm';
+import { afterEach, describe, expect, it } from 'vitest';
+import { AbortedError, ClosedError, TimeoutError } from '../../lib/errors.js';
+import type { InstanceInput } from '../../lib/registry/instance.js';
+import { Registry } from '../../lib/registry/registry.js';
+import { type FakeRegistration, nativeError, type Opened, openFake } from './fake-client.js';
+
+let opened: Opened;
+const fresh = async () => {
+  opened = await openFake();
+  return opened;
+};
+afterEach(() => opened.registry.close().catch(() => {}));
+
+describe('register()', () => {
+  it('completes the instance and freezes it', async () => {
+    const { registry } = await fresh();
+    const registration = await registry.register({ name: 'orders' });
+    expect(registration.instance).toEqual({ id: 'made-up', name: 'orders', version: '', metadata: {}, endpoints: [] });
+    expect(Object.isFrozen(registration.instance.metadata)).toBe(true);
+    expect(registration).toMatchObject({ id: 'made-up', name: 'orders', state: 'registered' });
+  });
+
+  it('takes instances of another realm, and copies them', async () => {
+    const { registry, client } = await fresh();
+    const input = runInNewContext('({ name: "orders", metadata: { a: "b" }, endpoints: ["grpc://h:1"] })');
+    await registry.register(input);
+    input.metadata.a = 'c';
+    expect(client.registrations[0]?.record.metadata).toEqual({ a: 'b' });
+  });
+
+  it.each<[unknown, string]>([
+    [undefined, 'instance: expected an object, got undefined'],
+    ['orders', 'instance: expected an object, got string'],
+    [{}, 'instance.name: expected a string, got undefined'],
+    [{ name: 5 }, 'instance.name: expected a string, got number'],
+    [{ name: 'x', id: 5 }, 'instance.id: expected a string, got number'],
+    [{ name: 'x', id: '' }, 'instance.id: expected a string that is not empty'],
+    [{ name: 'x', version: 1 }, 'instance.version: expected a string, got number'],
+    [{ name: 'x', metadata: [] }, 'instance.metadata: expected an object of strings, got array'],
+    [{ name: 'x', metadata: new Map() }, 'instance.metadata: expected an object of strings, got object'],
+    [
+      { name: 'x', metadata: { weight: 10 } },
+      'instance.metadata.weight: expected a string, got number; write String(10)',
+    ],
+    [{ name: 'x', metadata: { a: true } }, 'instance.metadata.a: expected a string, got boolean; write String(true)'],
+    [{ name: 'x', metadata: { a: null } }, 'instance.metadata.a: expected a string, got null'],
+    [{ name: 'x', endpoints: 'grpc://h:1' }, 'instance.endpoints: expected an array of strings, got string'],
+    [{ name: 'x', endpoints: ['a', 5] }, 'instance.endpoints[1]: expected a string, got number'],
+    [{ name: 'x', meta: {} }, 'instance.meta: unknown field'],
+    [{ name: 'x', endpoint: [] }, 'instance.endpoint: unknown field; did you mean "endpoints"?'],
+  ])('refuses %o', async (input, message) => {
+    const { registry, client } = await fresh();
+    await expect(registry.register(input as InstanceInput)).rejects.toMatchObject({
+      code: 'ERR_INVALID_ARGUMENT',
+      message,
+    });
+    expect(client.calls).toEqual([]);
+  });
+
+  it('rejects at once when the signal has fired, without a call', async () => {
+    const { registry, client } = await fresh();
+    const reason = new Error('why');
+    const error = await registry
+      .register({ name: 'x' }, { signal: AbortSignal.abort(reason) })
+      .catch((e: unknown) => e);
+    expect(error).toBeInstanceOf(AbortedError);
+    expect(error).toMatchObject({ name: 'AbortError', cause: reason, operation: 'register' });
+    expect(client.calls).toEqual([]);
+  });
+
+  it('is cancelled by its signal', async () => {
+    const { registry, client } = await fresh();
+    client.beforeAnswer = () => new Promise(() => {});
+    const abort = new AbortController();
+    const pending = registry.register({ name: 'x' }, { signal: abort.signal });
+    abort.abort();
+    await expect(pending).rejects.toMatchObject({ name: 'AbortError', cause: abort.signal.reason });
+    expect(client.referenced).toBe(false);
+  });
+
+  it('leaves nothing behind when it comes through in the moment of the abort', async () => {
+    const { registry, client } = await fresh();
+    const abort = new AbortController();
+    client.beforeAnswer = (registration) => {
+      // The answer is on its way: the cancellation comes too late.
+      registration.gate = Promise.resolve().then(() => {});
+      queueMicrotask(() => abort.abort());
+    };
+    const outcome = await registry.register({ name: 'x' }, { signal: abort.signal }).catch((e: unknown) => e);
+    expect(outcome).toBeInstanceOf(AbortedError);
+    expect(client.registrations[0]?.deregistered).toBe(1);
+    expect(client.referenced).toBe(false);
+  });
+
+  it('has the caller in the stack of its error', async () => {
+    const { registry, client } = await fresh();
+    client.refusal = nativeError('ERR_TIMEOUT', 'no answer');
+    async function theCaller() {
+      await registry.register({ name: 'x' });
+    }
+    const error = (await theCaller().catch((e: unknown) => e)) as TimeoutError;
+    expect(error).toBeInstanceOf(TimeoutError);
+    expect(error.stack).toContain('theCaller');
+    expect(error.operation).toBe('register');
+    client.refusal = undefined;
+  });
+});
+
+describe('a registration', () => {
+  it('tells what happens to it', async () => {
+    const { registry, client } = await fresh();
+    const registration = await registry.register({ name: 'x' });
+    const heard: string[] = [];
+    registration
+      .on('lost', (reason) => heard.push(`lost ${reason}`))
+      .on('stalled', () => heard.push('stalled'))
+      .once('restored', () => heard.push('restored'))
+      .on('replaced', () => heard.push('replaced'));
+    client.tell('lost', 1, { text: 'stalled for 30 s' });
+    client.tell('restored', 1);
+    client.tell('restored', 1);
+    expect(client.referenced).toBe(true);
+    (client.registrations[0] as FakeRegistration).current = 'replaced';
+    client.tell('replaced', 1);
+    expect(heard).toEqual(['stalled', 'lost stalled for 30 s', 'restored', 'replaced']);
+    expect(client.referenced).toBe(false);
+  });
+
+  it('is updated by whole fields, also when the update fails', async () => {
+    const { registry, client } = await fresh();
+    const registration = await registry.register({ name: 'x', version: '1', metadata: { a: 'b' } });
+    await registration.update({ metadata: { c: 'd' } });
+    expect(registration.instance).toMatchObject({ version: '1', metadata: { c: 'd' } });
+    const handle = client.registrations[0];
+    if (handle) handle.refusal = nativeError('ERR_UNAVAILABLE');
+    await expect(registration.update({ version: '2' })).rejects.toMatchObject({
+      code: 'ERR_UNAVAILABLE',
+      operation: 'update',
+    });
+    expect(registration.instance.version).toBe('2');
+    await expect(registration.update({ id: 'y' } as never)).rejects.toThrow(
+      'patch.id: never changes: register another instance',
+    );
+    await expect(registration.update({ version: '3' }, { signal: AbortSignal.abort() })).rejects.toMatchObject({
+      name: 'AbortError',
+    });
+    expect(registration.instance.version).toBe('2');
+  });
+
+  it('is deregistered once; after a failure a later call tries again', async () => {
+    const { registry, client } = await fresh();
+    const registration = await registry.register({ name: 'x' });
+    const handle = client.registrations[0];
+    if (!handle) throw new Error('no registration');
+    handle.refusal = nativeError('ERR_TIMEOUT');
+    const first = registration.deregister();
+    expect(registration.deregister()).toBe(first);
+    await expect(first).rejects.toMatchObject({ code: 'ERR_TIMEOUT', operation: 'deregister' });
+    handle.refusal = undefined;
+    await registration.deregister();
+    await registration.deregister();
+    await registration[Symbol.asyncDispose]();
+    expect(handle.deregistered).toBe(2);
+    expect(client.referenced).toBe(false);
+    await expect((await registry.register({ name: 'x' })).deregister({ drain: 1 } as never)).rejects.toThrow(
+      'options.drain: unknown option; did you mean "drainMs"?',
+    );
+  });
+});
+
+describe('ref() and unref()', () => {
+  it('count what is registered and watched', async () => {
+    const { registry, client } = await fresh();
+    expect(client.referenced).toBe(false);
+    const registration = await registry.register({ name: 'x' });
+    const watcher = registry.watch('x');
+    expect(client.referenced).toBe(true);
+    expect(registry.unref()).toBe(registry);
+    expect(client.referenced).toBe(false);
+    registry.ref();
+    expect(client.referenced).toBe(true);
+    await registration.deregister();
+    expect(client.referenced).toBe(true);
+    watcher.stop();
+    expect(client.referenced).toBe(false);
+  });
+});
+
+describe('close()', () => {
+  it('is one, ends watches and refuses later calls', async () => {
+    const { registry, client } = await fresh();
+    const registration = await registry.register({ name: 'x' });
+    const first = registry.close();
+    expect(registry.close()).toBe(first);
+    expect(registry.closed).toBe(true);
+    await first;
+    await registry[Symbol.asyncDispose]();
+    expect(client.calls.filter((name) => name === 'close')).toHaveLength(1);
+    expect(client.referenced).toBe(false);
+    for (const call of [
+      () => registry.register({ name: 'x' }),
+      () => registry.getService('x'),
+      () => registry.services(),
+    ]) {
+      await expect(call()).rejects.toThrow(ClosedError);
+    }
+    const handle = client.registrations[0];
+    if (handle) handle.current = 'deregistered';
+    await registration.deregister();
+    expect(handle?.deregistered).toBe(0);
+  });
+
+  it('refuses wrong options and stays open', async () => {
+    const { registry } = await fresh();
+    await expect(registry.close({ drainMs: -1 })).rejects.toThrow('options.drainMs: expected');
+    expect(registry.closed).toBe(false);
+    await registry.close({ drainMs: 0, timeoutMs: 100 });
+    expect(registry.closed).toBe(true);
+  });
+
+  it('rejects when something could not be removed, and is closed all the same', async () => {
+    const { registry, client } = await fresh();
+    await registry.register({ name: 'x' });
+    client.refusal = nativeError('ERR_TIMEOUT');
+    await expect(registry.close()).rejects.toMatchObject({ code: 'ERR_TIMEOUT', operation: 'close' });
+    expect(registry.closed).toBe(true);
+    expect(client.referenced).toBe(false);
+  });
+});
+
+describe('events', () => {
+  it('report bad records, frozen', async () => {
+    const { registry, client, logged } = await fresh();
+    const heard: unknown[] = [];
+    registry.on('badRecord', (record) => heard.push(record));
+    registry.on('badRecord', () => {
+      throw new Error('oops');
+    });
+    client.tell('badRecord', 0, { key: '/k', text: 'no JSON' });
+    client.tell('log', 0, { level: 'warn', text: 'connection lost' });
+    expect(heard).toEqual([{ key: '/k', reason: 'no JSON' }]);
+    expect(logged.map(({ level, message }) => `${level} ${message.split('\n')[0]}`)).toEqual([
+      'error rollcall: a listener of "badRecord" failed: Error: oops',
+      'warn rollcall: connection lost',
+    ]);
+  });
+});
+
+it('has methods only on its prototype, and none called init', () => {
+  const members = Object.entries(Object.getOwnPropertyDescriptors(Registry.prototype));
+  for (const [name, descriptor] of members) expect(typeof descriptor.value, name).toBe('function');
+  expect(members.map(([name]) => name)).not.toContain('init');
+});

@@ -1,0 +1,198 @@
+import { describe, expect, it } from 'vitest';
+import { ClosedError, PermissionDeniedError } from '../../lib/errors.js';
+import { instance, nativeError, openFake } from './fake-client.js';
+
+const ids = (result: IteratorResult<readonly { id: string }[]>) =>
+  result.done ? undefined : result.value.map(({ id }) => id);
+const turn = () => new Promise(setImmediate);
+
+describe('next()', () => {
+  it('waits for the first list, also when it is empty', async () => {
+    const { registry, client } = await openFake();
+    const watcher = registry.watch('orders');
+    let settled = false;
+    const first = watcher.next().finally(() => {
+      settled = true;
+    });
+    await turn();
+    expect(settled).toBe(false);
+    expect(watcher.current).toBeUndefined();
+    client.publish('orders', []);
+    expect(await first).toEqual({ done: false, value: [] });
+    await registry.close();
+  });
+
+  it('gives a list that is already there at once', async () => {
+    const { registry, client } = await openFake();
+    client.publish('orders', [instance('a')]);
+    expect(ids(await registry.watch('orders').next())).toEqual(['a']);
+    await registry.close();
+  });
+
+  it('skips states for a slow consumer, and a state that came back', async () => {
+    const { registry, client } = await openFake();
+    const watcher = registry.watch('orders');
+    client.publish('orders', [instance('a')]);
+    client.publish('orders', [instance('b')]);
+    expect(ids(await watcher.next())).toEqual(['b']);
+    client.publish('orders', [instance('c')]);
+    client.publish('orders', [instance('b')]);
+    const pending = watcher.next();
+    await turn();
+    client.publish('orders', [instance('d')]);
+    expect(ids(await pending)).toEqual(['d']);
+    await registry.close();
+  });
+
+  it('answers concurrent calls in their order, each with news', async () => {
+    const { registry, client } = await openFake();
+    const watcher = registry.watch('orders');
+    const pending = [watcher.next(), watcher.next(), watcher.next()];
+    client.publish('orders', [instance('a')]);
+    client.publish('orders', [instance('b')]);
+    watcher.stop();
+    expect(ids(await (pending[0] as Promise<never>))).toEqual(['a']);
+    expect(ids(await (pending[1] as Promise<never>))).toEqual(['b']);
+    expect(await pending[2]).toEqual({ done: true, value: undefined });
+    await registry.close();
+  });
+
+  it('delivers frozen lists that watchers and getService() share, and keeps what did not change', async () => {
+    const { registry, client } = await openFake();
+    const [one, two] = [registry.watch('orders'), registry.watch('orders')];
+    client.publish('orders', [instance('a'), instance('b', { metadata: { zone: 'x' } })]);
+    const list = (await one.next()).value;
+    expect((await two.next()).value).toBe(list);
+    expect(await registry.getService('orders')).toBe(list);
+    expect(client.calls).toEqual([]);
+    expect(client.watchers.map(({ takes }) => takes)).toEqual([1, 0]);
+    for (const part of [list, list?.[1], list?.[1]?.metadata, list?.[1]?.endpoints])
+      expect(Object.isFrozen(part)).toBe(true);
+    client.publish('orders', [instance('a'), instance('b', { metadata: { zone: 'y' } })]);
+    const later = (await one.next()).value;
+    expect(later?.[0]).toBe(list?.[0]);
+    expect(later?.[1]).not.toBe(list?.[1]);
+    await registry.getService('orders', { consistent: true });
+    expect(client.calls).toEqual(['getService']);
+    await registry.close();
+  });
+});
+
+describe('the end', () => {
+  it.each(['stop', 'return', 'signal', 'close', 'dispose'])(
+    'by %s is done, for the pending and later calls',
+    async (way) => {
+      const { registry, client } = await openFake();
+      const abort = new AbortController();
+      const watcher = registry.watch('orders', { signal: abort.signal });
+      const pending = watcher.next();
+      if (way === 'stop') watcher.stop();
+      if (way === 'return') expect(await watcher.return()).toEqual({ done: true, value: undefined });
+      if (way === 'signal') abort.abort();
+      if (way === 'close') await registry.close();
+      if (way === 'dispose') await watcher[Symbol.asyncDispose]();
+      expect(await pending).toEqual({ done: true, value: undefined });
+      expect(await watcher.next()).toEqual({ done: true, value: undefined });
+      expect(client.watchers[0]?.stopped).toBe(true);
+      expect(client.referenced).toBe(false);
+      watcher.stop();
+      await registry.close();
+    },
+  );
+
+  it('by break frees the native side and keeps the last list', async () => {
+    const { registry, client } = await openFake();
+    client.publish('orders', [instance('a')]);
+    const watcher = registry.watch('orders');
+    for await (const list of watcher) {
+      expect(list).toHaveLength(1);
+      break;
+    }
+    expect(client.watchers[0]?.stopped).toBe(true);
+    expect(watcher.current).toHaveLength(1);
+    await registry.getService('orders');
+    expect(client.calls).toEqual(['getService']); // no live watch, so the server is read
+    await registry.close();
+  });
+
+  it('comes before the beginning when the signal has fired', async () => {
+    const { registry, client } = await openFake();
+    const watcher = registry.watch('orders', { signal: AbortSignal.abort() });
+    expect(await watcher.next()).toEqual({ done: true, value: undefined });
+    expect(client.watchers).toHaveLength(0);
+    await registry.close();
+  });
+
+  it('by a refusal rejects the pending call with the typed error, then is done', async () => {
+    const { registry, client } = await openFake();
+    const watcher = registry.watch('orders');
+    async function caller() {
+      await watcher.next();
+    }
+    const pending = caller();
+    const second = watcher.next();
+    const handle = client.watchers[0];
+    if (handle) handle.failure = nativeError('ERR_PERMISSION_DENIED', 'no');
+    client.tell('watchError', 1);
+    const error = await pending.catch((thrown: Error) => thrown);
+    expect(error).toBeInstanceOf(PermissionDeniedError);
+    expect((error as Error).stack).toContain('caller');
+    expect(await second).toEqual({ done: true, value: undefined });
+    expect(await watcher.next()).toEqual({ done: true, value: undefined });
+    expect(client.referenced).toBe(false);
+    await registry.close();
+  });
+
+  it('by a refusal that nobody waits for rejects the next call, once', async () => {
+    const { registry, client } = await openFake();
+    const watcher = registry.watch('orders');
+    const handle = client.watchers[0];
+    if (handle) handle.failure = nativeError('ERR_PERMISSION_DENIED');
+    client.tell('watchError', 1);
+    await expect(watcher.next()).rejects.toThrow(PermissionDeniedError);
+    expect((await watcher.next()).done).toBe(true);
+    await registry.close();
+  });
+
+  it('of a registry closed before shows in the first call', async () => {
+    const { registry } = await openFake();
+    await registry.close();
+    const watcher = registry.watch('orders');
+    await expect(watcher.next()).rejects.toThrow(ClosedError);
+    expect((await watcher.next()).done).toBe(true);
+  });
+});
+
+it('tells stale and fresh', async () => {
+  const { registry, client } = await openFake();
+  const watcher = registry.watch('orders');
+  const heard: string[] = [];
+  watcher
+    .on('stale', () => heard.push(`stale ${watcher.stale}`))
+    .on('fresh', () => heard.push(`fresh ${watcher.stale}`));
+  const handle = client.watchers[0];
+  if (!handle) throw new Error('no watcher');
+  handle.isStale = true;
+  client.tell('stale', 1);
+  handle.isStale = false;
+  client.tell('fresh', 1);
+  expect(heard).toEqual(['stale true', 'fresh false']);
+  await registry.close();
+});
+
+it('throws only on a bad argument', async () => {
+  const { registry, client } = await openFake();
+  expect(() => registry.watch(5 as never)).toThrow('name: expected a string, got number');
+  expect(() => registry.watch('x', { signal: 5 as never })).toThrow(
+    'options.signal: expected an AbortSignal, got number',
+  );
+  expect(() => registry.watch('x', { singal: 5 } as never)).toThrow(
+    'options.singal: unknown option; did you mean "signal"?',
+  );
+  client.refusal = nativeError('ERR_INVALID_ARGUMENT', 'name: expected no "/"');
+  expect(() => registry.watch('a/b')).toThrow('name: expected no "/"');
+  client.refusal = nativeError('ERR_UNAVAILABLE');
+  await expect(registry.watch('x').next()).rejects.toMatchObject({ code: 'ERR_UNAVAILABLE' });
+  client.refusal = undefined;
+  await registry.close();
+});

@@ -1,0 +1,138 @@
+//! A name followed: one read at revision R, then the watch from R + 1 folded into it. One snapshot per answer of etcd
+//! that changes anything; the work of a change is proportional to the list of its own name.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::stream::{self, BoxStream, StreamExt as _};
+
+use super::Shared;
+use super::keys::Read;
+use crate::backend::{BadRecord, Snapshot};
+use crate::error::{Error, ErrorKind, Result};
+use crate::etcd::error::{Cause, Fault};
+use crate::etcd::watch::{Batch, Change, OnDisconnect, Subscription, WatchEnd, WatchRequest};
+use crate::instance::ServiceInstance;
+
+/// What a key holds.
+#[derive(PartialEq)]
+enum Entry {
+    Good(Arc<ServiceInstance>),
+    Bad(BadRecord),
+}
+
+struct Follow {
+    shared: Arc<Shared>,
+    name: String,
+    entries: BTreeMap<Vec<u8>, Entry>,
+    watch: Option<Subscription>,
+}
+
+pub(super) fn follow(shared: Arc<Shared>, name: &str) -> BoxStream<'static, Result<Snapshot>> {
+    let start = Follow {
+        shared,
+        name: name.to_owned(),
+        entries: BTreeMap::new(),
+        watch: None,
+    };
+    stream::unfold(Some(start), |state| async move {
+        let mut follow = state?;
+        match follow.next().await {
+            Ok(snapshot) => Some((Ok(snapshot), Some(follow))),
+            Err(error) => Some((Err(error), None)),
+        }
+    })
+    .boxed()
+}
+
+impl Follow {
+    async fn next(&mut self) -> Result<Snapshot> {
+        loop {
+            let Some(watch) = &mut self.watch else {
+                self.read().await?;
+                return Ok(self.snapshot());
+            };
+            match watch.next().await {
+                Ok(batch) => {
+                    if self.fold(batch) {
+                        return Ok(self.snapshot());
+                    }
+                }
+                // The connection stands and so does the history: read anew here, nobody need know.
+                Err(WatchEnd::Lapsed | WatchEnd::Compacted) => self.watch = None,
+                Err(WatchEnd::Disconnected(error)) => return Err(error),
+                Err(WatchEnd::HistoryBroke(why)) => return Err(Error::new(ErrorKind::Unavailable, why)),
+                Err(WatchEnd::Refused(error)) => {
+                    let fault = Fault {
+                        cause: Cause::Refused,
+                        error,
+                    };
+                    let what = self.shared.keys.service_prefix(&self.name);
+                    return Err(self.shared.explain(fault, "watch", &what));
+                }
+                Err(WatchEnd::Closed) => return Err(Error::new(ErrorKind::Closed, "the client was closed")),
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Result<()> {
+        let read = self.shared.read_service(&self.name).await?;
+        let mut before = std::mem::take(&mut self.entries);
+        for record in read.records {
+            let (key, value) = record.into_key_value();
+            if let Some(entry) = self.entry(&key, &value) {
+                // An instance that has not changed keeps its `Arc`.
+                let entry = before.remove(&key).filter(|old| *old == entry).unwrap_or(entry);
+                self.entries.insert(key, entry);
+            }
+        }
+        let (key, range_end) = self.shared.keys.service(&self.name);
+        self.watch = Some(self.shared.client.subscribe(WatchRequest {
+            key,
+            range_end,
+            from_revision: read.revision + 1,
+            cluster: read.cluster,
+            on_disconnect: OnDisconnect::End,
+        }));
+        Ok(())
+    }
+
+    /// Whether anything changed.
+    fn fold(&mut self, batch: Batch) -> bool {
+        let mut changed = false;
+        for Change { key, value, .. } in batch.changes {
+            let entry = value.and_then(|value| self.entry(&key, &value));
+            if self.entries.get(&key) == entry.as_ref() {
+                continue; // the same value written again, or a record of another name
+            }
+            changed = true;
+            match entry {
+                Some(entry) => self.entries.insert(key, entry),
+                None => self.entries.remove(&key),
+            };
+        }
+        changed
+    }
+
+    fn entry(&self, key: &[u8], value: &[u8]) -> Option<Entry> {
+        match self.shared.keys.read(&self.name, key, value) {
+            Read::Good(instance) => Some(Entry::Good(Arc::new(instance))),
+            Read::Bad(bad) => Some(Entry::Bad(bad)),
+            Read::Foreign => None,
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let mut snapshot = Snapshot {
+            instances: Vec::with_capacity(self.entries.len()),
+            bad: Vec::new(),
+        };
+        for entry in self.entries.values() {
+            match entry {
+                Entry::Good(instance) => snapshot.instances.push(Arc::clone(instance)),
+                Entry::Bad(bad) => snapshot.bad.push(bad.clone()),
+            }
+        }
+        snapshot
+    }
+}

@@ -1,0 +1,137 @@
+//! Keys and values: what lies where, and what of the writing of others is an instance.
+
+use super::bad;
+use crate::backend::BadRecord;
+use crate::instance::{Codec, ServiceInstance, validate_name};
+
+/// The layout `{prefix}/{name}/{id}` under one prefix.
+#[derive(Debug, Clone)]
+pub(super) struct Keys {
+    /// With a slash at its end.
+    prefix: String,
+    codec: Codec,
+}
+
+/// What a record under a name is.
+pub(super) enum Read {
+    Good(ServiceInstance),
+    Bad(BadRecord),
+    /// A good record of another name.
+    Foreign,
+}
+
+impl Keys {
+    pub(super) fn new(prefix: &str, codec: Codec) -> Self {
+        Self {
+            prefix: format!("{}/", prefix.trim_end_matches('/')),
+            codec,
+        }
+    }
+
+    /// The prefix with its slash.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The key of an instance.
+    pub(super) fn instance(&self, name: &str, id: &str) -> String {
+        format!("{}{name}/{id}", self.prefix)
+    }
+
+    /// What the keys of a name start with. With the slash, so that `orders` does not read `orders-admin`.
+    pub(super) fn service_prefix(&self, name: &str) -> String {
+        format!("{}{name}/", self.prefix)
+    }
+
+    /// The range of a name.
+    pub(super) fn service(&self, name: &str) -> (Vec<u8>, Vec<u8>) {
+        range_of(self.service_prefix(name))
+    }
+
+    /// The range of all names.
+    pub(super) fn all(&self) -> (Vec<u8>, Vec<u8>) {
+        range_of(self.prefix.clone())
+    }
+
+    /// The value of an instance.
+    pub(super) fn encode(&self, instance: &ServiceInstance) -> String {
+        self.codec.encode(instance)
+    }
+
+    /// Reads a record of the range of `name`.
+    pub(super) fn read(&self, name: &str, key: &[u8], value: &[u8]) -> Read {
+        let id = match std::str::from_utf8(key) {
+            Ok(key) => key.get(self.prefix.len() + name.len() + 1..).unwrap_or_default(),
+            Err(_) => return Read::Bad(bad(key, "the key is not UTF-8")),
+        };
+        match self.codec.decode(name, id, value) {
+            Ok(Some(instance)) => Read::Good(instance),
+            Ok(None) => Read::Foreign,
+            Err(reason) => Read::Bad(bad(key, reason)),
+        }
+    }
+
+    /// The name under which a record would be read, if it is a good one. With Kratos's layout the record says it, since
+    /// names and ids may hold a slash there; but it must lie where that name is looked for.
+    pub(super) fn name_of(&self, key: &[u8], value: &[u8]) -> Option<String> {
+        let rest = std::str::from_utf8(key).ok()?.strip_prefix(&self.prefix)?;
+        match self.codec {
+            Codec::Kratos => {
+                let name = ServiceInstance::from_json(value).ok()?.name;
+                let lies_there = rest.strip_prefix(name.as_str())?.starts_with('/');
+                (!name.is_empty() && lies_there).then_some(name)
+            }
+            Codec::Metadata => {
+                let (name, id) = rest.split_once('/')?;
+                validate_name("name", name).ok()?;
+                self.codec.decode(name, id, value).ok()?;
+                Some(name.to_owned())
+            }
+        }
+    }
+}
+
+/// `[prefix, prefix + 1)`. A prefix ends in a slash, so that its last byte can be raised.
+fn range_of(prefix: String) -> (Vec<u8>, Vec<u8>) {
+    let first = prefix.into_bytes();
+    let mut end = first.clone();
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    (first, end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_read_where_it_is_looked_for() {
+        let keys = Keys::new("/microservices", Codec::Kratos);
+        let value = |name: &str| format!(r#"{{"id":"x","name":"{name}"}}"#).into_bytes();
+        let at = |key: &str, name: &str| keys.name_of(key.as_bytes(), &value(name));
+        assert_eq!(at("/microservices/a/x", "a").as_deref(), Some("a"));
+        assert_eq!(at("/microservices/a/b/x", "a/b").as_deref(), Some("a/b"));
+        assert_eq!(at("/microservices/a/b/x", "a").as_deref(), Some("a"));
+        assert_eq!(at("/microservices/a/x", "b"), None);
+        assert_eq!(at("/microservices/ab/x", "a"), None);
+        assert_eq!(keys.name_of(b"/microservices/a/x", b"null"), None);
+    }
+
+    #[test]
+    fn a_prefix_may_end_in_a_slash() {
+        for prefix in ["/services", "/services/"] {
+            let keys = Keys::new(prefix, Codec::Metadata);
+            assert_eq!(keys.instance("a", "x"), "/services/a/x");
+            assert_eq!(keys.service("a"), (b"/services/a/".to_vec(), b"/services/a0".to_vec()));
+        }
+    }
+
+    #[test]
+    fn a_strange_key_is_a_bad_record_and_no_panic() {
+        let keys = Keys::new("/p", Codec::Kratos);
+        assert!(matches!(keys.read("a", b"/p/a/\xff", b"{}"), Read::Bad(_)));
+        assert!(matches!(keys.read("a", b"", b"not-json"), Read::Bad(_)));
+        assert!(matches!(keys.read("a", b"/p/a/x", br#"{"name":"b"}"#), Read::Foreign));
+    }
+}

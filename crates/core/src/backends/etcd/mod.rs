@@ -1,0 +1,192 @@
+//! The etcd backend: one key per instance, `{prefix}/{name}/{id}`, attached to a lease, as Go Kratos writes it
+//! (`contrib/registry/etcd`). What may be read under the keys of others is in `keys.rs`.
+
+mod follow;
+mod keys;
+mod presence;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use etcd_client::GetOptions;
+use futures::stream::BoxStream;
+
+use self::keys::{Keys, Read};
+use self::presence::EtcdPresence;
+use crate::backend::{BadRecord, Backend, Capabilities, Presence, Snapshot};
+use crate::error::{Error, ErrorKind, Result};
+use crate::etcd::client::{EtcdClient, Repeat};
+use crate::etcd::error::{Cause, Fault};
+use crate::etcd::options::EtcdOptions;
+use crate::log::Log;
+
+/// Keys per page when all of the prefix is read.
+const PAGE: i64 = 1000;
+/// How often reading all pages is begun anew because its revision was compacted meanwhile.
+const COMPACTED_TRIES: u32 = 3;
+
+/// Service registry in etcd.
+pub struct EtcdBackend {
+    shared: Arc<Shared>,
+}
+
+/// What the backend, its presences and its streams have in common.
+struct Shared {
+    client: EtcdClient,
+    keys: Keys,
+}
+
+/// One range read: records as they lie there, and of which moment.
+struct RangeRead {
+    records: Vec<etcd_client::KeyValue>,
+    revision: i64,
+    cluster: u64,
+}
+
+impl EtcdBackend {
+    /// A backend for these options. No I/O; errors are `InvalidArgument` and name the option.
+    pub fn new(options: EtcdOptions, log: Log) -> Result<Self> {
+        let keys = Keys::new(&options.prefix, options.codec);
+        let client = EtcdClient::new(options, log)?;
+        Ok(Self {
+            shared: Arc::new(Shared { client, keys }),
+        })
+    }
+
+    /// All names at one revision; `Compacted` when that revision went away between two pages.
+    async fn names_at_once(&self) -> Result<Vec<String>, Fault> {
+        let shared = &self.shared;
+        let (first, end) = shared.keys.all();
+        let mut names = std::collections::BTreeSet::new();
+        let mut from = first;
+        let mut revision = 0;
+        loop {
+            let options = GetOptions::new()
+                .with_range(end.clone())
+                .with_limit(PAGE)
+                .with_revision(revision);
+            let page = shared.range("list services", from.clone(), options).await?;
+            revision = page.revision.max(revision);
+            for record in &page.records {
+                if let Some(name) = shared.keys.name_of(record.key(), record.value())
+                    && !names.contains(&name)
+                {
+                    names.insert(name);
+                }
+            }
+            match page.records.last() {
+                Some(last) if i64::try_from(page.records.len()).unwrap_or(PAGE) >= PAGE => {
+                    from = last.key().to_vec();
+                    from.push(0); // the first key after it
+                }
+                _ => return Ok(names.into_iter().collect()),
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for EtcdBackend {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::ALL
+    }
+
+    /// Reads one key of the prefix at most, from the leader: that takes a connection, a token and the permission.
+    async fn contact(&self) -> Result<()> {
+        let (first, end) = self.shared.keys.all();
+        let options = GetOptions::new().with_range(end).with_limit(1).with_keys_only();
+        self.shared
+            .range("contact", first, options)
+            .await
+            .map(|_| ())
+            .map_err(|fault| self.shared.explain(fault, "read", self.shared.keys.prefix()))
+    }
+
+    fn presence(&self, name: &str, id: &str) -> Box<dyn Presence> {
+        Box::new(EtcdPresence::new(Arc::clone(&self.shared), name, id))
+    }
+
+    async fn fetch(&self, name: &str) -> Result<Snapshot> {
+        let read = self.shared.read_service(name).await?;
+        let mut snapshot = Snapshot::default();
+        for record in &read.records {
+            match self.shared.keys.read(name, record.key(), record.value()) {
+                Read::Good(instance) => snapshot.instances.push(Arc::new(instance)),
+                Read::Bad(bad) => snapshot.bad.push(bad),
+                Read::Foreign => {}
+            }
+        }
+        Ok(snapshot)
+    }
+
+    fn follow(&self, name: &str) -> BoxStream<'static, Result<Snapshot>> {
+        follow::follow(Arc::clone(&self.shared), name)
+    }
+
+    async fn services(&self) -> Result<Vec<String>> {
+        for _ in 0..COMPACTED_TRIES {
+            match self.names_at_once().await {
+                Err(fault) if fault.cause == Cause::Compacted => {}
+                other => {
+                    return other.map_err(|fault| self.shared.explain(fault, "read", self.shared.keys.prefix()));
+                }
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            "etcd compacted the revision that was being listed, again and again",
+        ))
+    }
+
+    async fn close(&self) {
+        self.shared.client.close();
+    }
+}
+
+impl Shared {
+    /// Reads a range, from the leader.
+    async fn range(&self, op: &'static str, first: Vec<u8>, options: GetOptions) -> Result<RangeRead, Fault> {
+        let mut answer = self
+            .client
+            .call(op, Repeat::Freely, |client| {
+                let (first, options, mut kv) = (first.clone(), options.clone(), self.client.kv(&client));
+                async move { kv.get(first, Some(options)).await }
+            })
+            .await?;
+        let (revision, cluster) = answer.header().map_or((0, 0), |h| (h.revision(), h.cluster_id()));
+        Ok(RangeRead {
+            records: answer.take_kvs(),
+            revision,
+            cluster,
+        })
+    }
+
+    /// Reads all records of a name at one revision.
+    async fn read_service(&self, name: &str) -> Result<RangeRead> {
+        let (first, end) = self.keys.service(name);
+        self.range("read a service", first, GetOptions::new().with_range(end))
+            .await
+            .map_err(|fault| self.explain(fault, "read", &self.keys.service_prefix(name)))
+    }
+
+    /// Says of a refusal what was refused, and how to grant it.
+    fn explain(&self, fault: Fault, right: &str, what: &str) -> Error {
+        if fault.error.kind() != ErrorKind::PermissionDenied {
+            return fault.error;
+        }
+        let user = self.client.options().username.as_deref().unwrap_or_default();
+        let prefix = self.keys.prefix();
+        let message = format!(
+            "etcd lets the user {user:?} not {right} {what:?}; grant it with: etcdctl role grant-permission <role of the user> --prefix=true readwrite {prefix}"
+        );
+        Error::new(ErrorKind::PermissionDenied, message).caused_by(fault.error)
+    }
+}
+
+/// A record of someone else that could not be read.
+fn bad(key: &[u8], reason: impl Into<String>) -> BadRecord {
+    BadRecord {
+        key: String::from_utf8_lossy(key).into_owned(),
+        reason: reason.into(),
+    }
+}

@@ -1,0 +1,6 @@
+//! The registries: one file or folder each, a cargo feature each.
+
+#[cfg(feature = "etcd")]
+pub mod etcd;
+#[cfg(feature = "memory")]
+pub mod memory;

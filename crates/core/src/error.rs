@@ -1,0 +1,149 @@
+//! The one error of the crate: what went wrong, in which operation, and whether trying again can help.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Result of every fallible function of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong. Each kind is one error class and one written code in TypeScript.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The client, registration or watcher was closed. `ClosedError`.
+    Closed,
+    /// The time allowed for the operation ran out. `TimeoutError`. May be tried again.
+    Timeout,
+    /// The registry cannot be reached or cannot answer now. `UnavailableError`. May be tried again.
+    Unavailable,
+    /// The registry does not know who we are: wrong user, password or token. `UnauthenticatedError`.
+    Unauthenticated,
+    /// The registry knows who we are and refuses. `PermissionDeniedError`.
+    PermissionDenied,
+    /// An argument or option cannot be right. `InvalidArgumentError`.
+    InvalidArgument,
+    /// A newer owner holds the instance id. `ReplacedError`.
+    Replaced,
+    /// A record in the registry is not a service instance. `BadRecordError`.
+    BadRecord,
+    /// The caller aborted the operation. `AbortedError`, whose `name` is `AbortError`.
+    Aborted,
+    /// The registry cannot do this at all. `UnsupportedError`.
+    Unsupported,
+    /// A fault of rollcall itself. `InternalError`.
+    Internal,
+}
+
+impl ErrorKind {
+    /// The stable code of the public API.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Closed => "ERR_CLOSED",
+            Self::Timeout => "ERR_TIMEOUT",
+            Self::Unavailable => "ERR_UNAVAILABLE",
+            Self::Unauthenticated => "ERR_UNAUTHENTICATED",
+            Self::PermissionDenied => "ERR_PERMISSION_DENIED",
+            Self::InvalidArgument => "ERR_INVALID_ARGUMENT",
+            Self::Replaced => "ERR_REPLACED",
+            Self::BadRecord => "ERR_BAD_RECORD",
+            Self::Aborted => "ERR_ABORTED",
+            Self::Unsupported => "ERR_UNSUPPORTED",
+            Self::Internal => "ERR_INTERNAL",
+        }
+    }
+
+    /// Whether the same call may succeed later without any change by the caller.
+    pub const fn is_retryable(self) -> bool {
+        matches!(self, Self::Timeout | Self::Unavailable)
+    }
+}
+
+/// An error with its kind, the operation it ended, a lower-case message, and its source.
+///
+/// Cheap to clone: every watcher of a name may be handed the same one.
+#[derive(Clone)]
+pub struct Error {
+    kind: ErrorKind,
+    operation: &'static str,
+    message: Arc<str>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// A new error. `message` is lower-case, without a full stop, and says what to do where that is known.
+    /// It must hold no secret: it is logged and shown.
+    pub fn new(kind: ErrorKind, message: impl AsRef<str>) -> Self {
+        Self {
+            kind,
+            operation: "",
+            message: Arc::from(message.as_ref()),
+            source: None,
+        }
+    }
+
+    /// Shorthand for the commonest kind raised by validation.
+    pub fn invalid(message: impl AsRef<str>) -> Self {
+        Self::new(ErrorKind::InvalidArgument, message)
+    }
+
+    /// Names the public operation (`register`, `getService`, …) unless a name was given deeper down.
+    #[must_use]
+    pub fn during(mut self, operation: &'static str) -> Self {
+        if self.operation.is_empty() {
+            self.operation = operation;
+        }
+        self
+    }
+
+    /// Keeps the error that caused this one.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The public operation that ended with this error; empty when it has not been named yet.
+    pub fn operation(&self) -> &'static str {
+        self.operation
+    }
+
+    /// The message alone, without operation or source.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// See [`ErrorKind::is_retryable`].
+    pub fn is_retryable(&self) -> bool {
+        self.kind.is_retryable()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.operation.is_empty() {
+            write!(f, "{}: ", self.operation)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}({self})", self.kind.code())?;
+        if let Some(source) = &self.source {
+            write!(f, " caused by {source:?}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|s| s.as_ref() as _)
+    }
+}

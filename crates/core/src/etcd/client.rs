@@ -1,0 +1,353 @@
+//! One call, tried over the members of the cluster within its time, with a token that renews itself.
+//!
+//! What Go's client does in `client/v3/retry_interceptor.go`, with two differences: writes too are tried again when
+//! their author says that applying them twice is the same as once, and a member that accepts calls without answering
+//! gets a part of the time only.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::endpoints::{Connection, EndpointSet};
+use super::error::{Cause, Fault, judge};
+use super::options::EtcdOptions;
+use super::watch::WatchHub;
+use crate::error::{ErrorKind, Result};
+use crate::log::Log;
+
+/// Renewals in flight per client. A thousand leases come due together after an outage; they take turns.
+const RENEWALS_IN_FLIGHT: usize = 64;
+/// How often a refused token is replaced within one try. Twice, because the auth store may change in between.
+const TOKEN_TRIES: u32 = 2;
+/// How often all members are gone through within one call.
+const ROUNDS: u32 = 2;
+
+/// Whether a call may be made again when its answer was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// Reads, and writes that do the same twice as once.
+    Freely,
+    /// Only while it is sure that the request never left.
+    IfNotSent,
+}
+
+/// A client of one etcd cluster. Cheap to clone; all clones share connections, tokens and the watch stream.
+///
+/// Making one does no I/O. It belongs to the tokio runtime that it is first used on.
+#[derive(Clone)]
+pub struct EtcdClient {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    endpoints: EndpointSet,
+    options: EtcdOptions,
+    log: Log,
+    /// Set once the cluster has said that it has no authentication, so that it is said once.
+    auth_off_told: AtomicBool,
+    renewals: Arc<tokio::sync::Semaphore>,
+    watches: WatchHub,
+}
+
+/// Over which connection, with which token, a call was answered. A stream's later failures are charged to it.
+#[derive(Clone)]
+pub(crate) struct Route {
+    pub(crate) member: usize,
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) token: u64,
+}
+
+impl EtcdClient {
+    /// A client for these options. Errors: `InvalidArgument`, naming the option.
+    pub fn new(options: EtcdOptions, log: Log) -> Result<Self> {
+        options.validate()?;
+        let endpoints = EndpointSet::new(&options)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                endpoints,
+                options,
+                log,
+                auth_off_told: AtomicBool::new(false),
+                renewals: Arc::new(tokio::sync::Semaphore::new(RENEWALS_IN_FLIGHT)),
+                watches: WatchHub::default(),
+            }),
+        })
+    }
+
+    /// What it was made with.
+    pub fn options(&self) -> &EtcdOptions {
+        &self.shared.options
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.shared.log
+    }
+
+    pub(crate) fn renewals(&self) -> &Arc<tokio::sync::Semaphore> {
+        &self.shared.renewals
+    }
+
+    pub(crate) fn watches(&self) -> &WatchHub {
+        &self.shared.watches
+    }
+
+    pub(crate) fn url_of(&self, route: &Route) -> &str {
+        &self.shared.endpoints.member(route.member).url
+    }
+
+    /// The key-value calls of a connection, with the decode limit of the options.
+    pub fn kv(&self, connection: &etcd_client::Client) -> etcd_client::KvClient {
+        connection
+            .kv_client()
+            .max_decoding_message_size(self.shared.options.max_message_bytes)
+    }
+
+    /// Makes a call within the time of the options, over as many members as that takes.
+    ///
+    /// `op` names it in messages. `make` is called once per try with the client of one connection.
+    /// A first try gets a third of the time, so that a member that is frozen does not eat it all.
+    pub async fn call<T, F, Fut>(&self, op: &'static str, repeat: Repeat, make: F) -> Result<T, Fault>
+    where
+        F: Fn(etcd_client::Client) -> Fut,
+        Fut: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        let deadline = Instant::now() + self.shared.options.timeout;
+        self.call_until(op, repeat, deadline, make).await.map(|(answer, _)| answer)
+    }
+
+    /// [`call`](Self::call) until `deadline`, saying who answered.
+    pub(crate) async fn call_until<T, F, Fut>(
+        &self,
+        op: &'static str,
+        repeat: Repeat,
+        deadline: Instant,
+        make: F,
+    ) -> Result<(T, Route), Fault>
+    where
+        F: Fn(etcd_client::Client) -> Fut,
+        Fut: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        let start = Instant::now();
+        let mut last = None;
+        for round in 0..ROUNDS {
+            let order = self.shared.endpoints.order();
+            for (i, member) in order.iter().copied().enumerate() {
+                let is_last = round + 1 == ROUNDS && i + 1 == order.len();
+                let until = if is_last || repeat == Repeat::IfNotSent {
+                    deadline
+                } else {
+                    let part = deadline.saturating_duration_since(start) / 3;
+                    (Instant::now() + part).min(deadline)
+                };
+                match self.try_member(op, member, until, &make).await {
+                    Ok(done) => return Ok(done),
+                    Err(fault) => {
+                        let again = fault.cause.is_elsewhere_better()
+                            && (repeat == Repeat::Freely || fault.cause == Cause::NotSent);
+                        if !again {
+                            return Err(fault);
+                        }
+                        self.shared.log.debug(format_args!("etcd {op}: {}", fault.error));
+                        last = Some(keep_the_clearer(last, fault));
+                    }
+                }
+                if Instant::now() >= deadline {
+                    return Err(self.out_of_time(op, start, last));
+                }
+            }
+            // A moment for a member that is just starting, or for an election; longer waits are the caller's.
+            let pause = Duration::from_millis(fastrand::u64(50..150));
+            if round + 1 < ROUNDS && Instant::now() + pause < deadline {
+                tokio::time::sleep(pause).await;
+            }
+        }
+        Err(last.unwrap_or_else(|| Fault::new(Cause::NotSent, ErrorKind::Internal, "no etcd member was asked")))
+    }
+
+    fn out_of_time(&self, op: &str, start: Instant, last: Option<Fault>) -> Fault {
+        match last {
+            // What a member said is worth more than that time is over too.
+            Some(fault) if fault.error.kind() != ErrorKind::Timeout => fault,
+            _ => Fault::new(
+                Cause::Broken,
+                ErrorKind::Timeout,
+                format!(
+                    "no answer to {op} from etcd at {} within {} ms",
+                    self.shared.endpoints.urls(),
+                    start.elapsed().as_millis()
+                ),
+            ),
+        }
+    }
+
+    async fn try_member<T, F, Fut>(
+        &self,
+        op: &'static str,
+        member: usize,
+        until: Instant,
+        make: &F,
+    ) -> Result<(T, Route), Fault>
+    where
+        F: Fn(etcd_client::Client) -> Fut,
+        Fut: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        let endpoint = self.shared.endpoints.member(member);
+        let connection = endpoint.connection().map_err(|error| Fault {
+            cause: Cause::Refused,
+            error,
+        })?;
+        let result = match timeout_at(until, self.with_token(member, &connection, make)).await {
+            Ok(result) => result,
+            Err(_) => {
+                // Nothing was heard: it may be the member or a connection that died in silence. The next try makes a
+                // new one either way.
+                endpoint.abandon(&connection);
+                Err(Fault::new(
+                    Cause::Broken,
+                    ErrorKind::Timeout,
+                    format!("{} did not answer {op} in time", endpoint.url),
+                ))
+            }
+        };
+        match result {
+            Ok((answer, token)) => {
+                connection.answered.store(true, Ordering::Relaxed);
+                self.shared.endpoints.succeeded(member);
+                Ok((
+                    answer,
+                    Route {
+                        member,
+                        connection,
+                        token,
+                    },
+                ))
+            }
+            Err(mut fault) => {
+                if fault.cause.is_elsewhere_better() {
+                    self.shared.endpoints.failed(member);
+                } else {
+                    connection.answered.store(true, Ordering::Relaxed);
+                }
+                let silent = !connection.answered.load(Ordering::Relaxed);
+                if silent && fault.cause == Cause::Broken && fault.error.kind() == ErrorKind::Unavailable {
+                    let hint = format!("{}; is the server TLS, or something else than etcd?", fault.error.message());
+                    fault.error = crate::Error::new(ErrorKind::Unavailable, hint).caused_by(fault.error);
+                }
+                Err(fault)
+            }
+        }
+    }
+
+    /// One try on one connection: authenticates first where that is needed, and again when the token is refused.
+    async fn with_token<T, F, Fut>(
+        &self,
+        member: usize,
+        connection: &Arc<Connection>,
+        make: &F,
+    ) -> Result<(T, u64), Fault>
+    where
+        F: Fn(etcd_client::Client) -> Fut,
+        Fut: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        let url = &self.shared.endpoints.member(member).url;
+        let has_user = self.shared.options.username.is_some();
+        let mut tries = 0;
+        loop {
+            let mut token = connection.token.load(Ordering::Acquire);
+            if has_user && token == 0 {
+                token = self.authenticate(connection, url, 0).await?;
+            }
+            let fault = match make(connection.client.clone()).await {
+                Ok(answer) => return Ok((answer, token)),
+                Err(error) => judge(error, url),
+            };
+            if fault.cause != Cause::StaleToken || !has_user {
+                return Err(fault);
+            }
+            if tries == TOKEN_TRIES {
+                // The password was right a moment ago, so this passes: say so by a kind that is tried again.
+                return Err(Fault::new(
+                    Cause::Refused,
+                    ErrorKind::Unavailable,
+                    format!("{url} refuses the token that it has just given: {}", fault.error.message()),
+                ));
+            }
+            tries += 1;
+            self.authenticate(connection, url, token).await?;
+        }
+    }
+
+    /// Gets a token over `connection`, unless a newer one than `refused` is there. One caller at a time authenticates.
+    async fn authenticate(&self, connection: &Arc<Connection>, url: &str, refused: u64) -> Result<u64, Fault> {
+        let (Some(user), Some(password)) = (&self.shared.options.username, &self.shared.options.password) else {
+            return Ok(0);
+        };
+        let _turn = connection.authenticating.lock().await;
+        let current = connection.token.load(Ordering::Acquire);
+        if current != refused {
+            return Ok(current);
+        }
+        let mut client = connection.client.clone(); // the token lies in a cell that all clones share
+        if let Err(error) = client.update_user(Some((user.clone(), password.clone()))).await {
+            let fault = judge(error, url);
+            if fault.cause != Cause::AuthOff {
+                return Err(fault);
+            }
+            if !self.shared.auth_off_told.swap(true, Ordering::Relaxed) {
+                self.shared.log.warn(format_args!(
+                    "etcd at {url} has no authentication enabled; going on without the user {user:?}"
+                ));
+            }
+        }
+        connection.token.store(current + 1, Ordering::Release);
+        Ok(current + 1)
+    }
+
+    /// Replaces the token of `route` because a stream was refused with it.
+    pub(crate) async fn renew_token(&self, route: &Route) -> Result<(), Fault> {
+        if self.shared.options.username.is_none() {
+            return Err(Fault::new(
+                Cause::Refused,
+                ErrorKind::Unauthenticated,
+                "etcd asks for a user and a password: set username and password",
+            ));
+        }
+        let url = self.url_of(route);
+        let until = Instant::now() + self.shared.options.timeout;
+        match timeout_at(until, self.authenticate(&route.connection, url, route.token)).await {
+            Ok(done) => done.map(|_| ()),
+            Err(_) => Err(Fault::new(
+                Cause::Broken,
+                ErrorKind::Timeout,
+                format!("{url} did not answer authenticate in time"),
+            )),
+        }
+    }
+
+    /// A stream over `route` broke: its member is avoided for a while.
+    pub(crate) fn broke(&self, route: &Route) {
+        self.shared.endpoints.failed(route.member);
+    }
+
+    /// Ends the watch stream and gives the connections up. Calls under way end by themselves.
+    pub fn close(&self) {
+        self.shared.watches.close();
+        self.shared.endpoints.close();
+    }
+
+    /// How many members there are.
+    pub fn members(&self) -> usize {
+        self.shared.endpoints.len()
+    }
+}
+
+/// Of two failures the one that says more: a member's words before a silence.
+fn keep_the_clearer(before: Option<Fault>, now: Fault) -> Fault {
+    match before {
+        Some(before) if now.error.kind() == ErrorKind::Timeout && before.error.kind() != ErrorKind::Timeout => before,
+        _ => now,
+    }
+}

@@ -1,0 +1,336 @@
+//! The members of the cluster as this client sees them: where they are, which to ask first, and one connection to each.
+//!
+//! Not tonic's balanced channel: it goes on handing calls to a member that refuses connections, so that with one of two
+//! members dead more than a third of the calls fail. Here one member is asked until it fails (as Go's client does with
+//! `pick_first` semantics on top of its balancer), then the next; who failed is avoided for a while that grows.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use tokio::time::Instant;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+
+use super::options::{EtcdOptions, TlsOptions};
+use crate::error::{Error, ErrorKind, Result};
+
+/// etcd's registered client port.
+const DEFAULT_PORT: u16 = 2379;
+/// How long a member that failed once is avoided, before jitter; doubled with every failure.
+const AVOID_FIRST: Duration = Duration::from_millis(250);
+/// The longest a member is avoided.
+const AVOID_MOST: Duration = Duration::from_secs(10);
+
+/// A connection to one member, with the token that was got over it. It is replaced as a whole when it falls silent.
+pub(crate) struct Connection {
+    pub(crate) client: etcd_client::Client,
+    /// Counts the tokens got: a caller whose call was refused names the one that it used, so that of many callers one
+    /// authenticates. 0 = none yet.
+    pub(crate) token: AtomicU64,
+    /// Held by the one that authenticates; the others wait here and find the work done.
+    pub(crate) authenticating: tokio::sync::Mutex<()>,
+    /// Whether the server has ever answered: if not, it may speak another protocol.
+    pub(crate) answered: AtomicBool,
+}
+
+#[derive(Default)]
+struct Health {
+    failures: u32,
+    avoid_until: Option<Instant>,
+}
+
+/// One member.
+pub(crate) struct Member {
+    /// Its URL, for messages.
+    pub(crate) url: String,
+    transport: Endpoint,
+    connection: Mutex<Option<Arc<Connection>>>,
+    health: Mutex<Health>,
+}
+
+/// All members, in an order drawn once per client, so that a fleet spreads over the cluster.
+pub(crate) struct EndpointSet {
+    members: Vec<Member>,
+    current: AtomicUsize,
+}
+
+/// Locks without poisoning: nothing panics while holding one of these, and if it did, the data is still whole.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Member {
+    /// The connection of this member, made on first use; it connects with its first call. Needs a tokio runtime.
+    pub(crate) fn connection(&self) -> Result<Arc<Connection>> {
+        let mut slot = lock(&self.connection);
+        if let Some(connection) = &*slot {
+            return Ok(Arc::clone(connection));
+        }
+        let channel = etcd_client::Channel::Tonic(self.transport.connect_lazy());
+        let options = etcd_client::ConnectOptions::new().with_require_leader(true);
+        // Without a user in its options `from_channel` has nothing to wait for: it awaits no I/O.
+        let client = etcd_client::Client::from_channel(channel, Some(options))
+            .now_or_never()
+            .and_then(std::result::Result::ok)
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "the etcd client did I/O where it should not"))?;
+        let connection = Arc::new(Connection {
+            client,
+            token: AtomicU64::new(0),
+            authenticating: tokio::sync::Mutex::new(()),
+            answered: AtomicBool::new(false),
+        });
+        *slot = Some(Arc::clone(&connection));
+        Ok(connection)
+    }
+
+    /// Gives `connection` up, so that the next call makes a new one. Streams that it carries go on until it breaks.
+    pub(crate) fn abandon(&self, connection: &Arc<Connection>) {
+        let mut slot = lock(&self.connection);
+        if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection)) {
+            *slot = None;
+        }
+    }
+
+    fn avoided_until(&self, now: Instant) -> Option<Instant> {
+        lock(&self.health).avoid_until.filter(|until| *until > now)
+    }
+}
+
+impl EndpointSet {
+    /// Checks hosts and certificates. No connection is made.
+    pub(crate) fn new(options: &EtcdOptions) -> Result<Self> {
+        let mut members = Vec::with_capacity(options.hosts.len());
+        for (i, host) in options.hosts.iter().enumerate() {
+            let url = parse_host(host, options.tls.is_some())
+                .map_err(|why| Error::invalid(format!("options.hosts[{i}]: {why}")))?;
+            let transport = transport(&url, options)?;
+            members.push(Member {
+                url,
+                transport,
+                connection: Mutex::new(None),
+                health: Mutex::new(Health::default()),
+            });
+        }
+        fastrand::shuffle(&mut members);
+        Ok(Self {
+            members,
+            current: AtomicUsize::new(0),
+        })
+    }
+
+    pub(crate) fn member(&self, index: usize) -> &Member {
+        &self.members[index]
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// In which order to ask: the current one and those after it; then those that failed lately, the one first whose
+    /// time is over first. Every member is in it: with all of them failing, each is still tried.
+    pub(crate) fn order(&self) -> Vec<usize> {
+        let now = Instant::now();
+        let start = self.current.load(Ordering::Relaxed);
+        let ring = (0..self.members.len()).map(|i| (start + i) % self.members.len());
+        let mut order: Vec<(Option<Instant>, usize)> =
+            ring.map(|i| (self.members[i].avoided_until(now), i)).collect();
+        order.sort_by_key(|(until, _)| *until); // stable, and `None` comes first
+        order.into_iter().map(|(_, i)| i).collect()
+    }
+
+    pub(crate) fn succeeded(&self, index: usize) {
+        self.current.store(index, Ordering::Relaxed);
+        *lock(&self.members[index].health) = Health::default();
+    }
+
+    pub(crate) fn failed(&self, index: usize) {
+        let mut health = lock(&self.members[index].health);
+        let most = AVOID_FIRST.saturating_mul(1 << health.failures.min(10)).min(AVOID_MOST);
+        health.failures = health.failures.saturating_add(1);
+        health.avoid_until = Some(Instant::now() + most.mul_f64(0.5 + fastrand::f64() / 2.0));
+    }
+
+    /// All URLs, for messages.
+    pub(crate) fn urls(&self) -> String {
+        let urls: Vec<&str> = self.members.iter().map(|m| m.url.as_str()).collect();
+        urls.join(", ")
+    }
+
+    /// Gives every connection up.
+    pub(crate) fn close(&self) {
+        for member in &self.members {
+            *lock(&member.connection) = None;
+        }
+    }
+}
+
+/// `host`, `host:port` or a URL of these → `scheme://host:port`.
+fn parse_host(host: &str, tls: bool) -> Result<String, String> {
+    let (scheme, authority) = match host.split_once("://") {
+        None => (if tls { "https" } else { "http" }, host),
+        Some(("http", _)) if tls => {
+            return Err(format!(
+                "{host:?} says http, but tls is set; write https:// or the bare host, or leave tls out"
+            ));
+        }
+        Some((scheme @ ("http" | "https"), authority)) => (scheme, authority),
+        Some((scheme, _)) => {
+            return Err(format!("expected http:// or https://, got {scheme}:// in {host:?}"));
+        }
+    };
+    let authority = authority.strip_suffix('/').unwrap_or(authority);
+    if authority.contains('@') {
+        return Err("a user and a password do not belong into the host; use username and password".to_owned());
+    }
+    let wrong = || format!("expected a host such as \"10.0.0.1:2379\", got {host:?}");
+    if authority.is_empty() || authority.contains(['/', '?', '#', ',', ' ']) {
+        return Err(wrong());
+    }
+    // A scheme that the parser does not know, so that it does not take :80 or :443 away.
+    let url = url::Url::parse(&format!("etcd://{authority}")).map_err(|_| wrong())?;
+    let name = url.host_str().filter(|name| !name.is_empty()).ok_or_else(wrong)?;
+    let port = url.port().unwrap_or(DEFAULT_PORT);
+    if port == 0 {
+        return Err(wrong());
+    }
+    Ok(format!("{scheme}://{name}:{port}"))
+}
+
+fn transport(url: &str, options: &EtcdOptions) -> Result<Endpoint> {
+    let endpoint = Endpoint::from_shared(url.to_owned())
+        .map_err(|e| Error::invalid(format!("options.hosts: {url:?} is no URL")).caused_by(e))?
+        .connect_timeout(options.connect_timeout)
+        .tcp_nodelay(true)
+        // Pings while no call is open are what etcd's enforcement policy (`PermitWithoutStream: false` in
+        // `server/embed/etcd.go`) answers with GOAWAY "too_many_pings". A connection that died while idle is found by
+        // its next call, which gets a part of its time only, and is made again by the one after.
+        .keep_alive_while_idle(false)
+        .http2_keep_alive_interval(options.keep_alive)
+        .keep_alive_timeout(options.keep_alive_timeout);
+    if !url.starts_with("https://") {
+        return Ok(endpoint);
+    }
+    let tls = options.tls.clone().unwrap_or_default();
+    let with = |config: ClientTlsConfig| endpoint.clone().tls_config(config);
+    let config = tls_config(&tls, options.connect_timeout)?;
+    let secured = if tls.ca.is_some() {
+        with(config)
+    } else {
+        // The system's roots and Mozilla's; a slim image has no system roots, which the first form calls an error.
+        with(config.clone().with_native_roots().with_webpki_roots()).or_else(|_| with(config.with_webpki_roots()))
+    };
+    secured.map_err(|e| {
+        let why = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
+        Error::invalid(format!("options.tls: {why}")).caused_by(e)
+    })
+}
+
+fn tls_config(tls: &TlsOptions, timeout: Duration) -> Result<ClientTlsConfig> {
+    // etcd speaks HTTP/2 on its client port whether or not a proxy in between passes ALPN on.
+    let mut config = ClientTlsConfig::new().timeout(timeout).assume_http2(true);
+    if let Some(ca) = &tls.ca {
+        expect_pem("options.tls.ca", ca, "CERTIFICATE-----")?;
+        config = config.ca_certificate(Certificate::from_pem(ca));
+    }
+    match (&tls.cert, &tls.key) {
+        (Some(cert), Some(key)) => {
+            expect_pem("options.tls.cert", cert, "CERTIFICATE-----")?;
+            expect_pem("options.tls.key", key, "PRIVATE KEY-----")?;
+            config = config.identity(Identity::from_pem(cert, key));
+        }
+        (None, None) => {}
+        _ => return Err(Error::invalid("options.tls: expected cert and key together, or neither")),
+    }
+    if let Some(name) = &tls.server_name {
+        config = config.domain_name(name);
+    }
+    Ok(config)
+}
+
+fn expect_pem(path: &str, pem: &[u8], label: &str) -> Result<()> {
+    // The readers below skip what they do not know, so that a file of another kind would be an empty one to them.
+    let found = String::from_utf8_lossy(pem)
+        .lines()
+        .any(|line| line.starts_with("-----BEGIN ") && line.trim_end().ends_with(label));
+    if found {
+        Ok(())
+    } else {
+        Err(Error::invalid(format!("{path}: expected PEM text with \"-----BEGIN … {label}\"")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(hosts: &[&str]) -> EndpointSet {
+        EndpointSet::new(&EtcdOptions {
+            hosts: hosts.iter().map(|h| (*h).to_owned()).collect(),
+            ..EtcdOptions::default()
+        })
+        .unwrap_or_else(|e| unreachable!("{e}"))
+    }
+
+    #[test]
+    fn hosts_are_read_in_every_usual_form() {
+        for (given, tls, want) in [
+            ("localhost", false, "http://localhost:2379"),
+            ("10.0.0.1:80", false, "http://10.0.0.1:80"),
+            ("http://10.0.0.1:80/", false, "http://10.0.0.1:80"),
+            ("10.0.0.1", true, "https://10.0.0.1:2379"),
+            ("https://etcd.example", false, "https://etcd.example:2379"),
+            ("[::1]:1234", false, "http://[::1]:1234"),
+            ("[::1]", false, "http://[::1]:2379"),
+        ] {
+            assert_eq!(parse_host(given, tls).as_deref(), Ok(want), "{given}");
+        }
+        for (given, tls) in [
+            ("", false),
+            ("http://", false),
+            ("http://a", true),
+            ("ftp://a", false),
+            ("a:0", false),
+            ("a:99999", false),
+            ("user:pw@a", false),
+            ("a/b", false),
+            ("a,b", false),
+        ] {
+            assert!(parse_host(given, tls).is_err(), "{given}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_failed_is_asked_last_and_then_again() {
+        let set = set(&["a", "b", "c"]);
+        assert_eq!(set.order(), [0, 1, 2]);
+        set.failed(0);
+        assert_eq!(set.order(), [1, 2, 0]);
+        set.succeeded(2);
+        assert_eq!(set.order()[0], 2);
+        tokio::time::advance(AVOID_MOST).await;
+        assert_eq!(set.order(), [2, 0, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_all_failing_each_is_still_tried() {
+        let set = set(&["a", "b"]);
+        for _ in 0..100 {
+            set.failed(0);
+        }
+        set.failed(1);
+        assert_eq!(set.order(), [1, 0]);
+        assert!(set.member(0).avoided_until(Instant::now() + AVOID_MOST).is_none());
+    }
+
+    #[test]
+    fn a_file_of_another_kind_is_no_certificate() {
+        let tls = TlsOptions {
+            ca: Some(b"not pem".to_vec()),
+            ..TlsOptions::default()
+        };
+        let error = tls_config(&tls, AVOID_MOST).map(|_| ());
+        assert!(error.is_err_and(|e| e.message().starts_with("options.tls.ca:")));
+    }
+}

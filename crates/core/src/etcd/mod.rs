@@ -1,0 +1,16 @@
+//! The etcd client: endpoints with fail-over, authentication that renews itself, leases that renew themselves, and one
+//! multiplexed, resuming watch stream. Over `etcd_client`, which is the protocol and one connection.
+//!
+//! [`EtcdClient`](client::EtcdClient) makes calls; [`Lease`](lease::Lease) keeps a lease alive;
+//! [`Subscription`](watch::Subscription) is one watch. [`options`] is what people set, [`error`] what etcd's words mean.
+
+pub mod client;
+pub mod endpoints;
+pub mod error;
+mod hub;
+pub mod lease;
+pub mod options;
+pub mod watch;
+
+pub use client::EtcdClient;
+pub use options::{EtcdOptions, TlsOptions};

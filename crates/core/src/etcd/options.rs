@@ -1,0 +1,194 @@
+//! What an etcd client is told: where, as whom, and how long to wait.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::instance::Codec;
+
+/// The largest answer read by default, in bytes: 64 MiB, some hundred thousand instances.
+pub const DEFAULT_MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Options of the etcd backend. [`Default`] is a server on this machine, read and written as Go Kratos does.
+#[derive(Clone)]
+pub struct EtcdOptions {
+    /// Members of the cluster: `10.0.0.1:2379`, `http://…` or `https://…`; the port is 2379 when none is named.
+    /// Default `["127.0.0.1:2379"]`. A name is resolved again on every connection.
+    pub hosts: Vec<String>,
+    /// What every key starts with, with or without a slash at its end. Default `/microservices`, Kratos's.
+    pub prefix: String,
+    /// How the value of a key is written. Default [`Codec::Kratos`].
+    pub codec: Codec,
+    /// User name, when the cluster has authentication enabled. Default none.
+    pub username: Option<String>,
+    /// Password of `username`. Default none. Never logged.
+    pub password: Option<String>,
+    /// TLS. Default none, unless a host says `https://`.
+    pub tls: Option<TlsOptions>,
+    /// The lease's time to live to ask for, rounded up to whole seconds; what the server grants counts.
+    /// Default 15 s, Kratos's. etcd raises it to at least one and a half times its election timeout.
+    pub ttl: Duration,
+    /// The longest one call may take, over all the members it tries. Default 10 s.
+    pub timeout: Duration,
+    /// The longest one TCP connection, and then its TLS handshake, may take. Default 10 s.
+    pub connect_timeout: Duration,
+    /// A connection is pinged after this long, idle or not. Default 10 s. etcd closes connections that are pinged more
+    /// often than its `--grpc-keepalive-min-time` (5 s unless changed) while no stream is open.
+    pub keep_alive: Duration,
+    /// A connection whose ping is not answered for this long is given up. Default 5 s.
+    pub keep_alive_timeout: Duration,
+    /// The largest answer that is read, in bytes. Default 64 MiB.
+    pub max_message_bytes: usize,
+}
+
+/// TLS of the connection to etcd. Everything is PEM.
+#[derive(Clone, Default)]
+pub struct TlsOptions {
+    /// Certificates that may sign the server's. Default: the system's and, for images without any, Mozilla's.
+    pub ca: Option<Vec<u8>>,
+    /// Our certificate chain, for servers that ask for one. Needs `key`.
+    pub cert: Option<Vec<u8>>,
+    /// The private key of `cert`. Never logged.
+    pub key: Option<Vec<u8>>,
+    /// The name that the server's certificate must hold. Default: the host as it is written in `hosts`.
+    pub server_name: Option<String>,
+}
+
+impl Default for EtcdOptions {
+    fn default() -> Self {
+        Self {
+            hosts: vec!["127.0.0.1:2379".to_owned()],
+            prefix: "/microservices".to_owned(),
+            codec: Codec::Kratos,
+            username: None,
+            password: None,
+            tls: None,
+            ttl: Duration::from_secs(15),
+            timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(10),
+            keep_alive_timeout: Duration::from_secs(5),
+            max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
+        }
+    }
+}
+
+impl EtcdOptions {
+    /// Checks what can be checked without a server. Hosts and certificates are checked where they are used.
+    pub(crate) fn validate(&self) -> Result<()> {
+        if self.hosts.is_empty() {
+            return Err(Error::invalid("options.hosts: expected at least one host"));
+        }
+        if self.prefix.trim_matches('/').is_empty() {
+            return Err(Error::invalid(
+                "options.prefix: expected a prefix such as \"/microservices\"; an empty one would take every key of the cluster",
+            ));
+        }
+        if self.username.as_deref() == Some("") {
+            return Err(Error::invalid("options.username: expected a user name, got an empty string"));
+        }
+        if self.username.is_some() != self.password.is_some() {
+            return Err(Error::invalid(
+                "options.username, options.password: expected both or neither",
+            ));
+        }
+        for (name, value, least) in [
+            ("ttlMs", self.ttl, Duration::from_millis(1)),
+            ("timeoutMs", self.timeout, Duration::from_millis(1)),
+            ("connectTimeoutMs", self.connect_timeout, Duration::from_millis(1)),
+            ("keepAliveMs", self.keep_alive, Duration::from_millis(1)),
+            ("keepAliveTimeoutMs", self.keep_alive_timeout, Duration::from_millis(1)),
+        ] {
+            if value < least {
+                return Err(Error::invalid(format!("options.{name}: expected more than 0")));
+            }
+        }
+        if self.ttl > MAX_TTL {
+            return Err(Error::invalid(format!(
+                "options.ttlMs: expected at most {} s, etcd's own limit, got {} s",
+                MAX_TTL.as_secs(),
+                self.ttl.as_secs()
+            )));
+        }
+        if self.max_message_bytes < 4096 {
+            return Err(Error::invalid("options.maxMessageBytes: expected at least 4096"));
+        }
+        Ok(())
+    }
+
+    /// The time to live in whole seconds, as etcd's `LeaseGrant` wants it.
+    pub(crate) fn ttl_seconds(&self) -> i64 {
+        let whole = self.ttl.as_secs() + u64::from(self.ttl.subsec_nanos() > 0);
+        i64::try_from(whole.max(1)).unwrap_or(i64::MAX)
+    }
+}
+
+/// `lease.MaxLeaseTTL` of etcd's `server/lease/lessor.go`.
+const MAX_TTL: Duration = Duration::from_secs(9_000_000_000);
+
+/// Whether a secret is there, never what it is.
+fn present<T>(secret: Option<&T>) -> &'static str {
+    if secret.is_some() { "***" } else { "none" }
+}
+
+impl fmt::Debug for EtcdOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EtcdOptions")
+            .field("hosts", &self.hosts)
+            .field("prefix", &self.prefix)
+            .field("codec", &self.codec)
+            .field("username", &self.username)
+            .field("password", &format_args!("{}", present(self.password.as_ref())))
+            .field("tls", &self.tls)
+            .field("ttl", &self.ttl)
+            .field("timeout", &self.timeout)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("keep_alive", &self.keep_alive)
+            .field("keep_alive_timeout", &self.keep_alive_timeout)
+            .field("max_message_bytes", &self.max_message_bytes)
+            .finish()
+    }
+}
+
+impl fmt::Debug for TlsOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsOptions")
+            .field("ca", &self.ca.as_ref().map(Vec::len))
+            .field("cert", &self.cert.as_ref().map(Vec::len))
+            .field("key", &format_args!("{}", present(self.key.as_ref())))
+            .field("server_name", &self.server_name)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_hides_the_secrets() {
+        let options = EtcdOptions {
+            username: Some("root".into()),
+            password: Some("hunter2".into()),
+            tls: Some(TlsOptions {
+                key: Some(b"hunter2".to_vec()),
+                ..TlsOptions::default()
+            }),
+            ..EtcdOptions::default()
+        };
+        let shown = format!("{options:?}");
+        assert!(shown.contains("root") && !shown.contains("hunter2"), "{shown}");
+        assert!(!shown.contains(&format!("{:?}", b"hunter2")), "{shown}");
+    }
+
+    #[test]
+    fn a_part_of_a_second_is_rounded_up() {
+        let ttl = |ms| EtcdOptions {
+            ttl: Duration::from_millis(ms),
+            ..EtcdOptions::default()
+        };
+        assert_eq!(ttl(1).ttl_seconds(), 1);
+        assert_eq!(ttl(2000).ttl_seconds(), 2);
+        assert_eq!(ttl(2001).ttl_seconds(), 3);
+    }
+}

@@ -1,0 +1,26 @@
+//! The behaviour of rollcall: a service registry client whose registrations and watches survive what breaks others.
+//!
+//! Enter at [`Registry`](registry::Registry). The layers, top down: [`registry`] (one client: pacing, sharing, closing)
+//! → [`registration`] and [`watch`] (the two state machines, one for all backends) → [`backend`] (the traits) →
+//! [`backends`] (memory, etcd, …) → [`etcd`] (the etcd client).
+//!
+//! Nothing here knows of JavaScript; the addon crate at the root of the workspace puts it on a thread.
+
+pub mod advertise;
+pub mod backend;
+pub mod backends;
+pub mod backoff;
+pub mod error;
+#[cfg(feature = "etcd")]
+pub mod etcd;
+pub mod instance;
+pub mod log;
+pub mod registration;
+pub mod registry;
+pub mod stall;
+#[cfg(test)]
+mod testing;
+pub mod watch;
+
+pub use error::{Error, ErrorKind, Result};
+pub use instance::ServiceInstance;

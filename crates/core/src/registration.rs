@@ -1,0 +1,341 @@
+//! Keeps one instance registered: one state machine for all backends.
+//!
+//! ```text
+//!                 published                       lost (gone, expired)
+//!  Registering ───────────────► Registered ◄─────────────────────────► Lost
+//!       │                        │      ▲          published            │
+//!       │            thread      │      │ thread ticks                  │
+//!       │            silent      ▼      │ and published                 │
+//!       │                        Stalled                                │
+//!       │                                                               │
+//!       ├───────────── another owner holds the id ──► Replaced ◄────────┤
+//!       └─ from every state: deregister(), close() ─► Deregistering ─► Deregistered
+//! ```
+//!
+//! What is wanted (the instance, and whether it should be there at all) is level-triggered: callers set it, the machine
+//! works until the registry shows it. That is what makes `update()` during an outage, `deregister()` in the middle of a
+//! repair, and an attempt whose answer is lost plain cases rather than special ones.
+
+mod machine;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use self::machine::{Machine, Stall, no_answer};
+use crate::advertise;
+use crate::backend::Presence;
+use crate::error::{Error, ErrorKind, Result};
+use crate::instance::{Metadata, ServiceInstance};
+use crate::log::Log;
+
+/// Where a registration stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Not visible yet: the first publication is under way or waiting for its next try.
+    Registering,
+    /// Visible to others, as far as the registry has told.
+    Registered,
+    /// It was visible and is not any more; it is being put back.
+    Lost,
+    /// Withdrawn by the stall guard; it is put back when the thread ticks again.
+    Stalled,
+    /// A newer owner holds the id. The end.
+    Replaced,
+    /// Being removed.
+    Deregistering,
+    /// Removed. The end.
+    Deregistered,
+}
+
+impl State {
+    /// The word of the public API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Registering => "registering",
+            Self::Registered => "registered",
+            Self::Lost => "lost",
+            Self::Stalled => "stalled",
+            Self::Replaced => "replaced",
+            Self::Deregistering => "deregistering",
+            Self::Deregistered => "deregistered",
+        }
+    }
+
+    /// Whether nothing will happen any more.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Replaced | Self::Deregistered)
+    }
+}
+
+/// What a registration tells its owner. Nothing is told of the owner's own doing (`deregister()`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The record is gone, for this reason. Once per loss.
+    Lost(String),
+    /// The record is back. Once per repair.
+    Restored,
+    /// A newer owner holds the id; the registration has ended.
+    Replaced,
+}
+
+/// Receives the events of one registration, on the thread of the machine. Must not block.
+pub type OnEvent = Box<dyn Fn(Event) + Send + Sync>;
+
+/// What to change by [`Registration::update`]. Fields that are `None` stay as they are; the others are replaced whole.
+#[derive(Debug, Clone, Default)]
+pub struct Patch {
+    /// The new version.
+    pub version: Option<String>,
+    /// The new metadata, whole.
+    pub metadata: Option<Metadata>,
+    /// The new endpoints, whole.
+    pub endpoints: Option<Vec<String>>,
+}
+
+/// What the owner wants.
+struct Wanted {
+    instance: Arc<ServiceInstance>,
+    /// Counts the changes of `instance`, from 1.
+    generation: u64,
+    gone: bool,
+}
+
+/// What has been reached.
+#[derive(Clone)]
+struct Progress {
+    state: State,
+    /// The generation that the registry shows or has shown.
+    published: u64,
+    /// The last failure, and for which generation.
+    failure: Option<(u64, Error)>,
+}
+
+/// A handle on one registration. Dropping it changes nothing: the registration lives until `deregister()`, a newer
+/// owner, or the close of its client.
+#[derive(Clone)]
+pub struct Registration {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    wanted: watch::Sender<Wanted>,
+    progress: watch::Sender<Progress>,
+    advertise_host: Option<String>,
+    over: CancellationToken,
+}
+
+/// What the machine needs from its client.
+pub(crate) struct Setup {
+    pub presence: Box<dyn Presence>,
+    pub instance: ServiceInstance,
+    /// What stands in the place of a wildcard host.
+    pub advertise_host: Option<String>,
+    /// Cancelled when the client has been closed: nobody waits beyond it.
+    pub over: CancellationToken,
+    /// The silence of the owner's thread, and how much of it is a stall.
+    pub stall: Option<Stall>,
+    /// One attempt.
+    pub timeout: Duration,
+    pub publications: Arc<Semaphore>,
+    pub withdrawals: Arc<Semaphore>,
+    pub on_event: OnEvent,
+    pub log: Log,
+}
+
+impl Registration {
+    /// Starts the machine; returns at once. Must be called inside the runtime.
+    pub(crate) fn start(setup: Setup) -> Self {
+        let (wanted, wanted_rx) = watch::channel(Wanted {
+            instance: Arc::new(setup.instance),
+            generation: 1,
+            gone: false,
+        });
+        let (progress, _) = watch::channel(Progress {
+            state: State::Registering,
+            published: 0,
+            failure: None,
+        });
+        let shared = Arc::new(Shared {
+            wanted,
+            progress,
+            advertise_host: setup.advertise_host,
+            over: setup.over,
+        });
+        let machine = Machine {
+            presence: setup.presence,
+            wanted: wanted_rx,
+            shared: shared.clone(),
+            stall: setup.stall,
+            timeout: setup.timeout,
+            publications: setup.publications,
+            withdrawals: setup.withdrawals,
+            on_event: setup.on_event,
+            log: setup.log,
+            intent: crate::backend::Intent::Claim,
+            held: false,
+            backoff: crate::backoff::Backoff::new(),
+        };
+        tokio::spawn(machine.run());
+        Self { shared }
+    }
+
+    /// The instance as it is wanted now.
+    pub fn instance(&self) -> Arc<ServiceInstance> {
+        self.shared.wanted.borrow().instance.clone()
+    }
+
+    /// Where the registration stands.
+    pub fn state(&self) -> State {
+        self.shared.progress.borrow().state
+    }
+
+    /// Waits until the first publication is visible.
+    ///
+    /// Fails with the registry's refusal at once, with what hindered it when `limit` has run out. After a failure the
+    /// registration is given up: what may have been written is taken back, in the background if need be.
+    pub(crate) async fn visible(&self, limit: Duration) -> Result<()> {
+        let result = self.reached(1, limit).await;
+        if result.is_err() {
+            self.give_up();
+        }
+        result
+    }
+
+    /// Replaces the fields given and waits until the registry shows it.
+    ///
+    /// Fails with `InvalidArgument` before anything is changed; with the registry's refusal, or when `limit` has run
+    /// out, though the next repair or try still publishes what was asked for; with `Replaced` or `Closed` when the
+    /// registration has ended.
+    pub async fn update(&self, mut patch: Patch, limit: Duration) -> Result<()> {
+        self.ended().map_or(Ok(()), Err)?;
+        if let Some(endpoints) = &mut patch.endpoints {
+            advertise::all_reachable(endpoints, self.shared.advertise_host.as_deref())?;
+        }
+        let mut changed = (*self.instance()).clone();
+        patch.apply(&mut changed);
+        changed.validate()?;
+        let mut generation = 0;
+        self.shared.wanted.send_modify(|wanted| {
+            // Applied to what is wanted now: two updates of different fields both count.
+            patch.apply(Arc::make_mut(&mut wanted.instance));
+            wanted.generation += 1;
+            generation = wanted.generation;
+        });
+        self.reached(generation, limit).await
+    }
+
+    /// Removes the record and waits until it is gone. May be repeated.
+    ///
+    /// Fails with `Timeout` when that has not been achieved within `limit`; then it is tried on in the background, the
+    /// record is not renewed any more, and it expires. In no case does the instance come back.
+    pub async fn deregister(&self, limit: Duration) -> Result<()> {
+        self.give_up();
+        let mut progress = self.shared.progress.subscribe();
+        let outcome = tokio::select! {
+            biased;
+            _ = progress.wait_for(|p| p.state.is_final()) => return Ok(()), // an error: the machine is gone
+            () = self.shared.over.cancelled() => {
+                return Err(Error::new(
+                    ErrorKind::Closed,
+                    "the client was closed before the record could be removed; it is not renewed any more and expires",
+                ));
+            }
+            () = sleep(limit) => self.shared.progress.borrow().failure.clone(),
+        };
+        let why = outcome.map(|(_, e)| format!(" ({e})")).unwrap_or_default();
+        Err(Error::new(
+            ErrorKind::Timeout,
+            format!(
+                "the record could not be removed within {} ms{why}; it is not renewed any more, removal is tried on in the background, and it expires",
+                limit.as_millis()
+            ),
+        ))
+    }
+
+    /// Wants the record gone, without waiting.
+    pub(crate) fn give_up(&self) {
+        self.shared
+            .wanted
+            .send_if_modified(|wanted| !std::mem::replace(&mut wanted.gone, true));
+    }
+
+    /// Resolves when nothing will happen any more.
+    pub(crate) async fn finished(&self) {
+        let mut progress = self.shared.progress.subscribe();
+        let _ = progress.wait_for(|p| p.state.is_final()).await; // an error means that the machine is gone
+    }
+
+    /// The error of a registration that has ended.
+    fn ended(&self) -> Option<Error> {
+        if self.shared.wanted.borrow().gone {
+            return Some(Error::new(ErrorKind::Closed, "the registration was deregistered"));
+        }
+        (self.state() == State::Replaced).then(replaced)
+    }
+
+    /// Waits until a generation has been published.
+    async fn reached(&self, generation: u64, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        let mut progress = self.shared.progress.subscribe();
+        loop {
+            {
+                let now = progress.borrow_and_update();
+                if now.published >= generation {
+                    return Ok(());
+                }
+                if let Some(error) = self.ended() {
+                    return Err(error);
+                }
+                if let Some((of, error)) = &now.failure
+                    && *of >= generation
+                    && !error.is_retryable()
+                {
+                    return Err(error.clone());
+                }
+            }
+            match timeout_at(deadline, progress.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(Error::new(ErrorKind::Internal, "the registration's task ended")),
+                Err(_) => {
+                    let hindrance = progress.borrow().failure.clone().filter(|(of, _)| *of >= generation);
+                    let ms = limit.as_millis();
+                    return Err(match hindrance {
+                        Some((_, error)) => {
+                            Error::new(ErrorKind::Timeout, format!("not visible within {ms} ms: {error}"))
+                                .caused_by(error)
+                        }
+                        None => no_answer(limit),
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl Patch {
+    fn apply(&self, instance: &mut ServiceInstance) {
+        if let Some(version) = &self.version {
+            instance.version.clone_from(version);
+        }
+        if let Some(metadata) = &self.metadata {
+            instance.metadata = metadata.clone();
+        }
+        if let Some(endpoints) = &self.endpoints {
+            instance.endpoints.clone_from(endpoints);
+        }
+    }
+}
+
+fn replaced() -> Error {
+    Error::new(
+        ErrorKind::Replaced,
+        "another process registered the same id later and holds it now; give each instance an id of its own",
+    )
+}
+
+#[cfg(test)]
+mod tests;

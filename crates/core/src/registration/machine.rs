@@ -1,0 +1,341 @@
+//! The machine behind a registration: publish, hold, repair, sit out a stall, withdraw.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::{Event, OnEvent, Progress, Shared, State, Wanted};
+use crate::backend::{Intent, Loss, Presence};
+use crate::backoff::Backoff;
+use crate::error::{Error, ErrorKind, Result};
+use crate::instance::ServiceInstance;
+use crate::log::Log;
+
+/// How long a withdrawal that nobody waits for any more is tried on. By then the record has expired many times over
+/// unless the registry itself was away, and then it goes one TTL after the registry's return.
+pub(super) const WITHDRAW_FOR: Duration = Duration::from_secs(600);
+
+/// Why the machine stopped what it was doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Interrupt {
+    /// The owner wants the record gone.
+    Gone,
+    /// The owner's thread does not tick.
+    Stall,
+}
+
+pub(super) struct Machine {
+    pub presence: Box<dyn Presence>,
+    pub wanted: watch::Receiver<Wanted>,
+    pub shared: Arc<Shared>,
+    pub stall: Option<Stall>,
+    pub timeout: Duration,
+    pub publications: Arc<Semaphore>,
+    pub withdrawals: Arc<Semaphore>,
+    pub on_event: OnEvent,
+    pub log: Log,
+    pub intent: Intent,
+    /// Whether the record stands in the registry as far as we know: published, and no loss reported since.
+    pub held: bool,
+    pub backoff: Backoff,
+}
+
+impl Machine {
+    /// Runs to the end of the registration.
+    pub async fn run(mut self) {
+        loop {
+            let interrupt = match self.publish().await {
+                Err(interrupt) => Some(interrupt),
+                Ok(Err(error)) if error.kind() == ErrorKind::Replaced => return self.end_replaced().await,
+                Ok(Err(_)) => self.pause().await,
+                Ok(Ok(())) => self.hold().await,
+            };
+            let interrupt = match interrupt {
+                Some(Interrupt::Stall) => self.sit_out_stall().await,
+                other => other,
+            };
+            if interrupt == Some(Interrupt::Gone) {
+                return self.withdraw_for_good().await;
+            }
+            if self.state() == State::Replaced {
+                return self.end_replaced().await;
+            }
+        }
+    }
+
+    /// One attempt to publish what is wanted now. `Err` when it was interrupted.
+    async fn publish(&mut self) -> Result<Result<()>, Interrupt> {
+        let (instance, generation) = {
+            let wanted = self.wanted.borrow_and_update();
+            (wanted.instance.clone(), wanted.generation)
+        };
+        let permits = self.publications.clone();
+        let attempt = async {
+            // Never closed; if it were, an attempt too many would be the lesser evil.
+            let _permit = permits.acquire().await;
+            match timeout(self.timeout, self.presence.publish(&instance, self.intent)).await {
+                Ok(result) => result,
+                Err(_) => Err(no_answer(self.timeout)),
+            }
+        };
+        let result = tokio::select! {
+            biased;
+            interrupt = interrupted(&self.wanted, self.stall.as_ref()) => return Err(interrupt),
+            result = attempt => result,
+        };
+        match &result {
+            Ok(()) => {
+                let before = self.state();
+                self.intent = Intent::Keep;
+                self.held = true;
+                self.set(|p| {
+                    p.state = State::Registered;
+                    p.published = generation;
+                    p.failure = None;
+                });
+                if matches!(before, State::Lost | State::Stalled) {
+                    self.log.info(format_args!("{} is registered again", Name(&instance)));
+                    (self.on_event)(Event::Restored);
+                } else if before == State::Registering {
+                    self.log.info(format_args!("{} is registered", Name(&instance)));
+                }
+            }
+            Err(error) => {
+                if error.kind() != ErrorKind::Replaced {
+                    self.log
+                        .warn(format_args!("{} could not be published: {error}", Name(&instance)));
+                }
+                self.set(|p| p.failure = Some((generation, error.clone())));
+            }
+        }
+        Ok(result)
+    }
+
+    /// While the record stands: until it is lost, something else is wanted, or an interrupt.
+    async fn hold(&mut self) -> Option<Interrupt> {
+        let settled = Instant::now() + self.presence.ttl();
+        let mut reset = false;
+        loop {
+            tokio::select! {
+                biased;
+                interrupt = interrupted(&self.wanted, self.stall.as_ref()) => return Some(interrupt),
+                loss = self.presence.lost() => return self.note_loss(loss).await,
+                () = changed(&self.wanted) => return None,
+                () = sleep_until(settled), if !reset => {
+                    // Only a record that has held for one TTL proves that the trouble is over.
+                    self.backoff.reset();
+                    reset = true;
+                }
+            }
+        }
+    }
+
+    /// Between two attempts. A record that still stands (an update failed) may be lost meanwhile.
+    async fn pause(&mut self) -> Option<Interrupt> {
+        let pause = self.backoff.next_pause();
+        tokio::select! {
+            biased;
+            interrupt = interrupted(&self.wanted, self.stall.as_ref()) => Some(interrupt),
+            loss = self.presence.lost(), if self.held => self.note_loss(loss).await,
+            () = sleep(pause) => None,
+        }
+    }
+
+    /// Tells of a loss once, and waits the first pause before the repair.
+    async fn note_loss(&mut self, loss: Loss) -> Option<Interrupt> {
+        self.held = false;
+        match loss {
+            Loss::Replaced => {
+                self.set(|p| p.state = State::Replaced);
+                None
+            }
+            Loss::Gone(reason) => {
+                self.log.warn(format_args!(
+                    "{} was lost: {reason}; putting it back",
+                    Name(&self.instance())
+                ));
+                self.set(|p| p.state = State::Lost);
+                (self.on_event)(Event::Lost(reason));
+                let pause = self.backoff.next_pause();
+                tokio::select! {
+                    biased;
+                    interrupt = interrupted(&self.wanted, self.stall.as_ref()) => Some(interrupt),
+                    () = sleep(pause) => None,
+                }
+            }
+        }
+    }
+
+    /// Withdraws the instance because its thread does not tick, and waits until it ticks again.
+    async fn sit_out_stall(&mut self) -> Option<Interrupt> {
+        self.held = false;
+        if self.state() == State::Registered {
+            let timeout = self.stall.as_ref().map_or(Duration::ZERO, |(_, t)| *t);
+            let reason = format!(
+                "stalled: the JavaScript thread has not ticked for {} ms (stallTimeoutMs)",
+                timeout.as_millis()
+            );
+            self.log
+                .warn(format_args!("{} is withdrawn: {reason}", Name(&self.instance())));
+            (self.on_event)(Event::Lost(reason));
+        }
+        if self.state() != State::Registering {
+            self.set(|p| p.state = State::Stalled);
+        }
+        let mut withdrawn = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = wants_gone(&self.wanted) => return Some(Interrupt::Gone),
+                () = ticking(self.stall.as_ref()) => return None,
+                done = withdraw(&mut self.presence, &self.withdrawals, self.timeout, WITHDRAW_FOR, |error| {
+                    self.log.warn(format_args!("a stalled instance could not be withdrawn yet: {error}"));
+                }), if !withdrawn => withdrawn = done || withdrawn,
+            }
+        }
+    }
+
+    /// The end by the owner's wish: removes the record, however long it takes within reason.
+    async fn withdraw_for_good(mut self) {
+        self.set(|p| p.state = State::Deregistering);
+        let name = Name(&self.instance()).to_string();
+        let done = withdraw(
+            &mut self.presence,
+            &self.withdrawals,
+            self.timeout,
+            WITHDRAW_FOR,
+            |error| {
+                self.log.warn(format_args!("{name} could not be removed yet: {error}"));
+                self.shared
+                    .progress
+                    .send_modify(|p| p.failure = Some((p.published, error)));
+            },
+        )
+        .await;
+        if done {
+            self.log.info(format_args!("{name} is deregistered"));
+        } else {
+            self.log
+                .error(format_args!("{name} could not be removed and is left to expire"));
+        }
+        self.set(|p| p.state = State::Deregistered);
+    }
+
+    /// The end by a newer owner: what we wrote under is cleaned up, the newer record is not touched.
+    async fn end_replaced(mut self) {
+        self.log.warn(format_args!(
+            "{} was replaced by a newer registration of its id",
+            Name(&self.instance())
+        ));
+        self.set(|p| p.state = State::Replaced);
+        (self.on_event)(Event::Replaced);
+        // Best effort: what cannot be cleaned up expires.
+        withdraw(
+            &mut self.presence,
+            &self.withdrawals,
+            self.timeout,
+            self.timeout,
+            |_| (),
+        )
+        .await;
+    }
+
+    fn state(&self) -> State {
+        self.shared.progress.borrow().state
+    }
+
+    fn instance(&self) -> Arc<ServiceInstance> {
+        self.wanted.borrow().instance.clone()
+    }
+
+    fn set(&self, change: impl FnOnce(&mut Progress)) {
+        self.shared.progress.send_modify(change);
+    }
+}
+
+/// Tries to withdraw until it is done or `within` has passed; says whether it is done.
+async fn withdraw(
+    presence: &mut Box<dyn Presence>,
+    withdrawals: &Semaphore,
+    attempt: Duration,
+    within: Duration,
+    mut failed: impl FnMut(Error),
+) -> bool {
+    let give_up = Instant::now() + within;
+    let mut backoff = Backoff::new();
+    loop {
+        let once = async {
+            // A thousand removals at once are paced like publications. Never closed.
+            let _permit = withdrawals.acquire().await;
+            presence.withdraw().await
+        };
+        match timeout(attempt, once).await {
+            Ok(Ok(())) => return true,
+            Ok(Err(error)) => failed(error),
+            Err(_) => failed(no_answer(attempt)),
+        }
+        let pause = backoff.next_pause();
+        if Instant::now() + pause > give_up {
+            return false;
+        }
+        sleep(pause).await;
+    }
+}
+
+pub(super) fn no_answer(within: Duration) -> Error {
+    Error::new(
+        ErrorKind::Timeout,
+        format!("the registry did not answer within {} ms", within.as_millis()),
+    )
+}
+
+/// The silence of the owner's thread, and how much of it is a stall.
+pub(crate) type Stall = (watch::Receiver<Duration>, Duration);
+
+/// Resolves when the owner wants the record gone or its thread stalls.
+async fn interrupted(wanted: &watch::Receiver<Wanted>, stall: Option<&Stall>) -> Interrupt {
+    tokio::select! {
+        biased;
+        () = wants_gone(wanted) => Interrupt::Gone,
+        () = stalled(stall) => Interrupt::Stall,
+    }
+}
+
+// The receivers are cloned, because `Machine::wanted` remembers which change was last published.
+
+/// Resolves when the owner wants the record gone.
+async fn wants_gone(wanted: &watch::Receiver<Wanted>) {
+    let _ = wanted.clone().wait_for(|w| w.gone).await; // the sender lives in `Machine::shared`
+}
+
+/// Resolves when something else is wanted than was last published.
+async fn changed(wanted: &watch::Receiver<Wanted>) {
+    let _ = wanted.clone().changed().await;
+}
+
+async fn stalled(stall: Option<&Stall>) {
+    if let Some((silence, limit)) = stall
+        && silence.clone().wait_for(|silent| silent >= limit).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
+}
+
+async fn ticking(stall: Option<&Stall>) {
+    if let Some((silence, _)) = stall {
+        // The pinger gone means that nobody can say that the thread does not tick.
+        let _ = silence.clone().wait_for(Duration::is_zero).await;
+    }
+}
+
+/// How a log line calls an instance.
+struct Name<'a>(&'a ServiceInstance);
+
+impl std::fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.0.name, self.0.id)
+    }
+}

@@ -1,0 +1,394 @@
+//! One client of one registry: the door to everything. It shares what registrations and watches share (pacing, the
+//! stall monitor, the list of bad records) and closes them all.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::advertise;
+use crate::backend::{Backend, BadRecord, Capabilities};
+use crate::backoff::Backoff;
+use crate::error::{Error, ErrorKind, Result};
+use crate::instance::{ServiceInstance, validate_name};
+use crate::log::Log;
+use crate::registration::{OnEvent, Registration, Setup};
+use crate::stall::{Pulse, StallMonitor};
+use crate::watch::{Followers, List, OnBad, Source, Watcher, to_list};
+
+/// Publications, and apart from them removals, in flight per client. A thousand instances return from an outage within
+/// a second or two, and the registry is not met by a thousand requests at once.
+pub const PUBLICATIONS_IN_FLIGHT: usize = 64;
+/// Reads in flight per client.
+pub const READS_IN_FLIGHT: usize = 32;
+/// Names whose bad records are remembered, so that each is reported once. Beyond it the memory starts afresh.
+const BAD_NAMES: usize = 4096;
+
+/// What all backends have in common. Defaults are those of the public API.
+#[derive(Debug, Clone)]
+pub struct RegistryOptions {
+    /// First contact, retries included. 10 s.
+    pub connect_timeout: Duration,
+    /// One attempt of one call. 10 s.
+    pub timeout: Duration,
+    /// How long the owner's thread may be silent before its instances are withdrawn. 30 s, zero is off.
+    pub stall_timeout: Duration,
+    /// How long a list that lost more than half its instances in a break is held back. 15 s, zero is off.
+    pub empty_grace: Duration,
+    /// What stands in the place of a wildcard host. By default this machine's address.
+    pub advertise_host: Option<String>,
+}
+
+impl Default for RegistryOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(30),
+            empty_grace: Duration::from_secs(15),
+            advertise_host: None,
+        }
+    }
+}
+
+/// What a client is told and asked by its surroundings. The default hears and says nothing.
+#[derive(Clone, Default)]
+pub struct Hooks {
+    /// Told of each bad record once.
+    pub on_bad_record: Option<Arc<dyn Fn(BadRecord) + Send + Sync>>,
+    /// The thread that the stall guard watches; without one there is no guard.
+    pub pulse: Option<Arc<dyn Pulse>>,
+    /// Where log lines go.
+    pub log: Log,
+}
+
+/// How one instance is to be registered.
+#[derive(Debug, Clone)]
+pub struct RegisterOptions {
+    /// Return at once; the instance comes when it can.
+    pub background: bool,
+    /// How long the first publication may take, retries included.
+    pub timeout: Duration,
+    /// Overrides the registry's for this instance; zero is off.
+    pub stall_timeout: Duration,
+}
+
+/// A client of one registry. Cloning shares it. All methods must be called inside the runtime.
+#[derive(Clone)]
+pub struct Registry {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    backend: Arc<dyn Backend>,
+    options: RegistryOptions,
+    followers: Followers,
+    registrations: Mutex<Vec<Registration>>,
+    reads: Arc<Semaphore>,
+    publications: Arc<Semaphore>,
+    withdrawals: Arc<Semaphore>,
+    stall: Option<StallMonitor>,
+    on_bad: OnBad,
+    log: Log,
+    closed: CancellationToken,
+    /// Cancelled when closing is over, so that a second `close()` waits for the first.
+    drained: CancellationToken,
+}
+
+impl Registry {
+    /// A client; no I/O.
+    pub fn new(backend: Arc<dyn Backend>, options: RegistryOptions, hooks: Hooks) -> Self {
+        let reads = Arc::new(Semaphore::new(READS_IN_FLIGHT));
+        let closed = CancellationToken::new();
+        let on_bad = report_once(hooks.on_bad_record, hooks.log.clone());
+        let followers = Followers::new(Source {
+            backend: backend.clone(),
+            reads: reads.clone(),
+            timeout: options.timeout,
+            empty_grace: options.empty_grace,
+            on_bad: on_bad.clone(),
+            closed: closed.clone(),
+            log: hooks.log.clone(),
+        });
+        Self {
+            inner: Arc::new(Inner {
+                backend,
+                followers,
+                registrations: Mutex::default(),
+                reads,
+                publications: Arc::new(Semaphore::new(PUBLICATIONS_IN_FLIGHT)),
+                withdrawals: Arc::new(Semaphore::new(PUBLICATIONS_IN_FLIGHT)),
+                stall: hooks.pulse.map(|pulse| StallMonitor::new(pulse, options.stall_timeout)),
+                on_bad,
+                log: hooks.log,
+                closed,
+                drained: CancellationToken::new(),
+                options,
+            }),
+        }
+    }
+
+    /// What the registry can do.
+    pub fn capabilities(&self) -> Capabilities {
+        self.inner.backend.capabilities()
+    }
+
+    /// Reaches the registry and proves the credentials. What may pass by itself is tried again, with back-off, until
+    /// `connect_timeout`; a refusal fails at once.
+    pub async fn contact(&self) -> Result<()> {
+        let limit = self.inner.options.connect_timeout;
+        let deadline = Instant::now() + limit;
+        let mut backoff = Backoff::new();
+        let mut last: Option<Error> = None;
+        let tries = async {
+            loop {
+                match self.inner.backend.contact().await {
+                    Ok(()) => return Ok(()),
+                    Err(error) if error.is_retryable() => {
+                        self.inner
+                            .log
+                            .warn(format_args!("first contact failed: {error}; trying again"));
+                        last = Some(error);
+                    }
+                    Err(error) => return Err(error),
+                }
+                sleep(backoff.next_pause()).await;
+            }
+        };
+        let result = tokio::select! {
+            () = self.inner.closed.cancelled() => Err(closed()),
+            result = timeout_at(deadline, tries) => result.unwrap_or_else(|_| {
+                let ms = limit.as_millis();
+                Err(match last.take() {
+                    Some(error) => {
+                        let kind = error.kind();
+                        Error::new(kind, format!("no contact within {ms} ms (connectTimeoutMs): {error}")).caused_by(error)
+                    }
+                    None => Error::new(ErrorKind::Timeout, format!("the registry did not answer within {ms} ms (connectTimeoutMs)")),
+                })
+            }),
+        };
+        result.map_err(|e| e.during("connect"))
+    }
+
+    /// Registers an instance and keeps it registered until `deregister()` or `close()`.
+    ///
+    /// Resolves when the instance is visible to others, or fails within the timeout and takes back what may have been
+    /// written; dropping the future does the same. With `background` it resolves at once.
+    pub async fn register(
+        &self,
+        mut instance: ServiceInstance,
+        options: RegisterOptions,
+        on_event: OnEvent,
+    ) -> Result<Registration> {
+        let start = || -> Result<Registration> {
+            self.ensure_open()?;
+            if !self.capabilities().register {
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    "this registry takes no registrations",
+                ));
+            }
+            if instance.id.is_empty() {
+                instance.id = uuid::Uuid::new_v4().to_string();
+            }
+            let advertise_host = self.inner.options.advertise_host.clone();
+            advertise::all_reachable(&mut instance.endpoints, advertise_host.as_deref())?;
+            instance.validate()?;
+            let stall = match &self.inner.stall {
+                Some(monitor) if !options.stall_timeout.is_zero() => Some((monitor.subscribe(), options.stall_timeout)),
+                _ => None,
+            };
+            let registration = Registration::start(Setup {
+                presence: self.inner.backend.presence(&instance.name, &instance.id),
+                instance,
+                advertise_host,
+                over: self.inner.drained.clone(),
+                stall,
+                timeout: self.inner.options.timeout,
+                publications: self.inner.publications.clone(),
+                withdrawals: self.inner.withdrawals.clone(),
+                on_event,
+                log: self.inner.log.clone(),
+            });
+            let mut all = self.lock_registrations();
+            if all.len() == all.capacity() {
+                all.retain(|r| !r.state().is_final()); // amortized: only when the list would grow
+            }
+            all.push(registration.clone());
+            Ok(registration)
+        };
+        let registration = start().map_err(|e| e.during("register"))?;
+        if !options.background {
+            let guard = GiveUpOnDrop(Some(&registration));
+            let visible = registration.visible(options.timeout).await;
+            guard.keep_if(visible.is_ok());
+            visible.map_err(|e| e.during("register"))?;
+        }
+        Ok(registration)
+    }
+
+    /// The instances of a name: from a live watch of this client if there is one (stale or not), else, or if
+    /// `consistent`, by one read of the server.
+    pub async fn get_service(&self, name: &str, consistent: bool, limit: Duration) -> Result<List> {
+        let read = async {
+            validate_name("name", name)?;
+            self.ensure_open()?;
+            if !consistent && let Some(list) = self.inner.followers.current(name) {
+                return Ok(list);
+            }
+            let snapshot = self.bounded(limit, self.inner.backend.fetch(name)).await?;
+            (self.inner.on_bad)(name, &snapshot.bad);
+            Ok(to_list(snapshot.instances, &[]))
+        };
+        read.await.map_err(|e: Error| e.during("getService"))
+    }
+
+    /// The names that have at least one instance, sorted.
+    pub async fn services(&self, limit: Duration) -> Result<Vec<String>> {
+        let read = async {
+            self.ensure_open()?;
+            if !self.capabilities().lists_names {
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    "this registry cannot list its names",
+                ));
+            }
+            let mut names = self.bounded(limit, self.inner.backend.services()).await?;
+            names.sort_unstable();
+            names.dedup();
+            Ok(names)
+        };
+        read.await.map_err(|e| e.during("services"))
+    }
+
+    /// Follows a name until the watcher is dropped or the client closed.
+    pub fn watch(&self, name: &str) -> Result<Watcher> {
+        validate_name("name", name)
+            .and_then(|()| self.ensure_open())
+            .map_err(|e| e.during("watch"))?;
+        Ok(self.inner.followers.watch(name))
+    }
+
+    /// Whether `close()` was called.
+    pub fn is_closed(&self) -> bool {
+        self.inner.closed.is_cancelled()
+    }
+
+    /// Deregisters all that is left, ends all watches, waits `drain`, frees everything. Idempotent: a later call waits
+    /// for the first. Fails with `Timeout` when a record could not be removed within `limit`; everything is freed all
+    /// the same, and such a record expires.
+    pub async fn close(&self, drain: Duration, limit: Duration) -> Result<()> {
+        if self.inner.closed.is_cancelled() {
+            self.inner.drained.cancelled().await;
+            return Ok(());
+        }
+        self.inner.closed.cancel();
+        // Dropped half way, or done: whoever waits is released.
+        let _drained = self.inner.drained.clone().drop_guard();
+        let registrations = std::mem::take(&mut *self.lock_registrations());
+        let any = registrations.iter().any(|r| !r.state().is_final());
+        for registration in &registrations {
+            registration.give_up();
+        }
+        let all = futures::future::join_all(registrations.iter().map(Registration::finished));
+        let removed = timeout(limit, all).await.is_ok();
+        if any && !drain.is_zero() {
+            sleep(drain).await;
+        }
+        // Bounded as well: a backend that cannot even say goodbye must not hold up the caller.
+        let _ = timeout(Duration::from_secs(1), self.inner.backend.close()).await;
+        if removed {
+            return Ok(());
+        }
+        let left = registrations.iter().filter(|r| !r.state().is_final()).count();
+        Err(Error::new(
+            ErrorKind::Timeout,
+            format!(
+                "{left} of {} records could not be removed within {} ms; they are not renewed any more and expire",
+                registrations.len(),
+                limit.as_millis()
+            ),
+        )
+        .during("close"))
+    }
+
+    /// One read: paced, bounded, ended by `close()`.
+    async fn bounded<T>(&self, limit: Duration, read: impl Future<Output = Result<T>>) -> Result<T> {
+        let paced = async {
+            let _permit = self.inner.reads.acquire().await; // never closed
+            read.await
+        };
+        tokio::select! {
+            () = self.inner.closed.cancelled() => Err(closed()),
+            result = timeout(limit, paced) => result.unwrap_or_else(|_| Err(Error::new(
+                ErrorKind::Timeout,
+                format!("the registry did not answer within {} ms", limit.as_millis()),
+            ))),
+        }
+    }
+
+    fn ensure_open(&self) -> Result<()> {
+        if self.is_closed() { Err(closed()) } else { Ok(()) }
+    }
+
+    fn lock_registrations(&self) -> std::sync::MutexGuard<'_, Vec<Registration>> {
+        self.inner.registrations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the registry client is closed")
+}
+
+/// Gives a registration up unless it was kept: a `register()` that failed or was aborted leaves nothing behind.
+struct GiveUpOnDrop<'a>(Option<&'a Registration>);
+
+impl GiveUpOnDrop<'_> {
+    fn keep_if(mut self, keep: bool) {
+        if keep {
+            self.0 = None;
+        }
+    }
+}
+
+impl Drop for GiveUpOnDrop<'_> {
+    fn drop(&mut self) {
+        if let Some(registration) = self.0 {
+            registration.give_up();
+        }
+    }
+}
+
+/// Reports each bad record once for as long as it stays bad for the same reason.
+fn report_once(hook: Option<Arc<dyn Fn(BadRecord) + Send + Sync>>, log: Log) -> OnBad {
+    let known: Mutex<HashMap<String, HashSet<BadRecord>>> = Mutex::default();
+    Arc::new(move |name, bad| {
+        let news: Vec<BadRecord> = {
+            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            if bad.is_empty() {
+                known.remove(name);
+                return;
+            }
+            if known.len() >= BAD_NAMES && !known.contains_key(name) {
+                known.clear();
+            }
+            let before = known
+                .insert(name.to_owned(), bad.iter().cloned().collect())
+                .unwrap_or_default();
+            bad.iter().filter(|record| !before.contains(record)).cloned().collect()
+        };
+        for record in news {
+            log.warn(format_args!("{}: skipped a bad record: {}", record.key, record.reason));
+            if let Some(hook) = &hook {
+                hook(record);
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;

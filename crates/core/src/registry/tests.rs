@@ -1,0 +1,268 @@
+//! What one client shares: pacing, closing, the memory of bad records. On the memory backend and on scripts.
+
+use super::*;
+use crate::ErrorKind;
+use crate::backends::memory::{MemoryBackend, MemoryServer};
+use crate::registration::State;
+use crate::testing::{Answer, Scripted, ScriptedBackend, instance};
+
+const TTL: Duration = Duration::from_secs(3);
+const LIMIT: Duration = Duration::from_secs(10);
+
+fn quick() -> RegisterOptions {
+    RegisterOptions {
+        background: false,
+        timeout: LIMIT,
+        stall_timeout: Duration::ZERO,
+    }
+}
+
+fn memory(namespace: &str) -> (Registry, Arc<MemoryServer>) {
+    let backend = Arc::new(MemoryBackend::new(namespace, TTL));
+    (
+        Registry::new(backend, RegistryOptions::default(), Hooks::default()),
+        MemoryServer::of(namespace),
+    )
+}
+
+async fn register(registry: &Registry, id: &str) -> Registration {
+    registry
+        .register(instance(id, "1"), quick(), Box::new(|_| ()))
+        .await
+        .unwrap()
+}
+
+async fn ids(registry: &Registry) -> Vec<String> {
+    let list = registry.get_service("orders", true, LIMIT).await.unwrap();
+    list.iter().map(|i| i.id.clone()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_clients_of_one_namespace_see_each_other() {
+    let (one, _) = memory("see-each-other");
+    let (two, _) = memory("see-each-other");
+    register(&one, "a").await;
+    assert_eq!(ids(&two).await, ["a"]);
+    assert_eq!(two.services(LIMIT).await.unwrap(), ["orders"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registered_instance_stays_far_beyond_its_ttl() {
+    let (registry, _) = memory("stays");
+    register(&registry, "a").await;
+    sleep(TTL * 100).await;
+    assert_eq!(ids(&registry).await, ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crashed_instance_goes_within_its_ttl_and_never_comes_back() {
+    let (registry, server) = memory("crashed");
+    let registration = register(&registry, "a").await;
+    sleep(TTL / 2).await;
+    assert!(server.crash("orders", "a"));
+    assert_eq!(ids(&registry).await, ["a"], "without a word");
+    sleep(TTL).await;
+    assert_eq!(ids(&registry).await, [""; 0]);
+    sleep(TTL * 10).await;
+    assert_eq!(ids(&registry).await, [""; 0]);
+    assert_eq!(registration.state(), State::Registered, "the dead notice nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_session_is_noticed_and_repaired() {
+    let (registry, server) = memory("expired");
+    let registration = register(&registry, "a").await;
+    assert!(server.expire("orders", "a"));
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(ids(&registry).await, ["a"]);
+    assert_eq!(registration.state(), State::Registered);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_newer_of_two_registrations_of_one_id_wins_and_the_older_does_not_take_it_down() {
+    let (one, _) = memory("twice");
+    let (two, _) = memory("twice");
+    let older = register(&one, "a").await;
+    let newer = register(&two, "a").await;
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(older.state(), State::Replaced);
+    older.deregister(LIMIT).await.unwrap();
+    sleep(TTL * 3).await;
+    assert_eq!(ids(&one).await, ["a"]);
+    assert_eq!(newer.state(), State::Registered);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_absence_shorter_than_the_ttl_fires_nothing() {
+    let (registry, server) = memory("short-absence");
+    let registration = register(&registry, "a").await;
+    server.set_away(true);
+    sleep(TTL / 2).await;
+    server.set_away(false);
+    sleep(TTL * 2).await;
+    assert_eq!(registration.state(), State::Registered);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_absence_longer_than_the_ttl_is_a_loss_and_is_repaired() {
+    let (registry, server) = memory("long-absence");
+    let registration = register(&registry, "a").await;
+    let watcher = registry.watch("orders").unwrap();
+    sleep(Duration::from_millis(10)).await;
+    server.set_away(true);
+    sleep(TTL * 4).await;
+    assert_eq!(registration.state(), State::Lost);
+    assert!(watcher.view().stale);
+    assert_eq!(
+        registry.get_service("orders", false, LIMIT).await.unwrap().len(),
+        1,
+        "the last list stays"
+    );
+    let error = registry.get_service("orders", true, LIMIT).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    server.set_away(false);
+    sleep(Duration::from_secs(11)).await;
+    assert_eq!(registration.state(), State::Registered);
+    assert!(!watcher.view().stale);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_instances_return_with_at_most_64_publications_in_flight() {
+    let script = Scripted::new();
+    let registry = Registry::new(
+        Arc::new(ScriptedBackend(script.clone())),
+        RegistryOptions::default(),
+        Hooks::default(),
+    );
+    let all = (0..1000).map(|i| {
+        let registry = registry.clone();
+        async move {
+            registry
+                .register(instance(&format!("i{i}"), "1"), quick(), Box::new(|_| ()))
+                .await
+                .unwrap()
+        }
+    });
+    let all = futures::future::join_all(all).await;
+    script.lose(crate::backend::Loss::Gone("test".into()));
+    sleep(Duration::from_secs(5)).await;
+    assert!(all.iter().all(|r| r.state() == State::Registered));
+    assert_eq!(script.in_flight.lock().unwrap().1, PUBLICATIONS_IN_FLIGHT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_register_that_is_dropped_half_way_leaves_nothing() {
+    let script = Scripted::new();
+    script.answers([Answer::Hang]);
+    let registry = Registry::new(
+        Arc::new(ScriptedBackend(script.clone())),
+        RegistryOptions::default(),
+        Hooks::default(),
+    );
+    let dropped = timeout(
+        Duration::from_secs(1),
+        registry.register(instance("a", "1"), quick(), Box::new(|_| ())),
+    );
+    assert!(dropped.await.is_err());
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(script.asked().last(), Some(&crate::testing::Asked::Withdraw));
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_the_background_it_returns_at_once_and_comes_when_it_can() {
+    let (registry, server) = memory("background");
+    server.set_away(true);
+    let options = RegisterOptions {
+        background: true,
+        ..quick()
+    };
+    let registration = registry
+        .register(instance("a", "1"), options, Box::new(|_| ()))
+        .await
+        .unwrap();
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(registration.state(), State::Registering);
+    server.set_away(false);
+    sleep(Duration::from_secs(11)).await;
+    assert_eq!(ids(&registry).await, ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_removes_everything_ends_watches_and_refuses_what_comes_later() {
+    let (registry, _) = memory("close");
+    let (other, _) = memory("close");
+    register(&registry, "a").await;
+    register(&registry, "b").await;
+    let mut watcher = registry.watch("orders").unwrap();
+    watcher.next().await.unwrap().unwrap();
+    registry.close(Duration::ZERO, LIMIT).await.unwrap();
+    registry.close(Duration::ZERO, LIMIT).await.unwrap();
+    assert_eq!(ids(&other).await, [""; 0]);
+    assert!(watcher.next().await.unwrap().is_none());
+    for error in [
+        registry
+            .get_service("orders", false, LIMIT)
+            .await
+            .map(drop)
+            .unwrap_err(),
+        registry.services(LIMIT).await.map(drop).unwrap_err(),
+        registry.watch("orders").map(drop).unwrap_err(),
+        registry
+            .register(instance("c", "1"), quick(), Box::new(|_| ()))
+            .await
+            .map(drop)
+            .unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Closed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_is_bounded_while_the_registry_is_away() {
+    let (registry, server) = memory("close-away");
+    register(&registry, "a").await;
+    server.set_away(true);
+    let before = Instant::now();
+    let error = registry
+        .close(Duration::ZERO, Duration::from_secs(2))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(before.elapsed() <= Duration::from_secs(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_record_is_reported_once_and_again_only_when_it_changes() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let sink = heard.clone();
+    let hooks = Hooks {
+        on_bad_record: Some(Arc::new(move |record| sink.lock().unwrap().push(record))),
+        ..Hooks::default()
+    };
+    let backend = Arc::new(MemoryBackend::new("bad", TTL));
+    let registry = Registry::new(backend, RegistryOptions::default(), hooks);
+    let server = MemoryServer::of("bad");
+    register(&registry, "a").await;
+    server.put("orders", "broken", "not-json");
+    for _ in 0..3 {
+        assert_eq!(ids(&registry).await, ["a"]);
+    }
+    assert_eq!(heard.lock().unwrap().len(), 1);
+    server.put("orders", "broken", "[]");
+    ids(&registry).await;
+    assert_eq!(heard.lock().unwrap().len(), 2);
+    server.remove("orders", "broken");
+    ids(&registry).await;
+    server.put("orders", "broken", "[]");
+    ids(&registry).await;
+    assert_eq!(heard.lock().unwrap().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_is_matched_exactly() {
+    let (registry, _) = memory("exact");
+    let mut other = instance("x", "1");
+    other.name = "orders-admin".into();
+    registry.register(other, quick(), Box::new(|_| ())).await.unwrap();
+    assert_eq!(ids(&registry).await, [""; 0]);
+}

@@ -1,0 +1,193 @@
+//! A scripted backend for the tests of the state machines: what it answers is set beforehand, what it was asked is
+//! written down. Time is tokio's paused clock.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use futures::{FutureExt as _, StreamExt as _};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+
+use crate::backend::{Backend, Capabilities, Intent, Loss, Presence, Snapshot};
+use crate::error::{Error, ErrorKind, Result};
+use crate::instance::ServiceInstance;
+
+/// What one attempt does.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    Ok,
+    Fail(ErrorKind),
+    /// No answer, ever.
+    Hang,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    Publish(String, Intent),
+    Withdraw,
+    Follow,
+}
+
+pub type Snapshots = mpsc::UnboundedSender<Result<Snapshot>>;
+
+pub struct Scripted {
+    pub publish: Mutex<VecDeque<Answer>>,
+    pub withdraw: Mutex<VecDeque<Answer>>,
+    pub asked: Mutex<Vec<(Instant, Asked)>>,
+    pub loss: watch::Sender<Option<Loss>>,
+    /// The streams that the next calls of `follow` give; without one they fail as unavailable.
+    pub streams: Mutex<VecDeque<mpsc::UnboundedReceiver<Result<Snapshot>>>>,
+    pub in_flight: Mutex<(usize, usize)>,
+}
+
+impl Scripted {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            publish: Mutex::default(),
+            withdraw: Mutex::default(),
+            asked: Mutex::default(),
+            loss: watch::Sender::new(None),
+            streams: Mutex::default(),
+            in_flight: Mutex::default(),
+        })
+    }
+
+    pub fn answers(&self, publish: impl IntoIterator<Item = Answer>) {
+        self.publish.lock().unwrap().extend(publish);
+    }
+
+    pub fn withdrawals(&self, withdraw: impl IntoIterator<Item = Answer>) {
+        self.withdraw.lock().unwrap().extend(withdraw);
+    }
+
+    pub fn lose(&self, loss: Loss) {
+        self.loss.send_replace(Some(loss));
+    }
+
+    /// Lines up a stream for a call of `follow`.
+    pub fn stream(&self) -> Snapshots {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.streams.lock().unwrap().push_back(receiver);
+        sender
+    }
+
+    pub fn asked(&self) -> Vec<Asked> {
+        self.asked
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(_, asked)| asked.clone())
+            .collect()
+    }
+
+    pub fn published(&self) -> usize {
+        self.asked()
+            .iter()
+            .filter(|asked| matches!(asked, Asked::Publish(..)))
+            .count()
+    }
+
+    fn note(&self, asked: Asked) {
+        self.asked.lock().unwrap().push((Instant::now(), asked));
+    }
+}
+
+async fn answer(answer: Option<Answer>) -> Result<()> {
+    match answer.unwrap_or(Answer::Ok) {
+        Answer::Ok => Ok(()),
+        Answer::Fail(kind) => Err(Error::new(kind, "scripted")),
+        Answer::Hang => std::future::pending().await,
+    }
+}
+
+/// The handle on a script that is the backend.
+pub struct ScriptedBackend(pub Arc<Scripted>);
+
+#[async_trait]
+impl Backend for ScriptedBackend {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::ALL
+    }
+
+    async fn contact(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn presence(&self, _: &str, _: &str) -> Box<dyn Presence> {
+        Box::new(ScriptedPresence(self.0.clone()))
+    }
+
+    async fn fetch(&self, _: &str) -> Result<Snapshot> {
+        Ok(Snapshot::default())
+    }
+
+    fn follow(&self, _: &str) -> BoxStream<'static, Result<Snapshot>> {
+        self.0.note(Asked::Follow);
+        match self.0.streams.lock().unwrap().pop_front() {
+            Some(stream) => UnboundedReceiverStream::new(stream).boxed(),
+            None => async { Err(Error::new(ErrorKind::Unavailable, "scripted")) }
+                .into_stream()
+                .boxed(),
+        }
+    }
+
+    async fn services(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    async fn close(&self) {}
+}
+
+pub struct ScriptedPresence(pub Arc<Scripted>);
+
+pub const TTL: Duration = Duration::from_secs(15);
+
+#[async_trait]
+impl Presence for ScriptedPresence {
+    async fn publish(&mut self, instance: &ServiceInstance, intent: Intent) -> Result<()> {
+        self.0.note(Asked::Publish(instance.version.clone(), intent));
+        {
+            let mut in_flight = self.0.in_flight.lock().unwrap();
+            in_flight.0 += 1;
+            in_flight.1 = in_flight.1.max(in_flight.0);
+        }
+        let next = self.0.publish.lock().unwrap().pop_front();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let result = answer(next).await;
+        self.0.in_flight.lock().unwrap().0 -= 1;
+        if result.is_ok() {
+            self.0.loss.send_replace(None);
+        }
+        result
+    }
+
+    async fn lost(&mut self) -> Loss {
+        let mut loss = self.0.loss.subscribe();
+        let loss = loss.wait_for(Option::is_some).await.unwrap();
+        loss.clone().unwrap()
+    }
+
+    async fn withdraw(&mut self) -> Result<()> {
+        self.0.note(Asked::Withdraw);
+        let next = self.0.withdraw.lock().unwrap().pop_front();
+        answer(next).await
+    }
+
+    fn ttl(&self) -> Duration {
+        TTL
+    }
+}
+
+/// An instance whose version is what the test looks at.
+pub fn instance(id: &str, version: &str) -> ServiceInstance {
+    ServiceInstance {
+        id: id.to_owned(),
+        name: "orders".to_owned(),
+        version: version.to_owned(),
+        ..ServiceInstance::default()
+    }
+}

@@ -1,0 +1,271 @@
+//! The follower under paused time, against scripted streams.
+
+use super::*;
+use crate::testing::{Scripted, ScriptedBackend, Snapshots, instance};
+
+const GRACE: Duration = Duration::from_secs(15);
+
+struct Bench {
+    script: Arc<Scripted>,
+    followers: Followers,
+    bad: Arc<Mutex<Vec<BadRecord>>>,
+}
+
+fn bench() -> Bench {
+    let script = Scripted::new();
+    let bad = Arc::<Mutex<Vec<BadRecord>>>::default();
+    let heard = bad.clone();
+    let followers = Followers::new(Source {
+        backend: Arc::new(ScriptedBackend(script.clone())),
+        reads: Arc::new(Semaphore::new(32)),
+        timeout: Duration::from_secs(10),
+        empty_grace: GRACE,
+        on_bad: Arc::new(move |_, bad| heard.lock().unwrap().extend_from_slice(bad)),
+        closed: CancellationToken::new(),
+        log: Log::default(),
+    });
+    Bench { script, followers, bad }
+}
+
+fn snapshot(ids: &[&str]) -> Snapshot {
+    Snapshot {
+        instances: ids.iter().map(|id| Arc::new(instance(id, "1"))).collect(),
+        bad: Vec::new(),
+    }
+}
+
+fn send(stream: &Snapshots, ids: &[&str]) {
+    stream.send(Ok(snapshot(ids))).unwrap();
+}
+
+fn ids(list: &List) -> Vec<&str> {
+    list.iter().map(|instance| instance.id.as_str()).collect()
+}
+
+/// What the next list is; `None` when nothing comes for a good while.
+async fn next(watcher: &mut Watcher, within: Duration) -> Option<Vec<String>> {
+    let list = timeout(within, watcher.next()).await.ok()?.unwrap()?;
+    Some(list.iter().map(|instance| instance.id.clone()).collect())
+}
+
+const SOON: Duration = Duration::from_millis(600);
+
+#[tokio::test(start_paused = true)]
+async fn the_first_list_comes_at_once_also_when_it_is_empty() {
+    let bench = bench();
+    send(&bench.script.stream(), &[]);
+    let mut watcher = bench.followers.watch("orders");
+    assert_eq!(ids(&watcher.next().await.unwrap().unwrap()), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_invented_while_the_registry_cannot_be_reached() {
+    let bench = bench();
+    let mut watcher = bench.followers.watch("orders");
+    assert_eq!(next(&mut watcher, Duration::from_secs(300)).await, None);
+    send(&bench.script.stream(), &["a"]);
+    assert_eq!(
+        next(&mut watcher, Duration::from_secs(11)).await,
+        Some(vec!["a".into()])
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_rejects_the_first_next_but_a_later_one_only_makes_it_stale() {
+    let bench = bench();
+    let refused = || Err(Error::new(ErrorKind::PermissionDenied, "no"));
+    bench.script.stream().send(refused()).unwrap();
+    let mut watcher = bench.followers.watch("orders");
+    assert_eq!(watcher.next().await.unwrap_err().kind(), ErrorKind::PermissionDenied);
+    drop(watcher);
+    let stream = bench.script.stream();
+    let mut watcher = bench.followers.watch("other");
+    send(&stream, &["a"]);
+    next(&mut watcher, SOON).await.unwrap();
+    stream.send(refused()).unwrap();
+    assert_eq!(next(&mut watcher, SOON).await, None);
+    assert!(watcher.view().stale);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_are_sorted_whole_and_without_repeats_and_only_differences_are_delivered() {
+    let bench = bench();
+    let stream = bench.script.stream();
+    let mut watcher = bench.followers.watch("orders");
+    send(&stream, &["b", "a", "b"]);
+    assert_eq!(next(&mut watcher, SOON).await.unwrap(), ["a", "b"]);
+    send(&stream, &["a", "b"]);
+    assert_eq!(next(&mut watcher, SOON).await, None, "the same again is no delivery");
+    send(&stream, &["a"]);
+    send(&stream, &[]);
+    assert_eq!(
+        next(&mut watcher, SOON).await.unwrap(),
+        Vec::<String>::new(),
+        "the latest wins"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_was_taken_back_meanwhile_is_not_delivered() {
+    let bench = bench();
+    let stream = bench.script.stream();
+    let mut watcher = bench.followers.watch("orders");
+    send(&stream, &["a"]);
+    next(&mut watcher, SOON).await.unwrap();
+    send(&stream, &["a", "b"]);
+    send(&stream, &["a"]);
+    assert_eq!(next(&mut watcher, SOON).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_did_not_change_keeps_its_allocation() {
+    let bench = bench();
+    let stream = bench.script.stream();
+    let mut watcher = bench.followers.watch("orders");
+    send(&stream, &["a", "c"]);
+    let first = watcher.next().await.unwrap().unwrap();
+    send(&stream, &["a", "b", "c"]);
+    let second = watcher.next().await.unwrap().unwrap();
+    assert!(Arc::ptr_eq(&first[0], &second[0]) && Arc::ptr_eq(&first[1], &second[2]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_is_followed_once_however_many_watch_and_no_longer_when_nobody_does() {
+    let bench = bench();
+    let stream = bench.script.stream();
+    let mut first = bench.followers.watch("orders");
+    let mut second = bench.followers.watch("orders");
+    send(&stream, &["a"]);
+    assert!(next(&mut first, SOON).await.is_some());
+    assert!(next(&mut second, SOON).await.is_some());
+    assert_eq!(bench.script.asked().len(), 1);
+    drop(first);
+    send(&stream, &["b"]);
+    assert_eq!(next(&mut second, SOON).await.unwrap(), ["b"]);
+    drop(second);
+    sleep(SOON).await;
+    assert!(stream.is_closed(), "the follower is gone");
+    assert!(bench.followers.current("orders").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_break_the_list_stays_stale_until_it_is_read_anew() {
+    let bench = bench();
+    let stream = bench.script.stream();
+    let mut watcher = bench.followers.watch("orders");
+    send(&stream, &["a", "b"]);
+    next(&mut watcher, SOON).await.unwrap();
+    drop(stream);
+    sleep(Duration::from_secs(3600)).await;
+    assert!(watcher.view().stale);
+    assert_eq!(ids(&bench.followers.current("orders").unwrap()), ["a", "b"]);
+    let again = bench.script.stream();
+    send(&again, &["a", "b"]);
+    assert_eq!(
+        next(&mut watcher, Duration::from_secs(11)).await,
+        None,
+        "fresh again, and no delivery"
+    );
+    assert!(!watcher.view().stale);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_net_change_during_a_break_is_delivered() {
+    let bench = bench();
+    let stream = bench.script.stream();
+    let mut watcher = bench.followers.watch("orders");
+    send(&stream, &["a", "b"]);
+    next(&mut watcher, SOON).await.unwrap();
+    let again = bench.script.stream();
+    send(&again, &["b", "c"]);
+    drop(stream);
+    assert_eq!(next(&mut watcher, SOON).await.unwrap(), ["b", "c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_lost_more_than_half_in_a_break_is_held_back_and_then_believed() {
+    let bench = bench();
+    let stream = bench.script.stream();
+    let mut watcher = bench.followers.watch("orders");
+    send(&stream, &["a", "b", "c"]);
+    next(&mut watcher, SOON).await.unwrap();
+    let again = bench.script.stream();
+    send(&again, &["a"]);
+    drop(stream);
+    assert_eq!(next(&mut watcher, GRACE.mul_f64(0.97)).await, None);
+    assert!(watcher.view().stale);
+    assert_eq!(next(&mut watcher, SOON * 2).await.unwrap(), ["a"]);
+    assert!(!watcher.view().stale);
+    send(&again, &[]);
+    assert_eq!(
+        next(&mut watcher, SOON).await.unwrap(),
+        Vec::<String>::new(),
+        "without a break all is believed at once"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_fills_up_again_within_the_grace_is_believed_at_once() {
+    let bench = bench();
+    let stream = bench.script.stream();
+    let mut watcher = bench.followers.watch("orders");
+    send(&stream, &["a", "b", "c", "d"]);
+    next(&mut watcher, SOON).await.unwrap();
+    let again = bench.script.stream();
+    send(&again, &[]);
+    drop(stream);
+    sleep(Duration::from_secs(1)).await;
+    send(&again, &["a"]);
+    sleep(Duration::from_secs(1)).await;
+    assert!(watcher.view().stale);
+    send(&again, &["a", "b", "d"]);
+    assert_eq!(next(&mut watcher, SOON).await.unwrap(), ["a", "b", "d"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn breaks_during_the_grace_do_not_prolong_it() {
+    let bench = bench();
+    let stream = bench.script.stream();
+    let mut watcher = bench.followers.watch("orders");
+    send(&stream, &["a", "b", "c"]);
+    next(&mut watcher, SOON).await.unwrap();
+    let mut last = stream;
+    for _ in 0..10 {
+        let again = bench.script.stream();
+        send(&again, &[]);
+        drop(std::mem::replace(&mut last, again));
+        sleep(GRACE / 8).await;
+    }
+    assert_eq!(next(&mut watcher, GRACE).await.unwrap(), Vec::<String>::new());
+    drop(last);
+}
+
+#[tokio::test(start_paused = true)]
+async fn losing_half_in_a_break_is_believed() {
+    let bench = bench();
+    let stream = bench.script.stream();
+    let mut watcher = bench.followers.watch("orders");
+    send(&stream, &["a", "b"]);
+    next(&mut watcher, SOON).await.unwrap();
+    send(&bench.script.stream(), &["b"]);
+    drop(stream);
+    assert_eq!(next(&mut watcher, SOON).await.unwrap(), ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_records_are_told_and_break_nothing() {
+    let bench = bench();
+    let stream = bench.script.stream();
+    let mut watcher = bench.followers.watch("orders");
+    let record = BadRecord {
+        key: "orders/x".into(),
+        reason: "not JSON".into(),
+    };
+    let with_bad = Snapshot {
+        bad: vec![record.clone()],
+        ..snapshot(&["a"])
+    };
+    stream.send(Ok(with_bad)).unwrap();
+    assert_eq!(next(&mut watcher, SOON).await.unwrap(), ["a"]);
+    assert_eq!(*bench.bad.lock().unwrap(), [record]);
+}

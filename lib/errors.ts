@@ -1,0 +1,213 @@
+/** Every error of the package: one class tree, told apart by `code` or by `instanceof`. */
+
+/** What went wrong, in a word that never changes. */
+export type ErrorCode =
+  | 'ERR_CLOSED'
+  | 'ERR_TIMEOUT'
+  | 'ERR_UNAVAILABLE'
+  | 'ERR_UNAUTHENTICATED'
+  | 'ERR_PERMISSION_DENIED'
+  | 'ERR_INVALID_ARGUMENT'
+  | 'ERR_REPLACED'
+  | 'ERR_BAD_RECORD'
+  | 'ERR_ABORTED'
+  | 'ERR_UNSUPPORTED'
+  | 'ERR_INTERNAL';
+
+/** What an error tells besides its message. */
+export interface ErrorDetails {
+  /** The method that failed, such as `register`. Default: empty. */
+  operation?: string;
+  /** Whether the same call may succeed later. Default: true for ERR_TIMEOUT and ERR_UNAVAILABLE, else false. */
+  retryable?: boolean;
+  /** What lies below: an error, the reason of an abort, or the text of a server. */
+  cause?: unknown;
+}
+
+/** On every prototype of the tree: the names of its classes. `Symbol.for`, so that two copies of the package agree. */
+const KINDS = Symbol.for('rollcall.error.kinds');
+
+type ErrorClass = abstract new (...args: never[]) => Error;
+
+/** Writes the name of a class, and of what it inherits, on its prototype. */
+function brand(type: ErrorClass, name: string, parents: readonly string[], kind = name): void {
+  const hidden = { configurable: true, enumerable: false, writable: true };
+  Object.defineProperty(type.prototype, 'name', { ...hidden, value: name });
+  Object.defineProperty(type.prototype, KINDS, { ...hidden, value: [...parents, kind] });
+}
+
+function kindsOf(value: unknown): readonly string[] {
+  const kinds = (value as Record<symbol, unknown> | null | undefined)?.[KINDS];
+  return Array.isArray(kinds) ? kinds : [];
+}
+
+/** The base of every error of the package. */
+export class RollcallError extends Error {
+  /** What went wrong. */
+  readonly code: ErrorCode;
+  /** Whether the same call may succeed later, unchanged. */
+  readonly retryable: boolean;
+  /** The method that failed, such as `register`; empty when there is none. */
+  readonly operation: string;
+
+  constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.code = code;
+    this.retryable = details.retryable ?? (code === 'ERR_TIMEOUT' || code === 'ERR_UNAVAILABLE');
+    this.operation = details.operation ?? '';
+  }
+
+  /** Recognizes the errors of another copy of the package, and of another realm, as well. */
+  static override [Symbol.hasInstance](value: unknown): boolean {
+    // biome-ignore lint/complexity/noThisInStatic: the class on the right of `instanceof`, which may be derived
+    const type = this as unknown as { prototype: object };
+    const { prototype } = type;
+    if (Object.hasOwn(prototype, KINDS)) return kindsOf(value).includes(kindsOf(prototype).at(-1) as string);
+    return Function.prototype[Symbol.hasInstance].call(type, value); // a class that somebody derived from ours
+  }
+}
+
+/** The registry, or the call's client, is closed. */
+export class ClosedError extends RollcallError {
+  declare readonly code: 'ERR_CLOSED';
+  constructor(message: string, details?: ErrorDetails) {
+    super('ERR_CLOSED', message, details);
+  }
+}
+
+/** No answer within the time given. What was asked may still happen, unless the method says otherwise. */
+export class TimeoutError extends RollcallError {
+  declare readonly code: 'ERR_TIMEOUT';
+  constructor(message: string, details?: ErrorDetails) {
+    super('ERR_TIMEOUT', message, details);
+  }
+}
+
+/** The server can't be reached, or can't answer now. */
+export class UnavailableError extends RollcallError {
+  declare readonly code: 'ERR_UNAVAILABLE';
+  constructor(message: string, details?: ErrorDetails) {
+    super('ERR_UNAVAILABLE', message, details);
+  }
+}
+
+/** The server doesn't accept the credentials. */
+export class UnauthenticatedError extends RollcallError {
+  declare readonly code: 'ERR_UNAUTHENTICATED';
+  constructor(message: string, details?: ErrorDetails) {
+    super('ERR_UNAUTHENTICATED', message, details);
+  }
+}
+
+/** The credentials are known, but don't allow this. */
+export class PermissionDeniedError extends RollcallError {
+  declare readonly code: 'ERR_PERMISSION_DENIED';
+  constructor(message: string, details?: ErrorDetails) {
+    super('ERR_PERMISSION_DENIED', message, details);
+  }
+}
+
+/** An argument is wrong. The message begins with its path: `options.tls.ca: expected …`. */
+export class InvalidArgumentError extends RollcallError {
+  declare readonly code: 'ERR_INVALID_ARGUMENT';
+  constructor(message: string, details?: ErrorDetails) {
+    super('ERR_INVALID_ARGUMENT', message, details);
+  }
+}
+
+/** A newer registration of the same id has taken the place of this one. */
+export class ReplacedError extends RollcallError {
+  declare readonly code: 'ERR_REPLACED';
+  constructor(message: string, details?: ErrorDetails) {
+    super('ERR_REPLACED', message, details);
+  }
+}
+
+/** A record of the registry can't be read as an instance. */
+export class BadRecordError extends RollcallError {
+  declare readonly code: 'ERR_BAD_RECORD';
+  constructor(message: string, details?: ErrorDetails) {
+    super('ERR_BAD_RECORD', message, details);
+  }
+}
+
+/** The `AbortSignal` of the call fired; `cause` is its reason. `name` is `AbortError`, as everywhere in Node.js. */
+export class AbortedError extends RollcallError {
+  declare readonly code: 'ERR_ABORTED';
+  constructor(message: string, details?: ErrorDetails) {
+    super('ERR_ABORTED', message, details);
+  }
+}
+
+/** This registry, or this thread, can't do that. */
+export class UnsupportedError extends RollcallError {
+  declare readonly code: 'ERR_UNSUPPORTED';
+  constructor(message: string, details?: ErrorDetails) {
+    super('ERR_UNSUPPORTED', message, details);
+  }
+}
+
+/** A fault of this package: please report it. */
+export class InternalError extends RollcallError {
+  declare readonly code: 'ERR_INTERNAL';
+  constructor(message: string, details?: ErrorDetails) {
+    super('ERR_INTERNAL', message, details);
+  }
+}
+
+const BASE = 'RollcallError';
+brand(RollcallError, BASE, []);
+brand(ClosedError, 'ClosedError', [BASE]);
+brand(TimeoutError, 'TimeoutError', [BASE]);
+brand(UnavailableError, 'UnavailableError', [BASE]);
+brand(UnauthenticatedError, 'UnauthenticatedError', [BASE]);
+brand(PermissionDeniedError, 'PermissionDeniedError', [BASE]);
+brand(InvalidArgumentError, 'InvalidArgumentError', [BASE]);
+brand(ReplacedError, 'ReplacedError', [BASE]);
+brand(BadRecordError, 'BadRecordError', [BASE]);
+brand(AbortedError, 'AbortError', [BASE], 'AbortedError');
+brand(UnsupportedError, 'UnsupportedError', [BASE]);
+brand(InternalError, 'InternalError', [BASE]);
+
+const BY_CODE: Readonly<Record<ErrorCode, new (message: string, details?: ErrorDetails) => RollcallError>> = {
+  ERR_CLOSED: ClosedError,
+  ERR_TIMEOUT: TimeoutError,
+  ERR_UNAVAILABLE: UnavailableError,
+  ERR_UNAUTHENTICATED: UnauthenticatedError,
+  ERR_PERMISSION_DENIED: PermissionDeniedError,
+  ERR_INVALID_ARGUMENT: InvalidArgumentError,
+  ERR_REPLACED: ReplacedError,
+  ERR_BAD_RECORD: BadRecordError,
+  ERR_ABORTED: AbortedError,
+  ERR_UNSUPPORTED: UnsupportedError,
+  ERR_INTERNAL: InternalError,
+};
+
+/**
+ * The public error for what the native side threw. Call it in the async method itself: its stack is then the caller's.
+ *
+ * @internal
+ */
+export function fromNative(thrown: unknown, operation: string): RollcallError {
+  if (thrown instanceof RollcallError) return thrown;
+  const raw = (typeof thrown === 'object' && thrown !== null ? thrown : {}) as Partial<
+    RollcallError & { detail: unknown }
+  >;
+  const message = typeof raw.message === 'string' ? raw.message : String(thrown);
+  const details: ErrorDetails = { operation: raw.operation || operation };
+  if (typeof raw.code === 'string' && Object.hasOwn(BY_CODE, raw.code)) {
+    if (typeof raw.retryable === 'boolean') details.retryable = raw.retryable;
+    details.cause = raw.detail ?? undefined; // what lies below, as text
+    return new BY_CODE[raw.code](message, details);
+  }
+  return new InternalError(message, { ...details, cause: thrown });
+}
+
+/**
+ * The error of a call whose signal fired.
+ *
+ * @internal
+ */
+export function aborted(signal: AbortSignal, operation: string): AbortedError {
+  return new AbortedError(`${operation}: aborted`, { operation, cause: signal.reason });
+}

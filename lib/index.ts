@@ -1,0 +1,41 @@
+/** rollcall: register, discover and watch services. Enter at `connect()`. */
+
+export {
+  AbortedError,
+  BadRecordError,
+  ClosedError,
+  type ErrorCode,
+  type ErrorDetails,
+  InternalError,
+  InvalidArgumentError,
+  PermissionDeniedError,
+  ReplacedError,
+  RollcallError,
+  TimeoutError,
+  UnauthenticatedError,
+  UnavailableError,
+  UnsupportedError,
+} from './errors.js';
+export { connect } from './registry/connect.js';
+export type { InstanceInput, InstanceUpdate, ServiceInstance, ServiceList } from './registry/instance.js';
+export type { Logger } from './registry/logger.js';
+export { MemoryServer } from './registry/memory-server.js';
+export type { CommonOptions, EtcdOptions, MemoryOptions, RegistryOptions, TlsOptions } from './registry/options.js';
+export {
+  Registration,
+  type RegistrationEvents,
+  type RegistrationState,
+  type RemovalOptions,
+  type UpdateOptions,
+} from './registry/registration.js';
+export {
+  type BadRecord,
+  type CallOptions,
+  type Capabilities,
+  type GetServiceOptions,
+  type RegisterOptions,
+  Registry,
+  type RegistryEvents,
+  type WatchOptions,
+} from './registry/registry.js';
+export { Watcher, type WatcherEvents } from './registry/watcher.js';

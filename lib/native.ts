@@ -1,0 +1,22 @@
+/** The binding to the native addon: the only file that imports it. It is loaded at the first use, not with the package. */
+
+import type * as Binding from '#native';
+
+export type {
+  CancelHandle,
+  ClientHandle,
+  MemoryServerHandle,
+  NativeEvent,
+  NativeInstance,
+  NativeOptions,
+  RegistrationHandle,
+  WatcherHandle,
+} from '#native';
+
+let binding: typeof Binding | undefined;
+
+/** The native addon; throws what its loader says when there is none for this platform. */
+export function native(): typeof Binding {
+  binding ??= require('#native') as typeof Binding;
+  return binding;
+}

@@ -1,0 +1,40 @@
+/** One call of the native side: abortable, its failure turned into the error that the caller sees. */
+
+import { aborted, fromNative } from '../errors.js';
+import { type CancelHandle, native } from '../native.js';
+
+/** Makes a handle that aborts a call. */
+export type NewCancel = () => CancelHandle;
+
+const newCancel: NewCancel = () => new (native().CancelHandle)();
+
+/**
+ * Awaits `start`, cancelled when `signal` fires: the rejection is then an `AbortedError`. A signal that has fired before
+ * rejects without a call. Await it in the async method of the caller, whose frames are then in the stack.
+ */
+export async function call<T>(
+  operation: string,
+  signal: AbortSignal | undefined,
+  start: (cancel: CancelHandle | null) => Promise<T>,
+  cancelHandle: NewCancel = newCancel,
+): Promise<T> {
+  if (!signal) {
+    try {
+      return await start(null);
+    } catch (error) {
+      throw fromNative(error, operation);
+    }
+  }
+  if (signal.aborted) throw aborted(signal, operation);
+  const cancel = cancelHandle();
+  const onAbort = () => cancel.cancel();
+  signal.addEventListener('abort', onAbort, { once: true });
+  try {
+    return await start(cancel);
+  } catch (error) {
+    const failure = fromNative(error, operation);
+    throw failure.code === 'ERR_ABORTED' ? aborted(signal, operation) : failure;
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+  }
+}

@@ -1,0 +1,61 @@
+/** The one way in: from options, a URL or the environment to a registry client. */
+
+import { fromNative, InvalidArgumentError, type RollcallError } from '../errors.js';
+import { native } from '../native.js';
+import { logOf } from './logger.js';
+import { type RegistryOptions, type Settings, settle } from './options.js';
+import { Registry } from './registry.js';
+import { parseUrl } from './url.js';
+
+const VARIABLE = 'ROLLCALL_REGISTRY';
+
+let defaultTold = false;
+
+/**
+ * Connects to a registry: given by options, by a URL (`etcd://user:password@host:2379?prefix=/x`; the query names the same
+ * options, values percent-encoded), or without an argument by the environment variable `ROLLCALL_REGISTRY`, which holds
+ * a URL, else the memory of this process.
+ *
+ * Resolves after the first contact, in which credentials are proved; with `lazy: true` at once and without one. It tries
+ * until `connectTimeoutMs` have passed, except when the server refuses.
+ *
+ * @throws `ERR_INVALID_ARGUMENT`, `ERR_TIMEOUT`, `ERR_UNAVAILABLE`, `ERR_UNAUTHENTICATED`, `ERR_PERMISSION_DENIED`.
+ */
+export async function connect(options?: string | RegistryOptions): Promise<Registry> {
+  let settings: Settings;
+  const variable = options === undefined ? process.env[VARIABLE] || undefined : undefined;
+  try {
+    settings = await settle(given(options ?? variable));
+  } catch (error) {
+    throw explained(error, variable !== undefined);
+  }
+  if (options === undefined && variable === undefined && !defaultTold) {
+    defaultTold = true;
+    // Nobody can have given a logger: this one line goes to the console although it is no warning.
+    logOf('options.logger', console).write(
+      'info',
+      `no registry given, neither as an option nor by ${VARIABLE}: using memory://default`,
+    );
+  }
+  let registry: Registry;
+  try {
+    registry = Registry.open(settings, (wake) => native().ClientHandle.open(settings.native, wake));
+  } catch (error) {
+    throw fromNative(error, 'connect');
+  }
+  if (!settings.lazy) await registry.contact();
+  return registry;
+}
+
+function given(options: unknown): unknown {
+  if (options === undefined) return { backend: 'memory' };
+  return typeof options === 'string' ? parseUrl(options) : options;
+}
+
+/** A wrong option, with the operation, and with where it comes from. */
+function explained(error: unknown, fromVariable: boolean): RollcallError {
+  const failure = fromNative(error, 'connect');
+  if (!(failure instanceof InvalidArgumentError)) return failure;
+  const message = fromVariable ? `${failure.message} (from ${VARIABLE})` : failure.message;
+  return new InvalidArgumentError(message, { operation: 'connect', cause: failure.cause });
+}

@@ -1,0 +1,142 @@
+/** The instance of a service: what goes in, checked by shape, and what comes out, frozen. */
+
+import type { NativeInstance } from '../native.js';
+import { invalid, kindOf, onlyKnown, record, text } from './shape.js';
+
+/** One running instance of a service. Frozen, and shared by all who are handed it. */
+export interface ServiceInstance {
+  /** Unique within the service; the name of the process, so to speak. */
+  readonly id: string;
+  /** The service. */
+  readonly name: string;
+  /** Of the service; may be empty. */
+  readonly version: string;
+  /** Such as zone or weight. */
+  readonly metadata: Readonly<Record<string, string>>;
+  /** Such as `grpc://10.1.2.3:9000`. */
+  readonly endpoints: readonly string[];
+}
+
+/** What `register()` takes. */
+export interface InstanceInput {
+  /** The service. Required. */
+  name: string;
+  /** Default: a UUID. */
+  id?: string;
+  /** Default: empty. */
+  version?: string;
+  /** Default: none. */
+  metadata?: Readonly<Record<string, string>>;
+  /**
+   * URLs with a host and a port that is not 0. Instead of a wildcard host (`0.0.0.0`, `[::]`) an address of this machine
+   * is written. Default: none.
+   */
+  endpoints?: readonly string[];
+}
+
+/** What `update()` takes: each field given replaces the whole of the old one. */
+export type InstanceUpdate = Partial<Pick<ServiceInstance, 'version' | 'metadata' | 'endpoints'>>;
+
+/** A list as it is delivered: frozen, sorted by id. */
+export type ServiceList = readonly ServiceInstance[];
+
+/**
+ * A copy of an input, checked; what a name or an endpoint must look like is judged natively.
+ *
+ * @internal
+ */
+export function instanceOf(input: unknown): NativeInstance {
+  const given = record('instance', input);
+  onlyKnown('instance', given, ['name', 'id', 'version', 'metadata', 'endpoints']);
+  if (typeof given.name !== 'string') throw invalid('instance.name', `expected a string, got ${kindOf(given.name)}`);
+  return {
+    name: given.name,
+    id: text('instance.id', given.id) ?? '',
+    version: version('instance.version', given.version) ?? '',
+    metadata: metadata('instance.metadata', given.metadata) ?? {},
+    endpoints: endpoints('instance.endpoints', given.endpoints) ?? [],
+  };
+}
+
+/**
+ * A copy of a patch, checked; `null` for what stays.
+ *
+ * @internal
+ */
+export function patchOf(input: unknown): { [K in 'version' | 'metadata' | 'endpoints']: NativeInstance[K] | null } {
+  const given = record('patch', input);
+  onlyKnown('patch', given, ['version', 'metadata', 'endpoints'], (key) =>
+    key === 'name' || key === 'id' ? 'never changes: register another instance' : undefined,
+  );
+  return {
+    version: version('patch.version', given.version) ?? null,
+    metadata: metadata('patch.metadata', given.metadata) ?? null,
+    endpoints: endpoints('patch.endpoints', given.endpoints) ?? null,
+  };
+}
+
+function version(path: string, value: unknown): string | undefined {
+  if (value !== undefined && typeof value !== 'string') throw invalid(path, `expected a string, got ${kindOf(value)}`);
+  return value;
+}
+
+function metadata(path: string, value: unknown): Record<string, string> | undefined {
+  if (value === undefined) return undefined;
+  const entries = Object.entries(record(path, value, 'an object of strings'));
+  for (const [key, entry] of entries) {
+    if (typeof entry === 'string') continue;
+    const plain = typeof entry === 'number' || typeof entry === 'boolean' || typeof entry === 'bigint';
+    const hint = plain ? `; write String(${entry})` : '';
+    throw invalid(`${path}.${key}`, `expected a string, got ${kindOf(entry)}${hint}`);
+  }
+  return Object.fromEntries(entries) as Record<string, string>;
+}
+
+function endpoints(path: string, value: unknown): string[] | undefined {
+  if (value === undefined) return undefined;
+  if (!Array.isArray(value)) throw invalid(path, `expected an array of strings, got ${kindOf(value)}`);
+  return Array.from(value as unknown[], (entry, index) => {
+    if (typeof entry !== 'string') throw invalid(`${path}[${index}]`, `expected a string, got ${kindOf(entry)}`);
+    return entry;
+  });
+}
+
+/**
+ * Freezes an instance of the native side through and through.
+ *
+ * @internal
+ */
+export function frozenInstance(instance: NativeInstance): ServiceInstance {
+  Object.freeze(instance.metadata);
+  Object.freeze(instance.endpoints);
+  return Object.freeze(instance);
+}
+
+/**
+ * Freezes a list of the native side. Instances that `previous` holds unchanged are taken from there.
+ *
+ * @internal
+ */
+export function frozenList(list: NativeInstance[], previous: ServiceList = []): ServiceList {
+  const before = new Map(previous.map((instance) => [instance.id, instance]));
+  return Object.freeze(
+    list.map((instance) => {
+      const known = before.get(instance.id);
+      return known && sameInstance(known, instance) ? known : frozenInstance(instance);
+    }),
+  );
+}
+
+/** Whether two lists say the same. */
+export function sameList(a: ServiceList, b: ServiceList): boolean {
+  return a === b || (a.length === b.length && a.every((instance, index) => sameInstance(instance, b[index])));
+}
+
+function sameInstance(a: ServiceInstance, b: ServiceInstance | undefined): boolean {
+  if (a === b) return true;
+  if (!b || a.id !== b.id || a.name !== b.name || a.version !== b.version) return false;
+  if (a.endpoints.length !== b.endpoints.length || !a.endpoints.every((entry, i) => entry === b.endpoints[i]))
+    return false;
+  const keys = Object.keys(a.metadata);
+  return keys.length === Object.keys(b.metadata).length && keys.every((key) => a.metadata[key] === b.metadata[key]);
+}

@@ -1,0 +1,402 @@
+/** The client of one registry: register, discover, watch, close. */
+
+import { aborted, ClosedError, fromNative } from '../errors.js';
+import type { ClientHandle, NativeEvent, RegistrationHandle, WatcherHandle } from '../native.js';
+import { call, type NewCancel } from './call.js';
+import { Events } from './events.js';
+import { frozenList, type InstanceInput, instanceOf, type ServiceList } from './instance.js';
+import { track, untrack } from './lifecycle.js';
+import type { LogLevel } from './logger.js';
+import { callTimeout, drainTime, type RegistryOptions, type Settings, stallTimeout } from './options.js';
+import { Registration, type RemovalOptions } from './registration.js';
+import { abortSignal, boolean, invalid, kindOf, onlyKnown, optional } from './shape.js';
+import { Feed, Watcher } from './watcher.js';
+
+/** What a registry can do. */
+export interface Capabilities {
+  /** Instances can be registered. */
+  readonly register: boolean;
+  /** The instance of a process that died goes by itself. */
+  readonly expires: boolean;
+  /** Two owners of one id are told apart: the older one hears `replaced`. */
+  readonly owners: boolean;
+  /** Instances are found under the id they were registered with. */
+  readonly keepsId: boolean;
+  /** `services()` works. */
+  readonly listsNames: boolean;
+}
+
+/** A record of somebody else that can't be read. */
+export interface BadRecord {
+  /** Where it is. */
+  readonly key: string;
+  /** What is wrong with it. */
+  readonly reason: string;
+}
+
+/** The events of a registry. */
+export interface RegistryEvents {
+  /** A record was skipped because it can't be read: once per record and content. */
+  badRecord: [record: BadRecord];
+}
+
+/** Options of every call that waits. */
+export interface CallOptions {
+  /** In milliseconds. Default: `timeoutMs` of the registry. */
+  timeoutMs?: number;
+  /** Aborts the call, which then rejects with `ERR_ABORTED`. */
+  signal?: AbortSignal;
+}
+
+/** Options of `register()`. */
+export interface RegisterOptions extends CallOptions {
+  /** `true`: resolve at once; the instance comes when it can. Default false. */
+  background?: boolean;
+  /** Of the stall guard of this instance, in milliseconds; 0 turns it off. Default: that of the registry. */
+  stallTimeoutMs?: number;
+}
+
+/** Options of `getService()`. */
+export interface GetServiceOptions extends CallOptions {
+  /** `true`: read the server, also when the name is watched. Default false. */
+  consistent?: boolean;
+}
+
+/** Options of `watch()`. */
+export interface WatchOptions {
+  /** Ends the watch, with `done` and without an error. */
+  signal?: AbortSignal;
+}
+
+/**
+ * A registry client, made by `connect()`. It belongs to the thread that made it. It keeps the process alive while
+ * something is registered or watched, unless `unref()` was called.
+ */
+export class Registry {
+  /** The kind of registry. */
+  readonly backend: RegistryOptions['backend'];
+  /** What this registry can do. */
+  readonly capabilities: Capabilities;
+  /** Whether `close()` was called. */
+  readonly closed: boolean = false;
+  // Fields, not accessors: wrappers that delegate to the methods of the prototype must find nothing else there.
+
+  readonly #client: ClientHandle;
+  readonly #settings: Settings;
+  readonly #newCancel: NewCancel | undefined;
+  readonly #events: Events<RegistryEvents>;
+  readonly #feeds = new Map<string, Feed>();
+  readonly #watchers = new Map<number, Watcher>();
+  readonly #registrations = new Map<number, Registration>();
+  /** What keeps the process alive. */
+  readonly #live = new Set<Watcher | Registration>();
+  #wanted = true;
+  #alive = false;
+  #closing: Promise<void> | undefined;
+
+  private constructor(settings: Settings, open: (wake: () => void) => ClientHandle, newCancel?: NewCancel) {
+    this.backend = settings.native.backend as RegistryOptions['backend'];
+    this.#settings = settings;
+    this.#newCancel = newCancel;
+    this.#events = new Events<RegistryEvents>(['badRecord'], settings.log);
+    this.#client = open(() => this.#drain());
+    this.capabilities = Object.freeze({ ...this.#client.capabilities() });
+    track(this, settings.signals, settings.log);
+  }
+
+  /** @internal */
+  static open(settings: Settings, open: (wake: () => void) => ClientHandle, newCancel?: NewCancel): Registry {
+    return new Registry(settings, open, newCancel);
+  }
+
+  /**
+   * First contact, within `connectTimeoutMs`; after a failure the registry is closed.
+   *
+   * @internal
+   */
+  async contact(): Promise<void> {
+    try {
+      await this.#client.contact(null);
+    } catch (error) {
+      this.close({ timeoutMs: 1 }).catch(() => {}); // nothing is registered yet
+      throw fromNative(error, 'connect');
+    }
+  }
+
+  /**
+   * Registers an instance and keeps it registered. Resolves when others see it.
+   *
+   * When it rejects, nothing is left behind: what a slow server applies later is taken back. A record of the same id is
+   * taken over from whoever holds it, who hears `replaced`.
+   *
+   * @throws `ERR_INVALID_ARGUMENT`, `ERR_TIMEOUT`, `ERR_UNAVAILABLE`, `ERR_PERMISSION_DENIED`, `ERR_UNAUTHENTICATED`,
+   * `ERR_ABORTED`, `ERR_UNSUPPORTED`, `ERR_CLOSED`. With `background: true` only those that need no server.
+   */
+  async register(instance: InstanceInput, options?: RegisterOptions): Promise<Registration> {
+    const wanted = instanceOf(instance);
+    const given = optional('options', options);
+    onlyKnown('options', given, ['background', 'timeoutMs', 'stallTimeoutMs', 'signal']);
+    const { native, log } = this.#settings;
+    const how = {
+      background: boolean('options.background', given.background, false),
+      timeoutMs: callTimeout(given.timeoutMs, native.timeoutMs),
+      stallTimeoutMs: stallTimeout(given.stallTimeoutMs, native.stallTimeoutMs),
+    };
+    const signal = abortSignal('options.signal', given.signal);
+    this.#refuseClosed('register');
+
+    const handle = await call<RegistrationHandle>(
+      'register',
+      signal,
+      (cancel) => this.#client.register(wanted, how, cancel),
+      this.#newCancel,
+    );
+    if (signal?.aborted) {
+      // It came through in the moment of the abort.
+      await call('register', undefined, () => handle.deregister(0, how.timeoutMs)).catch(() => {});
+      throw aborted(signal, 'register');
+    }
+    const id = handle.id(); // asking opens its events: they come in a later turn, when the caller listens
+    const registration = Registration.of({
+      handle,
+      timeoutMs: native.timeoutMs,
+      log,
+      closed: () => this.closed,
+      released: (self) => this.#forget(id, self),
+      newCancel: this.#newCancel,
+    });
+    this.#registrations.set(id, registration);
+    if (!registration.over) this.#hold(registration);
+    return registration;
+  }
+
+  /**
+   * The instances of a service: those of this registry's live watch of it, if there is one that has a list, stale or not;
+   * else of one read of the server. Frozen, sorted by id; empty when there are none.
+   *
+   * @throws `ERR_INVALID_ARGUMENT`, `ERR_TIMEOUT`, `ERR_UNAVAILABLE`, `ERR_PERMISSION_DENIED`, `ERR_UNAUTHENTICATED`,
+   * `ERR_ABORTED`, `ERR_CLOSED`.
+   */
+  async getService(name: string, options?: GetServiceOptions): Promise<ServiceList> {
+    const followed = options === undefined ? this.#known(name) : undefined;
+    if (followed) return followed; // the usual case, in a microsecond
+    const given = optional('options', options);
+    onlyKnown('options', given, ['consistent', 'timeoutMs', 'signal']);
+    const consistent = boolean('options.consistent', given.consistent, false);
+    const timeoutMs = callTimeout(given.timeoutMs, this.#settings.native.timeoutMs);
+    const signal = abortSignal('options.signal', given.signal);
+    serviceName(name);
+    this.#refuseClosed('getService');
+    if (signal?.aborted) throw aborted(signal, 'getService');
+
+    const known = consistent ? undefined : this.#known(name);
+    if (known) return known;
+    const list = await call(
+      'getService',
+      signal,
+      (cancel) => this.#client.getService(name, consistent, timeoutMs, cancel),
+      this.#newCancel,
+    );
+    return frozenList(list);
+  }
+
+  /**
+   * The names that have at least one instance, sorted.
+   *
+   * @throws as `getService()`, and `ERR_UNSUPPORTED` where `capabilities.listsNames` is false.
+   */
+  async services(options?: CallOptions): Promise<string[]> {
+    const given = optional('options', options);
+    onlyKnown('options', given, ['timeoutMs', 'signal']);
+    const timeoutMs = callTimeout(given.timeoutMs, this.#settings.native.timeoutMs);
+    const signal = abortSignal('options.signal', given.signal);
+    this.#refuseClosed('services');
+    return await call('services', signal, (cancel) => this.#client.services(timeoutMs, cancel), this.#newCancel);
+  }
+
+  /**
+   * Follows a service. See `Watcher` for what it delivers and what ends it.
+   *
+   * @throws `ERR_INVALID_ARGUMENT`, and nothing else: a closed registry shows in the first `next()`.
+   */
+  watch(name: string, options?: WatchOptions): Watcher {
+    serviceName(name);
+    const given = optional('options', options);
+    onlyKnown('options', given, ['signal']);
+    const signal = abortSignal('options.signal', given.signal);
+    const { log } = this.#settings;
+    const over = (failure?: unknown) => Watcher.follow({ name, log, failure, released() {} });
+    if (this.closed) return over(closedError('watch'));
+    if (signal?.aborted) return over();
+
+    let handle: WatcherHandle;
+    try {
+      handle = this.#client.watch(name);
+    } catch (error) {
+      const failure = fromNative(error, 'watch');
+      if (failure.code === 'ERR_INVALID_ARGUMENT') throw failure;
+      return over(failure);
+    }
+    let feed = this.#feeds.get(name);
+    if (!feed) {
+      feed = new Feed();
+      this.#feeds.set(name, feed);
+    }
+    feed.handles.add(handle);
+    const id = handle.id();
+    const released = (watcher: Watcher) => {
+      this.#watchers.delete(id);
+      this.#unfollow(name, handle);
+      this.#release(watcher);
+    };
+    const watcher = Watcher.follow({ name, log, handle, feed, signal, released });
+    this.#watchers.set(id, watcher);
+    this.#hold(watcher);
+    return watcher;
+  }
+
+  /** Adds a listener. One that throws is logged, and stops nothing. */
+  on<E extends keyof RegistryEvents>(event: E, listener: (...args: RegistryEvents[E]) => void): this {
+    this.#events.add(event, listener, false);
+    return this;
+  }
+
+  /** Adds a listener for the next time only. */
+  once<E extends keyof RegistryEvents>(event: E, listener: (...args: RegistryEvents[E]) => void): this {
+    this.#events.add(event, listener, true);
+    return this;
+  }
+
+  /** Takes a listener back. */
+  off<E extends keyof RegistryEvents>(event: E, listener: (...args: RegistryEvents[E]) => void): this {
+    this.#events.remove(event, listener);
+    return this;
+  }
+
+  /** What is registered or watched keeps the process alive: the default. */
+  ref(): this {
+    this.#wanted = true;
+    this.#keepAlive();
+    return this;
+  }
+
+  /** What is registered or watched doesn't keep the process alive. A call that is under way does. */
+  unref(): this {
+    this.#wanted = false;
+    this.#keepAlive();
+    return this;
+  }
+
+  /**
+   * Deregisters everything, ends every watch (`done`) and gives everything back. Pending and later calls fail with
+   * `ERR_CLOSED`. Every call gets the promise of the first one.
+   *
+   * @throws `ERR_TIMEOUT` when something could not be removed in time: it expires. The registry is closed all the same.
+   */
+  close(options?: RemovalOptions): Promise<void> {
+    this.#closing ??= this.#close(options);
+    return this.#closing;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #close(options: RemovalOptions | undefined): Promise<void> {
+    let drainMs: number;
+    let timeoutMs: number;
+    try {
+      const given = optional('options', options);
+      onlyKnown('options', given, ['drainMs', 'timeoutMs']);
+      drainMs = drainTime(given.drainMs);
+      timeoutMs = callTimeout(given.timeoutMs, this.#settings.native.timeoutMs);
+    } catch (error) {
+      await undefined; // until `#closing` is set
+      this.#closing = undefined;
+      throw error;
+    }
+    (this as { closed: boolean }).closed = true;
+    for (const watcher of [...this.#watchers.values()]) watcher.stop();
+    try {
+      await call('close', undefined, () => this.#client.close(drainMs, timeoutMs));
+    } finally {
+      this.#live.clear();
+      this.#keepAlive();
+      untrack(this);
+    }
+  }
+
+  #refuseClosed(operation: string): void {
+    if (this.closed) throw closedError(operation);
+  }
+
+  /** The list of a live watch. */
+  #known(name: string): ServiceList | undefined {
+    const feed = this.#feeds.get(name);
+    if (!feed) return undefined;
+    for (const handle of feed.handles) return feed.latest(handle);
+    return undefined;
+  }
+
+  #unfollow(name: string, handle: WatcherHandle): void {
+    const feed = this.#feeds.get(name);
+    if (feed?.handles.delete(handle) && feed.handles.size === 0) this.#feeds.delete(name);
+  }
+
+  #drain(): void {
+    for (const event of this.#client.drain()) this.#dispatch(event);
+  }
+
+  #dispatch({ kind, id, level, text, key }: NativeEvent): void {
+    switch (kind) {
+      case 'log':
+        this.#settings.log.write(level as LogLevel, text ?? '');
+        break;
+      case 'badRecord':
+        this.#events.emit('badRecord', Object.freeze({ key: key ?? '', reason: text ?? '' }));
+        break;
+      case 'watch':
+      case 'stale':
+      case 'fresh':
+      case 'watchError':
+        this.#watchers.get(id)?.notify(kind);
+        break;
+      default: {
+        const registration = this.#registrations.get(id);
+        registration?.notify(kind, text ?? '');
+        if (registration?.over) this.#forget(id, registration);
+      }
+    }
+  }
+
+  #hold(subject: Watcher | Registration): void {
+    this.#live.add(subject);
+    this.#keepAlive();
+  }
+
+  #forget(id: number, registration: Registration): void {
+    this.#registrations.delete(id);
+    this.#release(registration);
+  }
+
+  #release(subject: Watcher | Registration): void {
+    this.#live.delete(subject);
+    this.#keepAlive();
+  }
+
+  #keepAlive(): void {
+    const alive = this.#wanted && this.#live.size > 0;
+    if (alive === this.#alive) return;
+    this.#alive = alive;
+    if (alive) this.#client.ref();
+    else this.#client.unref();
+  }
+}
+
+function serviceName(name: unknown): void {
+  if (typeof name !== 'string') throw invalid('name', `expected a string, got ${kindOf(name)}`);
+}
+
+function closedError(operation: string): ClosedError {
+  return new ClosedError(`${operation}: the registry is closed`, { operation });
+}

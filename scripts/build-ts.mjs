@@ -1,0 +1,71 @@
+// Builds dist/ from lib/ with tsc alone:
+//   dist/cjs  the package, CommonJS, with its declarations
+//   dist/esm  a thin ES module over it, so that `import` and `require` share every class and every declaration
+// The new dist/ takes the place of the old one at the very end: a failed build leaves the old one.
+
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const require = createRequire(import.meta.url);
+const work = join(root, 'build', `dist-${process.pid}`);
+
+/** Entry points: a path below dist/cjs and dist/esm. */
+const ENTRIES = ['index'];
+
+class Failed extends Error {}
+
+try {
+  rmSync(work, { recursive: true, force: true });
+  compile(join(work, 'cjs'));
+  pruneDeclarations(join(work, 'cjs'));
+  mkdirSync(join(work, 'esm'));
+  writeFileSync(join(work, 'esm', 'package.json'), '{"type":"module"}\n');
+  for (const entry of ENTRIES) writeWrapper(entry);
+  rmSync(join(root, 'dist'), { recursive: true, force: true });
+  renameSync(work, join(root, 'dist'));
+} catch (error) {
+  if (!(error instanceof Failed)) throw error;
+  process.exitCode = 1; // tsc has said why
+} finally {
+  rmSync(work, { recursive: true, force: true });
+}
+
+function compile(outDir) {
+  const tsc = join(root, 'node_modules', '.bin', 'tsc');
+  const { status } = spawnSync(tsc, ['--project', join(root, 'tsconfig.build.json'), '--outDir', outDir], {
+    stdio: 'inherit',
+    shell: process.platform === 'win32',
+  });
+  if (status !== 0) throw new Failed();
+}
+
+/** Keeps the declarations that the entries reach. One of them that needs the native binding would break its users. */
+function pruneDeclarations(folder) {
+  const reached = new Set(ENTRIES.map((entry) => join(folder, `${entry}.d.ts`)));
+  for (const file of reached) {
+    for (const [, specifier] of readFileSync(file, 'utf8').matchAll(/(?:from |import\()['"]([^'"]+)['"]/g)) {
+      if (/native/.test(specifier)) {
+        throw new Error(`${relative(folder, file)} exposes types of the native binding: mark them @internal`);
+      }
+      if (specifier.startsWith('.')) reached.add(join(dirname(file), specifier.replace(/\.js$/, '.d.ts')));
+    }
+  }
+  for (const name of readdirSync(folder, { recursive: true })) {
+    const file = join(folder, name);
+    if (file.endsWith('.d.ts') && !reached.has(file)) rmSync(file);
+  }
+}
+
+/** The names are written out: a build that loses one is seen in the types and in the tests. */
+function writeWrapper(entry) {
+  const names = Object.keys(require(join(work, 'cjs', `${entry}.js`))).sort();
+  const up = '../'.repeat(entry.split('/').length);
+  const cjs = `${up}cjs/${entry}.js`;
+  const js = `import cjs from '${cjs}';\n\nexport const {\n${names.map((name) => `  ${name},\n`).join('')}} = cjs;\n`;
+  writeFileSync(join(work, 'esm', `${entry}.js`), js);
+  writeFileSync(join(work, 'esm', `${entry}.d.ts`), `export * from '${cjs}';\n`);
+}

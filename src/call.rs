@@ -1,0 +1,121 @@
+//! One call from JavaScript: a future on the I/O thread, a promise, a way to abort it, and typed errors.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use napi::bindgen_prelude::{JsObjectValue, Object, PromiseRaw, ToNapiValue};
+use napi::{Env, JsValue, Result, Status, sys};
+use napi_derive::napi;
+use rollcall_core::{Error, ErrorKind};
+use tokio_util::sync::CancellationToken;
+
+use crate::io::Io;
+
+/// Aborts the calls it was given to. One for each `AbortSignal` in use.
+#[napi]
+#[derive(Default)]
+pub struct CancelHandle {
+    token: CancellationToken,
+}
+
+#[napi]
+impl CancelHandle {
+    #[napi(constructor)]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Aborts; harmless afterwards.
+    #[napi(catch_unwind)]
+    pub fn cancel(&self) {
+        self.token.cancel();
+    }
+}
+
+/// A result whose error becomes a JavaScript `Error` with `code`, `retryable` and `operation`. (An `async fn` of napi
+/// cannot carry a status of our own.) TypeScript makes the class from `code`.
+pub enum JsResult<T> {
+    Ok(T),
+    Err(Error),
+}
+
+impl<T: ToNapiValue> ToNapiValue for JsResult<T> {
+    #[allow(unsafe_code)] // the trait's signature
+    unsafe fn to_napi_value(raw: sys::napi_env, result: Self) -> Result<sys::napi_value> {
+        match result {
+            // SAFETY: `raw` is the environment napi called us with, on its own thread.
+            Self::Ok(value) => unsafe { T::to_napi_value(raw, value) },
+            Self::Err(error) => Err(to_js(Env::from_raw(raw), &error)?.to_unknown().into()),
+        }
+    }
+}
+
+/// The JavaScript error of an error.
+pub fn to_js(env: Env, error: &Error) -> Result<Object<'static>> {
+    let reason = error.message().to_owned();
+    let mut object = env.create_error(napi::Error::new(Status::GenericFailure, reason))?;
+    object.set_named_property("code", error.kind().code())?;
+    object.set_named_property("retryable", error.is_retryable())?;
+    object.set_named_property("operation", error.operation())?;
+    if let Some(source) = std::error::Error::source(error) {
+        object.set_named_property("detail", causes(source))?;
+    }
+    Ok(Object::from_raw(env.raw(), object.raw()))
+}
+
+/// The chain of sources as one line, outermost first.
+fn causes(source: &dyn std::error::Error) -> String {
+    let mut line = source.to_string();
+    let mut next = source.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        // Several crates repeat their source in their own message.
+        if !line.contains(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        next = cause.source();
+    }
+    line
+}
+
+/// Runs `future` on the I/O thread and gives its promise. Aborting drops the future.
+pub fn promise<'env, T>(
+    env: &'env Env,
+    io: &Arc<Io>,
+    cancel: Option<&CancelHandle>,
+    operation: &'static str,
+    future: impl Future<Output = rollcall_core::Result<T>> + Send + 'static,
+) -> Result<PromiseRaw<'env, JsResult<T>>>
+where
+    T: ToNapiValue + Send + 'static,
+{
+    let cancelled = cancel.map(|handle| handle.token.clone()).unwrap_or_default();
+    let task = io.handle().spawn(async move {
+        tokio::select! {
+            biased;
+            () = cancelled.cancelled() => Err(Error::new(ErrorKind::Aborted, "the operation was aborted")),
+            result = future => result,
+        }
+    });
+    env.spawn_future(async move {
+        let result = match task.await {
+            Ok(result) => result,
+            Err(join) if join.is_panic() => Err(Error::new(
+                ErrorKind::Internal,
+                format!("a fault of rollcall itself: {join}"),
+            )),
+            Err(_) => Err(Error::new(ErrorKind::Closed, "the environment is being torn down")),
+        };
+        Ok(match result {
+            Ok(value) => JsResult::Ok(value),
+            Err(error) => JsResult::Err(error.during(operation)),
+        })
+    })
+}
+
+/// Milliseconds of JavaScript. TypeScript has checked that they are whole and not negative.
+pub fn ms(value: f64) -> Duration {
+    Duration::try_from_secs_f64(value / 1000.0).unwrap_or_default()
+}

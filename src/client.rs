@@ -1,0 +1,281 @@
+//! One client: opens a backend, carries its calls, hands out registrations and watchers.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use napi::bindgen_prelude::{Function, FunctionRef, PromiseRaw};
+use napi::threadsafe_function::ThreadsafeFunction;
+use napi::{Env, JsValue, Result, Status};
+use napi_derive::napi;
+use rollcall_core::backend::Backend;
+use rollcall_core::backends::etcd::EtcdBackend;
+use rollcall_core::backends::memory::MemoryBackend;
+use rollcall_core::etcd::{EtcdOptions, TlsOptions};
+use rollcall_core::instance::Codec;
+use rollcall_core::log::Log;
+use rollcall_core::registry::{Hooks, RegisterOptions, Registry};
+use rollcall_core::{Error, ErrorKind};
+
+use crate::call::{CancelHandle, JsResult, ms, promise, to_js};
+use crate::convert::{ListOut, NativeEtcdOptions, NativeInstance, NativeOptions};
+use crate::events::{Mailbox, NativeEvent};
+use crate::io::Io;
+use crate::registration::{RegistrationHandle, events_of};
+use crate::watcher::WatcherHandle;
+
+/// A callback that is never called: while it exists it keeps the process alive.
+type Alive = ThreadsafeFunction<(), (), (), Status, /* callee handles errors: */ false, /* weak: */ false>;
+
+#[napi]
+pub struct ClientHandle {
+    io: Arc<Io>,
+    registry: Registry,
+    mailbox: Arc<Mailbox>,
+    ids: AtomicU32,
+    callback: FunctionRef<(), ()>,
+    alive: Mutex<Option<Alive>>,
+}
+
+#[napi(object, object_from_js = false)]
+#[allow(clippy::struct_excessive_bools)] // mirrors the public type
+pub struct NativeCapabilities {
+    pub register: bool,
+    pub expires: bool,
+    pub owners: bool,
+    pub keeps_id: bool,
+    pub lists_names: bool,
+}
+
+#[napi(object)]
+pub struct NativeRegisterOptions {
+    pub background: bool,
+    pub timeout_ms: f64,
+    pub stall_timeout_ms: f64,
+}
+
+#[napi]
+impl ClientHandle {
+    /// A client; no I/O. `wake` is called, many events at once, when `drain()` has something to give or a sign of life
+    /// is asked for: always answer it with `drain()`.
+    #[napi(factory, catch_unwind)]
+    pub fn open(env: Env, options: NativeOptions, wake: Function<'_, (), ()>) -> Result<Self> {
+        let io = Io::of(env)?;
+        let callback = wake.create_ref()?;
+        let mailbox = Arc::new(Mailbox::new(
+            wake.build_threadsafe_function::<()>().weak::<true>().build()?,
+        ));
+        let log = match options.level() {
+            None => Log::default(),
+            Some(level) => {
+                let mailbox = mailbox.clone();
+                Log::new(level, move |level, line| mailbox.log(level, line))
+            }
+        };
+        let common = options.common();
+        let backend = {
+            // Backends may start tasks of their own when they are made.
+            let _inside = io.handle().enter();
+            open_backend(options, log.clone())
+        };
+        let backend = match backend {
+            Ok(backend) => backend,
+            Err(error) => return Err(to_js(env, &error.during("connect"))?.to_unknown().into()),
+        };
+        let bad_records = mailbox.clone();
+        let hooks = Hooks {
+            on_bad_record: Some(Arc::new(move |record| bad_records.bad_record(record))),
+            pulse: Some(mailbox.clone()),
+            log,
+        };
+        let registry = Registry::new(backend, common, hooks);
+        io.adopt(registry.clone());
+        Ok(Self {
+            io,
+            registry,
+            mailbox,
+            ids: AtomicU32::new(1),
+            callback,
+            alive: Mutex::default(),
+        })
+    }
+
+    #[napi(catch_unwind)]
+    pub fn capabilities(&self) -> NativeCapabilities {
+        let capabilities = self.registry.capabilities();
+        NativeCapabilities {
+            register: capabilities.register,
+            expires: capabilities.expires,
+            owners: capabilities.owners,
+            keeps_id: capabilities.keeps_id,
+            lists_names: capabilities.lists_names,
+        }
+    }
+
+    #[napi(catch_unwind, ts_return_type = "Promise<void>")]
+    pub fn contact<'env>(
+        &self,
+        env: &'env Env,
+        cancel: Option<&CancelHandle>,
+    ) -> Result<PromiseRaw<'env, JsResult<()>>> {
+        let registry = self.registry.clone();
+        promise(
+            env,
+            &self.io,
+            cancel,
+            "connect",
+            async move { registry.contact().await },
+        )
+    }
+
+    #[napi(catch_unwind, ts_return_type = "Promise<RegistrationHandle>")]
+    pub fn register<'env>(
+        &self,
+        env: &'env Env,
+        instance: NativeInstance,
+        options: NativeRegisterOptions,
+        cancel: Option<&CancelHandle>,
+    ) -> Result<PromiseRaw<'env, JsResult<RegistrationHandle>>> {
+        let (registry, io) = (self.registry.clone(), self.io.clone());
+        let id = self.ids.fetch_add(1, Ordering::Relaxed);
+        let (gate, on_event) = events_of(id, self.mailbox.clone());
+        promise(env, &self.io, cancel, "register", async move {
+            let options = RegisterOptions {
+                background: options.background,
+                timeout: ms(options.timeout_ms),
+                stall_timeout: ms(options.stall_timeout_ms),
+            };
+            let registration = registry.register(instance.into(), options, on_event).await?;
+            Ok(RegistrationHandle::new(io, registration, gate))
+        })
+    }
+
+    /// The instances of a name, by one read of the server.
+    #[napi(catch_unwind, ts_return_type = "Promise<Array<NativeInstance>>")]
+    pub fn get_service<'env>(
+        &self,
+        env: &'env Env,
+        name: String,
+        consistent: bool,
+        timeout_ms: f64,
+        cancel: Option<&CancelHandle>,
+    ) -> Result<PromiseRaw<'env, JsResult<ListOut>>> {
+        let registry = self.registry.clone();
+        promise(env, &self.io, cancel, "getService", async move {
+            registry
+                .get_service(&name, consistent, ms(timeout_ms))
+                .await
+                .map(ListOut)
+        })
+    }
+
+    #[napi(catch_unwind, ts_return_type = "Promise<Array<string>>")]
+    pub fn services<'env>(
+        &self,
+        env: &'env Env,
+        timeout_ms: f64,
+        cancel: Option<&CancelHandle>,
+    ) -> Result<PromiseRaw<'env, JsResult<Vec<String>>>> {
+        let registry = self.registry.clone();
+        promise(env, &self.io, cancel, "services", async move {
+            registry.services(ms(timeout_ms)).await
+        })
+    }
+
+    #[napi(catch_unwind)]
+    pub fn watch(&self, env: Env, name: String) -> Result<WatcherHandle> {
+        let _inside = self.io.handle().enter();
+        match self.registry.watch(&name) {
+            Ok(watcher) => {
+                let id = self.ids.fetch_add(1, Ordering::Relaxed);
+                Ok(WatcherHandle::start(id, &watcher, self.mailbox.clone(), &self.io))
+            }
+            Err(error) => Err(to_js(env, &error)?.to_unknown().into()),
+        }
+    }
+
+    #[napi(catch_unwind)]
+    pub fn drain(&self) -> Vec<NativeEvent> {
+        self.mailbox.drain()
+    }
+
+    /// From here the client keeps the process alive.
+    #[napi(catch_unwind, js_name = "ref")]
+    pub fn keep_alive(&self, env: Env) -> Result<()> {
+        let mut alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
+        if alive.is_none() {
+            let callback = self.callback.borrow_back(&env)?;
+            *alive = Some(callback.build_threadsafe_function::<()>().build()?);
+        }
+        Ok(())
+    }
+
+    /// From here it does not.
+    #[napi(catch_unwind, js_name = "unref")]
+    pub fn let_go(&self) {
+        *self.alive.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    #[napi(catch_unwind, ts_return_type = "Promise<void>")]
+    pub fn close<'env>(
+        &self,
+        env: &'env Env,
+        drain_ms: f64,
+        timeout_ms: f64,
+    ) -> Result<PromiseRaw<'env, JsResult<()>>> {
+        let registry = self.registry.clone();
+        promise(env, &self.io, None, "close", async move {
+            registry.close(ms(drain_ms), ms(timeout_ms)).await
+        })
+    }
+}
+
+fn open_backend(options: NativeOptions, log: Log) -> rollcall_core::Result<Arc<dyn Backend>> {
+    let (ttl, timeout, connect_timeout) = (
+        ms(options.ttl_ms),
+        ms(options.timeout_ms),
+        ms(options.connect_timeout_ms),
+    );
+    match (options.memory, options.etcd) {
+        (Some(memory), None) => Ok(Arc::new(MemoryBackend::new(&memory.namespace, ttl))),
+        (None, Some(etcd)) => {
+            let options = EtcdOptions {
+                ttl,
+                timeout,
+                connect_timeout,
+                ..etcd.into()
+            };
+            Ok(Arc::new(EtcdBackend::new(options, log)?))
+        }
+        _ => Err(Error::new(
+            ErrorKind::Internal,
+            format!("no options for backend {:?}", options.backend),
+        )),
+    }
+}
+
+impl From<NativeEtcdOptions> for EtcdOptions {
+    #[allow(clippy::cast_sign_loss)] // TypeScript has checked the range
+    fn from(options: NativeEtcdOptions) -> Self {
+        Self {
+            hosts: options.hosts,
+            prefix: options.prefix,
+            codec: if options.codec == "metadata" {
+                Codec::Metadata
+            } else {
+                Codec::Kratos
+            },
+            username: options.username,
+            password: options.password,
+            tls: options.tls.map(|tls| TlsOptions {
+                ca: tls.ca.map(Into::into),
+                cert: tls.cert.map(Into::into),
+                key: tls.key.map(Into::into),
+                server_name: tls.server_name,
+            }),
+            keep_alive: ms(options.keep_alive_ms),
+            keep_alive_timeout: ms(options.keep_alive_timeout_ms),
+            max_message_bytes: options.max_message_bytes as usize,
+            ..Self::default()
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Values that cross the boundary. Options and instances come in as plain objects; lists go out built field by field.
+
+use std::collections::HashMap;
+
+use napi::bindgen_prelude::{Array, Buffer, JsObjectValue, Object, ToNapiValue};
+use napi::{Env, JsValue, Property, Result, sys};
+use napi_derive::napi;
+use rollcall_core::ServiceInstance;
+use rollcall_core::log::Level;
+use rollcall_core::registry::RegistryOptions;
+use rollcall_core::watch::List;
+
+use crate::call::ms;
+
+/// A service instance on its way in. An empty `id` asks for a new one.
+#[napi(object)]
+pub struct NativeInstance {
+    pub id: String,
+    pub name: String,
+    pub version: String,
+    pub metadata: HashMap<String, String>,
+    pub endpoints: Vec<String>,
+}
+
+impl From<NativeInstance> for ServiceInstance {
+    fn from(instance: NativeInstance) -> Self {
+        Self {
+            id: instance.id,
+            name: instance.name,
+            version: instance.version,
+            metadata: instance.metadata.into_iter().collect(),
+            endpoints: instance.endpoints,
+        }
+    }
+}
+
+/// A service instance on its way out.
+pub struct InstanceOut<'a>(pub &'a ServiceInstance);
+
+impl InstanceOut<'_> {
+    pub fn to_object<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
+        let instance = self.0;
+        let mut metadata = Object::new(env)?;
+        for (key, value) in instance.metadata.iter() {
+            if key == "__proto__" {
+                // Set like any other it would reach the setter of Object.prototype and be lost.
+                let value = env.create_string(value)?;
+                metadata.define_properties(&[Property::new().with_utf8_name(key)?.with_value(&value)])?;
+            } else {
+                metadata.set(key, value)?;
+            }
+        }
+        let mut object = Object::new(env)?;
+        object.set_named_property("id", instance.id.as_str())?;
+        object.set_named_property("name", instance.name.as_str())?;
+        object.set_named_property("version", instance.version.as_str())?;
+        object.set_named_property("metadata", metadata)?;
+        object.set_named_property(
+            "endpoints",
+            instance.endpoints.iter().map(String::as_str).collect::<Vec<_>>(),
+        )?;
+        Ok(object)
+    }
+}
+
+/// A list on its way out: `NativeInstance[]`.
+pub struct ListOut(pub List);
+
+impl ListOut {
+    pub fn to_array<'env>(&self, env: &'env Env) -> Result<Array<'env>> {
+        let mut array = env.create_array(u32::try_from(self.0.len()).unwrap_or(u32::MAX))?;
+        for (i, instance) in (0u32..).zip(self.0.iter()) {
+            array.set(i, InstanceOut(instance).to_object(env)?)?;
+        }
+        Ok(array)
+    }
+}
+
+impl ToNapiValue for ListOut {
+    #[allow(unsafe_code)] // the trait's signature
+    unsafe fn to_napi_value(raw: sys::napi_env, list: Self) -> Result<sys::napi_value> {
+        let env = Env::from_raw(raw);
+        Ok(list.to_array(&env)?.raw())
+    }
+}
+
+/// What a client is made of; TypeScript has filled in every default.
+#[napi(object, use_nullable = true)]
+pub struct NativeOptions {
+    pub backend: String,
+    pub ttl_ms: f64,
+    pub connect_timeout_ms: f64,
+    pub timeout_ms: f64,
+    pub stall_timeout_ms: f64,
+    pub empty_grace_ms: f64,
+    pub advertise_host: Option<String>,
+    #[napi(ts_type = "'debug' | 'info' | 'warn' | 'error' | 'off'")]
+    pub log_level: String,
+    pub memory: Option<NativeMemoryOptions>,
+    pub etcd: Option<NativeEtcdOptions>,
+}
+
+#[napi(object)]
+pub struct NativeMemoryOptions {
+    pub namespace: String,
+}
+
+#[napi(object, use_nullable = true)]
+pub struct NativeEtcdOptions {
+    pub hosts: Vec<String>,
+    pub prefix: String,
+    #[napi(ts_type = "'kratos' | 'metadata'")]
+    pub codec: String,
+    pub username: Option<String>,
+    pub password: Option<String>,
+    pub tls: Option<NativeTlsOptions>,
+    pub keep_alive_ms: f64,
+    pub keep_alive_timeout_ms: f64,
+    pub max_message_bytes: f64,
+}
+
+#[napi(object, use_nullable = true)]
+pub struct NativeTlsOptions {
+    pub ca: Option<Buffer>,
+    pub cert: Option<Buffer>,
+    pub key: Option<Buffer>,
+    pub server_name: Option<String>,
+}
+
+impl NativeOptions {
+    pub fn common(&self) -> RegistryOptions {
+        RegistryOptions {
+            connect_timeout: ms(self.connect_timeout_ms),
+            timeout: ms(self.timeout_ms),
+            stall_timeout: ms(self.stall_timeout_ms),
+            empty_grace: ms(self.empty_grace_ms),
+            advertise_host: self.advertise_host.clone(),
+        }
+    }
+
+    /// The lowest level that JavaScript wants to hear of; `None` is silence.
+    pub fn level(&self) -> Option<Level> {
+        match self.log_level.as_str() {
+            "debug" => Some(Level::Debug),
+            "info" => Some(Level::Info),
+            "warn" => Some(Level::Warn),
+            "error" => Some(Level::Error),
+            _ => None,
+        }
+    }
+}

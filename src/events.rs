@@ -1,0 +1,173 @@
+//! What happens by itself, on its way to JavaScript: one mailbox per client, one wake-up for many events.
+//!
+//! The I/O thread puts events in and wakes JavaScript by one weak callback unless a wake-up is already on its way;
+//! JavaScript answers with `drain()`. That answer is also the tick that the stall guard waits for.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use napi::Status;
+use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
+use napi_derive::napi;
+use rollcall_core::backend::BadRecord;
+use rollcall_core::log::Level;
+use rollcall_core::stall::Pulse;
+
+/// Log lines that wait for JavaScript. Over it new ones are counted and dropped: a blocked thread must not fill memory.
+const MAX_LOG_LINES: usize = 1024;
+/// All other events that wait, watch notices apart (there is one for each watcher at most). Over it the oldest goes;
+/// `state` and `version` still tell the truth.
+const MAX_EVENTS: usize = 16_384;
+
+/// `weak`: the callback alone keeps no process alive.
+pub type Wake = ThreadsafeFunction<(), (), (), Status, /* callee handles errors: */ false, /* weak: */ true>;
+
+/// One event. `id` is the watcher's or registration's, else 0; `level` and `text` belong to log lines and reasons.
+#[napi(object, object_from_js = false, use_nullable = true)]
+pub struct NativeEvent {
+    #[napi(
+        ts_type = "'watch' | 'stale' | 'fresh' | 'watchError' | 'lost' | 'restored' | 'replaced' | 'badRecord' | 'log'"
+    )]
+    pub kind: &'static str,
+    pub id: u32,
+    pub level: Option<&'static str>,
+    pub key: Option<String>,
+    pub text: Option<String>,
+}
+
+pub struct Mailbox {
+    waiting: Mutex<Waiting>,
+    /// A wake-up is on its way, or a drain is due.
+    waking: AtomicBool,
+    wake: Wake,
+    asked: AtomicU64,
+    answered: AtomicU64,
+}
+
+#[derive(Default)]
+struct Waiting {
+    events: VecDeque<NativeEvent>,
+    /// Watchers whose notice waits already: the latest list wins, so one is enough.
+    noticed: HashSet<u32>,
+    log_lines: usize,
+    log_dropped: usize,
+}
+
+impl Mailbox {
+    pub fn new(wake: Wake) -> Self {
+        Self {
+            waiting: Mutex::default(),
+            waking: AtomicBool::new(false),
+            wake,
+            asked: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+        }
+    }
+
+    /// An event of a watcher or registration.
+    pub fn put(&self, kind: &'static str, id: u32, text: Option<String>) {
+        self.push(NativeEvent {
+            kind,
+            id,
+            level: None,
+            key: None,
+            text,
+        });
+    }
+
+    /// A watcher has a new list.
+    pub fn notice(&self, id: u32) {
+        let new = self.lock().noticed.insert(id);
+        if new {
+            self.put("watch", id, None);
+        }
+    }
+
+    pub fn bad_record(&self, record: BadRecord) {
+        self.push(NativeEvent {
+            kind: "badRecord",
+            id: 0,
+            level: None,
+            key: Some(record.key),
+            text: Some(record.reason),
+        });
+    }
+
+    pub fn log(&self, level: Level, line: String) {
+        {
+            let mut waiting = self.lock();
+            if waiting.log_lines >= MAX_LOG_LINES {
+                waiting.log_dropped += 1;
+                return;
+            }
+            waiting.log_lines += 1;
+        }
+        self.push(log_line(level, line));
+    }
+
+    /// Everything that waits, in order. On the JavaScript thread.
+    pub fn drain(&self) -> Vec<NativeEvent> {
+        self.answered.store(self.asked.load(Ordering::SeqCst), Ordering::SeqCst);
+        self.waking.store(false, Ordering::SeqCst); // first the flag, then the events: no wake-up is lost
+        let mut waiting = std::mem::take(&mut *self.lock());
+        if waiting.log_dropped > 0 {
+            let line = format!(
+                "{} more log lines were dropped: the JavaScript thread was busy",
+                waiting.log_dropped
+            );
+            waiting.events.push_back(log_line(Level::Warn, line));
+        }
+        waiting.events.into()
+    }
+
+    fn push(&self, event: NativeEvent) {
+        {
+            let mut waiting = self.lock();
+            if waiting.events.len() >= MAX_EVENTS + waiting.noticed.len() {
+                let oldest = waiting.events.iter().position(|event| event.kind != "watch");
+                oldest.and_then(|at| waiting.events.remove(at));
+            }
+            waiting.events.push_back(event);
+        }
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if !self.waking.swap(true, Ordering::SeqCst) {
+            // An environment that is closing answers with an error: then nobody will drain, and nobody needs to.
+            let _ = self.wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pulse for Mailbox {
+    fn ping(&self, beat: u64) {
+        self.asked.store(beat, Ordering::SeqCst);
+        self.wake();
+    }
+
+    fn answered(&self) -> u64 {
+        self.answered.load(Ordering::SeqCst)
+    }
+}
+
+fn log_line(level: Level, line: String) -> NativeEvent {
+    let level = match level {
+        Level::Debug => "debug",
+        Level::Info => "info",
+        Level::Warn => "warn",
+        Level::Error => "error",
+    };
+    NativeEvent {
+        kind: "log",
+        id: 0,
+        level: Some(level),
+        key: None,
+        text: Some(line),
+    }
+}

@@ -1,0 +1,51 @@
+//! The embedded registry itself, for demos and people's own tests.
+
+use std::sync::Arc;
+
+use napi_derive::napi;
+use rollcall_core::backends::memory::MemoryServer;
+
+#[napi]
+pub struct MemoryServerHandle {
+    server: Arc<MemoryServer>,
+}
+
+#[napi]
+impl MemoryServerHandle {
+    #[napi(factory, catch_unwind)]
+    pub fn of(namespace: String) -> Self {
+        Self {
+            server: MemoryServer::of(&namespace),
+        }
+    }
+
+    #[napi(catch_unwind)]
+    pub fn crash(&self, name: String, id: String) -> bool {
+        self.server.crash(&name, &id)
+    }
+
+    #[napi(catch_unwind)]
+    pub fn expire(&self, name: String, id: String) -> bool {
+        self.server.expire(&name, &id)
+    }
+
+    #[napi(catch_unwind)]
+    pub fn set_away(&self, away: bool) {
+        self.server.set_away(away);
+    }
+
+    #[napi(catch_unwind)]
+    pub fn wipe(&self) {
+        self.server.wipe();
+    }
+
+    #[napi(catch_unwind)]
+    pub fn put(&self, name: String, id: String, value: String) {
+        self.server.put(&name, &id, &value);
+    }
+
+    #[napi(catch_unwind)]
+    pub fn remove(&self, name: String, id: String) -> bool {
+        self.server.remove(&name, &id)
+    }
+}

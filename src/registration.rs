@@ -1,0 +1,131 @@
+//! One registration, as JavaScript holds it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use napi::bindgen_prelude::{Object, PromiseRaw};
+use napi::{Env, Result};
+use napi_derive::napi;
+use rollcall_core::registration::{Event, OnEvent, Patch, Registration};
+
+use crate::call::{CancelHandle, JsResult, ms, promise};
+use crate::convert::InstanceOut;
+use crate::events::Mailbox;
+use crate::io::Io;
+
+/// Holds the events of a registration back until JavaScript knows its id.
+pub struct Gate {
+    id: u32,
+    mailbox: Arc<Mailbox>,
+    /// `None` once it is open.
+    early: Mutex<Option<Vec<Event>>>,
+}
+
+impl Gate {
+    fn pass(&self, event: Event) {
+        let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *early {
+            Some(waiting) => waiting.push(event),
+            None => self.put(event),
+        }
+    }
+
+    fn open(&self) {
+        let early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take();
+        early.into_iter().flatten().for_each(|event| self.put(event));
+    }
+
+    fn put(&self, event: Event) {
+        match event {
+            Event::Lost(reason) => self.mailbox.put("lost", self.id, Some(reason)),
+            Event::Restored => self.mailbox.put("restored", self.id, None),
+            Event::Replaced => self.mailbox.put("replaced", self.id, None),
+        }
+    }
+}
+
+/// The gate of a new registration and what core calls with its events.
+pub fn events_of(id: u32, mailbox: Arc<Mailbox>) -> (Arc<Gate>, OnEvent) {
+    let gate = Arc::new(Gate {
+        id,
+        mailbox,
+        early: Mutex::new(Some(Vec::new())),
+    });
+    let inner = gate.clone();
+    (gate, Box::new(move |event| inner.pass(event)))
+}
+
+#[napi]
+pub struct RegistrationHandle {
+    io: Arc<Io>,
+    registration: Registration,
+    gate: Arc<Gate>,
+}
+
+impl RegistrationHandle {
+    pub fn new(io: Arc<Io>, registration: Registration, gate: Arc<Gate>) -> Self {
+        Self { io, registration, gate }
+    }
+}
+
+#[napi]
+impl RegistrationHandle {
+    /// The id that its events carry. Events come only after the first call.
+    #[napi(catch_unwind)]
+    pub fn id(&self) -> u32 {
+        self.gate.open();
+        self.gate.id
+    }
+
+    #[napi(catch_unwind, ts_return_type = "NativeInstance")]
+    pub fn instance<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
+        InstanceOut(&self.registration.instance()).to_object(env)
+    }
+
+    #[napi(
+        catch_unwind,
+        ts_return_type = "'registering' | 'registered' | 'lost' | 'stalled' | 'replaced' | 'deregistering' | 'deregistered'"
+    )]
+    pub fn state(&self) -> &'static str {
+        self.registration.state().as_str()
+    }
+
+    /// Replaces the fields that are not null.
+    #[napi(catch_unwind, ts_return_type = "Promise<void>")]
+    pub fn update<'env>(
+        &self,
+        env: &'env Env,
+        version: Option<String>,
+        metadata: Option<std::collections::HashMap<String, String>>,
+        endpoints: Option<Vec<String>>,
+        timeout_ms: f64,
+        cancel: Option<&CancelHandle>,
+    ) -> Result<PromiseRaw<'env, JsResult<()>>> {
+        let registration = self.registration.clone();
+        promise(env, &self.io, cancel, "update", async move {
+            let patch = Patch {
+                version,
+                metadata: metadata.map(|pairs| pairs.into_iter().collect()),
+                endpoints,
+            };
+            registration.update(patch, ms(timeout_ms)).await
+        })
+    }
+
+    #[napi(catch_unwind, ts_return_type = "Promise<void>")]
+    pub fn deregister<'env>(
+        &self,
+        env: &'env Env,
+        drain_ms: f64,
+        timeout_ms: f64,
+    ) -> Result<PromiseRaw<'env, JsResult<()>>> {
+        let registration = self.registration.clone();
+        promise(env, &self.io, None, "deregister", async move {
+            let first = !registration.state().is_final();
+            registration.deregister(ms(timeout_ms)).await?;
+            if first {
+                tokio::time::sleep(ms(drain_ms)).await;
+            }
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,121 @@
+//! One watcher, as JavaScript holds it. It is told that there is something new and takes the latest list itself:
+//! nothing queues, and a slow consumer skips states.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use napi::bindgen_prelude::Array;
+use napi::{Env, Result};
+use napi_derive::napi;
+use rollcall_core::watch::{List, View, Watcher};
+use tokio::task::AbortHandle;
+
+use crate::call::to_js;
+use crate::convert::ListOut;
+use crate::events::Mailbox;
+use crate::io::Io;
+
+#[napi]
+pub struct WatcherHandle {
+    id: u32,
+    /// `None` once it was stopped. Holding it keeps the name followed.
+    watcher: Mutex<Option<Watcher>>,
+    task: AbortHandle,
+}
+
+/// A list and its number. Numbers grow with each new list of a name.
+#[napi(object, object_from_js = false)]
+pub struct NativeList<'env> {
+    pub version: f64,
+    #[napi(ts_type = "Array<NativeInstance>")]
+    pub instances: Array<'env>,
+}
+
+impl WatcherHandle {
+    pub fn start(id: u32, watcher: &Watcher, mailbox: Arc<Mailbox>, io: &Arc<Io>) -> Self {
+        let mut views = watcher.views();
+        let task = io.handle().spawn(async move {
+            let (mut version, mut stale, mut refused) = (0, false, false);
+            loop {
+                {
+                    let view = views.borrow_and_update();
+                    if std::mem::replace(&mut version, view.version) != view.version {
+                        mailbox.notice(id);
+                    }
+                    if std::mem::replace(&mut stale, view.stale) != view.stale {
+                        mailbox.put(if view.stale { "stale" } else { "fresh" }, id, None);
+                    }
+                    if view.refused.is_some() && !std::mem::replace(&mut refused, true) {
+                        mailbox.put("watchError", id, None);
+                    }
+                }
+                if views.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        Self {
+            id,
+            watcher: Mutex::new(Some(watcher.clone())),
+            task: task.abort_handle(),
+        }
+    }
+
+    /// Looks at what is known; the default once it was stopped.
+    fn peek<T: Default>(&self, look: impl FnOnce(&View) -> T) -> T {
+        let watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        watcher.as_ref().map(|watcher| watcher.peek(look)).unwrap_or_default()
+    }
+}
+
+#[napi]
+impl WatcherHandle {
+    #[napi(catch_unwind)]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    #[napi(catch_unwind)]
+    pub fn stale(&self) -> bool {
+        self.peek(|view| view.stale)
+    }
+
+    /// The number of the latest list; 0 while there is none.
+    #[napi(catch_unwind)]
+    #[allow(clippy::cast_precision_loss)] // exact to 2^53 lists
+    pub fn version(&self) -> f64 {
+        self.peek(|view| view.version as f64)
+    }
+
+    /// The latest list.
+    #[napi(catch_unwind)]
+    #[allow(clippy::cast_precision_loss)]
+    pub fn take<'env>(&self, env: &'env Env) -> Result<NativeList<'env>> {
+        let view = self.peek(View::clone);
+        let list = view.list.unwrap_or_else(|| List::from([]));
+        Ok(NativeList {
+            version: view.version as f64,
+            instances: ListOut(list).to_array(env)?,
+        })
+    }
+
+    /// Why the registry refuses the watch, if it does: an `Error` with `code`.
+    #[napi(catch_unwind, ts_return_type = "Error | null")]
+    pub fn error<'env>(&self, env: &'env Env) -> Result<Option<napi::bindgen_prelude::Object<'env>>> {
+        self.peek(|view| view.refused.clone())
+            .map(|error| to_js(*env, &error))
+            .transpose()
+    }
+
+    /// Ends it and frees the native side. May be repeated.
+    #[napi(catch_unwind)]
+    pub fn stop(&self) {
+        self.task.abort();
+        self.watcher.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+impl Drop for WatcherHandle {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
