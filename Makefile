@@ -1,0 +1,54 @@
+# The index of all commands. `make` alone lists them.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo build build-debug servers test lint format bench faults docs clean
+MAKEFLAGS += --no-print-directory
+
+help: ## Lists the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Installs what a machine lacks, for everything below
+	@scripts/setup test
+
+demo: build ## Builds and runs the demonstration; needs no server
+	@node examples/demo.mjs
+
+build: ## Builds the addon (release) and the TypeScript
+	@scripts/setup build
+	@npm run --silent build
+
+build-debug: ## Builds the addon without optimization, and the TypeScript
+	@scripts/setup build
+	@npm run --silent build:native:debug
+	@npm run --silent build:ts
+
+servers: ## Builds and installs the servers that the tests start
+	@scripts/setup test
+
+test: ## Runs everything that must hold: set-up, lint, build, all tests; the last line has the counts
+	@scripts/test
+
+lint: ## Checks format, lint, types and licences
+	@scripts/setup test
+	@scripts/lint
+
+format: ## Formats everything
+	@scripts/setup build
+	@cargo fmt --all
+	@npm run --silent format
+	@if command -v gofmt >/dev/null; then gofmt -w servers; fi
+
+bench: build ## Measures, against the incumbent, on a real etcd
+	@scripts/setup test
+	@node bench/run.mjs
+
+faults: build ## Runs only the tests that kill, freeze and cut off servers
+	@scripts/setup test
+	@npm test -- __test__/faults
+
+docs: ## Builds the API documentation of the Rust core into target/doc
+	@scripts/setup build
+	@cargo doc --locked --workspace --no-deps
+
+clean: ## Deletes what was built; keeps npm packages, test servers and tools
+	rm -rf dist target *.node build/test-results build/dist-*
