@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::endpoints::{Connection, EndpointSet};
 use super::error::{Cause, Fault, judge};
@@ -20,6 +21,10 @@ use crate::log::Log;
 
 /// Renewals in flight per client. A thousand leases come due together after an outage; they take turns.
 const RENEWALS_IN_FLIGHT: usize = 64;
+/// The least that one try is given.
+const TRY_LEAST: Duration = Duration::from_millis(500);
+/// From how long a silence on a connection is given up, when calls may take that long. A shorter one is a slow disk.
+const SILENCE: Duration = Duration::from_secs(1);
 /// How often a refused token is replaced within one try. Twice, because the auth store may change in between.
 const TOKEN_TRIES: u32 = 2;
 /// How often all members are gone through within one call.
@@ -50,6 +55,7 @@ struct Shared {
     auth_off_told: AtomicBool,
     renewals: Arc<tokio::sync::Semaphore>,
     watches: WatchHub,
+    closed: CancellationToken,
 }
 
 /// Over which connection, with which token, a call was answered. A stream's later failures are charged to it.
@@ -73,6 +79,7 @@ impl EtcdClient {
                 auth_off_told: AtomicBool::new(false),
                 renewals: Arc::new(tokio::sync::Semaphore::new(RENEWALS_IN_FLIGHT)),
                 watches: WatchHub::default(),
+                closed: CancellationToken::new(),
             }),
         })
     }
@@ -92,6 +99,10 @@ impl EtcdClient {
 
     pub(crate) fn watches(&self) -> &WatchHub {
         &self.shared.watches
+    }
+
+    pub(crate) fn closed(&self) -> &CancellationToken {
+        &self.shared.closed
     }
 
     pub(crate) fn url_of(&self, route: &Route) -> &str {
@@ -115,7 +126,9 @@ impl EtcdClient {
         Fut: Future<Output = Result<T, etcd_client::Error>>,
     {
         let deadline = Instant::now() + self.shared.options.timeout;
-        self.call_until(op, repeat, deadline, make).await.map(|(answer, _)| answer)
+        self.call_until(op, repeat, deadline, make)
+            .await
+            .map(|(answer, _)| answer)
     }
 
     /// [`call`](Self::call) until `deadline`, saying who answered.
@@ -130,7 +143,11 @@ impl EtcdClient {
         F: Fn(etcd_client::Client) -> Fut,
         Fut: Future<Output = Result<T, etcd_client::Error>>,
     {
+        if self.shared.closed.is_cancelled() {
+            return Err(Fault::new(Cause::Refused, ErrorKind::Closed, "the client was closed"));
+        }
         let start = Instant::now();
+        let part = (deadline.saturating_duration_since(start) / 3).max(TRY_LEAST);
         let mut last = None;
         for round in 0..ROUNDS {
             let order = self.shared.endpoints.order();
@@ -139,7 +156,6 @@ impl EtcdClient {
                 let until = if is_last || repeat == Repeat::IfNotSent {
                     deadline
                 } else {
-                    let part = deadline.saturating_duration_since(start) / 3;
                     (Instant::now() + part).min(deadline)
                 };
                 match self.try_member(op, member, until, &make).await {
@@ -199,19 +215,19 @@ impl EtcdClient {
             cause: Cause::Refused,
             error,
         })?;
-        let result = match timeout_at(until, self.with_token(member, &connection, make)).await {
-            Ok(result) => result,
-            Err(_) => {
-                // Nothing was heard: it may be the member or a connection that died in silence. The next try makes a
-                // new one either way.
+        let start = Instant::now();
+        let tried = timeout_at(until, self.with_token(member, &connection, make)).await;
+        let result = tried.unwrap_or_else(|_| {
+            // It may be the member or a connection that died in silence: the next try makes a new one either way.
+            if start.elapsed() >= SILENCE.min(self.shared.options.timeout / 3) {
                 endpoint.abandon(&connection);
-                Err(Fault::new(
-                    Cause::Broken,
-                    ErrorKind::Timeout,
-                    format!("{} did not answer {op} in time", endpoint.url),
-                ))
             }
-        };
+            Err(Fault::new(
+                Cause::Broken,
+                ErrorKind::Timeout,
+                format!("{} did not answer {op} in time", endpoint.url),
+            ))
+        });
         match result {
             Ok((answer, token)) => {
                 connection.answered.store(true, Ordering::Relaxed);
@@ -233,7 +249,10 @@ impl EtcdClient {
                 }
                 let silent = !connection.answered.load(Ordering::Relaxed);
                 if silent && fault.cause == Cause::Broken && fault.error.kind() == ErrorKind::Unavailable {
-                    let hint = format!("{}; is the server TLS, or something else than etcd?", fault.error.message());
+                    let hint = format!(
+                        "{}; is the server TLS, or something else than etcd?",
+                        fault.error.message()
+                    );
                     fault.error = crate::Error::new(ErrorKind::Unavailable, hint).caused_by(fault.error);
                 }
                 Err(fault)
@@ -272,7 +291,10 @@ impl EtcdClient {
                 return Err(Fault::new(
                     Cause::Refused,
                     ErrorKind::Unavailable,
-                    format!("{url} refuses the token that it has just given: {}", fault.error.message()),
+                    format!(
+                        "{url} refuses the token that it has just given: {}",
+                        fault.error.message()
+                    ),
                 ));
             }
             tries += 1;
@@ -317,14 +339,14 @@ impl EtcdClient {
         }
         let url = self.url_of(route);
         let until = Instant::now() + self.shared.options.timeout;
-        match timeout_at(until, self.authenticate(&route.connection, url, route.token)).await {
-            Ok(done) => done.map(|_| ()),
-            Err(_) => Err(Fault::new(
-                Cause::Broken,
-                ErrorKind::Timeout,
-                format!("{url} did not answer authenticate in time"),
-            )),
-        }
+        let renewed = timeout_at(until, self.authenticate(&route.connection, url, route.token)).await;
+        renewed.map_or_else(
+            |_| {
+                let text = format!("{url} did not answer authenticate in time");
+                Err(Fault::new(Cause::Broken, ErrorKind::Timeout, text))
+            },
+            |done| done.map(|_| ()),
+        )
     }
 
     /// A stream over `route` broke: its member is avoided for a while.
@@ -332,9 +354,10 @@ impl EtcdClient {
         self.shared.endpoints.failed(route.member);
     }
 
-    /// Ends the watch stream and gives the connections up. Calls under way end by themselves.
+    /// Ends the watch stream and the renewal of leases, and gives the connections up. Calls under way end by themselves,
+    /// later ones fail with `Closed`.
     pub fn close(&self) {
-        self.shared.watches.close();
+        self.shared.closed.cancel();
         self.shared.endpoints.close();
     }
 

@@ -26,6 +26,8 @@ pub enum Cause {
     LeaseExists,
     /// The revision asked for has been compacted.
     Compacted,
+    /// The answer exceeds our decode limit. A part of it may not.
+    TooLarge,
     /// Anything else: asking another member would change nothing.
     Refused,
 }
@@ -64,7 +66,12 @@ impl From<Fault> for Error {
 /// The table: part of etcd's message, what it means, its kind, and what is said instead (empty: etcd's own words).
 const TABLE: &[(&str, Cause, ErrorKind, &str)] = &[
     ("invalid auth token", Cause::StaleToken, ErrorKind::Unauthenticated, ""),
-    ("revision of auth store is old", Cause::StaleToken, ErrorKind::Unauthenticated, ""),
+    (
+        "revision of auth store is old",
+        Cause::StaleToken,
+        ErrorKind::Unauthenticated,
+        "",
+    ),
     (
         "user name is empty",
         Cause::StaleToken,
@@ -72,12 +79,27 @@ const TABLE: &[(&str, Cause, ErrorKind, &str)] = &[
         "etcd asks for a user and a password: set username and password",
     ),
     ("authentication failed", Cause::Refused, ErrorKind::Unauthenticated, ""),
-    ("authentication is not enabled", Cause::AuthOff, ErrorKind::InvalidArgument, ""),
+    (
+        "authentication is not enabled",
+        Cause::AuthOff,
+        ErrorKind::InvalidArgument,
+        "",
+    ),
     ("permission denied", Cause::Refused, ErrorKind::PermissionDenied, ""),
-    ("requested lease not found", Cause::LeaseNotFound, ErrorKind::Unavailable, ""),
+    (
+        "requested lease not found",
+        Cause::LeaseNotFound,
+        ErrorKind::Unavailable,
+        "",
+    ),
     ("lease already exists", Cause::LeaseExists, ErrorKind::Unavailable, ""),
     ("too large lease TTL", Cause::Refused, ErrorKind::InvalidArgument, ""),
-    ("revision has been compacted", Cause::Compacted, ErrorKind::Unavailable, ""),
+    (
+        "revision has been compacted",
+        Cause::Compacted,
+        ErrorKind::Unavailable,
+        "",
+    ),
     ("is a future revision", Cause::Member, ErrorKind::Unavailable, ""),
     (
         "request is too large",
@@ -159,7 +181,7 @@ fn judge_unlisted(status: &Status, endpoint: &str) -> (Cause, ErrorKind, String)
     let said = status.message();
     if said.contains("message length too large") {
         return (
-            Cause::Refused,
+            Cause::TooLarge,
             ErrorKind::InvalidArgument,
             format!("the answer of etcd is larger than the option maxMessageBytes allows ({said})"),
         );
@@ -167,7 +189,11 @@ fn judge_unlisted(status: &Status, endpoint: &str) -> (Cause, ErrorKind, String)
     if let Some(source) = status.source() {
         let root = root_of(source);
         return if chain(source).any(|e| e.downcast_ref::<ConnectError>().is_some()) {
-            (Cause::NotSent, ErrorKind::Unavailable, not_connected(endpoint, source, &root))
+            (
+                Cause::NotSent,
+                ErrorKind::Unavailable,
+                not_connected(endpoint, source, &root),
+            )
         } else {
             let text = format!("the connection to {endpoint} broke: {root}");
             (Cause::Broken, ErrorKind::Unavailable, text)
@@ -200,7 +226,7 @@ fn judge_unlisted(status: &Status, endpoint: &str) -> (Cause, ErrorKind, String)
 }
 
 fn not_connected(endpoint: &str, source: &(dyn StdError + 'static), root: &str) -> String {
-    let all: String = chain(source).map(|e| format!("{e} ")).collect();
+    let all = chain(source).map(ToString::to_string).collect::<Vec<_>>().join(" ");
     if all.contains("dns error") {
         format!("the host name of {endpoint} does not resolve: {root}")
     } else if all.contains("InvalidContentType") || all.contains("handshake eof") {
@@ -231,19 +257,54 @@ mod tests {
     #[test]
     fn etcds_words_decide() {
         for (code, words, cause, kind) in [
-            (Code::InvalidArgument, "etcdserver: revision of auth store is old", Cause::StaleToken, ErrorKind::Unauthenticated),
-            (Code::Unauthenticated, "etcdserver: invalid auth token", Cause::StaleToken, ErrorKind::Unauthenticated),
+            (
+                Code::InvalidArgument,
+                "etcdserver: revision of auth store is old",
+                Cause::StaleToken,
+                ErrorKind::Unauthenticated,
+            ),
+            (
+                Code::Unauthenticated,
+                "etcdserver: invalid auth token",
+                Cause::StaleToken,
+                ErrorKind::Unauthenticated,
+            ),
             (
                 Code::InvalidArgument,
                 "etcdserver: authentication failed, invalid user ID or password",
                 Cause::Refused,
                 ErrorKind::Unauthenticated,
             ),
-            (Code::NotFound, "etcdserver: requested lease not found", Cause::LeaseNotFound, ErrorKind::Unavailable),
-            (Code::ResourceExhausted, "etcdserver: too many requests", Cause::Member, ErrorKind::Unavailable),
-            (Code::Unavailable, "etcdserver: no leader", Cause::Member, ErrorKind::Unavailable),
-            (Code::InvalidArgument, "etcdserver: request is too large", Cause::Refused, ErrorKind::InvalidArgument),
-            (Code::PermissionDenied, "etcdserver: permission denied", Cause::Refused, ErrorKind::PermissionDenied),
+            (
+                Code::NotFound,
+                "etcdserver: requested lease not found",
+                Cause::LeaseNotFound,
+                ErrorKind::Unavailable,
+            ),
+            (
+                Code::ResourceExhausted,
+                "etcdserver: too many requests",
+                Cause::Member,
+                ErrorKind::Unavailable,
+            ),
+            (
+                Code::Unavailable,
+                "etcdserver: no leader",
+                Cause::Member,
+                ErrorKind::Unavailable,
+            ),
+            (
+                Code::InvalidArgument,
+                "etcdserver: request is too large",
+                Cause::Refused,
+                ErrorKind::InvalidArgument,
+            ),
+            (
+                Code::PermissionDenied,
+                "etcdserver: permission denied",
+                Cause::Refused,
+                ErrorKind::PermissionDenied,
+            ),
         ] {
             let fault = judge_status(Status::new(code, words), "http://a:2379");
             assert_eq!((fault.cause, fault.error.kind()), (cause, kind), "{words}");

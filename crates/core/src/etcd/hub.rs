@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use etcd_client::proto::{PbEvent, PbResponseHeader, PbWatchResponse};
-use etcd_client::{WatchOptions, WatchRequestSender, WatchResponseStream};
+use etcd_client::{GetOptions, WatchOptions, WatchRequestSender, WatchResponseStream};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -62,19 +64,13 @@ impl Watch {
         }
     }
 
-    /// Why the header of an answer cannot be of the history that this watch follows.
-    fn break_in(&self, header: &PbResponseHeader, created: bool) -> Option<String> {
-        if self.request.cluster != 0 && header.cluster_id != 0 && self.request.cluster != header.cluster_id {
-            return Some("etcd at this address is another cluster now".to_owned());
-        }
-        // A member that lags behind looks the same for a moment. Reading anew, which goes to the leader, is right then too.
-        (created && header.revision + 1 < self.next_revision).then(|| {
-            format!(
-                "etcd's revision went back from {} to {}: its data was lost or restored",
-                self.next_revision - 1,
-                header.revision
-            )
-        })
+    fn is_of_another_cluster(&self, header: &PbResponseHeader) -> bool {
+        self.request.cluster != 0 && header.cluster_id != 0 && self.request.cluster != header.cluster_id
+    }
+
+    /// Whether what was delivered is newer than all there is.
+    fn is_ahead_of(&self, revision: i64) -> bool {
+        revision + 1 < self.next_revision
     }
 }
 
@@ -91,6 +87,10 @@ struct Open {
     wanted: VecDeque<Wanted>,
     /// Creations sent and not answered, in order. Some servers answer a denied one with id -1.
     unanswered: VecDeque<i64>,
+    /// Watches that are ahead of the member that took them. It may lag behind the cluster, or the cluster may have lost
+    /// its data: the leader is asked.
+    ahead: Vec<i64>,
+    leader: Option<BoxFuture<'static, Result<i64, Fault>>>,
 }
 
 /// What is to be done with the stream after a message.
@@ -126,7 +126,7 @@ impl Hub {
     }
 
     pub(super) async fn run(mut self, closed: CancellationToken) {
-        let _ = closed.run_until_cancelled(self.serve()).await;
+        let _ = closed.run_until_cancelled(Box::pin(self.serve())).await;
         self.commands.close();
         while let Ok(command) = self.commands.try_recv() {
             self.accept(command, None);
@@ -174,24 +174,34 @@ impl Hub {
         if self.failures == 0 {
             return;
         }
-        let most = Duration::from_millis(100).saturating_mul(1 << self.failures.min(10)).min(PAUSE_MOST);
+        let most = Duration::from_millis(100)
+            .saturating_mul(1 << self.failures.min(10))
+            .min(PAUSE_MOST);
         let until = Instant::now() + most.mul_f64(0.5 + fastrand::f64() / 2.0);
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => return,
-                command = self.commands.recv() => match command {
-                    Some(command) => self.accept(command, None),
-                    None => return,
-                },
-            }
-            if self.watches.is_empty() {
-                return;
+                command = self.commands.recv() => {
+                    // Who watches has just read: there is somebody to connect to.
+                    let done = !matches!(command, Some(Command::Cancel(_)));
+                    if let Some(command) = command {
+                        self.accept(command, None);
+                    }
+                    if done || self.watches.is_empty() {
+                        return;
+                    }
+                }
             }
         }
     }
 
     /// Opens a stream with one watch on it and lists the others as wanted.
     async fn open(&mut self) -> Result<Open, Fault> {
+        for watch in self.watches.values_mut() {
+            // Half a revision is not kept: the rest will not come, the whole will.
+            watch.parts.clear();
+            watch.parts_bytes = 0;
+        }
         let mut ids: VecDeque<i64> = self.watches.keys().copied().collect();
         ids.make_contiguous().sort_unstable();
         let Some((first, watch)) = ids.pop_front().and_then(|id| Some((id, self.watches.get(&id)?))) else {
@@ -217,6 +227,8 @@ impl Hub {
             route,
             wanted: ids.into_iter().map(Wanted::Create).collect(),
             unanswered: VecDeque::from([first]),
+            ahead: Vec::new(),
+            leader: None,
         })
     }
 
@@ -249,6 +261,10 @@ impl Hub {
                     Some(command) => self.accept(command, Some(open)),
                     None => return None,
                 },
+                said = asked(&mut open.leader) => {
+                    open.leader = None;
+                    self.compare(said.as_ref(), open);
+                }
                 sent = send(&mut open.requests, open.wanted.front(), &self.watches), if !open.wanted.is_empty() => {
                     if sent.is_err() {
                         // The stream is going; its answers say why.
@@ -294,8 +310,13 @@ impl Hub {
         if response.canceled {
             return self.canceled(id, &response, open);
         }
-        if let Some(why) = response.header.as_ref().and_then(|h| watch.break_in(h, response.created)) {
+        if response
+            .header
+            .as_ref()
+            .is_some_and(|header| watch.is_of_another_cluster(header))
+        {
             open.wanted.push_back(Wanted::Cancel(id));
+            let why = "etcd at this address is another cluster now".to_owned();
             self.finish(id, WatchEnd::HistoryBroke(why));
             return Next::Go;
         }
@@ -303,6 +324,12 @@ impl Hub {
         if response.created {
             self.failures = 0;
             watch.token_refusals = 0;
+            if watch.is_ahead_of(revision) {
+                open.ahead.push(id);
+                if open.leader.is_none() {
+                    open.leader = Some(ask_leader(self.client.clone(), &watch.request));
+                }
+            }
             return Next::Go;
         }
         if response.events.is_empty() && !response.fragment && watch.parts.is_empty() {
@@ -354,17 +381,36 @@ impl Hub {
                     }
                 }
                 // The token is new and the password right, so this passes: say so by a kind that is tried again.
-                let error = Error::new(ErrorKind::Unavailable, format!("{url} refuses its own token for a watch"));
+                let error = Error::new(
+                    ErrorKind::Unavailable,
+                    format!("{url} refuses its own token for a watch"),
+                );
                 self.finish(id, WatchEnd::Refused(error));
             }
             Cause::Member if !response.cancel_reason.is_empty() => return Next::Broke(fault),
             _ if response.cancel_reason.is_empty() => {
-                let error = Error::new(ErrorKind::Unavailable, format!("{url} cancelled a watch without a reason"));
+                let error = Error::new(
+                    ErrorKind::Unavailable,
+                    format!("{url} cancelled a watch without a reason"),
+                );
                 self.finish(id, WatchEnd::Disconnected(error));
             }
             _ => self.finish(id, WatchEnd::Refused(fault.error)),
         }
         Next::Go
+    }
+
+    /// The leader has said its revision, or that it can't be asked, which the stream will soon say too.
+    fn compare(&mut self, said: Result<&i64, &Fault>, open: &mut Open) {
+        let ahead = std::mem::take(&mut open.ahead);
+        let Ok(revision) = said else { return };
+        for id in ahead {
+            if self.watches.get(&id).is_some_and(|watch| watch.is_ahead_of(*revision)) {
+                open.wanted.push_back(Wanted::Cancel(id));
+                let why = format!("etcd's revision went back to {revision}: its data was lost or restored");
+                self.finish(id, WatchEnd::HistoryBroke(why));
+            }
+        }
     }
 
     fn finish(&mut self, id: i64, why: WatchEnd) {
@@ -379,17 +425,40 @@ impl Hub {
         self.client.log().debug(format_args!("etcd watch: {}", fault.error));
         let ends: Vec<i64> = self
             .watches
-            .iter_mut()
-            .filter_map(|(id, watch)| {
-                // Half a revision is not kept: the rest will not come, the whole will.
-                watch.parts.clear();
-                watch.parts_bytes = 0;
-                (watch.request.on_disconnect == OnDisconnect::End).then_some(*id)
-            })
+            .iter()
+            .filter(|(_, watch)| watch.request.on_disconnect == OnDisconnect::End)
+            .map(|(id, _)| *id)
             .collect();
         for id in ends {
             self.finish(id, WatchEnd::Disconnected(fault.error.clone()));
         }
+    }
+}
+
+/// Reads the revision of the cluster, by a linearizable read of what this user may read for certain.
+fn ask_leader(client: EtcdClient, request: &WatchRequest) -> BoxFuture<'static, Result<i64, Fault>> {
+    let (key, range_end) = (request.key.clone(), request.range_end.clone());
+    async move {
+        let answer = client
+            .call("compare revisions", Repeat::Freely, |connection| {
+                let mut options = GetOptions::new().with_limit(1).with_keys_only();
+                if !range_end.is_empty() {
+                    options = options.with_range(range_end.clone());
+                }
+                let (key, mut kv) = (key.clone(), client.kv(&connection));
+                async move { kv.get(key, Some(options)).await }
+            })
+            .await?;
+        Ok(answer.header().map_or(0, etcd_client::ResponseHeader::revision))
+    }
+    .boxed()
+}
+
+/// The answer to a question, if one was asked.
+async fn asked<T>(question: &mut Option<BoxFuture<'static, T>>) -> T {
+    match question {
+        Some(question) => question.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -401,7 +470,11 @@ async fn send(
 ) -> Result<(), etcd_client::Error> {
     match wanted {
         Some(Wanted::Create(id)) => match watches.get(id) {
-            Some(watch) => requests.watch(watch.request.key.clone(), Some(watch.options(*id))).await,
+            Some(watch) => {
+                requests
+                    .watch(watch.request.key.clone(), Some(watch.options(*id)))
+                    .await
+            }
             None => Ok(()), // dropped before it was created
         },
         Some(Wanted::Cancel(id)) => requests.cancel(*id).await,

@@ -85,7 +85,9 @@ impl EtcdOptions {
             ));
         }
         if self.username.as_deref() == Some("") {
-            return Err(Error::invalid("options.username: expected a user name, got an empty string"));
+            return Err(Error::invalid(
+                "options.username: expected a user name, got an empty string",
+            ));
         }
         if self.username.is_some() != self.password.is_some() {
             return Err(Error::invalid(

@@ -7,7 +7,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use super::client::EtcdClient;
 use super::hub::{Hub, Watch};
@@ -129,7 +128,6 @@ impl Drop for Subscription {
 #[derive(Default)]
 pub(crate) struct WatchHub {
     state: Arc<Mutex<HubState>>,
-    closed: CancellationToken,
 }
 
 #[derive(Default)]
@@ -163,18 +161,15 @@ impl EtcdClient {
         let mut state = hub.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.last_id += 1;
         let id = state.last_id;
-        let commands = match &state.commands {
-            Some(commands) => commands.clone(),
-            None => {
-                // Unbounded, but each subscription sends two commands in its life.
-                let (commands, receiver) = mpsc::unbounded_channel();
-                let task = Hub::new(self.clone(), receiver, Arc::clone(&hub.state));
-                let closed = hub.closed.clone();
-                tokio::spawn(task.run(closed));
-                state.commands = Some(commands.clone());
-                commands
-            }
-        };
+        let running = state.commands.clone();
+        let commands = running.unwrap_or_else(|| {
+            // Unbounded, but each subscription sends two commands in its life.
+            let (commands, receiver) = mpsc::unbounded_channel();
+            let task = Hub::new(self.clone(), receiver, Arc::clone(&hub.state));
+            tokio::spawn(task.run(self.closed().clone()));
+            state.commands = Some(commands.clone());
+            commands
+        });
         let _ = commands.send(Command::Create(id, Watch::new(request, outlet)));
         Subscription {
             batches,
@@ -182,11 +177,5 @@ impl EtcdClient {
             id,
             commands,
         }
-    }
-}
-
-impl WatchHub {
-    pub(crate) fn close(&self) {
-        self.closed.cancel();
     }
 }

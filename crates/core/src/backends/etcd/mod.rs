@@ -13,7 +13,7 @@ use futures::stream::BoxStream;
 
 use self::keys::{Keys, Read};
 use self::presence::EtcdPresence;
-use crate::backend::{BadRecord, Backend, Capabilities, Presence, Snapshot};
+use crate::backend::{Backend, BadRecord, Capabilities, Presence, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::etcd::client::{EtcdClient, Repeat};
 use crate::etcd::error::{Cause, Fault};
@@ -60,12 +60,20 @@ impl EtcdBackend {
         let mut names = std::collections::BTreeSet::new();
         let mut from = first;
         let mut revision = 0;
+        let mut limit = PAGE;
         loop {
             let options = GetOptions::new()
                 .with_range(end.clone())
-                .with_limit(PAGE)
+                .with_limit(limit)
                 .with_revision(revision);
-            let page = shared.range("list services", from.clone(), options).await?;
+            let page = match shared.range("list services", from.clone(), options).await {
+                // Large records: fewer at a time.
+                Err(fault) if fault.cause == Cause::TooLarge && limit > 1 => {
+                    limit = (limit / 8).max(1);
+                    continue;
+                }
+                other => other?,
+            };
             revision = page.revision.max(revision);
             for record in &page.records {
                 if let Some(name) = shared.keys.name_of(record.key(), record.value())
@@ -75,7 +83,7 @@ impl EtcdBackend {
                 }
             }
             match page.records.last() {
-                Some(last) if i64::try_from(page.records.len()).unwrap_or(PAGE) >= PAGE => {
+                Some(last) if i64::try_from(page.records.len()).unwrap_or(limit) >= limit => {
                     from = last.key().to_vec();
                     from.push(0); // the first key after it
                 }
@@ -177,7 +185,7 @@ impl Shared {
         let user = self.client.options().username.as_deref().unwrap_or_default();
         let prefix = self.keys.prefix();
         let message = format!(
-            "etcd lets the user {user:?} not {right} {what:?}; grant it with: etcdctl role grant-permission <role of the user> --prefix=true readwrite {prefix}"
+            "the etcd user {user:?} may not {right} {what:?}; grant it with: etcdctl role grant-permission <role of the user> --prefix=true readwrite {prefix}"
         );
         Error::new(ErrorKind::PermissionDenied, message).caused_by(fault.error)
     }

@@ -40,6 +40,8 @@ pub(super) struct EtcdPresence {
     /// What the last grant said.
     granted: Duration,
     published: Option<Published>,
+    /// The value of that write.
+    value: String,
     own: OwnKey,
     loss: Option<Loss>,
 }
@@ -79,6 +81,7 @@ impl EtcdPresence {
             unanswered: None,
             lease: None,
             published: None,
+            value: String::new(),
             own: OwnKey::Unwatched,
             loss: None,
         }
@@ -111,7 +114,7 @@ impl EtcdPresence {
             let fresh = Txn::new()
                 .when(vec![Compare::version(self.key.as_str(), CompareOp::Equal, 0)])
                 .and_then(vec![self.put_op(value, lease)])
-                .or_else(vec![TxnOp::get(self.key.as_str(), Some(GetOptions::new().with_keys_only()))]);
+                .or_else(vec![TxnOp::get(self.key.as_str(), None)]); // not keys-only: see `look`
             let txn = Txn::new()
                 .when(vec![Compare::lease(self.key.as_str(), CompareOp::Equal, lease)])
                 .and_then(vec![self.put_op(value, lease)])
@@ -135,7 +138,11 @@ impl EtcdPresence {
             };
             // Under a lease of ours from before: take it over, unless somebody is quicker.
             let takeover = Txn::new()
-                .when(vec![Compare::mod_revision(self.key.as_str(), CompareOp::Equal, mod_revision)])
+                .when(vec![Compare::mod_revision(
+                    self.key.as_str(),
+                    CompareOp::Equal,
+                    mod_revision,
+                )])
                 .and_then(vec![self.put_op(value, lease)]);
             let (answer, done) = self.commit(takeover).await?;
             if answer.succeeded {
@@ -215,32 +222,39 @@ impl EtcdPresence {
     fn judge(&mut self, batch: &Batch) {
         let written = self.published.map_or(0, |published| published.revision);
         for change in batch.changes.iter().filter(|change| change.mod_revision > written) {
-            self.loss = match &change.value {
-                None => Some(Loss::Gone(
-                    "its key was deleted by someone else, or its lease expired or was revoked".to_owned(),
-                )),
-                Some(_) if self.is_ours(change.lease) => None,
-                Some(_) => Some(Loss::Replaced),
-            };
+            self.loss = self.loss_by(change.value.as_deref().map(|value| (change.lease, value)));
         }
     }
 
-    /// Reads the key after a gap in its watch.
+    /// What it means that the key holds this, by lease and value.
+    fn loss_by(&self, held: Option<(i64, &[u8])>) -> Option<Loss> {
+        match held {
+            None => Some(Loss::Gone(
+                "its key was deleted by someone else, or its lease expired or was revoked".to_owned(),
+            )),
+            Some((lease, _)) if !self.is_ours(lease) => Some(Loss::Replaced),
+            // A write of ours that timed out may be applied after the one that followed it.
+            Some((_, value)) if value != self.value.as_bytes() => Some(Loss::Gone(
+                "an older write of it was applied after a newer one".to_owned(),
+            )),
+            Some(_) => None,
+        }
+    }
+
+    /// Reads the key after a gap in its watch. With its value: etcd 3.7 answers a keys-only read from its index, which
+    /// knows no leases.
     async fn look(&mut self) -> Result<(), Fault> {
-        let options = GetOptions::new().with_keys_only();
         let key = self.key.clone().into_bytes();
-        let read = self.shared.range("read our own key", key, options).await?;
-        match read.records.first() {
-            None => self.loss = Some(Loss::Gone("its key is gone".to_owned())),
-            Some(record) if !self.is_ours(record.lease()) => self.loss = Some(Loss::Replaced),
-            Some(_) => {
-                let seen = Published {
-                    revision: read.revision,
-                    cluster: read.cluster,
-                };
-                self.published = Some(seen);
-                self.own = self.watch_from(seen);
-            }
+        let read = self.shared.range("read our own key", key, GetOptions::new()).await?;
+        let held = read.records.first().map(|record| (record.lease(), record.value()));
+        self.loss = self.loss_by(held);
+        if self.loss.is_none() {
+            let seen = Published {
+                revision: read.revision,
+                cluster: read.cluster,
+            };
+            self.published = Some(seen);
+            self.own = self.watch_from(seen);
         }
         Ok(())
     }
@@ -250,6 +264,7 @@ impl EtcdPresence {
         match &mut self.own {
             OwnKey::Watched(watch) => match watch.next().await {
                 Ok(batch) => self.judge(&batch),
+                Err(WatchEnd::Closed) => self.own = OwnKey::Unreadable,
                 Err(WatchEnd::Refused(error)) if !error.is_retryable() => self.unreadable(&error),
                 Err(_) => self.own = OwnKey::Unwatched,
             },
@@ -285,9 +300,7 @@ impl Presence for EtcdPresence {
             Ok(published) => published,
             Err(fault) => {
                 if fault.cause == Cause::LeaseNotFound {
-                    if let Some(lease) = self.lease.take() {
-                        lease.mark_lost("etcd does not know its lease any more");
-                    }
+                    self.lease = None; // the next attempt asks for another
                     self.leases.retain(|id| *id != lease);
                 }
                 return Err(self.shared.explain(fault, "write", &self.key));
@@ -295,6 +308,7 @@ impl Presence for EtcdPresence {
         };
         self.loss = None;
         self.published = Some(published);
+        self.value = value;
         // A watch that is under way goes on: changes up to our own are passed over.
         if matches!(self.own, OwnKey::Unwatched) {
             self.own = self.watch_from(published);

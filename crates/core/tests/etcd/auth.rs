@@ -1,0 +1,177 @@
+//! Users, passwords, permissions, and tokens that run out.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use etcd_client::{Permission, PermissionType};
+use rollcall_core::ErrorKind;
+use rollcall_core::backend::{Backend as _, Intent, Loss};
+use rollcall_core::backends::etcd::EtcdBackend;
+use rollcall_core::error::Result;
+use rollcall_core::etcd::EtcdOptions;
+use rollcall_core::log::{Level, Log};
+
+use crate::support::{Server, etcd, ids, instance, next, within};
+
+/// `root`, and `app` with all rights under `/microservices/`; its password is `secret`.
+async fn enable(server: &Server) -> etcd_client::Client {
+    let mut raw = server.raw().await;
+    raw.role_add("app").await.unwrap();
+    let all = Permission::new(PermissionType::Readwrite, "/microservices/").with_prefix();
+    raw.role_grant_permission("app", all).await.unwrap();
+    raw.user_add("app", "secret", None).await.unwrap();
+    raw.user_grant_role("app", "app").await.unwrap();
+    raw.user_add("root", "root", None).await.unwrap();
+    raw.user_grant_role("root", "root").await.unwrap();
+    raw.auth_enable().await.unwrap();
+    let root = etcd_client::ConnectOptions::new()
+        .with_user("root", "root")
+        .with_auto_token_refresh(true);
+    etcd_client::Client::connect([server.url()], Some(root)).await.unwrap()
+}
+
+fn user(server: &Server, name: &str, password: &str) -> EtcdOptions {
+    EtcdOptions {
+        username: Some(name.to_owned()),
+        password: Some(password.to_owned()),
+        ..server.options()
+    }
+}
+
+fn backend(options: EtcdOptions) -> EtcdBackend {
+    EtcdBackend::new(options, Log::default()).unwrap()
+}
+
+#[tokio::test]
+async fn who_may_not_is_told_why() {
+    let server = etcd!();
+    enable(&server).await;
+
+    let wrong = backend(user(&server, "app", "wrong")).contact().await.unwrap_err();
+    assert_eq!(wrong.kind(), ErrorKind::Unauthenticated);
+    assert!(
+        wrong.message().contains("authentication failed") && !wrong.message().contains("wrong"),
+        "{wrong}"
+    );
+
+    let nobody = server.backend().contact().await.unwrap_err();
+    assert_eq!(nobody.kind(), ErrorKind::Unauthenticated, "{nobody:?}");
+
+    let elsewhere = EtcdOptions {
+        prefix: "/elsewhere".to_owned(),
+        ..user(&server, "app", "secret")
+    };
+    let elsewhere = backend(elsewhere);
+    let denied = elsewhere.contact().await.unwrap_err();
+    assert_eq!(denied.kind(), ErrorKind::PermissionDenied);
+    assert!(denied.message().contains("/elsewhere/"), "{denied}");
+    let denied: Result<()> = elsewhere
+        .presence("a", "1")
+        .publish(&instance("a", "1"), Intent::Claim)
+        .await;
+    assert!(denied.is_err_and(|e| e.kind() == ErrorKind::PermissionDenied && e.message().contains("/elsewhere/a/1")));
+
+    let right = backend(user(&server, "app", "secret"));
+    right.contact().await.unwrap();
+    let mut presence = right.presence("a", "1");
+    presence.publish(&instance("a", "1"), Intent::Claim).await.unwrap();
+    assert_eq!(ids(&next(&mut right.follow("a")).await), ["1"]);
+    assert!(
+        tokio::time::timeout(Duration::from_secs(4), presence.lost())
+            .await
+            .is_err(),
+        "it is renewed"
+    );
+    presence.withdraw().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_user_that_the_server_does_not_ask_for_is_no_error() {
+    let server = etcd!();
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&lines);
+    let log = Log::new(Level::Warn, move |_, line| sink.lock().unwrap().push(line));
+    let backend = EtcdBackend::new(user(&server, "app", "secret"), log).unwrap();
+    for _ in 0..3 {
+        backend.contact().await.unwrap();
+    }
+    let said = lines.lock().unwrap().clone();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(
+        said[0].contains("no authentication") && !said[0].contains("secret"),
+        "{said:?}"
+    );
+    // It may be enabled later.
+    enable(&server).await;
+    backend.contact().await.unwrap();
+}
+
+#[tokio::test]
+async fn tokens_that_run_out_are_replaced_for_calls_and_watches() {
+    let server = etcd!("--auth-token-ttl=1");
+    let mut root = enable(&server).await;
+    let backend = backend(user(&server, "app", "secret"));
+    backend.contact().await.unwrap();
+    let mut open = backend.follow("a");
+    next(&mut open).await;
+    let mut presence = backend.presence("a", "1");
+    presence.publish(&instance("a", "1"), Intent::Claim).await.unwrap();
+    assert_eq!(ids(&next(&mut open).await), ["1"]);
+    // What this waits for is the time itself.
+    for round in 2..4 {
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        // A new watch on the old stream is refused for its token; the old ones must not notice.
+        let mut later = backend.follow("a");
+        next(&mut later).await;
+        let id = round.to_string();
+        let mut more = backend.presence("a", &id);
+        more.publish(&instance("a", &id), Intent::Claim).await.unwrap();
+        assert_eq!(next(&mut later).await.instances.len(), 2);
+        assert_eq!(next(&mut open).await.instances.len(), 2);
+        more.withdraw().await.unwrap();
+        assert_eq!(next(&mut later).await.instances.len(), 1);
+        assert_eq!(next(&mut open).await.instances.len(), 1);
+    }
+    // A change in the auth store makes tokens old too.
+    root.role_add("other").await.unwrap();
+    backend.contact().await.unwrap();
+    root.delete("/microservices/a/1", None).await.unwrap();
+    assert!(matches!(within(5, "the loss", presence.lost()).await, Loss::Gone(_)));
+    assert!(next(&mut open).await.instances.is_empty());
+}
+
+#[tokio::test]
+async fn a_watch_that_is_denied_disturbs_no_other() {
+    let server = etcd!();
+    let mut root = enable(&server).await;
+    root.role_revoke_permission(
+        "app",
+        "/microservices/",
+        Some(etcd_client::RoleRevokePermissionOptions::new().with_prefix()),
+    )
+    .await
+    .unwrap();
+    for (right, name) in [(PermissionType::Readwrite, "seen"), (PermissionType::Write, "written")] {
+        let permission = Permission::new(right, format!("/microservices/{name}/")).with_prefix();
+        root.role_grant_permission("app", permission).await.unwrap();
+    }
+    let backend = backend(user(&server, "app", "secret"));
+    let mut seen = backend.follow("seen");
+    next(&mut seen).await;
+    // May be written and not read: only its lease can tell that it is lost.
+    let mut blind = backend.presence("written", "1");
+    blind.publish(&instance("written", "1"), Intent::Claim).await.unwrap();
+    assert!(
+        tokio::time::timeout(Duration::from_secs(1), blind.lost())
+            .await
+            .is_err()
+    );
+    let denied = backend.fetch("written").await.unwrap_err();
+    assert_eq!(denied.kind(), ErrorKind::PermissionDenied);
+    let mut presence = backend.presence("seen", "1");
+    presence.publish(&instance("seen", "1"), Intent::Claim).await.unwrap();
+    assert_eq!(ids(&next(&mut seen).await), ["1"]);
+    let lease = root.get("/microservices/written/1", None).await.unwrap().kvs()[0].lease();
+    root.lease_revoke(lease).await.unwrap();
+    assert!(matches!(within(5, "the loss", blind.lost()).await, Loss::Gone(_)));
+}

@@ -1,0 +1,199 @@
+//! Addresses that answer wrongly, late or not at all, and servers that come back.
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use rollcall_core::ErrorKind;
+use rollcall_core::backend::{Backend as _, Intent, Loss};
+use rollcall_core::backends::etcd::EtcdBackend;
+use rollcall_core::etcd::EtcdOptions;
+use rollcall_core::log::Log;
+use tokio::time::Instant;
+
+use crate::support::{etcd, eventually, follow_until, free_port, ids, instance, next, options, retrying, within};
+
+fn backend(options: EtcdOptions) -> EtcdBackend {
+    EtcdBackend::new(options, Log::default()).unwrap()
+}
+
+#[tokio::test]
+async fn with_one_of_two_members_dead_no_call_fails() {
+    let server = etcd!();
+    for _ in 0..10 {
+        // The order is drawn at random; whichever comes first.
+        let dead = format!("127.0.0.1:{}", free_port());
+        let backend = backend(options(&[&dead, &server.address()]));
+        for i in 0..100 {
+            backend.fetch("a").await.unwrap_or_else(|e| panic!("get {i}: {e:?}"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_never_answers_costs_a_part_of_the_time_once() {
+    let server = etcd!();
+    let hole = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap(); // accepts, and says nothing
+    let dead = hole.local_addr().unwrap().to_string();
+    let backend = backend(EtcdOptions {
+        timeout: Duration::from_secs(3),
+        ..options(&[&dead, &server.address()])
+    });
+    let since = Instant::now();
+    for _ in 0..100 {
+        backend.fetch("a").await.unwrap();
+    }
+    assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
+}
+
+#[tokio::test]
+async fn what_cannot_be_reached_is_said() {
+    let refused = backend(options(&[&format!("127.0.0.1:{}", free_port())]));
+    let error = refused.contact().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.message().contains("refused"), "{error}");
+
+    let unknown = backend(options(&["no-such-host.invalid:2379"]));
+    let error = unknown.contact().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.message().contains("does not resolve"), "{error}");
+
+    let hole = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = backend(EtcdOptions {
+        timeout: Duration::from_millis(600),
+        ..options(&[&hole.local_addr().unwrap().to_string()])
+    });
+    let error = within(2, "an error", silent.contact()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
+}
+
+#[tokio::test]
+async fn a_follow_ends_with_its_server_and_another_goes_on() {
+    let mut server = etcd!();
+    let backend = server.backend();
+    let mut presence = backend.presence("a", "1");
+    presence.publish(&instance("a", "1"), Intent::Claim).await.unwrap();
+    let mut stream = backend.follow("a");
+    assert_eq!(ids(&next(&mut stream).await), ["1"]);
+    server.kill();
+    let ended = within(3, "the end", stream.next()).await.expect("an error");
+    assert!(ended.unwrap_err().is_retryable());
+    assert!(within(1, "the end", stream.next()).await.is_none());
+    server.restart().await;
+    // A short outage: the lease survives, and nothing is lost.
+    follow_until(&backend, "a", |list| ids(list) == ["1"]).await;
+    let mut stream = backend.follow("a");
+    assert_eq!(ids(&next(&mut stream).await), ["1"]);
+    assert!(
+        tokio::time::timeout(Duration::from_secs(4), presence.lost())
+            .await
+            .is_err()
+    );
+    // The own key is watched again, without anybody having asked.
+    server.raw().await.delete("/microservices/a/1", None).await.unwrap();
+    assert!(matches!(within(2, "the loss", presence.lost()).await, Loss::Gone(_)));
+    assert!(next(&mut stream).await.instances.is_empty());
+}
+
+#[tokio::test]
+async fn a_deletion_during_an_outage_is_noticed_after_it() {
+    let server = etcd!();
+    let proxied = crate::support::Proxy::to(server.address()).await;
+    let backend = backend(EtcdOptions {
+        ttl: Duration::from_secs(30),
+        ..options(&[&proxied.address])
+    });
+    let mut presence = backend.presence("a", "1");
+    presence.publish(&instance("a", "1"), Intent::Claim).await.unwrap();
+    let mut raw = server.raw().await;
+    for compacted in [false, true] {
+        proxied.lose_answers(true);
+        raw.delete("/microservices/a/1", None).await.unwrap();
+        if compacted {
+            let revision = raw.put("x", "y", None).await.unwrap().header().unwrap().revision();
+            raw.compact(revision, None).await.unwrap();
+        }
+        // The keep-alive finds out that nobody answers.
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        proxied.lose_answers(false);
+        let loss = within(10, "the loss", presence.lost()).await;
+        assert!(matches!(loss, Loss::Gone(_)), "{loss:?}");
+        retrying("repair", async || {
+            presence.publish(&instance("a", "1"), Intent::Keep).await
+        })
+        .await;
+    }
+    // A gap in which nothing happened to it is no loss.
+    proxied.lose_answers(true);
+    let revision = raw.put("x", "y", None).await.unwrap().header().unwrap().revision();
+    raw.compact(revision, None).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    proxied.lose_answers(false);
+    assert!(
+        tokio::time::timeout(Duration::from_secs(2), presence.lost())
+            .await
+            .is_err()
+    );
+    raw.delete("/microservices/a/1", None).await.unwrap();
+    let loss = within(5, "the loss", presence.lost()).await;
+    assert!(matches!(loss, Loss::Gone(_)), "{loss:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_lost_its_data_is_noticed() {
+    let mut server = etcd!();
+    let backend = server.backend();
+    let mut presence = backend.presence("a", "1");
+    for _ in 0..20 {
+        presence.publish(&instance("a", "1"), Intent::Claim).await.unwrap();
+    }
+    let mut stream = backend.follow("a");
+    assert_eq!(ids(&next(&mut stream).await), ["1"]);
+    server.kill();
+    server.restart_empty().await;
+    let loss = within(10, "the loss", presence.lost()).await;
+    assert!(matches!(loss, Loss::Gone(_)), "{loss:?}");
+    retrying("repair", async || {
+        presence.publish(&instance("a", "1"), Intent::Keep).await
+    })
+    .await;
+    follow_until(&backend, "a", |list| ids(list) == ["1"]).await;
+    assert!(
+        tokio::time::timeout(Duration::from_millis(500), presence.lost())
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test]
+async fn futures_dropped_half_way_leave_nothing_behind() {
+    let server = etcd!();
+    let backend = server.backend();
+    backend.contact().await.unwrap();
+    let mut raw = server.raw().await;
+    for i in 0..100_u64 {
+        let mut presence = backend.presence("a", &i.to_string());
+        let hurry = Duration::from_micros(i * 30);
+        let record = instance("a", &i.to_string());
+        let _ = tokio::time::timeout(hurry, presence.publish(&record, Intent::Claim)).await;
+        presence.withdraw().await.unwrap();
+    }
+    // A grant that was under way when its lease was revoked may be applied after that: an empty lease, which expires.
+    eventually("nothing is left", || {
+        let mut raw = raw.clone();
+        async move { raw.leases().await.unwrap().leases().is_empty() }
+    })
+    .await;
+    let prefix = etcd_client::GetOptions::new().with_prefix();
+    assert_eq!(raw.get("/microservices/", Some(prefix)).await.unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn close_ends_what_is_open() {
+    let server = etcd!();
+    let backend = server.backend();
+    let mut stream = backend.follow("a");
+    next(&mut stream).await;
+    backend.close().await;
+    let end = within(2, "the end", stream.next()).await;
+    assert!(end.is_none_or(|e| e.is_err_and(|e| e.kind() == ErrorKind::Closed)));
+}

@@ -1,0 +1,167 @@
+//! What is written and read, byte for byte, and lists of every shape.
+
+use rollcall_core::ErrorKind;
+use rollcall_core::backend::{Backend as _, Intent};
+use rollcall_core::backends::etcd::EtcdBackend;
+use rollcall_core::error::Result;
+use rollcall_core::etcd::EtcdOptions;
+use rollcall_core::instance::Codec;
+use rollcall_core::log::Log;
+
+use crate::support::{captured, etcd, ids, instance, kind, next};
+
+#[tokio::test]
+async fn writes_what_kratos_writes() {
+    let server = etcd!();
+    let backend = server.backend();
+    backend.contact().await.unwrap();
+    let mut presence = backend.presence("helloworld", "5f8d-1");
+    presence.publish(&captured(), Intent::Claim).await.unwrap();
+    let bare = instance("helloworld-admin", "x");
+    let mut admin = backend.presence("helloworld-admin", "x");
+    admin.publish(&bare, Intent::Claim).await.unwrap();
+
+    let mut raw = server.raw().await;
+    for (key, value) in [
+        (
+            "/microservices/helloworld/5f8d-1",
+            r#"{"id":"5f8d-1","name":"helloworld","version":"v1.0.0","metadata":{"q":"a\u0026b\u003cc\u003eé","weight":"10","zone":"sh001"},"endpoints":["http://127.0.0.1:8000","grpc://127.0.0.1:9000"]}"#,
+        ),
+        (
+            "/microservices/helloworld-admin/x",
+            r#"{"id":"x","name":"helloworld-admin","version":"","metadata":null,"endpoints":null}"#,
+        ),
+    ] {
+        let read = raw.get(key, None).await.unwrap();
+        assert_eq!(read.kvs()[0].value_str().unwrap(), value);
+        assert_ne!(read.kvs()[0].lease(), 0);
+    }
+    assert_eq!(presence.ttl().as_secs(), 3);
+
+    let fetched = backend.fetch("helloworld").await.unwrap();
+    assert_eq!(
+        fetched.instances.iter().map(|i| (**i).clone()).collect::<Vec<_>>(),
+        [captured()]
+    );
+    let mut names = backend.services().await.unwrap();
+    names.sort();
+    assert_eq!(names, ["helloworld", "helloworld-admin"]);
+    backend.close().await;
+}
+
+#[tokio::test]
+async fn follows_every_change_and_shares_what_did_not() {
+    let server = etcd!();
+    let backend = server.backend();
+    let mut stream = backend.follow("orders");
+    assert!(
+        next(&mut stream).await.instances.is_empty(),
+        "an absent name is an empty list"
+    );
+
+    let mut one = backend.presence("orders", "1");
+    one.publish(&instance("orders", "1"), Intent::Claim).await.unwrap();
+    let first = next(&mut stream).await;
+    assert_eq!(ids(&first), ["1"]);
+
+    let mut raw = server.raw().await;
+    raw.put("/microservices/orders-admin/1", "{}", None).await.unwrap(); // a sibling
+    raw.put("/microservices/orders/2/3", r#"{"name":"orders/2","id":"3"}"#, None)
+        .await
+        .unwrap(); // of another name
+    raw.put("/microservices/orders/bad", "not-json", None).await.unwrap();
+    let second = next(&mut stream).await;
+    assert_eq!(ids(&second), ["1"]);
+    assert!(std::sync::Arc::ptr_eq(&first.instances[0], &second.instances[0]));
+    assert_eq!(second.bad[0].key, "/microservices/orders/bad");
+
+    let mut changed = instance("orders", "1");
+    changed.version = "2".to_owned();
+    one.publish(&changed, Intent::Keep).await.unwrap();
+    assert_eq!(next(&mut stream).await.instances[0].version, "2");
+    one.withdraw().await.unwrap();
+    let last = next(&mut stream).await;
+    assert!(last.instances.is_empty() && last.bad.len() == 1);
+    assert_eq!(backend.services().await.unwrap(), ["orders/2"]);
+}
+
+#[tokio::test]
+async fn reads_lists_above_the_usual_limit_and_says_what_exceeds_ours() {
+    let server = etcd!();
+    let mut raw = server.raw().await;
+    let padding = "x".repeat(60_000);
+    for i in 0..100 {
+        let value = format!(r#"{{"id":"{i}","name":"big","metadata":{{"x":"{padding}"}}}}"#);
+        raw.put(format!("/microservices/big/{i}"), value, None).await.unwrap();
+    }
+    let backend = server.backend();
+    assert_eq!(backend.fetch("big").await.unwrap().instances.len(), 100);
+    assert_eq!(next(&mut backend.follow("big")).await.instances.len(), 100);
+    assert_eq!(backend.services().await.unwrap(), ["big"]);
+
+    let small = EtcdOptions {
+        max_message_bytes: 1 << 20,
+        ..server.options()
+    };
+    let backend = EtcdBackend::new(small, Log::default()).unwrap();
+    let error = backend.fetch("big").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert!(error.message().contains("maxMessageBytes"), "{error}");
+}
+
+#[tokio::test]
+async fn names_are_read_in_pages() {
+    let server = etcd!();
+    let mut raw = server.raw().await;
+    for i in 0..2_050 {
+        let value = format!(r#"{{"id":"x","name":"s{}"}}"#, i / 2);
+        raw.put(format!("/microservices/s{}/{i}", i / 2), value, None)
+            .await
+            .unwrap();
+    }
+    assert_eq!(server.backend().services().await.unwrap().len(), 1_025);
+}
+
+#[tokio::test]
+async fn bare_metadata_under_another_prefix() {
+    let server = etcd!();
+    let options = EtcdOptions {
+        prefix: "/services/".to_owned(),
+        codec: Codec::Metadata,
+        ..server.options()
+    };
+    let backend = EtcdBackend::new(options, Log::default()).unwrap();
+    let mut wanted = captured();
+    let mut presence = backend.presence("helloworld", "5f8d-1");
+    presence.publish(&wanted, Intent::Claim).await.unwrap();
+    wanted.version.clear();
+    wanted.endpoints.clear();
+    assert_eq!(*backend.fetch("helloworld").await.unwrap().instances[0], wanted);
+    assert_eq!(backend.services().await.unwrap(), ["helloworld"]);
+}
+
+#[tokio::test]
+async fn a_record_beyond_the_servers_limit_is_refused_for_good() {
+    let server = etcd!();
+    let backend = server.backend();
+    let mut huge = instance("a", "1");
+    huge.metadata = [("x", "y".repeat(2_000_000))].into_iter().collect();
+    let refused: Result<()> = backend.presence("a", "1").publish(&huge, Intent::Claim).await;
+    assert_eq!(kind(refused), ErrorKind::InvalidArgument);
+}
+
+#[test]
+fn options_are_checked_without_a_server() {
+    let wrong = |change: fn(&mut EtcdOptions), path: &str| {
+        let mut options = EtcdOptions::default();
+        change(&mut options);
+        let error = EtcdBackend::new(options, Log::default()).map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.message().starts_with(path), "{error}");
+    };
+    wrong(|o| o.hosts = vec![], "options.hosts");
+    wrong(|o| o.hosts = vec!["a".into(), "ftp://b".into()], "options.hosts[1]");
+    wrong(|o| o.prefix = "/".into(), "options.prefix");
+    wrong(|o| o.username = Some("u".into()), "options.username");
+    wrong(|o| o.timeout = std::time::Duration::ZERO, "options.timeoutMs");
+}

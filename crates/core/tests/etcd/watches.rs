@@ -1,0 +1,157 @@
+//! The shared watch stream, below the backend.
+
+use std::time::Duration;
+
+use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp};
+use rollcall_core::etcd::EtcdClient;
+use rollcall_core::etcd::watch::{OnDisconnect, Subscription, WatchEnd, WatchRequest};
+use rollcall_core::log::Log;
+
+use crate::support::{etcd, within};
+
+fn watch(client: &EtcdClient, key: &str, from_revision: i64, on_disconnect: OnDisconnect) -> Subscription {
+    client.subscribe(WatchRequest {
+        key: key.as_bytes().to_vec(),
+        range_end: Vec::new(),
+        from_revision,
+        cluster: 0,
+        on_disconnect,
+    })
+}
+
+#[tokio::test]
+async fn a_thousand_watches_share_a_stream_and_survive_a_restart() {
+    let mut server = etcd!();
+    let client = EtcdClient::new(server.options(), Log::default()).unwrap();
+    let mut watches: Vec<Subscription> = (0..1_000)
+        .map(|i| watch(&client, &format!("k{i}"), 1, OnDisconnect::Resume))
+        .collect();
+    for round in ["before", "after"] {
+        let mut raw = server.raw().await;
+        for i in 0..1_000 {
+            raw.put(format!("k{i}"), round, None).await.unwrap();
+        }
+        for (i, watch) in watches.iter_mut().enumerate() {
+            let batch = within(20, "an event", watch.next()).await.unwrap();
+            assert_eq!(batch.changes.len(), 1);
+            assert_eq!(batch.changes[0].key, format!("k{i}").into_bytes());
+            assert_eq!(batch.changes[0].value.as_deref(), Some(round.as_bytes()));
+        }
+        if round == "before" {
+            server.kill();
+            server.restart().await;
+        }
+    }
+    for watch in &mut watches {
+        let more = tokio::time::timeout(Duration::ZERO, watch.next()).await;
+        assert!(more.is_err(), "nothing comes twice: {more:?}");
+    }
+}
+
+#[tokio::test]
+async fn compaction_is_told_and_disturbs_no_other() {
+    let server = etcd!();
+    let client = EtcdClient::new(server.options(), Log::default()).unwrap();
+    let mut raw = server.raw().await;
+    for i in 0..10 {
+        raw.put("k", i.to_string(), None).await.unwrap();
+    }
+    let last = raw.get("k", None).await.unwrap().header().unwrap().revision();
+    raw.compact(last, None).await.unwrap();
+    let mut fresh = watch(&client, "k", last + 1, OnDisconnect::End);
+    let mut late = watch(&client, "k", 2, OnDisconnect::End);
+    assert!(matches!(
+        within(5, "the end", late.next()).await,
+        Err(WatchEnd::Compacted)
+    ));
+    assert!(
+        matches!(late.next().await, Err(WatchEnd::Compacted)),
+        "it tells the same again"
+    );
+    raw.put("k", "new", None).await.unwrap();
+    let batch = within(5, "an event", fresh.next()).await.unwrap();
+    assert_eq!(batch.changes[0].value.as_deref(), Some(&b"new"[..]));
+}
+
+#[tokio::test]
+async fn a_revision_in_fragments_is_delivered_whole() {
+    let server = etcd!();
+    let client = EtcdClient::new(server.options(), Log::default()).unwrap();
+    let mut raw = server.raw().await;
+    let mut watch = client.subscribe(WatchRequest {
+        key: b"p/".to_vec(),
+        range_end: b"p0".to_vec(),
+        from_revision: 1,
+        cluster: 0,
+        on_disconnect: OnDisconnect::End,
+    });
+    // 100 keys of 14 KB in one transaction, several times, so that catching up exceeds the server's send limit too.
+    let value = "x".repeat(14_000);
+    for _ in 0..3 {
+        let puts: Vec<TxnOp> = (0..100)
+            .map(|i| TxnOp::put(format!("p/{i}"), value.clone(), None))
+            .collect();
+        raw.txn(Txn::new().and_then(puts)).await.unwrap();
+    }
+    let mut seen = 0;
+    while seen < 300 {
+        let batch = within(10, "a revision", watch.next()).await.unwrap();
+        assert_eq!(batch.changes.len() % 100, 0, "whole revisions only");
+        seen += batch.changes.len();
+    }
+    let mut again = client.subscribe(WatchRequest {
+        key: b"p/".to_vec(),
+        range_end: b"p0".to_vec(),
+        from_revision: 1,
+        cluster: 0,
+        on_disconnect: OnDisconnect::End,
+    });
+    let batch = within(10, "all revisions", again.next()).await.unwrap();
+    assert_eq!(batch.changes.len() % 100, 0);
+}
+
+#[tokio::test]
+async fn a_consumer_that_sleeps_is_ended_and_the_others_go_on() {
+    let server = etcd!();
+    let client = EtcdClient::new(server.options(), Log::default()).unwrap();
+    let mut raw = server.raw().await;
+    let mut sleeper = watch(&client, "k", 1, OnDisconnect::End);
+    let mut reader = watch(&client, "k", 1, OnDisconnect::End);
+    for i in 0..600 {
+        raw.put("k", i.to_string(), None).await.unwrap();
+        let batch = within(5, "an event", reader.next()).await.unwrap();
+        assert!(!batch.changes.is_empty());
+    }
+    let mut seen = 0;
+    let end = loop {
+        match within(5, "the end", sleeper.next()).await {
+            Ok(batch) => seen += batch.changes.len(),
+            Err(end) => break end,
+        }
+    };
+    assert!(matches!(end, WatchEnd::Lapsed), "{end:?}");
+    assert!((1..600).contains(&seen), "{seen}");
+}
+
+#[tokio::test]
+async fn subscriptions_that_come_and_go_leave_the_server_clean() {
+    let server = etcd!();
+    let client = EtcdClient::new(server.options(), Log::default()).unwrap();
+    let mut raw = server.raw().await;
+    let mut kept = watch(&client, "kept", 1, OnDisconnect::End);
+    for i in 0..500 {
+        let mut brief = watch(&client, &format!("brief{i}"), 1, OnDisconnect::End);
+        if i % 5 == 0 {
+            raw.put(format!("brief{i}"), "x", None).await.unwrap();
+            within(5, "an event", brief.next()).await.unwrap();
+        }
+    }
+    let lease = raw.lease_grant(2, None).await.unwrap().id();
+    let when = vec![Compare::version("kept", CompareOp::Equal, 0)];
+    let put = TxnOp::put("kept", "x", Some(PutOptions::new().with_lease(lease)));
+    raw.txn(Txn::new().when(when).and_then(vec![put])).await.unwrap();
+    let put = within(5, "the put", kept.next()).await.unwrap();
+    assert_eq!((put.changes[0].lease, put.changes[0].value.is_some()), (lease, true));
+    let expired = within(8, "the expiry", kept.next()).await.unwrap();
+    assert_eq!(expired.changes[0].value, None);
+}
