@@ -1,0 +1,3 @@
+const start = performance.now();
+require('rollcall');
+console.log(performance.now() - start);

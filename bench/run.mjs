@@ -1,0 +1,68 @@
+// Benchmarks: speed and memory, each figure beside its target.
+//
+//   node bench/run.mjs [--only ROW[,ROW]] [--json FILE]
+//
+// It starts an etcd of its own. Progress goes to standard error. A target that is missed is printed as missed.
+
+import { writeFileSync } from 'node:fs';
+import { parseArgs } from 'node:util';
+import call from './rows/call.mjs';
+import fanout from './rows/fanout.mjs';
+import get from './rows/get.mjs';
+import imports from './rows/import.mjs';
+import many from './rows/many.mjs';
+import register from './rows/register.mjs';
+import { etcdVersion, startEtcd } from './support/etcd.mjs';
+import { describe, isDebugBuild } from './support/machine.mjs';
+import { summed, tableOf } from './support/report.mjs';
+
+const ROWS = [imports, call, register, get, fanout, many];
+
+const { only, json } = arguments_();
+for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(130)); // which ends the children
+
+const about = describe();
+for (const [what, text] of Object.entries(about)) console.log(`${what.padEnd(9)} ${text}`);
+if (isDebugBuild())
+  console.log('\nA DEBUG build of the addon: these figures say nothing. Build it with `npm run build`.');
+
+const started = performance.now();
+const rows = [];
+let etcd;
+for (const row of ROWS.filter(({ name }) => !only || only.includes(name))) {
+  if (row.needsEtcd && !etcdVersion()) {
+    console.log(`\n${row.title}\n  left out: servers/bin/etcd is not built`);
+    continue;
+  }
+  if (row.needsEtcd) etcd ??= await startEtcd();
+  const progress = (text) => {
+    const seconds = Math.round((performance.now() - started) / 1000);
+    console.error(`${String(seconds).padStart(4)} s  ${row.name}: ${text}`);
+  };
+  progress(row.title);
+  const figures = (await row.run({ etcd, progress })).map(summed);
+  rows.push({ row: row.name, title: row.title, figures });
+  console.log(`\n${row.title}`);
+  for (const line of tableOf(figures)) console.log(`  ${line}`);
+}
+
+const missed = rows.flatMap(({ figures }) => figures.filter(({ met }) => met === false));
+console.log(
+  `\n${missed.length === 0 ? 'Every target is met.' : `Missed: ${missed.map(({ what }) => what).join('; ')}.`}`,
+);
+if (json) writeFileSync(json, `${JSON.stringify({ ...about, date: new Date().toISOString(), rows }, null, 2)}\n`);
+process.exit(); // etcd and the children end with it
+
+function arguments_() {
+  const names = ROWS.map(({ name }) => name);
+  try {
+    const { values } = parseArgs({ options: { only: { type: 'string' }, json: { type: 'string' } } });
+    const only = values.only?.split(',');
+    const unknown = only?.find((name) => !names.includes(name));
+    if (unknown !== undefined) throw new Error(`there is no row "${unknown}", only ${names.join(', ')}`);
+    return { only, json: values.json };
+  } catch (error) {
+    console.error(error.message);
+    process.exit(2);
+  }
+}

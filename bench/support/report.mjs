@@ -1,0 +1,52 @@
+// The table at the end.
+
+import { median } from './stats.mjs';
+
+/**
+ * One line of the table.
+ *
+ * @typedef {object} Figure
+ * @property {string} what
+ * @property {string} unit
+ * @property {number[]} values one per run
+ * @property {number} [target] at most, in the same unit
+ * @property {{ to: string, values: number[] }} [ratio] to what was measured in the same runs; taken run by run
+ */
+
+/** What is printed and written to the file of `--json`. */
+export function summed({ what, unit, values, target, ratio }) {
+  const ratios = ratio?.values.map((value, run) => values[run] / value);
+  return {
+    what,
+    unit,
+    median: median(values),
+    min: Math.min(...values),
+    max: Math.max(...values),
+    runs: values.length,
+    ...(target !== undefined && { target, met: median(values) <= target }),
+    ...(ratios && { ratio: median(ratios), ratioTo: ratio.to }),
+  };
+}
+
+const number = (value) => (value === 0 ? '0' : value >= 100 ? value.toFixed(0) : value.toPrecision(3));
+
+/** The lines of a table of figures. */
+export function tableOf(figures) {
+  const rows = figures.map(({ what, unit, median, min, max, target, met, ratio, ratioTo }) => [
+    what,
+    `${number(median)} ${unit}`,
+    `${number(min)} to ${number(max)}`,
+    target === undefined ? '' : `at most ${target} ${unit}: ${met ? 'met' : 'MISSED'}`,
+    ratio === undefined ? '' : `${number(ratio)} × ${ratioTo}`,
+  ]);
+  const all = [['', 'median', 'range', 'target', 'ratio'], ...rows];
+  const widths = all[0].map((_, column) => Math.max(...all.map((row) => row[column].length)));
+  return all.map((row) =>
+    row
+      .map((cell, column) =>
+        column === 1 || column === 2 ? cell.padStart(widths[column]) : cell.padEnd(widths[column]),
+      )
+      .join('  ')
+      .trimEnd(),
+  );
+}
