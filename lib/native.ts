@@ -8,6 +8,7 @@ export type {
   MemoryServerHandle,
   NativeEvent,
   NativeInstance,
+  NativeList,
   NativeOptions,
   RegistrationHandle,
   WatcherHandle,

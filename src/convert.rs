@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use napi::bindgen_prelude::{Array, Buffer, JsObjectValue, Object, ToNapiValue};
-use napi::{Env, JsValue, Property, Result, sys};
+use napi::{Env, JsString, JsValue, Property, Result, sys};
 use napi_derive::napi;
 use rollcall_core::ServiceInstance;
 use rollcall_core::log::Level;
@@ -34,45 +34,78 @@ impl From<NativeInstance> for ServiceInstance {
     }
 }
 
-/// A service instance on its way out.
-pub struct InstanceOut<'a>(pub &'a ServiceInstance);
-
-impl InstanceOut<'_> {
-    pub fn to_object<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
-        let instance = self.0;
-        let mut metadata = Object::new(env)?;
-        for (key, value) in instance.metadata.iter() {
-            if key == "__proto__" {
-                // Set like any other it would reach the setter of Object.prototype and be lost.
-                let value = env.create_string(value)?;
-                metadata.define_properties(&[Property::new().with_utf8_name(key)?.with_value(&value)])?;
-            } else {
-                metadata.set(key, value)?;
-            }
-        }
-        let mut object = Object::new(env)?;
-        object.set_named_property("id", instance.id.as_str())?;
-        object.set_named_property("name", instance.name.as_str())?;
-        object.set_named_property("version", instance.version.as_str())?;
-        object.set_named_property("metadata", metadata)?;
-        object.set_named_property(
-            "endpoints",
-            instance.endpoints.iter().map(String::as_str).collect::<Vec<_>>(),
-        )?;
-        Ok(object)
-    }
+/// A service instance on its way out: `NativeInstance`.
+pub fn to_object<'env>(env: &'env Env, instance: &ServiceInstance) -> Result<Object<'env>> {
+    let (name, version) = (
+        env.create_string(&instance.name)?,
+        env.create_string(&instance.version)?,
+    );
+    object(env, instance, name, version)
 }
 
-/// A list on its way out: `NativeInstance[]`.
+fn object<'env>(
+    env: &'env Env,
+    instance: &ServiceInstance,
+    name: JsString<'env>,
+    version: JsString<'env>,
+) -> Result<Object<'env>> {
+    let mut metadata = Object::new(env)?;
+    for (key, value) in instance.metadata.iter() {
+        if key == "__proto__" {
+            // Set like any other it would reach the setter of Object.prototype and be lost.
+            let value = env.create_string(value)?;
+            metadata.define_properties(&[Property::new().with_utf8_name(key)?.with_value(&value)])?;
+        } else {
+            metadata.set(key, value)?;
+        }
+    }
+    let mut object = Object::new(env)?;
+    object.set_named_property("id", instance.id.as_str())?;
+    object.set_named_property("name", name)?;
+    object.set_named_property("version", version)?;
+    object.set_named_property("metadata", metadata)?;
+    object.set_named_property(
+        "endpoints",
+        instance.endpoints.iter().map(String::as_str).collect::<Vec<_>>(),
+    )?;
+    Ok(object)
+}
+
+/// Instances on their way out: `NativeInstance[]`.
 pub struct ListOut(pub List);
 
-impl ListOut {
-    pub fn to_array<'env>(&self, env: &'env Env) -> Result<Array<'env>> {
-        let mut array = env.create_array(u32::try_from(self.0.len()).unwrap_or(u32::MAX))?;
-        for (i, instance) in (0u32..).zip(self.0.iter()) {
-            array.set(i, InstanceOut(instance).to_object(env)?)?;
+/// Builds the array of some instances. Equal names and versions, which fill a list, become one JavaScript string.
+pub fn to_array<'env, 'a>(
+    env: &'env Env,
+    instances: impl ExactSizeIterator<Item = &'a ServiceInstance>,
+) -> Result<Array<'env>> {
+    let mut array = env.create_array(u32::try_from(instances.len()).unwrap_or(u32::MAX))?;
+    let mut names = Shared::default();
+    let mut versions = Shared::default();
+    for (i, instance) in (0u32..).zip(instances) {
+        let (name, version) = (
+            names.string(env, &instance.name)?,
+            versions.string(env, &instance.version)?,
+        );
+        array.set(i, object(env, instance, name, version)?)?;
+    }
+    Ok(array)
+}
+
+/// The last string made, which is often the next one as well.
+#[derive(Default)]
+struct Shared<'env, 'a>(Option<(&'a str, JsString<'env>)>);
+
+impl<'env, 'a> Shared<'env, 'a> {
+    fn string(&mut self, env: &'env Env, text: &'a str) -> Result<JsString<'env>> {
+        if let Some((last, string)) = self.0
+            && last == text
+        {
+            return Ok(string);
         }
-        Ok(array)
+        let string = env.create_string(text)?;
+        self.0 = Some((text, string));
+        Ok(string)
     }
 }
 
@@ -80,7 +113,7 @@ impl ToNapiValue for ListOut {
     #[allow(unsafe_code)] // the trait's signature
     unsafe fn to_napi_value(raw: sys::napi_env, list: Self) -> Result<sys::napi_value> {
         let env = Env::from_raw(raw);
-        Ok(list.to_array(&env)?.raw())
+        Ok(to_array(&env, list.0.iter().map(AsRef::as_ref))?.raw())
     }
 }
 

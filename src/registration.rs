@@ -8,7 +8,7 @@ use napi_derive::napi;
 use rollcall_core::registration::{Event, OnEvent, Patch, Registration};
 
 use crate::call::{CancelHandle, JsResult, ms, promise};
-use crate::convert::InstanceOut;
+use crate::convert::to_object;
 use crate::events::Mailbox;
 use crate::io::Io;
 
@@ -78,7 +78,7 @@ impl RegistrationHandle {
 
     #[napi(catch_unwind, ts_return_type = "NativeInstance")]
     pub fn instance<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
-        InstanceOut(&self.registration.instance()).to_object(env)
+        to_object(env, &self.registration.instance())
     }
 
     #[napi(

@@ -3,14 +3,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use napi::bindgen_prelude::Array;
+use napi::bindgen_prelude::{Array, Int32Array};
 use napi::{Env, Result};
 use napi_derive::napi;
 use rollcall_core::watch::{List, View, Watcher};
 use tokio::task::AbortHandle;
 
 use crate::call::to_js;
-use crate::convert::ListOut;
+use crate::convert::to_array;
 use crate::events::Mailbox;
 use crate::io::Io;
 
@@ -20,12 +20,17 @@ pub struct WatcherHandle {
     /// `None` once it was stopped. Holding it keeps the name followed.
     watcher: Mutex<Option<Watcher>>,
     task: AbortHandle,
+    /// The list that JavaScript took last through this handle, and its number.
+    taken: Mutex<(u64, List)>,
 }
 
 /// A list and its number. Numbers grow with each new list of a name.
-#[napi(object, object_from_js = false)]
+#[napi(object, object_from_js = false, use_nullable = true)]
 pub struct NativeList<'env> {
     pub version: f64,
+    /// For each place of the list, where the same instance stood in the list known before, or -1 for the next of
+    /// `instances`; `null` when `instances` is the whole list.
+    pub kept: Option<Int32Array>,
     #[napi(ts_type = "Array<NativeInstance>")]
     pub instances: Array<'env>,
 }
@@ -57,6 +62,7 @@ impl WatcherHandle {
             id,
             watcher: Mutex::new(Some(watcher.clone())),
             task: task.abort_handle(),
+            taken: Mutex::new((0, List::from([]))),
         }
     }
 
@@ -86,15 +92,33 @@ impl WatcherHandle {
         self.peek(|view| view.version as f64)
     }
 
-    /// The latest list.
+    /// The latest list: what is new in it, if the list `known` was the last one taken through this handle.
     #[napi(catch_unwind)]
     #[allow(clippy::cast_precision_loss)]
-    pub fn take<'env>(&self, env: &'env Env) -> Result<NativeList<'env>> {
+    pub fn take<'env>(&self, env: &'env Env, known: f64) -> Result<NativeList<'env>> {
         let view = self.peek(View::clone);
         let list = view.list.unwrap_or_else(|| List::from([]));
+        let before = {
+            let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *taken, (view.version, list.clone()))
+        };
+        let kept = (before.0 > 0 && before.0 as f64 == known).then(|| places(&before.1, &list));
+        let instances = match &kept {
+            None => to_array(env, list.iter().map(AsRef::as_ref))?,
+            Some(kept) => {
+                let new: Vec<_> = list
+                    .iter()
+                    .zip(kept)
+                    .filter(|(_, place)| **place < 0)
+                    .map(|(new, _)| &**new)
+                    .collect();
+                to_array(env, new.into_iter())?
+            }
+        };
         Ok(NativeList {
             version: view.version as f64,
-            instances: ListOut(list).to_array(env)?,
+            kept: kept.map(Int32Array::new),
+            instances,
         })
     }
 
@@ -112,6 +136,20 @@ impl WatcherHandle {
         self.task.abort();
         self.watcher.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
+}
+
+/// For each instance of a list, where the very same stood in the list before, or -1. Both are sorted by id.
+fn places(before: &List, list: &List) -> Vec<i32> {
+    let mut at = 0;
+    list.iter()
+        .map(|instance| {
+            while before.get(at).is_some_and(|old| old.id < instance.id) {
+                at += 1;
+            }
+            let same = before.get(at).is_some_and(|old| Arc::ptr_eq(old, instance));
+            i32::try_from(at).ok().filter(|_| same).unwrap_or(-1)
+        })
+        .collect()
 }
 
 impl Drop for WatcherHandle {

@@ -1,5 +1,6 @@
 /** A client of the native side, made of memory and told what to do: for the logic above it. */
 
+import { isDeepStrictEqual } from 'node:util';
 import type { ClientHandle, NativeEvent, NativeInstance } from '../../lib/native.js';
 import type { LogLevel } from '../../lib/registry/logger.js';
 import { settle } from '../../lib/registry/options.js';
@@ -33,6 +34,7 @@ export class FakeWatcher {
   failure: Error | null = null;
   isStale = false;
   takes = 0;
+  #taken: { version: number; list: NativeInstance[] } = { version: 0, list: [] };
   constructor(
     readonly client: FakeClient,
     readonly number: number,
@@ -47,9 +49,16 @@ export class FakeWatcher {
   version() {
     return this.client.lists.get(this.name)?.version ?? 0;
   }
-  take() {
+  /** As the native side: what is new, if the list `known` was the last one taken here. */
+  take(known: number) {
     this.takes++;
-    return { version: this.version(), instances: structuredClone(this.client.lists.get(this.name)?.list ?? []) };
+    const version = this.version();
+    const list = structuredClone(this.client.lists.get(this.name)?.list ?? []);
+    const { version: last, list: before } = this.#taken;
+    this.#taken = { version, list };
+    if (last === 0 || last !== known) return { version, kept: null, instances: list };
+    const kept = Int32Array.from(list, (instance) => before.findIndex((old) => isDeepStrictEqual(old, instance)));
+    return { version, kept, instances: list.filter((_, place) => kept[place] === -1) };
   }
   error() {
     return this.failure;

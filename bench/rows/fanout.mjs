@@ -10,7 +10,7 @@ import { now, quantile } from '../support/stats.mjs';
 const RUNS = 3;
 const SERVICES = 1000;
 const INSTANCES = 100;
-const CHANGES = 200;
+const CHANGES = 400;
 const WARM_UP = 50;
 const PACE_MS = 5;
 const PREFIX = '/bench-fanout';

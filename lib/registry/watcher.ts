@@ -3,7 +3,7 @@
 import { ClosedError, fromNative } from '../errors.js';
 import type { WatcherHandle } from '../native.js';
 import { Events } from './events.js';
-import { frozenList, type ServiceList, sameList } from './instance.js';
+import { nextList, type ServiceList, sameList } from './instance.js';
 import type { Log } from './logger.js';
 
 /** The events of a watcher. */
@@ -28,9 +28,11 @@ export class Feed {
   /** The latest list, through the handle of any watcher of the name; `undefined` before the first one. */
   latest(handle: WatcherHandle): ServiceList | undefined {
     if (handle.version() !== this.#version) {
-      const { version, instances } = handle.take();
-      this.#list = frozenList(instances, this.#list);
-      this.#version = version;
+      // Always through the same handle while it lives: it remembers what was taken, and hands over what is new.
+      const [first = handle] = this.handles;
+      const taken = first.take(this.#version);
+      this.#list = nextList(this.#list ?? [], taken);
+      this.#version = taken.version;
     }
     return this.#list;
   }
