@@ -62,8 +62,8 @@ export declare class WatcherHandle {
   stale(): boolean
   /** The number of the latest list; 0 while there is none. */
   version(): number
-  /** The latest list. */
-  take(): NativeList
+  /** The latest list: what is new in it, if the list `known` was the last one taken through this handle. */
+  take(known: number): NativeList
   /** Why the registry refuses the watch, if it does: an `Error` with `code`. */
   error(): Error | null
   /** Ends it and frees the native side. May be repeated. */
@@ -111,6 +111,11 @@ export interface NativeInstance {
 /** A list and its number. Numbers grow with each new list of a name. */
 export interface NativeList {
   version: number
+  /**
+   * For each place of the list, where the same instance stood in the list known before, or -1 for the next of
+   * `instances`; `null` when `instances` is the whole list.
+   */
+  kept: Int32Array | null
   instances: Array<NativeInstance>
 }
 

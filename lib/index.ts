@@ -16,11 +16,14 @@ export {
   UnavailableError,
   UnsupportedError,
 } from './errors.js';
+export type { EtcdOptions } from './registry/backends/etcd.js';
+export type { RegistryOptions } from './registry/backends/index.js';
+export type { MemoryOptions } from './registry/backends/memory.js';
+export type { CommonOptions } from './registry/common-options.js';
 export { connect } from './registry/connect.js';
 export type { InstanceInput, InstanceUpdate, ServiceInstance, ServiceList } from './registry/instance.js';
 export type { Logger } from './registry/logger.js';
 export { MemoryServer } from './registry/memory-server.js';
-export type { CommonOptions, EtcdOptions, MemoryOptions, RegistryOptions, TlsOptions } from './registry/options.js';
 export {
   Registration,
   type RegistrationEvents,
@@ -38,4 +41,5 @@ export {
   type RegistryEvents,
   type WatchOptions,
 } from './registry/registry.js';
+export type { TlsOptions } from './registry/tls.js';
 export { Watcher, type WatcherEvents } from './registry/watcher.js';

@@ -10,6 +10,7 @@ export type {
   NativeInstance,
   NativeList,
   NativeOptions,
+  NativeTlsOptions,
   RegistrationHandle,
   WatcherHandle,
 } from '#native';

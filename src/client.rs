@@ -235,9 +235,19 @@ fn open_backend(options: NativeOptions, log: Log) -> rollcall_core::Result<Arc<d
         ms(options.timeout_ms),
         ms(options.connect_timeout_ms),
     );
-    match (options.memory, options.etcd) {
-        (Some(memory), None) => Ok(Arc::new(MemoryBackend::new(&memory.namespace, ttl))),
-        (None, Some(etcd)) => {
+    let missing = || {
+        Error::new(
+            ErrorKind::Internal,
+            format!("no options for backend {:?}", options.backend),
+        )
+    };
+    match options.backend.as_str() {
+        "memory" => {
+            let memory = options.memory.ok_or_else(missing)?;
+            Ok(Arc::new(MemoryBackend::new(&memory.namespace, ttl)))
+        }
+        "etcd" => {
+            let etcd = options.etcd.ok_or_else(missing)?;
             let options = EtcdOptions {
                 ttl,
                 timeout,
@@ -246,10 +256,7 @@ fn open_backend(options: NativeOptions, log: Log) -> rollcall_core::Result<Arc<d
             };
             Ok(Arc::new(EtcdBackend::new(options, log)?))
         }
-        _ => Err(Error::new(
-            ErrorKind::Internal,
-            format!("no options for backend {:?}", options.backend),
-        )),
+        unknown => Err(Error::new(ErrorKind::Internal, format!("unknown backend {unknown:?}"))),
     }
 }
 

@@ -62,7 +62,11 @@ impl Io {
         let stopped = stop.clone();
         let thread = std::thread::Builder::new()
             .name("rollcall-io".to_owned())
-            .spawn(move || runtime.block_on(stopped.cancelled()))
+            .spawn(move || {
+                runtime.block_on(stopped.cancelled());
+                // Not dropped: that waits for blocking work, and a name look-up may take as long as it likes.
+                runtime.shutdown_background();
+            })
             .map_err(failed)?;
         Ok(Self {
             handle,

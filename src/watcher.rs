@@ -94,7 +94,7 @@ impl WatcherHandle {
 
     /// The latest list: what is new in it, if the list `known` was the last one taken through this handle.
     #[napi(catch_unwind)]
-    #[allow(clippy::cast_precision_loss)]
+    #[allow(clippy::cast_precision_loss, clippy::float_cmp)] // counts, exact to 2^53
     pub fn take<'env>(&self, env: &'env Env, known: f64) -> Result<NativeList<'env>> {
         let view = self.peek(View::clone);
         let list = view.list.unwrap_or_else(|| List::from([]));

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { runInNewContext } from 'node:vm';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { InvalidArgumentError } from '../../lib/errors.js';
+import { BACKEND_NAMES, BACKENDS } from '../../lib/registry/backends/index.js';
 import { settle } from '../../lib/registry/options.js';
 
 const PEM = '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n';
@@ -27,10 +28,14 @@ async function refusal(options: unknown): Promise<string> {
   return (error as Error).message;
 }
 
+/** Native options have a group for every backend. */
+const noGroups = Object.fromEntries(BACKEND_NAMES.map((name) => [name, null]));
+
 describe('defaults', () => {
   it('completes memory options', async () => {
     const { native, lazy, signals } = await settle({ backend: 'memory' });
     expect(native).toEqual({
+      ...noGroups,
       backend: 'memory',
       ttlMs: 15_000,
       connectTimeoutMs: 10_000,
@@ -40,7 +45,6 @@ describe('defaults', () => {
       advertiseHost: null,
       logLevel: 'warn',
       memory: { namespace: 'default' },
-      etcd: null,
     });
     expect(lazy).toBe(false);
     expect(signals).toEqual([]);
@@ -48,7 +52,7 @@ describe('defaults', () => {
 
   it('completes etcd options', async () => {
     const { native } = await settle({ backend: 'etcd' });
-    expect(native.memory).toBeNull();
+    expect(native).toMatchObject({ ...noGroups, etcd: expect.anything() });
     expect(native.etcd).toEqual({
       hosts: ['http://127.0.0.1:2379'],
       prefix: '/microservices',
@@ -148,19 +152,24 @@ describe('log level', () => {
 
 describe('refuses, naming the path', () => {
   const MS = 'a whole number from';
+  const backend = `options.backend: expected ${BACKEND_NAMES.map((name) => `"${name}"`).join(' or ')}`;
+  const owners = (option: string) => BACKEND_NAMES.filter((name) => option in BACKENDS[name].options).join(' and ');
   it.each<[unknown, string]>([
     [null, 'options: expected a URL or an object with `backend`, got null'],
     [7, 'options: expected a URL or an object with `backend`, got number'],
     [[], 'options: expected a URL or an object with `backend`, got array'],
     [new Map(), 'options: expected a URL or an object with `backend`, got object'],
-    [{}, 'options.backend: expected "memory" or "etcd", got undefined'],
-    [{ backend: 'etdc' }, 'options.backend: expected "memory" or "etcd", got "etdc"; did you mean "etcd"?'],
-    [{ backend: 'Memory' }, 'options.backend: expected "memory" or "etcd", got "Memory"; did you mean "memory"?'],
-    [{ backend: 'consul' }, 'options.backend: expected "memory" or "etcd", got "consul"'],
+    [{}, `${backend}, got undefined`],
+    [{ backend: 'etdc' }, `${backend}, got "etdc"; did you mean "etcd"?`],
+    [{ backend: 'Memory' }, `${backend}, got "Memory"; did you mean "memory"?`],
+    [{ backend: 'carrier-pigeon' }, `${backend}, got "carrier-pigeon"`],
     [{ backend: 'etcd', host: 'a' }, 'options.host: unknown option; did you mean "hosts"?'],
     [{ backend: 'etcd', ttl: 1 }, 'options.ttl: unknown option; did you mean "ttlMs"?'],
     [{ backend: 'etcd', dialTimeout: 1 }, 'options.dialTimeout: unknown option'],
-    [{ backend: 'memory', hosts: 'a' }, 'options.hosts: not an option of the memory backend, only of etcd'],
+    [
+      { backend: 'memory', hosts: 'a' },
+      `options.hosts: not an option of the memory backend, only of ${owners('hosts')}`,
+    ],
     [{ backend: 'memory', ttlMs: '3000' }, `options.ttlMs: expected ${MS} 1000 to 2147483647, got string`],
     [{ backend: 'memory', ttlMs: 999 }, `options.ttlMs: expected ${MS} 1000 to 2147483647, got 999`],
     [{ backend: 'memory', ttlMs: null }, `options.ttlMs: expected ${MS} 1000 to 2147483647, got null`],

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { InvalidArgumentError } from '../../lib/errors.js';
+import { BACKEND_NAMES, BACKENDS } from '../../lib/registry/backends/index.js';
 import { settle } from '../../lib/registry/options.js';
 import { parseUrl } from '../../lib/registry/url.js';
 
@@ -12,6 +13,14 @@ function refusal(url: string): string {
   }
   throw new Error('not refused');
 }
+
+describe.each(BACKEND_NAMES)('the backend %s', (backend) => {
+  it.each(BACKENDS[backend].urls)('is found by the scheme of %s', (url) => {
+    const scheme = url.slice(0, url.indexOf(':'));
+    expect(parseUrl(`${scheme}://`)).toMatchObject({ backend });
+    expect(parseUrl(`${scheme.toUpperCase()}://?ttlMs=3000`)).toMatchObject({ backend, ttlMs: 3000 });
+  });
+});
 
 describe('a URL stands for options', () => {
   it.each<[string, object]>([
@@ -54,7 +63,11 @@ describe('a URL stands for options', () => {
 });
 
 describe('refuses, naming the path', () => {
-  const form = 'options: expected a URL such as "memory://namespace", "etcd://host:port" or "etcds://host:port"';
+  const forms = BACKEND_NAMES.flatMap((name) => BACKENDS[name].urls.map((url) => `"${url}"`))
+    .join(', ')
+    .replace(/, ("[^"]*")$/, ' or $1');
+  const form = `options: expected a URL such as ${forms}`;
+  const owners = (option: string) => BACKEND_NAMES.filter((name) => option in BACKENDS[name].options).join(' and ');
   it.each<[string, string]>([
     ['', form],
     ['localhost:2379', form],
@@ -67,12 +80,9 @@ describe('refuses, naming the path', () => {
     ['etcd://u@a', 'options.password: expected "user:password" before the "@" of the URL'],
     ['etcd://a?ttlms=3000', 'options.ttlms: unknown option; did you mean "ttlMs"?'],
     ['etcd://a?tls.cafile=x', 'options.tls.cafile: unknown option; did you mean "caFile"?'],
-    ['etcd://a?namespace=x', 'options.namespace: not an option of the etcd backend, only of memory'],
+    ['etcd://a?namespace=x', `options.namespace: not an option of the etcd backend, only of ${owners('namespace')}`],
     ['memory://a?tls.ca=x', 'options.tls.ca: unknown option'],
-    [
-      'etcd://a?backend=etcd',
-      'options.backend: given by the scheme of the URL: "memory://namespace", "etcd://host:port" or "etcds://host:port"',
-    ],
+    ['etcd://a?backend=etcd', `options.backend: given by the scheme of the URL: ${forms}`],
     ['etcd://a?hosts=b', 'options.hosts: given twice in the URL: before and after the "?"'],
     ['etcd://a?ttlMs=1&ttlMs=2', 'options.ttlMs: given twice in the URL'],
     ['etcd://a?ttlMs', 'options.ttlMs: expected a value: write "name=value"'],

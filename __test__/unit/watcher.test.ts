@@ -44,6 +44,18 @@ describe('next()', () => {
     await registry.close();
   });
 
+  it('converts nothing while nobody waits, and then the latest list alone', async () => {
+    const { registry, client } = await openFake();
+    const watcher = registry.watch('orders');
+    for (const id of ['a', 'b', 'c']) client.publish('orders', [instance(id)]);
+    expect(client.watchers[0]?.takes).toBe(0);
+    expect(watcher.current?.map(({ id }) => id)).toEqual(['c']);
+    expect(client.watchers[0]?.takes).toBe(1);
+    expect(ids(await watcher.next())).toEqual(['c']);
+    expect(client.watchers[0]?.takes).toBe(1);
+    await registry.close();
+  });
+
   it('answers concurrent calls in their order, each with news', async () => {
     const { registry, client } = await openFake();
     const watcher = registry.watch('orders');
@@ -143,14 +155,16 @@ describe('the end', () => {
     await registry.close();
   });
 
-  it('by a refusal that nobody waits for rejects the next call, once', async () => {
+  it('by a refusal that nobody waits for rejects the next call, once, and keeps the last list', async () => {
     const { registry, client } = await openFake();
     const watcher = registry.watch('orders');
+    client.publish('orders', [instance('a')]);
     const handle = client.watchers[0];
     if (handle) handle.failure = nativeError('ERR_PERMISSION_DENIED');
     client.tell('watchError', 1);
     await expect(watcher.next()).rejects.toThrow(PermissionDeniedError);
     expect((await watcher.next()).done).toBe(true);
+    expect(watcher.current).toHaveLength(1);
     await registry.close();
   });
 

@@ -2,8 +2,9 @@
 
 import { fromNative, InvalidArgumentError, type RollcallError } from '../errors.js';
 import { native } from '../native.js';
+import type { RegistryOptions } from './backends/index.js';
 import { logOf } from './logger.js';
-import { type RegistryOptions, type Settings, settle } from './options.js';
+import { type Settings, settle } from './options.js';
 import { Registry } from './registry.js';
 import { parseUrl } from './url.js';
 

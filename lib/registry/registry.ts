@@ -2,12 +2,13 @@
 
 import { aborted, ClosedError, fromNative } from '../errors.js';
 import type { ClientHandle, NativeEvent, RegistrationHandle, WatcherHandle } from '../native.js';
+import type { RegistryOptions } from './backends/index.js';
 import { call, type NewCancel } from './call.js';
 import { Events } from './events.js';
 import { frozenList, type InstanceInput, instanceOf, type ServiceList } from './instance.js';
 import { track, untrack } from './lifecycle.js';
 import type { LogLevel } from './logger.js';
-import { callTimeout, drainTime, type RegistryOptions, type Settings, stallTimeout } from './options.js';
+import { callTimeout, drainTime, type Settings, stallTimeout } from './options.js';
 import { Registration, type RemovalOptions } from './registration.js';
 import { abortSignal, boolean, invalid, kindOf, onlyKnown, optional } from './shape.js';
 import { Feed, Watcher } from './watcher.js';

@@ -4,19 +4,22 @@
  * Errors name an option and never show a part of the URL that may belong to a password.
  */
 
-import { BACKENDS, type Backend, type OptionKind, TLS_OPTIONS, unknownOption } from './options.js';
+import { type Bag, decoded, type OptionKind } from './backend.js';
+import { BACKEND_NAMES, BACKENDS, type BackendName } from './backends/index.js';
+import { optionsOf, unknownOption } from './options.js';
 import { didYouMean, invalid } from './shape.js';
 
-const SCHEMES = ['memory', 'etcd', 'etcds'] as const;
-const FORMS = '"memory://namespace", "etcd://host:port" or "etcds://host:port"';
-
-type Bag = Record<string, unknown>;
+const URLS = BACKEND_NAMES.flatMap((backend) => BACKENDS[backend].urls.map((form) => ({ backend, form })));
+const SCHEMES = new Map(URLS.map(({ backend, form }) => [form.slice(0, form.indexOf(':')), backend]));
+const QUOTED = URLS.map(({ form }) => `"${form}"`);
+const FORMS = `${QUOTED.slice(0, -1).join(', ')} or ${QUOTED.at(-1)}`;
 
 /** The options that a URL stands for. They are checked afterwards, as an object of options is. */
 export function parseUrl(url: string): Bag {
-  const [head = '', scheme = '', authority = ''] = /^([a-z][a-z0-9+.-]*):\/\/([^/?#]*)/i.exec(url) ?? [];
-  const known = SCHEMES.find((name) => name === scheme.toLowerCase());
-  if (!known) throw invalid('options', `expected a URL such as ${FORMS}${didYouMean(scheme, SCHEMES)}`);
+  const [head = '', name = '', authority = ''] = /^([a-z][a-z0-9+.-]*):\/\/([^/?#]*)/i.exec(url) ?? [];
+  const scheme = name.toLowerCase();
+  const backend = SCHEMES.get(scheme);
+  if (!backend) throw invalid('options', `expected a URL such as ${FORMS}${didYouMean(scheme, [...SCHEMES.keys()])}`);
   const rest = url.slice(head.length);
   if (rest.includes('@')) {
     throw invalid(
@@ -30,37 +33,12 @@ export function parseUrl(url: string): Bag {
   const path = question < 0 ? rest : rest.slice(0, question);
   const query = question < 0 ? '' : rest.slice(question + 1);
 
-  const backend: Backend = known === 'etcds' ? 'etcd' : known;
-  const options: Bag = { backend };
-  if (known === 'etcds') options.tls = true;
-  if (path !== '' && path !== '/') {
-    const instead = backend === 'etcd' ? 'write the prefix as "?prefix=/…"' : 'a namespace has no "/"';
-    throw invalid('options', `expected no path after the host of the URL: ${instead}`);
-  }
-  if (backend === 'memory') {
-    if (authority.includes('@')) throw invalid('options', 'expected no user name in a URL of the memory backend');
-    if (authority !== '') options.namespace = decoded('options.namespace', authority);
-  } else {
-    readAuthority(authority, options);
-  }
+  const options: Bag = { backend, ...BACKENDS[backend].fromUrl({ scheme, authority, path }) };
   readQuery(query, backend, options);
   return options;
 }
 
-function readAuthority(authority: string, options: Bag): void {
-  const at = authority.lastIndexOf('@');
-  if (at >= 0) {
-    const user = authority.slice(0, at);
-    const colon = user.indexOf(':');
-    if (colon < 0) throw invalid('options.password', 'expected "user:password" before the "@" of the URL');
-    options.username = decoded('options.username', user.slice(0, colon));
-    options.password = decoded('options.password', user.slice(colon + 1));
-  }
-  const hosts = authority.slice(at + 1);
-  if (hosts !== '') options.hosts = hosts.split(',').map((host) => decoded('options.hosts', host));
-}
-
-function readQuery(query: string, backend: Backend, options: Bag): void {
+function readQuery(query: string, backend: BackendName, options: Bag): void {
   const seen = new Set<string>();
   for (const pair of query.split('&')) {
     if (pair === '') continue;
@@ -73,12 +51,14 @@ function readQuery(query: string, backend: Backend, options: Bag): void {
     if (equals < 0) throw invalid(path, 'expected a value: write "name=value"');
     const value = parsed(kind, path, decoded(path, pair.slice(equals + 1)));
 
-    if (name.startsWith('tls.')) {
-      if (options.tls === false) throw invalid(path, 'contradicts tls=false');
-      options.tls = { ...(typeof options.tls === 'object' ? options.tls : {}), [name.slice(4)]: value };
-    } else if (name === 'tls') {
-      if (value === false && options.tls !== undefined) throw invalid(path, 'contradicts the rest of the URL');
-      if (typeof options.tls !== 'object') options.tls = value;
+    const { group, inner } = grouped(name);
+    const before = options[group];
+    if (inner !== undefined) {
+      if (before === false) throw invalid(path, `contradicts ${group}=false`);
+      options[group] = { ...(typeof before === 'object' ? before : {}), [inner]: value };
+    } else if (typeof kind === 'object') {
+      if (value === false && before !== undefined) throw invalid(path, 'contradicts the rest of the URL');
+      if (typeof before !== 'object') options[group] = value;
     } else if (Object.hasOwn(options, name)) {
       throw invalid(path, 'given twice in the URL: before and after the "?"');
     } else {
@@ -87,25 +67,30 @@ function readQuery(query: string, backend: Backend, options: Bag): void {
   }
 }
 
-function kindOfOption(backend: Backend, name: string, path: string): OptionKind {
+function kindOfOption(backend: BackendName, name: string, path: string): OptionKind {
   if (name === 'backend') throw invalid(path, `given by the scheme of the URL: ${FORMS}`);
-  const own = BACKENDS[backend];
-  if (name.startsWith('tls.') && Object.hasOwn(own, 'tls')) {
-    const inner = name.slice(4);
-    if (Object.hasOwn(TLS_OPTIONS, inner)) return TLS_OPTIONS[inner] as OptionKind;
-    throw invalid(path, `unknown option${didYouMean(inner, Object.keys(TLS_OPTIONS))}`);
-  }
-  if (Object.hasOwn(own, name)) return own[name] as OptionKind;
-  throw invalid(path, unknownOption(backend, name));
+  const known = optionsOf(backend);
+  const { group, inner } = grouped(name);
+  const kinds = Object.hasOwn(known, group) ? known[group] : undefined;
+  if (inner === undefined && kinds) return kinds;
+  if (inner === undefined || typeof kinds !== 'object') throw invalid(path, unknownOption(backend, name));
+  if (Object.hasOwn(kinds, inner)) return kinds[inner] as OptionKind;
+  throw invalid(path, `unknown option${didYouMean(inner, Object.keys(kinds))}`);
+}
+
+/** `tls.caFile` is `caFile` of the group `tls`. */
+function grouped(name: string): { group: string; inner: string | undefined } {
+  const dot = name.indexOf('.');
+  return dot < 0 ? { group: name, inner: undefined } : { group: name.slice(0, dot), inner: name.slice(dot + 1) };
 }
 
 function parsed(kind: OptionKind, path: string, value: string): unknown {
+  if (typeof kind === 'object') return flag(path, value); // the group as a whole: on or off
   switch (kind) {
     case 'number':
       if (!/^-?\d+(\.\d+)?$/.test(value)) throw invalid(path, 'expected a whole number, got other text');
       return Number(value);
     case 'boolean':
-    case 'group':
       return flag(path, value);
     case 'off':
       if (flag(path, value)) throw invalid(path, 'expected false: a URL can only turn it off');
@@ -121,13 +106,4 @@ function flag(path: string, value: string): boolean {
   if (value === 'true' || value === '1') return true;
   if (value === 'false' || value === '0') return false;
   throw invalid(path, 'expected true, false, 1 or 0, got other text');
-}
-
-/** Percent-decoding; a `+` stays a plus. */
-function decoded(path: string, value: string): string {
-  try {
-    return decodeURIComponent(value);
-  } catch {
-    throw invalid(path, 'expected valid percent-encoding in the URL: write %25 for "%"');
-  }
 }

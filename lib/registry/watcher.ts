@@ -204,10 +204,11 @@ export class Watcher implements AsyncIterableIterator<ServiceList> {
 
   /** Gives the latest list to the one who waits longest, if it is news. */
   #deliver(): void {
+    const waiting = this.#waiting[0];
+    if (!waiting) return; // a list that nobody asks for stays on the native side
     this.#refresh();
     const list = this.#last;
-    const waiting = this.#waiting[0];
-    if (!waiting || !list || (this.#delivered && sameList(this.#delivered, list))) return;
+    if (!list || (this.#delivered && sameList(this.#delivered, list))) return;
     this.#delivered = list;
     this.#waiting.shift();
     waiting.resolve({ done: false, value: list });
@@ -220,6 +221,7 @@ export class Watcher implements AsyncIterableIterator<ServiceList> {
 
   #fail(error: unknown): void {
     const reason = error ?? new ClosedError('watch: ended by the registry', { operation: 'watch' });
+    this.#refresh();
     this.#end();
     const [first, ...rest] = this.#waiting.splice(0);
     if (first) first.reject(reason);

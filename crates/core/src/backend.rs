@@ -2,15 +2,23 @@
 //! de-duplicating, marking stale and protecting against empty lists are written once, above it
 //! (`registration.rs`, `watch.rs`, `registry.rs`).
 //!
-//! Rules for every future and stream here:
+//! What core guarantees, and asks for in return:
 //!
-//! - It may be dropped half way, at any await, and nothing may break: core drops an attempt when it times out, is
-//!   aborted, or is overtaken by `deregister()`.
-//! - It needs no deadline of its own: core bounds each attempt by `timeoutMs`. (A backend may use shorter ones inside,
-//!   to fail over.)
-//! - Errors are [`Error`] with the kind that tells core what to do: retryable kinds are tried again, all others end
-//!   the call that waits for them.
-//! - It runs inside a tokio runtime with time enabled, on one thread: never block.
+//! - **Runtime.** Everything here is called inside a tokio runtime with time enabled, on one thread: spawning is
+//!   allowed, blocking is not (`tokio::task::spawn_blocking` is the way out).
+//! - **Deadlines.** Core bounds every attempt (`contact`, `publish`, `withdraw`, `fetch`, the first item of a stream) by
+//!   `timeoutMs`. A backend may use shorter limits inside, to fail over. After its first item a silent stream is taken
+//!   for a healthy one: noticing a dead connection is the backend's.
+//! - **Dropping.** Any future or stream may be dropped at any await, and nothing may break. What a dropped attempt has
+//!   sent may land later: it must not undo a later `publish` or `withdraw`, or must expire within one TTL.
+//! - **Errors.** [`Error`](crate::Error) with the kind that tells core what to do. `InvalidArgument`, `Unauthenticated`,
+//!   `PermissionDenied` and `Unsupported` end the call that waits for the answer; `Timeout` and `Unavailable` are tried
+//!   again where the contract allows. Once an instance has been visible, and for one that is registered in the
+//!   background, `publish` is tried for ever, whatever the kind. `Replaced` ends a registration.
+//! - **Names and ids** are 1 to 512 bytes without `/` and control characters; `.`, `..`, `%`, blanks and non-ASCII are
+//!   legal. `publish` is given the name and id that `presence` was made with.
+//! - **Values.** Read and write records by [`Codec`](crate::instance::Codec): `read` tells an instance from a bad record
+//!   and from a good one of another name.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,10 +56,14 @@ impl Capabilities {
     };
 }
 
-/// One whole, consistent read of a name. Core sorts it by id and removes repeats; the order given does not matter.
+/// One whole read of a name: what stood there at one moment, or, where the registry has no such thing, every record that
+/// stood there throughout the read and none that stood there at no time of it.
+///
+/// Core sorts it, removes repeats (same id and endpoints: the one with the lower version, then metadata, stays), and
+/// takes over unchanged instances from the list before; the order given does not matter.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    /// The instances. Share the `Arc` of an unchanged one with the snapshot before: it makes comparing cheap.
+    /// The instances. Sharing the `Arc` of an unchanged one with the snapshot before saves comparing it.
     pub instances: Vec<Arc<ServiceInstance>>,
     /// Records under the name that are not service instances. They never break the list.
     pub bad: Vec<BadRecord>,
@@ -84,50 +96,68 @@ pub enum Loss {
     Replaced,
 }
 
+/// How core learns of the changes of a name.
+pub enum Follow {
+    /// Whole snapshots, the first as soon as it is read, each later one after a change (a repeat does no harm).
+    ///
+    /// It ends, with or without an error, when the connection is lost or the registry's history breaks (index or
+    /// revision going back, compaction, another cluster): that is how core learns that something may have been missed.
+    /// It then marks the list stale and follows anew, with back-off. Core polls the stream without pause: it may be
+    /// buffered, but never without bound.
+    Stream(BoxStream<'static, Result<Snapshot>>),
+    /// By asking: core calls [`Backend::fetch`] about this often, paced and bounded like any other read. A failed one is
+    /// a break.
+    Poll(Duration),
+}
+
 /// A registry: memory, etcd, Consul, ZooKeeper, …
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
     /// What the registry can do.
     fn capabilities(&self) -> Capabilities;
 
-    /// First contact: reaches the registry and proves the credentials, or says why not. One attempt.
+    /// First contact: reaches the registry and proves the credentials, or says why not. One attempt. Not called for a
+    /// lazy client, so nothing may depend on it.
     async fn contact(&self) -> Result<()>;
 
-    /// One registration, from before its first write to its last. No I/O.
-    fn presence(&self, name: &str, id: &str) -> Box<dyn Presence>;
+    /// One registration, from before its first write to its last. No I/O. Refuses, as `InvalidArgument`, a name or id
+    /// that this registry can't hold.
+    fn presence(&self, name: &str, id: &str) -> Result<Box<dyn Presence>>;
 
     /// One read of a name.
     async fn fetch(&self, name: &str) -> Result<Snapshot>;
 
-    /// Whole snapshots of a name, the first as soon as it is read, each later one after a change (a repeat does no
-    /// harm). It ends, with or without an error, when the connection is lost or the registry's history breaks (index
-    /// or revision going back, compaction, another cluster); core then follows anew. Core follows a name once, however
-    /// many watchers it has, and polls the stream without pause: it may be buffered, but never without bound.
-    fn follow(&self, name: &str) -> BoxStream<'static, Result<Snapshot>>;
+    /// How to follow a name. No I/O before the stream is polled. Core follows a name once, however many watchers it has.
+    fn follow(&self, name: &str) -> Follow;
 
     /// The names that have at least one instance, in any order.
     async fn services(&self) -> Result<Vec<String>>;
 
-    /// Ends shared sessions, streams and tasks. Called once, after every presence has been withdrawn or given up.
+    /// Ends shared sessions, streams and tasks. Called once, after every presence and stream has been dropped.
     async fn close(&self);
 }
 
 /// One registration in a registry. It lives as long as the registration, because it must know every lease, session and
-/// server it wrote under: a write whose answer was lost is ours, not a rival's.
+/// server it wrote under: a write whose answer was lost is ours, not a rival's. Dropping it stops its tasks, without I/O.
 #[async_trait]
 pub trait Presence: Send {
     /// One attempt to make the record visible as given: first time, repair and update alike. Resolves when it is
-    /// visible to others. Renewal goes on by itself from here, below this trait, until `withdraw` or drop.
+    /// visible to others. Renewal goes on by itself from here, below this trait. A failed update leaves the record
+    /// before it standing: renewed, and watched by `lost`.
     async fn publish(&mut self, instance: &ServiceInstance, intent: Intent) -> Result<()>;
 
     /// Resolves when the record is gone, another's, or can't be vouched for (not renewed for its TTL by the monotonic
-    /// clock). Only reports: dropping it loses nothing, the next call tells the same. Called only after a successful
-    /// `publish`.
+    /// clock). Only reports: dropping it loses nothing, the next call tells the same. Called only while a `publish` has
+    /// succeeded and no loss has been reported since; after a loss core calls `publish`, or `stop` and `withdraw`.
     async fn lost(&mut self) -> Loss;
 
-    /// One attempt to remove what this presence wrote, answered or not, and nothing of another owner. Stops renewal at
-    /// once, before the first await. Succeeds when there is nothing to remove. May be repeated, and `publish` may
-    /// follow it (the stall guard puts an instance back).
+    /// Stops renewal at once. No I/O. Core calls it before it waits for its turn to `withdraw`.
+    fn stop(&mut self);
+
+    /// One attempt to remove what this presence wrote, answered or not, and nothing of another owner. Called after
+    /// `stop`; may be repeated, and `publish` may follow (the stall guard puts an instance back). If nothing was ever
+    /// sent there is nothing to remove, also while the registry can't be reached; but a registry that can't be reached
+    /// does not mean that there is nothing to remove.
     async fn withdraw(&mut self) -> Result<()>;
 
     /// How long the record stands without renewal: what the registry granted, before that what was asked for.

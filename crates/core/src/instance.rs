@@ -7,6 +7,7 @@
 use serde_json::Value;
 use url::Url;
 
+use crate::backend::BadRecord;
 use crate::error::{Error, Result};
 
 /// One instance of a service, in the words and shape of Kratos's registry.
@@ -25,7 +26,7 @@ pub struct ServiceInstance {
 }
 
 /// Metadata pairs, sorted by the bytes of their keys, no key twice.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Metadata(Box<[(Box<str>, Box<str>)]>);
 
 impl Metadata {
@@ -222,6 +223,16 @@ impl Codec {
                 out
             }
         }
+    }
+
+    /// Reads the record `name`/`id`, which lies at `key` in the registry, as far as it concerns readers of `name`: an
+    /// instance, a bad record, or `None` (see [`decode`](Self::decode)).
+    pub fn read(self, name: &str, id: &str, key: &str, value: &[u8]) -> Option<Result<ServiceInstance, BadRecord>> {
+        let read = self.decode(name, id, value).transpose()?;
+        Some(read.map_err(|reason| BadRecord {
+            key: key.to_owned(),
+            reason,
+        }))
     }
 
     /// Reads the value of the record `name`/`id`. `None` when it is a good record of another name, which a textual

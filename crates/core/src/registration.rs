@@ -24,6 +24,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use self::machine::{Machine, Stall, no_answer};
 use crate::advertise;
@@ -134,8 +135,10 @@ pub(crate) struct Setup {
     pub instance: ServiceInstance,
     /// What stands in the place of a wildcard host.
     pub advertise_host: Option<String>,
-    /// Cancelled when the client has been closed: nobody waits beyond it.
+    /// Cancelled when the client's time to remove things is over: then the machine ends, and nobody waits any more.
     pub over: CancellationToken,
+    /// Where the machine runs, so that the client can wait for its end.
+    pub tasks: TaskTracker,
     /// The silence of the owner's thread, and how much of it is a stall.
     pub stall: Option<Stall>,
     /// One attempt.
@@ -177,9 +180,17 @@ impl Registration {
             log: setup.log,
             intent: crate::backend::Intent::Claim,
             held: false,
+            attempted: false,
             backoff: crate::backoff::Backoff::new(),
         };
-        tokio::spawn(machine.run());
+        let over = shared.over.clone();
+        setup.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = over.cancelled() => {}
+                () = machine.run() => {}
+            }
+        });
         Self { shared }
     }
 

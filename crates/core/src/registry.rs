@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::advertise;
 use crate::backend::{Backend, BadRecord, Capabilities};
@@ -94,6 +95,10 @@ struct Inner {
     on_bad: OnBad,
     log: Log,
     closed: CancellationToken,
+    /// Cancelled when the time to remove things is over.
+    over: CancellationToken,
+    /// The machines and followers.
+    tasks: TaskTracker,
     /// Cancelled when closing is over, so that a second `close()` waits for the first.
     drained: CancellationToken,
 }
@@ -103,6 +108,7 @@ impl Registry {
     pub fn new(backend: Arc<dyn Backend>, options: RegistryOptions, hooks: Hooks) -> Self {
         let reads = Arc::new(Semaphore::new(READS_IN_FLIGHT));
         let closed = CancellationToken::new();
+        let tasks = TaskTracker::new();
         let on_bad = report_once(hooks.on_bad_record, hooks.log.clone());
         let followers = Followers::new(Source {
             backend: backend.clone(),
@@ -111,6 +117,7 @@ impl Registry {
             empty_grace: options.empty_grace,
             on_bad: on_bad.clone(),
             closed: closed.clone(),
+            tasks: tasks.clone(),
             log: hooks.log.clone(),
         });
         Self {
@@ -125,6 +132,8 @@ impl Registry {
                 on_bad,
                 log: hooks.log,
                 closed,
+                over: CancellationToken::new(),
+                tasks,
                 drained: CancellationToken::new(),
                 options,
             }),
@@ -203,10 +212,11 @@ impl Registry {
                 _ => None,
             };
             let registration = Registration::start(Setup {
-                presence: self.inner.backend.presence(&instance.name, &instance.id),
+                presence: self.inner.backend.presence(&instance.name, &instance.id)?,
                 instance,
                 advertise_host,
-                over: self.inner.drained.clone(),
+                over: self.inner.over.clone(),
+                tasks: self.inner.tasks.clone(),
                 stall,
                 timeout: self.inner.options.timeout,
                 publications: self.inner.publications.clone(),
@@ -299,8 +309,14 @@ impl Registry {
         if any && !drain.is_zero() {
             sleep(drain).await;
         }
+        self.inner.over.cancel();
+        self.inner.tasks.close();
         // Bounded as well: a backend that cannot even say goodbye must not hold up the caller.
-        let _ = timeout(Duration::from_secs(1), self.inner.backend.close()).await;
+        let _ = timeout(Duration::from_secs(1), async {
+            self.inner.tasks.wait().await;
+            self.inner.backend.close().await;
+        })
+        .await;
         if removed {
             return Ok(());
         }

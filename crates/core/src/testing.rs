@@ -6,13 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use crate::backend::{Backend, Capabilities, Intent, Loss, Presence, Snapshot};
+use crate::backend::{Backend, Capabilities, Follow, Intent, Loss, Presence, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::ServiceInstance;
 
@@ -28,6 +27,7 @@ pub enum Answer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Asked {
     Publish(String, Intent),
+    Stop,
     Withdraw,
     Follow,
 }
@@ -41,6 +41,9 @@ pub struct Scripted {
     pub loss: watch::Sender<Option<Loss>>,
     /// The streams that the next calls of `follow` give; without one they fail as unavailable.
     pub streams: Mutex<VecDeque<mpsc::UnboundedReceiver<Result<Snapshot>>>>,
+    /// Follow by polling instead, this often; and what the reads give: a snapshot, no answer, or (empty) an error.
+    pub poll: Mutex<Option<Duration>>,
+    pub reads: Mutex<VecDeque<Option<Snapshot>>>,
     pub in_flight: Mutex<(usize, usize)>,
 }
 
@@ -52,6 +55,8 @@ impl Scripted {
             asked: Mutex::default(),
             loss: watch::Sender::new(None),
             streams: Mutex::default(),
+            poll: Mutex::default(),
+            reads: Mutex::default(),
             in_flight: Mutex::default(),
         })
     }
@@ -117,22 +122,30 @@ impl Backend for ScriptedBackend {
         Ok(())
     }
 
-    fn presence(&self, _: &str, _: &str) -> Box<dyn Presence> {
-        Box::new(ScriptedPresence(self.0.clone()))
+    fn presence(&self, _: &str, _: &str) -> Result<Box<dyn Presence>> {
+        Ok(Box::new(ScriptedPresence(self.0.clone())))
     }
 
     async fn fetch(&self, _: &str) -> Result<Snapshot> {
-        Ok(Snapshot::default())
+        let next = self.0.reads.lock().unwrap().pop_front();
+        match next {
+            Some(Some(snapshot)) => Ok(snapshot),
+            Some(None) => std::future::pending().await,
+            None => Err(Error::new(ErrorKind::Unavailable, "scripted")),
+        }
     }
 
-    fn follow(&self, _: &str) -> BoxStream<'static, Result<Snapshot>> {
+    fn follow(&self, _: &str) -> Follow {
         self.0.note(Asked::Follow);
-        match self.0.streams.lock().unwrap().pop_front() {
+        if let Some(every) = *self.0.poll.lock().unwrap() {
+            return Follow::Poll(every);
+        }
+        Follow::Stream(match self.0.streams.lock().unwrap().pop_front() {
             Some(stream) => UnboundedReceiverStream::new(stream).boxed(),
             None => async { Err(Error::new(ErrorKind::Unavailable, "scripted")) }
                 .into_stream()
                 .boxed(),
-        }
+        })
     }
 
     async fn services(&self) -> Result<Vec<String>> {
@@ -169,6 +182,10 @@ impl Presence for ScriptedPresence {
         let mut loss = self.0.loss.subscribe();
         let loss = loss.wait_for(Option::is_some).await.unwrap();
         loss.clone().unwrap()
+    }
+
+    fn stop(&mut self) {
+        self.0.note(Asked::Stop);
     }
 
     async fn withdraw(&mut self) -> Result<()> {

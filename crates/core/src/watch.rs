@@ -14,15 +14,16 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use futures::stream::{self, BoxStream, StreamExt as _};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use crate::backend::{Backend, BadRecord, Snapshot};
+use crate::backend::{Backend, BadRecord, Follow, Snapshot};
 use crate::backoff::{Backoff, CEILING};
 use crate::error::{Error, ErrorKind, Result};
-use crate::instance::ServiceInstance;
+use crate::instance::{Metadata, ServiceInstance};
 use crate::log::Log;
 
 /// A whole, consistent read of a name: sorted by id, no instance twice. Unchanged instances keep their `Arc` from list
@@ -56,6 +57,8 @@ pub(crate) struct Source {
     pub empty_grace: Duration,
     pub on_bad: OnBad,
     pub closed: CancellationToken,
+    /// Where followers run, so that the client can wait for their end.
+    pub tasks: TaskTracker,
     pub log: Log,
 }
 
@@ -114,7 +117,7 @@ impl Followers {
                 grace: None,
             };
             let (over, closed) = (following.over.clone(), self.source.closed.clone());
-            tokio::spawn(async move {
+            self.source.tasks.spawn(async move {
                 tokio::select! {
                     () = over.cancelled() => {}
                     () = closed.cancelled() => {}
@@ -207,18 +210,20 @@ impl Follower {
 
     /// From one connection to its loss. Says why it ended.
     async fn follow_once(&mut self) -> Error {
-        let (mut stream, first) = {
-            // Never closed. The permit covers the read that opens the stream, not the stream.
-            let _permit = self.source.reads.acquire().await;
-            let mut stream = self.source.backend.follow(&self.name);
-            let Ok(first) = timeout(self.source.timeout, stream.next()).await else {
-                let ms = self.source.timeout.as_millis();
-                return Error::new(
-                    ErrorKind::Timeout,
-                    format!("the registry did not answer within {ms} ms"),
-                );
-            };
-            (stream, first)
+        let (mut stream, first) = match self.source.backend.follow(&self.name) {
+            Follow::Poll(every) => {
+                let mut stream = self.polled(every);
+                let first = stream.next().await;
+                (stream, first)
+            }
+            Follow::Stream(mut stream) => {
+                // Never closed. The permit covers the read that opens the stream, not the stream.
+                let _permit = self.source.reads.acquire().await;
+                let Ok(first) = timeout(self.source.timeout, stream.next()).await else {
+                    return no_answer(self.source.timeout);
+                };
+                (stream, first)
+            }
         };
         let mut held_back = match first {
             Some(Ok(snapshot)) => self.read(snapshot),
@@ -247,6 +252,25 @@ impl Follower {
                 }
             }
         }
+    }
+
+    /// The stream of a registry that can only be asked: a paced, bounded read about `every` so often. Ends with the
+    /// first failure.
+    fn polled(&self, every: Duration) -> BoxStream<'static, Result<Snapshot>> {
+        let (source, name) = (self.source.clone(), self.name.clone());
+        stream::unfold(Some(Duration::ZERO), move |pause| {
+            let (source, name) = (source.clone(), name.clone());
+            async move {
+                sleep(pause?).await;
+                let _permit = source.reads.acquire().await; // never closed
+                let read = timeout(source.timeout, source.backend.fetch(&name)).await;
+                let read = read.unwrap_or_else(|_| Err(no_answer(source.timeout)));
+                // Jittered, so that a thousand names do not fall into step.
+                let next = read.is_ok().then(|| every.mul_f64(0.9 + fastrand::f64() / 5.0));
+                Some((read, next))
+            }
+        })
+        .boxed()
     }
 
     /// The first reads after a break: delivers the list, or gives it back when it lacks too much to be believed yet.
@@ -326,6 +350,13 @@ impl Follower {
     }
 }
 
+fn no_answer(within: Duration) -> Error {
+    Error::new(
+        ErrorKind::Timeout,
+        format!("the registry did not answer within {} ms", within.as_millis()),
+    )
+}
+
 fn broken(end: Option<Result<Snapshot>>) -> Error {
     match end {
         Some(Err(error)) => error,
@@ -333,13 +364,14 @@ fn broken(end: Option<Result<Snapshot>>) -> Error {
     }
 }
 
-/// Sorts by id, removes repeats (same id and endpoints), and takes over unchanged instances from the list before.
+/// Sorts by id and endpoints, removes repeats of both, and takes over unchanged instances from the list before. Total
+/// order: what comes out depends on what is there, not on the order in which it was read.
 pub(crate) fn to_list(mut instances: Vec<Arc<ServiceInstance>>, before: &[Arc<ServiceInstance>]) -> List {
-    instances.sort_by(|a, b| (&a.id, &a.endpoints).cmp(&(&b.id, &b.endpoints)));
-    instances.dedup_by(|a, b| a.id == b.id && a.endpoints == b.endpoints);
+    instances.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| rest(a).cmp(&rest(b))));
+    instances.dedup_by(|later, earlier| place(later) == place(earlier));
     let mut at = 0;
     for instance in &mut instances {
-        while before.get(at).is_some_and(|old| old.id < instance.id) {
+        while before.get(at).is_some_and(|old| place(old) < place(instance)) {
             at += 1;
         }
         if let Some(old) = before.get(at)
@@ -350,6 +382,15 @@ pub(crate) fn to_list(mut instances: Vec<Arc<ServiceInstance>>, before: &[Arc<Se
         }
     }
     instances.into()
+}
+
+/// What makes an instance one: in Consul two agents may hold one id.
+fn place(instance: &ServiceInstance) -> (&str, &[String]) {
+    (&instance.id, &instance.endpoints)
+}
+
+fn rest(instance: &ServiceInstance) -> (&str, &Metadata) {
+    (&instance.version, &instance.metadata)
 }
 
 /// Whether more than half of the old list's ids are missing in the new one. Both are sorted by id.

@@ -9,12 +9,12 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::stream::{self, BoxStream, StreamExt as _};
+use futures::stream::{self, StreamExt as _};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::backend::{Backend, BadRecord, Capabilities, Intent, Loss, Presence, Snapshot};
+use crate::backend::{Backend, BadRecord, Capabilities, Follow, Intent, Loss, Presence, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{Codec, ServiceInstance};
 
@@ -52,7 +52,7 @@ struct Record {
 
 enum Value {
     Good(Arc<ServiceInstance>),
-    Bad(String),
+    Bad(BadRecord),
     /// A good record of another name, which belongs in no list of this one.
     Foreign,
 }
@@ -123,10 +123,10 @@ impl MemoryServer {
 
     /// Writes a record as someone else would, without expiry: `value` is its raw text and may be broken.
     pub fn put(&self, name: &str, id: &str, value: &str) {
-        let value = match Codec::Kratos.decode(name, id, value.as_bytes()) {
-            Ok(Some(instance)) => Value::Good(Arc::new(instance)),
-            Ok(None) => Value::Foreign,
-            Err(reason) => Value::Bad(reason),
+        let value = match Codec::Kratos.read(name, id, &format!("{name}/{id}"), value.as_bytes()) {
+            Some(Ok(instance)) => Value::Good(Arc::new(instance)),
+            Some(Err(bad)) => Value::Bad(bad),
+            None => Value::Foreign,
         };
         let record = Record {
             value,
@@ -201,13 +201,10 @@ impl State {
         let Some(service) = self.services.get(name) else {
             return snapshot;
         };
-        for (id, record) in &service.records {
+        for record in service.records.values() {
             match &record.value {
                 Value::Good(instance) => snapshot.instances.push(instance.clone()),
-                Value::Bad(reason) => snapshot.bad.push(BadRecord {
-                    key: format!("{name}/{id}"),
-                    reason: reason.clone(),
-                }),
+                Value::Bad(bad) => snapshot.bad.push(bad.clone()),
                 Value::Foreign => {}
             }
         }
@@ -303,8 +300,8 @@ impl Backend for MemoryBackend {
         self.server.lock().ensure_here()
     }
 
-    fn presence(&self, name: &str, id: &str) -> Box<dyn Presence> {
-        Box::new(MemoryPresence {
+    fn presence(&self, name: &str, id: &str) -> Result<Box<dyn Presence>> {
+        Ok(Box::new(MemoryPresence {
             server: self.server.clone(),
             name: name.to_owned(),
             id: id.to_owned(),
@@ -315,7 +312,8 @@ impl Backend for MemoryBackend {
             }),
             renewed: Arc::new(Renewed::default()),
             renewal: None,
-        })
+            wrote: false,
+        }))
     }
 
     async fn fetch(&self, name: &str) -> Result<Snapshot> {
@@ -324,13 +322,13 @@ impl Backend for MemoryBackend {
         Ok(state.snapshot(name))
     }
 
-    fn follow(&self, name: &str) -> BoxStream<'static, Result<Snapshot>> {
+    fn follow(&self, name: &str) -> Follow {
         let (epoch, changed) = {
             let mut state = self.server.lock();
             (state.epoch, state.service(name).changed.subscribe())
         };
         let start = (self.server.clone(), name.to_owned(), changed, true);
-        stream::unfold(start, move |(server, name, mut changed, first)| async move {
+        let snapshots = stream::unfold(start, move |(server, name, mut changed, first)| async move {
             if !first {
                 let next_expiry = server.lock().services.get(&name).and_then(|s| s.next_expiry);
                 tokio::select! {
@@ -348,8 +346,8 @@ impl Backend for MemoryBackend {
                 }
             };
             Some((read, (server, name, changed, false)))
-        })
-        .boxed()
+        });
+        Follow::Stream(snapshots.boxed())
     }
 
     async fn services(&self) -> Result<Vec<String>> {
@@ -384,6 +382,7 @@ struct MemoryPresence {
     owner: Arc<Owner>,
     renewed: Arc<Renewed>,
     renewal: Option<AbortHandle>,
+    wrote: bool,
 }
 
 /// Until when the record stands as far as its owner knows.
@@ -473,6 +472,7 @@ impl Presence for MemoryPresence {
                 expires: Some(until),
             };
             state.service(&self.name).write(&self.id, record);
+            self.wrote = true;
             self.renewed.set(until);
         }
         self.start_renewal();
@@ -501,10 +501,16 @@ impl Presence for MemoryPresence {
         }
     }
 
-    async fn withdraw(&mut self) -> Result<()> {
+    fn stop(&mut self) {
         self.stop_renewal();
+    }
+
+    async fn withdraw(&mut self) -> Result<()> {
         if self.owner.crashed.load(Ordering::SeqCst) {
             return Ok(()); // the dead remove nothing
+        }
+        if !self.wrote {
+            return Ok(());
         }
         let mut state = self.server.lock();
         state.ensure_here()?;

@@ -39,6 +39,8 @@ pub(super) struct Machine {
     pub intent: Intent,
     /// Whether the record stands in the registry as far as we know: published, and no loss reported since.
     pub held: bool,
+    /// Whether anything may have been written at all.
+    pub attempted: bool,
     pub backoff: Backoff,
 }
 
@@ -75,6 +77,7 @@ impl Machine {
         let attempt = async {
             // Never closed; if it were, an attempt too many would be the lesser evil.
             let _permit = permits.acquire().await;
+            self.attempted = true;
             match timeout(self.timeout, self.presence.publish(&instance, self.intent)).await {
                 Ok(result) => result,
                 Err(_) => Err(no_answer(self.timeout)),
@@ -201,19 +204,20 @@ impl Machine {
     async fn withdraw_for_good(mut self) {
         self.set(|p| p.state = State::Deregistering);
         let name = Name(&self.instance()).to_string();
-        let done = withdraw(
-            &mut self.presence,
-            &self.withdrawals,
-            self.timeout,
-            WITHDRAW_FOR,
-            |error| {
-                self.log.warn(format_args!("{name} could not be removed yet: {error}"));
-                self.shared
-                    .progress
-                    .send_modify(|p| p.failure = Some((p.published, error)));
-            },
-        )
-        .await;
+        let done = !self.attempted
+            || withdraw(
+                &mut self.presence,
+                &self.withdrawals,
+                self.timeout,
+                WITHDRAW_FOR,
+                |error| {
+                    self.log.warn(format_args!("{name} could not be removed yet: {error}"));
+                    self.shared
+                        .progress
+                        .send_modify(|p| p.failure = Some((p.published, error)));
+                },
+            )
+            .await;
         if done {
             self.log.info(format_args!("{name} is deregistered"));
         } else {
@@ -265,13 +269,14 @@ async fn withdraw(
 ) -> bool {
     let give_up = Instant::now() + within;
     let mut backoff = Backoff::new();
+    presence.stop(); // at once, not when its turn comes
     loop {
-        let once = async {
+        let result = {
             // A thousand removals at once are paced like publications. Never closed.
             let _permit = withdrawals.acquire().await;
-            presence.withdraw().await
+            timeout(attempt, presence.withdraw()).await
         };
-        match timeout(attempt, once).await {
+        match result {
             Ok(Ok(())) => return true,
             Ok(Err(error)) => failed(error),
             Err(_) => failed(no_answer(attempt)),

@@ -31,6 +31,7 @@ fn start(script: Arc<Scripted>) -> Bench {
         instance: instance("a", "1"),
         advertise_host: Some("10.9.8.7".into()),
         over: CancellationToken::new(),
+        tasks: TaskTracker::new(),
         stall: Some((silent, STALL)),
         timeout: TIMEOUT,
         publications: Arc::new(Semaphore::new(64)),

@@ -266,3 +266,45 @@ async fn a_name_is_matched_exactly() {
     registry.register(other, quick(), Box::new(|_| ())).await.unwrap();
     assert_eq!(ids(&registry).await, [""; 0]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_close_right_after_a_register_that_never_reached_the_registry_has_nothing_to_complain_of() {
+    let (registry, server) = memory("never-reached");
+    server.set_away(true);
+    let options = RegisterOptions {
+        timeout: Duration::from_secs(1),
+        ..quick()
+    };
+    let failed = registry.register(instance("a", "1"), options, Box::new(|_| ())).await;
+    assert_eq!(failed.map(drop).unwrap_err().kind(), ErrorKind::Timeout);
+    let before = Instant::now();
+    registry.close(Duration::ZERO, LIMIT).await.unwrap();
+    assert!(before.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn renewal_stops_at_once_for_all_also_when_removals_must_wait_their_turn() {
+    let script = Scripted::new();
+    script.withdrawals(vec![Answer::Hang; 1000]);
+    let registry = Registry::new(
+        Arc::new(ScriptedBackend(script.clone())),
+        RegistryOptions::default(),
+        Hooks::default(),
+    );
+    for i in 0..100 {
+        registry
+            .register(instance(&format!("i{i}"), "1"), quick(), Box::new(|_| ()))
+            .await
+            .unwrap();
+    }
+    registry
+        .close(Duration::ZERO, Duration::from_secs(2))
+        .await
+        .unwrap_err();
+    let count = |what| script.asked().iter().filter(|asked| **asked == what).count();
+    assert_eq!(count(crate::testing::Asked::Stop), 100);
+    assert_eq!(count(crate::testing::Asked::Withdraw), PUBLICATIONS_IN_FLIGHT);
+    let asked = script.asked().len();
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(script.asked().len(), asked, "nothing goes on behind a closed client");
+}

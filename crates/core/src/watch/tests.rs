@@ -22,6 +22,7 @@ fn bench() -> Bench {
         empty_grace: GRACE,
         on_bad: Arc::new(move |_, bad| heard.lock().unwrap().extend_from_slice(bad)),
         closed: CancellationToken::new(),
+        tasks: TaskTracker::new(),
         log: Log::default(),
     });
     Bench { script, followers, bad }
@@ -268,4 +269,54 @@ async fn bad_records_are_told_and_break_nothing() {
     stream.send(Ok(with_bad)).unwrap();
     assert_eq!(next(&mut watcher, SOON).await.unwrap(), ["a"]);
     assert_eq!(*bench.bad.lock().unwrap(), [record]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_snapshot_comes_to_does_not_depend_on_its_order() {
+    let twin = |version: &str| Arc::new(instance("a", version));
+    let one = to_list(vec![twin("1"), twin("2")], &[]);
+    let other = to_list(vec![twin("2"), twin("1")], &[]);
+    assert_eq!(one, other);
+    assert_eq!(one.len(), 1, "same id and endpoints: one instance");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_can_only_be_asked_is_asked_again_and_again() {
+    let bench = bench();
+    *bench.script.poll.lock().unwrap() = Some(Duration::from_secs(1));
+    bench
+        .script
+        .reads
+        .lock()
+        .unwrap()
+        .extend([Some(snapshot(&["a"])), Some(snapshot(&["a"])), Some(snapshot(&["b"]))]);
+    let mut watcher = bench.followers.watch("orders");
+    assert_eq!(next(&mut watcher, SOON).await.unwrap(), ["a"]);
+    assert_eq!(next(&mut watcher, Duration::from_secs(3)).await.unwrap(), ["b"]);
+    sleep(Duration::from_secs(2)).await; // from here the reads fail
+    assert!(watcher.view().stale);
+    bench
+        .script
+        .reads
+        .lock()
+        .unwrap()
+        .extend(vec![Some(snapshot(&["b", "c"])); 20]);
+    assert_eq!(next(&mut watcher, Duration::from_secs(11)).await.unwrap(), ["b", "c"]);
+    assert!(!watcher.view().stale);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poll_without_an_answer_makes_the_list_stale() {
+    let bench = bench();
+    *bench.script.poll.lock().unwrap() = Some(Duration::from_secs(1));
+    bench
+        .script
+        .reads
+        .lock()
+        .unwrap()
+        .extend([Some(snapshot(&["a"])), None]);
+    let mut watcher = bench.followers.watch("orders");
+    assert_eq!(next(&mut watcher, SOON).await.unwrap(), ["a"]);
+    sleep(Duration::from_secs(13)).await;
+    assert!(watcher.view().stale);
 }

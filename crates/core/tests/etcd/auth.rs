@@ -11,7 +11,7 @@ use rollcall_core::error::Result;
 use rollcall_core::etcd::EtcdOptions;
 use rollcall_core::log::{Level, Log};
 
-use crate::support::{Server, etcd, ids, instance, next, within};
+use crate::support::{Server, etcd, follow, ids, instance, next, presence_of, within};
 
 /// `root`, and `app` with all rights under `/microservices/`; its password is `secret`.
 async fn enable(server: &Server) -> etcd_client::Client {
@@ -65,17 +65,16 @@ async fn who_may_not_is_told_why() {
     let denied = elsewhere.contact().await.unwrap_err();
     assert_eq!(denied.kind(), ErrorKind::PermissionDenied);
     assert!(denied.message().contains("/elsewhere/"), "{denied}");
-    let denied: Result<()> = elsewhere
-        .presence("a", "1")
+    let denied: Result<()> = presence_of(&elsewhere, "a", "1")
         .publish(&instance("a", "1"), Intent::Claim)
         .await;
     assert!(denied.is_err_and(|e| e.kind() == ErrorKind::PermissionDenied && e.message().contains("/elsewhere/a/1")));
 
     let right = backend(user(&server, "app", "secret"));
     right.contact().await.unwrap();
-    let mut presence = right.presence("a", "1");
+    let mut presence = presence_of(&right, "a", "1");
     presence.publish(&instance("a", "1"), Intent::Claim).await.unwrap();
-    assert_eq!(ids(&next(&mut right.follow("a")).await), ["1"]);
+    assert_eq!(ids(&next(&mut follow(&right, "a")).await), ["1"]);
     assert!(
         tokio::time::timeout(Duration::from_secs(4), presence.lost())
             .await
@@ -112,19 +111,19 @@ async fn tokens_that_run_out_are_replaced_for_calls_and_watches() {
     let mut root = enable(&server).await;
     let backend = backend(user(&server, "app", "secret"));
     backend.contact().await.unwrap();
-    let mut open = backend.follow("a");
+    let mut open = follow(&backend, "a");
     next(&mut open).await;
-    let mut presence = backend.presence("a", "1");
+    let mut presence = presence_of(&backend, "a", "1");
     presence.publish(&instance("a", "1"), Intent::Claim).await.unwrap();
     assert_eq!(ids(&next(&mut open).await), ["1"]);
     // What this waits for is the time itself.
     for round in 2..4 {
         tokio::time::sleep(Duration::from_millis(2_500)).await;
         // A new watch on the old stream is refused for its token; the old ones must not notice.
-        let mut later = backend.follow("a");
+        let mut later = follow(&backend, "a");
         next(&mut later).await;
         let id = round.to_string();
-        let mut more = backend.presence("a", &id);
+        let mut more = presence_of(&backend, "a", &id);
         more.publish(&instance("a", &id), Intent::Claim).await.unwrap();
         assert_eq!(next(&mut later).await.instances.len(), 2);
         assert_eq!(next(&mut open).await.instances.len(), 2);
@@ -156,10 +155,10 @@ async fn a_watch_that_is_denied_disturbs_no_other() {
         root.role_grant_permission("app", permission).await.unwrap();
     }
     let backend = backend(user(&server, "app", "secret"));
-    let mut seen = backend.follow("seen");
+    let mut seen = follow(&backend, "seen");
     next(&mut seen).await;
     // May be written and not read: only its lease can tell that it is lost.
-    let mut blind = backend.presence("written", "1");
+    let mut blind = presence_of(&backend, "written", "1");
     blind.publish(&instance("written", "1"), Intent::Claim).await.unwrap();
     assert!(
         tokio::time::timeout(Duration::from_secs(1), blind.lost())
@@ -168,7 +167,7 @@ async fn a_watch_that_is_denied_disturbs_no_other() {
     );
     let denied = backend.fetch("written").await.unwrap_err();
     assert_eq!(denied.kind(), ErrorKind::PermissionDenied);
-    let mut presence = backend.presence("seen", "1");
+    let mut presence = presence_of(&backend, "seen", "1");
     presence.publish(&instance("seen", "1"), Intent::Claim).await.unwrap();
     assert_eq!(ids(&next(&mut seen).await), ["1"]);
     let lease = root.get("/microservices/written/1", None).await.unwrap().kvs()[0].lease();

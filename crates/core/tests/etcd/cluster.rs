@@ -6,7 +6,7 @@ use rollcall_core::backend::{Backend as _, Intent};
 use rollcall_core::backends::etcd::EtcdBackend;
 use rollcall_core::log::Log;
 
-use crate::support::{Server, binary, follow_until, ids, instance, options, retrying};
+use crate::support::{Server, binary, follow_until, ids, instance, options, presence_of, retrying};
 
 /// Which of them leads.
 async fn leader(servers: &[Server]) -> usize {
@@ -29,7 +29,7 @@ async fn registration_and_watch_survive_the_death_of_the_leader() {
     all.ttl = Duration::from_secs(5); // an election takes one to two seconds
     let backend = EtcdBackend::new(all, Log::default()).unwrap();
     backend.contact().await.unwrap();
-    let mut presence = backend.presence("a", "1");
+    let mut presence = presence_of(&backend, "a", "1");
     presence.publish(&instance("a", "1"), Intent::Claim).await.unwrap();
     follow_until(&backend, "a", |list| ids(list) == ["1"]).await;
 
@@ -37,7 +37,7 @@ async fn registration_and_watch_survive_the_death_of_the_leader() {
     servers[leads].kill();
     let lost = tokio::time::timeout(Duration::from_secs(8), presence.lost()).await;
     assert!(lost.is_err(), "{lost:?}");
-    let mut second = backend.presence("a", "2");
+    let mut second = presence_of(&backend, "a", "2");
     retrying("publish", async || {
         second.publish(&instance("a", "2"), Intent::Claim).await
     })
@@ -50,7 +50,7 @@ async fn registration_and_watch_survive_the_death_of_the_leader() {
     servers[leads].freeze();
     let lost = tokio::time::timeout(Duration::from_secs(8), presence.lost()).await;
     assert!(lost.is_err(), "{lost:?}");
-    let mut third = backend.presence("a", "3");
+    let mut third = presence_of(&backend, "a", "3");
     retrying("publish", async || {
         third.publish(&instance("a", "3"), Intent::Claim).await
     })

@@ -10,7 +10,7 @@ use rollcall_core::etcd::EtcdOptions;
 use rollcall_core::log::Log;
 use tokio::time::Instant;
 
-use crate::support::{Proxy, etcd, eventually, instance, kind, options, retrying, within};
+use crate::support::{Proxy, etcd, eventually, instance, kind, options, presence_of, retrying, within};
 
 const KEY: &str = "/microservices/a/1";
 
@@ -26,7 +26,7 @@ async fn stays_for_many_times_its_ttl() {
         ..server.options()
     };
     let backend = EtcdBackend::new(options, Log::default()).unwrap();
-    let mut presence = backend.presence("a", "1");
+    let mut presence = presence_of(&backend, "a", "1");
     presence.publish(&instance("a", "1"), Intent::Claim).await.unwrap();
     let lost = tokio::time::timeout(Duration::from_secs(6), presence.lost()).await;
     assert!(lost.is_err(), "{lost:?}");
@@ -43,7 +43,7 @@ async fn a_thousand_of_them_are_renewed_and_watched() {
     };
     let backend = EtcdBackend::new(options, Log::default()).unwrap();
     let publish = |i: usize| {
-        let mut presence = backend.presence("many", &i.to_string());
+        let mut presence = presence_of(&backend, "many", &i.to_string());
         async move {
             let record = instance("many", &i.to_string());
             presence.publish(&record, Intent::Claim).await.unwrap();
@@ -69,7 +69,7 @@ async fn a_thousand_of_them_are_renewed_and_watched() {
 async fn a_deletion_by_hand_is_a_loss_and_is_repaired() {
     let server = etcd!();
     let backend = server.backend();
-    let mut presence = backend.presence("a", "1");
+    let mut presence = presence_of(&backend, "a", "1");
     presence.publish(&instance("a", "1"), Intent::Claim).await.unwrap();
     assert!(
         tokio::time::timeout(Duration::from_millis(100), presence.lost())
@@ -94,7 +94,7 @@ async fn a_deletion_by_hand_is_a_loss_and_is_repaired() {
 async fn a_revoked_lease_is_a_loss_at_once() {
     let server = etcd!();
     let backend = server.backend();
-    let mut presence = backend.presence("a", "1");
+    let mut presence = presence_of(&backend, "a", "1");
     presence.publish(&instance("a", "1"), Intent::Claim).await.unwrap();
     let mut raw = server.raw().await;
     let lease = raw.get(KEY, None).await.unwrap().kvs()[0].lease();
@@ -111,9 +111,9 @@ async fn a_revoked_lease_is_a_loss_at_once() {
 async fn the_newest_of_one_id_wins_and_neither_removes_the_others() {
     let server = etcd!();
     let backend = server.backend();
-    let mut old = backend.presence("a", "1");
+    let mut old = presence_of(&backend, "a", "1");
     old.publish(&instance("a", "1"), Intent::Claim).await.unwrap();
-    let mut new = backend.presence("a", "1");
+    let mut new = presence_of(&backend, "a", "1");
     new.publish(&instance("a", "1"), Intent::Claim).await.unwrap();
     assert_eq!(within(2, "the loss", old.lost()).await, Loss::Replaced);
     assert_eq!(
@@ -140,7 +140,7 @@ async fn the_newest_of_one_id_wins_and_neither_removes_the_others() {
 async fn a_foreign_put_replaces() {
     let server = etcd!();
     let backend = server.backend();
-    let mut presence = backend.presence("a", "1");
+    let mut presence = presence_of(&backend, "a", "1");
     presence.publish(&instance("a", "1"), Intent::Claim).await.unwrap();
     let mut raw = server.raw().await;
     raw.lease_grant(60, Some(LeaseGrantOptions::new().with_id(7)))
@@ -156,7 +156,7 @@ async fn a_foreign_put_replaces() {
 async fn an_older_write_of_ours_that_comes_late_is_written_over() {
     let server = etcd!();
     let backend = server.backend();
-    let mut presence = backend.presence("a", "1");
+    let mut presence = presence_of(&backend, "a", "1");
     presence.publish(&instance("a", "1"), Intent::Claim).await.unwrap();
     let mut raw = server.raw().await;
     let lease = raw.get(KEY, None).await.unwrap().kvs()[0].lease();
@@ -187,7 +187,7 @@ async fn a_put_whose_answer_was_lost_is_no_rival() {
     // The answer to the grant.
     backend.contact().await.unwrap();
     proxy.lose_answers(true);
-    let mut presence = backend.presence("a", "1");
+    let mut presence = presence_of(&backend, "a", "1");
     for _ in 0..3 {
         assert!(
             presence
@@ -226,7 +226,7 @@ async fn a_put_whose_answer_was_lost_is_no_rival() {
     assert!(written.kvs()[0].value_str().unwrap().contains(r#""version":"3""#));
 
     // What was written without our knowing is taken back too.
-    let mut silent = backend.presence("a", "2");
+    let mut silent = presence_of(&backend, "a", "2");
     let mut withdrawn = instance("a", "2");
     withdrawn.version = "x".to_owned();
     silent.publish(&withdrawn, Intent::Claim).await.unwrap();
@@ -247,7 +247,7 @@ async fn a_former_lease_of_ours_is_no_rival() {
         ..options(&[&proxy.address])
     };
     let backend = EtcdBackend::new(quick, Log::default()).unwrap();
-    let mut presence = backend.presence("a", "1");
+    let mut presence = presence_of(&backend, "a", "1");
     presence.publish(&instance("a", "1"), Intent::Claim).await.unwrap();
     let mut raw = server.raw().await;
     let first = raw.get(KEY, None).await.unwrap().kvs()[0].lease();
@@ -282,7 +282,7 @@ async fn a_former_lease_of_ours_is_no_rival() {
 async fn a_frozen_server_is_a_loss_by_our_own_clock_and_a_dropped_presence_expires() {
     let server = etcd!();
     let backend = server.backend();
-    let mut presence = backend.presence("a", "1");
+    let mut presence = presence_of(&backend, "a", "1");
     presence.publish(&instance("a", "1"), Intent::Claim).await.unwrap();
     let mut raw = server.raw().await;
     server.freeze();

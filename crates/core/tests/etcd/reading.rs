@@ -8,17 +8,17 @@ use rollcall_core::etcd::EtcdOptions;
 use rollcall_core::instance::Codec;
 use rollcall_core::log::Log;
 
-use crate::support::{captured, etcd, ids, instance, kind, next};
+use crate::support::{captured, etcd, follow, ids, instance, kind, next, presence_of};
 
 #[tokio::test]
 async fn writes_what_kratos_writes() {
     let server = etcd!();
     let backend = server.backend();
     backend.contact().await.unwrap();
-    let mut presence = backend.presence("helloworld", "5f8d-1");
+    let mut presence = presence_of(&backend, "helloworld", "5f8d-1");
     presence.publish(&captured(), Intent::Claim).await.unwrap();
     let bare = instance("helloworld-admin", "x");
-    let mut admin = backend.presence("helloworld-admin", "x");
+    let mut admin = presence_of(&backend, "helloworld-admin", "x");
     admin.publish(&bare, Intent::Claim).await.unwrap();
 
     let mut raw = server.raw().await;
@@ -53,13 +53,13 @@ async fn writes_what_kratos_writes() {
 async fn follows_every_change_and_shares_what_did_not() {
     let server = etcd!();
     let backend = server.backend();
-    let mut stream = backend.follow("orders");
+    let mut stream = follow(&backend, "orders");
     assert!(
         next(&mut stream).await.instances.is_empty(),
         "an absent name is an empty list"
     );
 
-    let mut one = backend.presence("orders", "1");
+    let mut one = presence_of(&backend, "orders", "1");
     one.publish(&instance("orders", "1"), Intent::Claim).await.unwrap();
     let first = next(&mut stream).await;
     assert_eq!(ids(&first), ["1"]);
@@ -96,7 +96,7 @@ async fn reads_lists_above_the_usual_limit_and_says_what_exceeds_ours() {
     }
     let backend = server.backend();
     assert_eq!(backend.fetch("big").await.unwrap().instances.len(), 100);
-    assert_eq!(next(&mut backend.follow("big")).await.instances.len(), 100);
+    assert_eq!(next(&mut follow(&backend, "big")).await.instances.len(), 100);
     assert_eq!(backend.services().await.unwrap(), ["big"]);
 
     let small = EtcdOptions {
@@ -132,7 +132,7 @@ async fn bare_metadata_under_another_prefix() {
     };
     let backend = EtcdBackend::new(options, Log::default()).unwrap();
     let mut wanted = captured();
-    let mut presence = backend.presence("helloworld", "5f8d-1");
+    let mut presence = presence_of(&backend, "helloworld", "5f8d-1");
     presence.publish(&wanted, Intent::Claim).await.unwrap();
     wanted.version.clear();
     wanted.endpoints.clear();
@@ -146,7 +146,7 @@ async fn a_record_beyond_the_servers_limit_is_refused_for_good() {
     let backend = server.backend();
     let mut huge = instance("a", "1");
     huge.metadata = [("x", "y".repeat(2_000_000))].into_iter().collect();
-    let refused: Result<()> = backend.presence("a", "1").publish(&huge, Intent::Claim).await;
+    let refused: Result<()> = presence_of(&backend, "a", "1").publish(&huge, Intent::Claim).await;
     assert_eq!(kind(refused), ErrorKind::InvalidArgument);
 }
 

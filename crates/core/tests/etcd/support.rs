@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use rollcall_core::backend::{Backend as _, Snapshot};
+use rollcall_core::backend::{Backend as _, Follow, Presence, Snapshot};
 use rollcall_core::backends::etcd::EtcdBackend;
 use rollcall_core::error::Result;
 use rollcall_core::etcd::EtcdOptions;
@@ -312,7 +312,7 @@ pub async fn retrying<T>(what: &str, mut attempt: impl AsyncFnMut() -> Result<T>
 pub async fn follow_until(backend: &EtcdBackend, name: &str, wanted: impl Fn(&Snapshot) -> bool) {
     let end = Instant::now() + Duration::from_secs(30);
     loop {
-        let mut stream = backend.follow(name);
+        let mut stream = follow(backend, name);
         while let Ok(Some(Ok(snapshot))) = tokio::time::timeout_at(end, stream.next()).await {
             if wanted(&snapshot) {
                 return;
@@ -388,4 +388,17 @@ impl Proxy {
     pub fn lose_answers(&self, lose: bool) {
         self.deaf.store(lose, Ordering::Relaxed);
     }
+}
+
+/// The snapshots of a name.
+pub fn follow(backend: &EtcdBackend, name: &str) -> BoxStream<'static, Result<Snapshot>> {
+    match backend.follow(name) {
+        Follow::Stream(stream) => stream,
+        Follow::Poll(_) => panic!("etcd is not polled"),
+    }
+}
+
+/// A presence, which etcd refuses to nobody.
+pub fn presence_of(backend: &EtcdBackend, name: &str, id: &str) -> Box<dyn Presence> {
+    backend.presence(name, id).unwrap()
 }

@@ -10,7 +10,7 @@ use rollcall_core::backends::etcd::EtcdBackend;
 use rollcall_core::etcd::{EtcdOptions, TlsOptions};
 use rollcall_core::log::Log;
 
-use crate::support::{etcd, instance, options, temporary_folder, within};
+use crate::support::{etcd, instance, options, presence_of, temporary_folder, within};
 
 /// Certificates of one authority: `ca`, `server`, `client`, each `.pem` and `.key`.
 struct Certificates(PathBuf);
@@ -92,7 +92,7 @@ async fn tls_with_client_certificates() {
     };
     let good = backend(&server.address(), Some(right.clone()));
     within(10, "contact", good.contact()).await.unwrap();
-    let mut presence = good.presence("a", "1");
+    let mut presence = presence_of(&good, "a", "1");
     presence.publish(&instance("a", "1"), Intent::Claim).await.unwrap();
     presence.withdraw().await.unwrap();
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use futures::stream::{self, BoxStream, StreamExt as _};
 
 use super::Shared;
-use super::keys::Read;
 use crate::backend::{BadRecord, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::etcd::error::{Cause, Fault};
@@ -18,7 +17,7 @@ use crate::instance::ServiceInstance;
 #[derive(PartialEq)]
 enum Entry {
     Good(Arc<ServiceInstance>),
-    Bad(BadRecord),
+    Bad(Box<BadRecord>),
 }
 
 struct Follow {
@@ -115,11 +114,10 @@ impl Follow {
     }
 
     fn entry(&self, key: &[u8], value: &[u8]) -> Option<Entry> {
-        match self.shared.keys.read(&self.name, key, value) {
-            Read::Good(instance) => Some(Entry::Good(Arc::new(instance))),
-            Read::Bad(bad) => Some(Entry::Bad(bad)),
-            Read::Foreign => None,
-        }
+        Some(match self.shared.keys.read(&self.name, key, value)? {
+            Ok(instance) => Entry::Good(Arc::new(instance)),
+            Err(bad) => Entry::Bad(Box::new(bad)),
+        })
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -130,7 +128,7 @@ impl Follow {
         for entry in self.entries.values() {
             match entry {
                 Entry::Good(instance) => snapshot.instances.push(Arc::clone(instance)),
-                Entry::Bad(bad) => snapshot.bad.push(bad.clone()),
+                Entry::Bad(bad) => snapshot.bad.push((**bad).clone()),
             }
         }
         snapshot

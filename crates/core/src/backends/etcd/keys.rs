@@ -12,14 +12,6 @@ pub(super) struct Keys {
     codec: Codec,
 }
 
-/// What a record under a name is.
-pub(super) enum Read {
-    Good(ServiceInstance),
-    Bad(BadRecord),
-    /// A good record of another name.
-    Foreign,
-}
-
 impl Keys {
     pub(super) fn new(prefix: &str, codec: Codec) -> Self {
         Self {
@@ -58,17 +50,13 @@ impl Keys {
         self.codec.encode(instance)
     }
 
-    /// Reads a record of the range of `name`.
-    pub(super) fn read(&self, name: &str, key: &[u8], value: &[u8]) -> Read {
-        let id = match std::str::from_utf8(key) {
-            Ok(key) => key.get(self.prefix.len() + name.len() + 1..).unwrap_or_default(),
-            Err(_) => return Read::Bad(bad(key, "the key is not UTF-8")),
+    /// Reads a record of the range of `name`; `None` is a good record of another name.
+    pub(super) fn read(&self, name: &str, key: &[u8], value: &[u8]) -> Option<Result<ServiceInstance, BadRecord>> {
+        let Ok(key) = std::str::from_utf8(key) else {
+            return Some(Err(bad(key, "the key is not UTF-8")));
         };
-        match self.codec.decode(name, id, value) {
-            Ok(Some(instance)) => Read::Good(instance),
-            Ok(None) => Read::Foreign,
-            Err(reason) => Read::Bad(bad(key, reason)),
-        }
+        let id = key.get(self.prefix.len() + name.len() + 1..).unwrap_or_default();
+        self.codec.read(name, id, key, value)
     }
 
     /// The name under which a record would be read, if it is a good one. With Kratos's layout the record says it, since
@@ -130,8 +118,8 @@ mod tests {
     #[test]
     fn a_strange_key_is_a_bad_record_and_no_panic() {
         let keys = Keys::new("/p", Codec::Kratos);
-        assert!(matches!(keys.read("a", b"/p/a/\xff", b"{}"), Read::Bad(_)));
-        assert!(matches!(keys.read("a", b"", b"not-json"), Read::Bad(_)));
-        assert!(matches!(keys.read("a", b"/p/a/x", br#"{"name":"b"}"#), Read::Foreign));
+        assert!(keys.read("a", b"/p/a/\xff", b"{}").unwrap().is_err());
+        assert!(keys.read("a", b"", b"not-json").unwrap().is_err());
+        assert!(keys.read("a", b"/p/a/x", br#"{"name":"b"}"#).is_none());
     }
 }

@@ -9,11 +9,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use etcd_client::GetOptions;
-use futures::stream::BoxStream;
 
-use self::keys::{Keys, Read};
+use self::keys::Keys;
 use self::presence::EtcdPresence;
-use crate::backend::{Backend, BadRecord, Capabilities, Presence, Snapshot};
+use crate::backend::{Backend, BadRecord, Capabilities, Follow, Presence, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::etcd::client::{EtcdClient, Repeat};
 use crate::etcd::error::{Cause, Fault};
@@ -110,8 +109,8 @@ impl Backend for EtcdBackend {
             .map_err(|fault| self.shared.explain(fault, "read", self.shared.keys.prefix()))
     }
 
-    fn presence(&self, name: &str, id: &str) -> Box<dyn Presence> {
-        Box::new(EtcdPresence::new(Arc::clone(&self.shared), name, id))
+    fn presence(&self, name: &str, id: &str) -> Result<Box<dyn Presence>> {
+        Ok(Box::new(EtcdPresence::new(Arc::clone(&self.shared), name, id)))
     }
 
     async fn fetch(&self, name: &str) -> Result<Snapshot> {
@@ -119,16 +118,16 @@ impl Backend for EtcdBackend {
         let mut snapshot = Snapshot::default();
         for record in &read.records {
             match self.shared.keys.read(name, record.key(), record.value()) {
-                Read::Good(instance) => snapshot.instances.push(Arc::new(instance)),
-                Read::Bad(bad) => snapshot.bad.push(bad),
-                Read::Foreign => {}
+                Some(Ok(instance)) => snapshot.instances.push(Arc::new(instance)),
+                Some(Err(bad)) => snapshot.bad.push(bad),
+                None => {}
             }
         }
         Ok(snapshot)
     }
 
-    fn follow(&self, name: &str) -> BoxStream<'static, Result<Snapshot>> {
-        follow::follow(Arc::clone(&self.shared), name)
+    fn follow(&self, name: &str) -> Follow {
+        Follow::Stream(follow::follow(Arc::clone(&self.shared), name))
     }
 
     async fn services(&self) -> Result<Vec<String>> {

@@ -306,11 +306,15 @@ impl Presence for EtcdPresence {
                 return Err(self.shared.explain(fault, "write", &self.key));
             }
         };
+        // A watch that is under way goes on: changes up to our own are passed over. But what it still holds of a history
+        // that went back, or of another cluster, is of records with higher revisions that never were.
+        let new_history = self
+            .published
+            .is_some_and(|before| published.revision <= before.revision || published.cluster != before.cluster);
         self.loss = None;
         self.published = Some(published);
         self.value = value;
-        // A watch that is under way goes on: changes up to our own are passed over.
-        if matches!(self.own, OwnKey::Unwatched) {
+        if new_history || matches!(self.own, OwnKey::Unwatched) {
             self.own = self.watch_from(published);
         }
         if self.leases.len() > 1 {
@@ -334,20 +338,25 @@ impl Presence for EtcdPresence {
         }
     }
 
-    async fn withdraw(&mut self) -> Result<()> {
+    fn stop(&mut self) {
         self.lease = None; // ends the renewal
+    }
+
+    async fn withdraw(&mut self) -> Result<()> {
+        self.lease = None;
         self.own = OwnKey::Unwatched;
         self.published = None;
         self.loss = None;
-        self.unanswered = None;
         while let Some(id) = self.leases.last().copied() {
-            self.shared
-                .client
-                .revoke(id)
-                .await
-                .map_err(|fault| self.shared.explain(fault, "write", &self.key))?;
+            match self.shared.client.revoke(id).await {
+                Ok(()) => {}
+                // Its grant was never answered, so nothing was ever written under it: there is nothing to remove.
+                Err(_) if self.unanswered == Some(id) => {}
+                Err(fault) => return Err(self.shared.explain(fault, "write", &self.key)),
+            }
             self.leases.pop();
         }
+        self.unanswered = None;
         Ok(())
     }
 

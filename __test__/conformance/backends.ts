@@ -1,0 +1,340 @@
+// The rows of the suite: one per backend and server version. A row says what its registry, or the way to it, cannot be
+// made to do; a test that needs it is skipped with that reason in its name. To add a backend, add a row here.
+
+import type { Registry, RegistryOptions } from 'rollcall';
+import { connect, MemoryServer } from 'rollcall';
+import { afterAll, describe, test } from 'vitest';
+import type { EtcdVersion } from '../support/etcd.js';
+import { ETCD_VERSIONS, startEtcd } from '../support/etcd.js';
+import { uniqueName } from '../support/process.js';
+import type { TcpProxy } from '../support/tcp.js';
+import { startTcpProxy } from '../support/tcp.js';
+import * as gateway from './gateway.js';
+import type { Process, Scenario, Step } from './kit.js';
+import { inProcess, inThread } from './kit.js';
+
+/** Options of every backend, as a test gives them. */
+export type Common = Omit<Extract<RegistryOptions, { backend: 'memory' }>, 'backend' | 'namespace'>;
+
+/** What a test may need of a row beyond registering and watching. */
+export type Need =
+  /** A single client can be cut off while others still reach the registry. */
+  | 'oneSided'
+  /** Requests and answers can be held back on the way. */
+  | 'slowWay'
+  /** What is stored can be read and written around the client, byte by byte, in transactions. */
+  | 'rawRead'
+  /** Several processes share the registry. */
+  | 'processes'
+  /** A session or lease has a name of its own, so that a test can ask for it. */
+  | 'leases'
+  /** The server counts the streams and requests it serves. */
+  | 'counts';
+
+export interface Row {
+  readonly name: string;
+  /** The TTL that tests use unless the default is what they test. */
+  readonly ttlMs: number;
+  readonly cannot: Partial<Record<Need, string>>;
+  start(): Promise<Server>;
+}
+
+/** A running registry. Each test has a part of it to itself: a namespace or prefix. */
+export interface Server {
+  scope(): Promise<Scope>;
+  close(): Promise<void>;
+}
+
+/** What one test sees of a registry, and the faults that befall it. */
+export interface Scope {
+  readonly ttlMs: number;
+  /** Through the way that `outage()` cuts. */
+  options(more?: Common): RegistryOptions;
+  /** A client; closed when the test is over. */
+  connect(more?: Common): Promise<Registry>;
+  /** A client that `outage()` does not cut off, where the row can (`oneSided`). */
+  observer(more?: Common): Promise<Registry>;
+  /** The steps of a scenario in another thread of execution: a process where the registry is shared, else a worker. */
+  run(steps: Step[], more?: Common): Promise<Scenario>;
+  /** The same, and it is a process (`processes`). */
+  process(steps: Step[], more?: Common): Promise<Process>;
+  /** Nothing gets through, connections are refused or cut. */
+  outage(): Promise<void>;
+  restore(): Promise<void>;
+  /** The way that `outage()` cuts, for finer harm (`slowWay`). */
+  readonly link: TcpProxy;
+  /** A record as someone else writes it. */
+  put(name: string, id: string, value: string): Promise<void>;
+  /** A deletion by hand. */
+  remove(name: string, id: string): Promise<boolean>;
+  /** The lease or session of a record ends. */
+  loseSession(name: string, id: string): Promise<void>;
+  /** The registry loses all records of this scope. */
+  wipe(): Promise<void>;
+  /** Someone else's instance whose owner can die without a word. */
+  mortal(name: string, id: string): Promise<{ die(): Promise<void> }>;
+  /** etcd only, by `rawRead`, `leases` and `counts`: the server, and the key of a record. */
+  readonly serverUrl: string;
+  key(name: string, id: string): string;
+  /** Undoes everything that the test has opened. */
+  close(): Promise<void>;
+}
+
+/** A record as Kratos writes it. */
+export const record = (
+  name: string,
+  id: string,
+  more: { version?: string; metadata?: Record<string, string>; endpoints?: string[] } = {},
+): string =>
+  JSON.stringify({
+    id,
+    name,
+    version: more.version ?? '',
+    metadata: more.metadata ?? null,
+    endpoints: more.endpoints ?? null,
+  });
+
+/** The clients and scenarios of one test, closed with it. */
+abstract class Clients {
+  protected readonly opened: (() => Promise<unknown>)[] = [];
+  abstract options(more?: Common): RegistryOptions;
+  /** Around the way that `outage()` cuts. */
+  protected abstract direct(more?: Common): RegistryOptions;
+  protected abstract launch(steps: Step[], more?: Common): Scenario;
+  abstract restore(): Promise<void>;
+
+  private async open(options: RegistryOptions): Promise<Registry> {
+    const registry = await connect(options);
+    this.opened.push(() => registry.close({ timeoutMs: 2000 }).catch(() => undefined));
+    return registry;
+  }
+
+  connect(more?: Common): Promise<Registry> {
+    return this.open(this.options(more));
+  }
+
+  observer(more?: Common): Promise<Registry> {
+    return this.open(this.direct(more));
+  }
+
+  async run(steps: Step[], more?: Common): Promise<Scenario> {
+    const running = this.launch(steps, more);
+    this.opened.push(() => running.stop());
+    await running.until('connected');
+    return running;
+  }
+
+  async close(): Promise<void> {
+    await this.restore();
+    for (const undo of this.opened.splice(0).reverse()) await undo();
+  }
+}
+
+class MemoryScope extends Clients implements Scope {
+  readonly ttlMs = 1000;
+  readonly serverUrl = '';
+  private readonly namespace = uniqueName('suite');
+  private readonly server = MemoryServer.of(this.namespace);
+
+  options(more?: Common): RegistryOptions {
+    return { backend: 'memory', namespace: this.namespace, ttlMs: this.ttlMs, logger: false, ...more };
+  }
+
+  protected direct(more?: Common): RegistryOptions {
+    return this.options(more);
+  }
+
+  protected launch(steps: Step[], more?: Common): Scenario {
+    return inThread(this.options(more), steps);
+  }
+
+  async outage(): Promise<void> {
+    this.server.setAway(true);
+  }
+
+  async restore(): Promise<void> {
+    this.server.setAway(false);
+  }
+
+  process(): never {
+    throw new Error('not in this row: the test must name its need "processes"');
+  }
+
+  get link(): never {
+    throw new Error('not in this row: the test must name its need "slowWay"');
+  }
+
+  async put(name: string, id: string, value: string): Promise<void> {
+    this.server.put(name, id, value);
+  }
+
+  async remove(name: string, id: string): Promise<boolean> {
+    return this.server.remove(name, id);
+  }
+
+  async loseSession(name: string, id: string): Promise<void> {
+    if (!this.server.expire(name, id)) throw new Error(`no record ${name}/${id}`);
+  }
+
+  async wipe(): Promise<void> {
+    this.server.wipe();
+  }
+
+  async mortal(name: string, id: string): Promise<{ die(): Promise<void> }> {
+    const owner = await this.connect();
+    await owner.register({ name, id });
+    return {
+      die: async () => {
+        if (!this.server.crash(name, id)) throw new Error(`no record ${name}/${id}`);
+      },
+    };
+  }
+
+  key(name: string, id: string): string {
+    return `${name}/${id}`;
+  }
+}
+
+class EtcdScope extends Clients implements Scope {
+  readonly ttlMs = 3000;
+  private readonly prefix = `/${uniqueName('suite')}`;
+
+  constructor(
+    readonly serverUrl: string,
+    readonly link: TcpProxy,
+  ) {
+    super();
+    this.opened.push(() => link.close());
+  }
+
+  options(more?: Common): RegistryOptions {
+    return { backend: 'etcd', hosts: this.link.host, prefix: this.prefix, ttlMs: this.ttlMs, logger: false, ...more };
+  }
+
+  protected direct(more?: Common): RegistryOptions {
+    return {
+      backend: 'etcd',
+      hosts: new URL(this.serverUrl).host,
+      prefix: this.prefix,
+      ttlMs: this.ttlMs,
+      logger: false,
+      ...more,
+    };
+  }
+
+  protected launch(steps: Step[], more?: Common): Process {
+    return inProcess(this.direct(more), steps);
+  }
+
+  async process(steps: Step[], more?: Common): Promise<Process> {
+    return (await this.run(steps, more)) as Process;
+  }
+
+  async outage(): Promise<void> {
+    this.link.setEnabled(false);
+  }
+
+  async restore(): Promise<void> {
+    this.link.dropAnswers(false);
+    this.link.release();
+    this.link.setEnabled(true);
+  }
+
+  async put(name: string, id: string, value: string): Promise<void> {
+    await gateway.put(this.serverUrl, this.key(name, id), value);
+  }
+
+  async remove(name: string, id: string): Promise<boolean> {
+    const there = await gateway.stored(this.serverUrl, this.key(name, id));
+    await gateway.remove(this.serverUrl, this.key(name, id));
+    return there !== undefined;
+  }
+
+  async loseSession(name: string, id: string): Promise<void> {
+    const there = await gateway.stored(this.serverUrl, this.key(name, id));
+    if (!there) throw new Error(`no record ${name}/${id}`);
+    await gateway.revoke(this.serverUrl, there.lease);
+  }
+
+  async wipe(): Promise<void> {
+    await gateway.removeUnder(this.serverUrl, `${this.prefix}/`);
+  }
+
+  async mortal(name: string, id: string): Promise<{ die(): Promise<void> }> {
+    const owner = inProcess(this.direct(), [['register', { name, id }]]);
+    this.opened.push(() => owner.stop());
+    await owner.until('register:done');
+    return { die: () => owner.stop() };
+  }
+
+  key(name: string, id: string): string {
+    return `${this.prefix}/${name}/${id}`;
+  }
+}
+
+const memory: Row = {
+  name: 'memory',
+  ttlMs: 1000,
+  cannot: {
+    oneSided: 'a memory server is away for all its clients or for none',
+    slowWay: 'there is no way between a client and a memory server',
+    rawRead: 'a memory server has no stored bytes to look at',
+    processes: 'a memory server lives inside one process',
+    leases: 'a memory server has no lease with an id',
+    counts: 'a memory server counts no requests',
+  },
+  start: async () => ({ scope: async () => new MemoryScope(), close: async () => {} }),
+};
+
+const etcd = (version: EtcdVersion): Row => ({
+  name: `etcd ${version}`,
+  ttlMs: 3000,
+  cannot: {},
+  async start() {
+    const server = await startEtcd({ version });
+    return {
+      scope: async () => new EtcdScope(server.httpUrl, await startTcpProxy(server.hosts[0] as string)),
+      close: () => server.close(),
+    };
+  },
+});
+
+export const rows: Row[] = [memory, ...ETCD_VERSIONS.map(etcd)];
+
+export type It = (
+  title: string,
+  body: (scope: Scope) => Promise<void>,
+  how?: { needs?: Need[]; timeoutMs?: number },
+) => void;
+
+/** The servers of this file, started when the first theme needs them and shared by all. */
+const running = new Map<Row, Promise<Server>>();
+
+/**
+ * Declares the tests of a theme once for every row. The tests of a file share a server per row and run at the same
+ * time, each in a scope of its own; `sequential` is for a theme that looks at something the scopes share.
+ */
+export function forEveryBackend(theme: string, declare: (it: It, row: Row) => void, { sequential = false } = {}): void {
+  for (const row of rows) {
+    describe(`${theme} · ${row.name}`, { concurrent: !sequential }, () => {
+      declare((title, body, { needs = [], timeoutMs = 30_000 } = {}) => {
+        const missing = needs.find((need) => row.cannot[need] !== undefined);
+        if (missing) {
+          test.skip(`${title} (not run: ${row.cannot[missing]})`, () => {});
+          return;
+        }
+        test(title, { timeout: timeoutMs }, async ({ onTestFinished }) => {
+          const server = running.get(row) ?? row.start();
+          running.set(row, server);
+          const scope = await (await server).scope();
+          onTestFinished(() => scope.close());
+          await body(scope);
+        });
+      }, row);
+    });
+  }
+}
+
+afterAll(async () => {
+  for (const server of running.values()) await server.then((it) => it.close());
+});

@@ -1,0 +1,54 @@
+// What the fault tests share: a server of their own for every test, and everything undone when the test is over.
+import type { EtcdOptions, Registry, RegistryOptions } from 'rollcall';
+import { connect } from 'rollcall';
+import type { TestContext } from 'vitest';
+import type { Process, Step } from '../conformance/kit.js';
+import { inProcess } from '../conformance/kit.js';
+import type { EtcdCluster, EtcdOptions as ServerOptions } from '../support/etcd.js';
+import { startEtcd } from '../support/etcd.js';
+import type { TcpProxy } from '../support/tcp.js';
+import { startTcpProxy } from '../support/tcp.js';
+
+export type Finish = Pick<TestContext, 'onTestFinished'>;
+
+export async function server({ onTestFinished }: Finish, options: ServerOptions): Promise<EtcdCluster> {
+  const etcd = await startEtcd(options);
+  onTestFinished(() => etcd.close());
+  return etcd;
+}
+
+export async function way({ onTestFinished }: Finish, etcd: EtcdCluster): Promise<TcpProxy> {
+  const link = await startTcpProxy(etcd.hosts[0] as string);
+  onTestFinished(() => link.close());
+  return link;
+}
+
+const optionsFor = (to: EtcdCluster | TcpProxy, more: Partial<EtcdOptions>): RegistryOptions => ({
+  backend: 'etcd',
+  hosts: 'hosts' in to ? [...to.hosts] : [to.host],
+  logger: false, // faults are what these tests are about; a warning for each would bury what fails
+  ...more,
+});
+
+/** A client; the TTL is the default one unless given. */
+export async function client(
+  { onTestFinished }: Finish,
+  to: EtcdCluster | TcpProxy,
+  more: Partial<EtcdOptions> = {},
+): Promise<Registry> {
+  const registry = await connect(optionsFor(to, more));
+  onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
+  return registry;
+}
+
+export async function child(
+  { onTestFinished }: Finish,
+  to: EtcdCluster | TcpProxy,
+  steps: Step[],
+  more: Partial<EtcdOptions> = {},
+): Promise<Process> {
+  const program = inProcess(optionsFor(to, more), steps);
+  onTestFinished(() => program.stop());
+  await program.until('connected');
+  return program;
+}

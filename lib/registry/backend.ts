@@ -1,0 +1,54 @@
+/** What a backend says of itself on this side; the backends are in `backends/`. */
+
+import type { NativeOptions } from '../native.js';
+import type { CommonOptions } from './common-options.js';
+import { invalid } from './shape.js';
+
+/** Options as they are given: nothing is known of their values yet. */
+export type Bag = Record<string, unknown>;
+
+/** How the text of an option in a URL is read. Another table: a group of options, given as `group.name=value`. */
+export type OptionKind = 'number' | 'boolean' | 'text' | 'list' | 'off' | OptionKinds;
+
+/** The names of options, each with its kind. */
+export type OptionKinds = { readonly [name: string]: OptionKind };
+
+/** What a URL says before its query. */
+export interface UrlHead {
+  /** In lower case. */
+  readonly scheme: string;
+  /** What stands between `//` and the path, as it is written: percent-encoded, and maybe with a password. */
+  readonly authority: string;
+  /** From the `/` on, as it is written; empty when there is none. */
+  readonly path: string;
+}
+
+/** One backend: all that is its own between `connect()` and the native side. */
+export interface Backend<Options extends CommonOptions & { backend: keyof NativeOptions }> {
+  /** Its own options, beside the common ones. */
+  readonly options: Readonly<Record<Exclude<keyof Options, 'backend' | keyof CommonOptions>, OptionKind>>;
+  /** Its URLs as messages show them, one for each scheme. */
+  readonly urls: readonly `${string}://${string}`[];
+  /** The options that the head of a URL stands for. They are checked afterwards, by `settle`. */
+  fromUrl(head: UrlHead): Bag;
+  /** Checks its own options and completes them. The names of the options are known by then. */
+  settle(options: Bag): NativeGroup<Options['backend']> | Promise<NativeGroup<Options['backend']>>;
+}
+
+/** The options of one backend on the native side: the group that has its name. */
+export type NativeGroup<Name extends keyof NativeOptions> = NonNullable<NativeOptions[Name]>;
+
+/** Refuses a path, for backends whose URLs have none. */
+export function noPath(path: string, instead: string): void {
+  if (path === '' || path === '/') return;
+  throw invalid('options', `expected no path after the host of the URL: ${instead}`);
+}
+
+/** Percent-decoding; a `+` stays a plus. */
+export function decoded(path: string, value: string): string {
+  try {
+    return decodeURIComponent(value);
+  } catch {
+    throw invalid(path, 'expected valid percent-encoding in the URL: write %25 for "%"');
+  }
+}

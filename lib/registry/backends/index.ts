@@ -1,0 +1,24 @@
+/** Every backend. A new one is a file beside this one, and its name in each of the lists here. */
+
+import type { Backend } from '../backend.js';
+import { type EtcdOptions, etcd } from './etcd.js';
+import { type MemoryOptions, memory } from './memory.js';
+
+/** The options of `connect()`, told apart by `backend`. */
+export type RegistryOptions = MemoryOptions | EtcdOptions;
+
+/** @internal */
+export type BackendName = RegistryOptions['backend'];
+
+/**
+ * In the order in which messages list them.
+ *
+ * @internal
+ */
+export const BACKENDS: { readonly [Name in BackendName]: Backend<Extract<RegistryOptions, { backend: Name }>> } = {
+  memory,
+  etcd,
+};
+
+/** @internal */
+export const BACKEND_NAMES = Object.keys(BACKENDS) as readonly BackendName[];

@@ -1,0 +1,40 @@
+/** The options that every backend has. */
+
+import type { Logger } from './logger.js';
+
+/** Options of every backend. */
+export interface CommonOptions {
+  /**
+   * How long an instance outlives a process that died without a word, in milliseconds. What the server grants counts.
+   * Default 15000, at least 1000.
+   */
+  ttlMs?: number;
+  /** Time for the whole first contact, credentials included, in milliseconds. Default 10000. */
+  connectTimeoutMs?: number;
+  /** Time for one call, in milliseconds; most calls take their own. Default 10000. */
+  timeoutMs?: number;
+  /** `true`: `connect()` resolves without touching the network. Default false. */
+  lazy?: boolean;
+  /**
+   * The stall guard: an instance is withdrawn when the JavaScript thread that registered it has not ticked for this
+   * many milliseconds, and put back as soon as it ticks again. Default 30000, at least 100; 0 turns it off.
+   */
+  stallTimeoutMs?: number;
+  /**
+   * How long, in milliseconds, a list after a reconnection is not believed when it lacks more than half of the instances
+   * of the list before; the watch keeps the list before. Default 15000; 0 turns it off.
+   */
+  emptyGraceMs?: number;
+  /**
+   * The host to write instead of a wildcard (`0.0.0.0`, `[::]`) in endpoints. Default: the environment variable
+   * `ROLLCALL_ADVERTISE_HOST`, else an address of this machine, chosen by Kratos's rule.
+   */
+  advertiseHost?: string;
+  /**
+   * On these signals, such as `SIGTERM`, the registry is closed; then the signal goes through. Default none. Not in
+   * worker threads, which get no signals.
+   */
+  signals?: readonly `SIG${string}`[];
+  /** Where log lines go; `false` is nowhere. Default: warnings and errors to `console`. */
+  logger?: Logger | false;
+}

@@ -1,0 +1,86 @@
+/** TLS, as every backend that has it takes it. */
+
+import { readFile } from 'node:fs/promises';
+import type { NativeTlsOptions } from '../native.js';
+import type { OptionKind } from './backend.js';
+import { invalid, isRecord, kindOf, onlyKnown, text } from './shape.js';
+
+/** Certificates, as PEM or as the files that hold it. Files are read by `connect()`. */
+export interface TlsOptions {
+  /** Who may sign the server's certificate. Default: the usual public authorities. */
+  ca?: string | Uint8Array;
+  /** The client's certificate. Needs a key. */
+  cert?: string | Uint8Array;
+  /** The client's key. Needs a certificate. */
+  key?: string | Uint8Array;
+  /** The file of `ca`. */
+  caFile?: string;
+  /** The file of `cert`. */
+  certFile?: string;
+  /** The file of `key`. */
+  keyFile?: string;
+  /** The name that the server's certificate must carry. Default: the host. */
+  serverName?: string;
+}
+
+/**
+ * Kinds of the options in `tls`.
+ *
+ * @internal
+ */
+export const TLS = {
+  ca: 'text',
+  cert: 'text',
+  key: 'text',
+  caFile: 'text',
+  certFile: 'text',
+  keyFile: 'text',
+  serverName: 'text',
+} as const satisfies Record<keyof TlsOptions, OptionKind>;
+
+/**
+ * Checks and completes `tls`, and reads its files. `secure` is what the hosts say: `https://` or `http://`, if either.
+ *
+ * @internal
+ */
+export async function settleTls(value: unknown, secure: boolean | undefined): Promise<NativeTlsOptions | null> {
+  if (value !== undefined && typeof value !== 'boolean' && !isRecord(value)) {
+    throw invalid('options.tls', `expected true, false or an object, got ${kindOf(value)}`);
+  }
+  const on = value === undefined ? secure === true : value !== false;
+  if (secure !== undefined && secure !== on) {
+    throw invalid('options.tls', `contradicts the ${secure ? 'https' : 'http'}:// of options.hosts`);
+  }
+  if (!on) return null;
+  const tls = isRecord(value) ? value : {};
+  onlyKnown('options.tls', tls, Object.keys(TLS));
+  const [ca, cert, key] = await Promise.all([pem(tls, 'ca'), pem(tls, 'cert'), pem(tls, 'key')]);
+  if (cert && !key) throw invalid('options.tls.key', 'expected with a client certificate');
+  if (key && !cert) throw invalid('options.tls.cert', 'expected with a client key');
+  return { ca, cert, key, serverName: text('options.tls.serverName', tls.serverName) ?? null };
+}
+
+/** The PEM of `ca`, `cert` or `key`: given as it is, or in a file. */
+async function pem(tls: Record<string, unknown>, name: 'ca' | 'cert' | 'key'): Promise<Buffer | null> {
+  const path = `options.tls.${name}`;
+  const value = tls[name];
+  const file = text(`${path}File`, tls[`${name}File`]);
+  if (value !== undefined && file !== undefined) throw invalid(path, `given together with ${path}File`);
+  if (file !== undefined) {
+    const bytes = await readFile(file).catch((cause: NodeJS.ErrnoException) => {
+      throw invalid(`${path}File`, `can't read the file: ${cause.message}`, cause);
+    });
+    return checkedPem(`${path}File`, bytes);
+  }
+  if (value === undefined) return null;
+  if (typeof value === 'string') return checkedPem(path, Buffer.from(value));
+  if (ArrayBuffer.isView(value)) {
+    return checkedPem(path, Buffer.from(value.buffer as ArrayBuffer, value.byteOffset, value.byteLength));
+  }
+  throw invalid(path, `expected a PEM string or Buffer, got ${kindOf(value)}`);
+}
+
+function checkedPem(path: string, bytes: Buffer): Buffer {
+  if (!bytes.includes('-----BEGIN ')) throw invalid(path, 'expected PEM, which holds a line "-----BEGIN …"');
+  return bytes;
+}
