@@ -1,4 +1,4 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { runInNewContext } from 'node:vm';
@@ -6,8 +6,13 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { InvalidArgumentError } from '../../lib/errors.js';
 import { BACKEND_NAMES, BACKENDS } from '../../lib/registry/backends/index.js';
 import { settle } from '../../lib/registry/options.js';
+import { makeCertificates } from '../support/tls.js';
 
-const PEM = '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n';
+const certificates = await makeCertificates();
+afterAll(() => certificates.remove());
+const PEM = await readFile(certificates.ca.certFile, 'utf8');
+const KEY = await readFile(certificates.ca.keyFile, 'utf8');
+const RUBBISH = '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n';
 
 let folder: string;
 beforeAll(async () => {
@@ -229,7 +234,13 @@ describe('refuses, naming the path', () => {
     [{ backend: 'etcd', tls: { caFile: 5 } }, 'options.tls.caFile: expected a string, got number'],
     [{ backend: 'etcd', tls: { ca: PEM, caFile: 'x' } }, 'options.tls.ca: given together with options.tls.caFile'],
     [{ backend: 'etcd', tls: { cert: PEM } }, 'options.tls.key: expected with a client certificate'],
-    [{ backend: 'etcd', tls: { key: PEM } }, 'options.tls.cert: expected with a client key'],
+    [{ backend: 'etcd', tls: { key: KEY } }, 'options.tls.cert: expected with a client key'],
+    [{ backend: 'etcd', tls: { key: PEM } }, "options.tls.key: expected the PEM of a private key; it can't be read"],
+    [{ backend: 'etcd', tls: { ca: RUBBISH } }, "options.tls.ca: expected the PEM of a certificate; it can't be read"],
+    [
+      { backend: 'memory', advertiseHost: 'a:80' },
+      'options.advertiseHost: expected a host name or address without a port, such as "10.0.0.1"',
+    ],
   ])('%o', async (options, message) => {
     expect(await refusal(options)).toBe(message);
   });

@@ -1,6 +1,6 @@
 /** One call of the native side: abortable, its failure turned into the error that the caller sees. */
 
-import { aborted, fromNative } from '../errors.js';
+import { aborted, fromNative, RollcallError } from '../errors.js';
 import { type CancelHandle, native } from '../native.js';
 
 /** Makes a handle that aborts a call. */
@@ -37,4 +37,19 @@ export async function call<T>(
   } finally {
     signal.removeEventListener('abort', onAbort);
   }
+}
+
+/** Checks arguments by `check`: its refusals name the operation. What a getter of the caller throws goes through. */
+export function checked<T>(operation: string, check: () => T): T {
+  try {
+    return check();
+  } catch (error) {
+    throw named(error, operation);
+  }
+}
+
+/** An error of ours that names the operation, if it named none; any other as it is. */
+export function named(error: unknown, operation: string): unknown {
+  if (error instanceof RollcallError && error.operation === '') (error as { operation: string }).operation = operation;
+  return error;
 }

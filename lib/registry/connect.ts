@@ -1,8 +1,9 @@
 /** The one way in: from options, a URL or the environment to a registry client. */
 
-import { fromNative, InvalidArgumentError, type RollcallError } from '../errors.js';
+import { fromNative, InvalidArgumentError } from '../errors.js';
 import { native } from '../native.js';
 import type { RegistryOptions } from './backends/index.js';
+import { named } from './call.js';
 import { logOf } from './logger.js';
 import { type Settings, settle } from './options.js';
 import { Registry } from './registry.js';
@@ -26,7 +27,7 @@ export async function connect(options?: string | RegistryOptions): Promise<Regis
   let settings: Settings;
   const variable = options === undefined ? process.env[VARIABLE] || undefined : undefined;
   try {
-    settings = await settle(given(options ?? variable));
+    settings = await settle(given(options === undefined ? variable : options));
   } catch (error) {
     throw explained(error, variable !== undefined);
   }
@@ -54,9 +55,7 @@ function given(options: unknown): unknown {
 }
 
 /** A wrong option, with the operation, and with where it comes from. */
-function explained(error: unknown, fromVariable: boolean): RollcallError {
-  const failure = fromNative(error, 'connect');
-  if (!(failure instanceof InvalidArgumentError)) return failure;
-  const message = fromVariable ? `${failure.message} (from ${VARIABLE})` : failure.message;
-  return new InvalidArgumentError(message, { operation: 'connect', cause: failure.cause });
+function explained(error: unknown, fromVariable: boolean): unknown {
+  if (!(error instanceof InvalidArgumentError) || !fromVariable) return named(error, 'connect');
+  return new InvalidArgumentError(`${error.message} (from ${VARIABLE})`, { operation: 'connect', cause: error.cause });
 }

@@ -1,12 +1,16 @@
 /** The way from the options of `connect()` to what the native side takes: checked, and with every default. */
 
+import { isIPv6 } from 'node:net';
 import { constants } from 'node:os';
 import type { NativeOptions } from '../native.js';
 import type { NativeGroup, OptionKind, OptionKinds } from './backend.js';
 import { BACKEND_NAMES, BACKENDS, type BackendName } from './backends/index.js';
 import type { CommonOptions } from './common-options.js';
 import { type Log, logOf } from './logger.js';
-import { boolean, choice, didYouMean, integer, invalid, kindOf, onlyKnown, record, text } from './shape.js';
+import { boolean, choice, didYouMean, integer, invalid, kindOf, onlyKnown, optional, record, text } from './shape.js';
+
+/** The environment variable that stands in for `advertiseHost`. */
+const ADVERTISE = 'ROLLCALL_ADVERTISE_HOST';
 
 /** Options that were checked and completed. */
 export interface Settings {
@@ -48,7 +52,8 @@ export async function settle(given: unknown): Promise<Settings> {
   onlyKnown('options', options, ['backend', ...Object.keys(optionsOf(backend))], (key) => unknownOption(backend, key));
 
   const log = logOf('options.logger', options.logger);
-  const advertiseHost = text('options.advertiseHost', options.advertiseHost) ?? process.env.ROLLCALL_ADVERTISE_HOST;
+  const advertiseHost =
+    advertised('options.advertiseHost', options.advertiseHost) ?? advertised(ADVERTISE, process.env[ADVERTISE]);
   return {
     native: {
       backend,
@@ -57,7 +62,7 @@ export async function settle(given: unknown): Promise<Settings> {
       timeoutMs: integer('options.timeoutMs', options.timeoutMs, 10_000, { min: 1 }),
       stallTimeoutMs: stallTimeout(options.stallTimeoutMs, 30_000),
       emptyGraceMs: integer('options.emptyGraceMs', options.emptyGraceMs, 15_000, { min: 0 }),
-      advertiseHost: advertiseHost || null,
+      advertiseHost: advertiseHost ?? null,
       logLevel: log.level,
       ...groups(backend, await BACKENDS[backend].settle(options)),
     },
@@ -74,6 +79,17 @@ function groups(backend: BackendName, own: NativeGroup<BackendName>): Groups {
   return { ...(Object.fromEntries(BACKEND_NAMES.map((name) => [name, null])) as Groups), [backend]: own };
 }
 
+/** A host as it stands in a URL, without a port; an empty environment variable is none. */
+function advertised(path: string, value: unknown): string | undefined {
+  const host = path === ADVERTISE && value === '' ? undefined : text(path, value);
+  if (host === undefined) return undefined;
+  const address = host.replace(/^\[(.*)\]$/, '$1');
+  if (/[\s/?#@\\]/.test(host) || (address.includes(':') && !isIPv6(address))) {
+    throw invalid(path, `expected a host name or address without a port, such as "10.0.0.1"`);
+  }
+  return host;
+}
+
 /** `options.stallTimeoutMs`, of a registry or of one registration. */
 export function stallTimeout(value: unknown, fallback: number): number {
   return integer('options.stallTimeoutMs', value, fallback, { min: 100, zeroIsOff: true });
@@ -84,8 +100,15 @@ export function callTimeout(value: unknown, fallback: number): number {
   return integer('options.timeoutMs', value, fallback, { min: 1 });
 }
 
+/** Options of `deregister()` and `close()`, completed. */
+export function removal(options: unknown, timeoutMs: number): { drainMs: number; timeoutMs: number } {
+  const given = optional('options', options);
+  onlyKnown('options', given, ['drainMs', 'timeoutMs']);
+  return { drainMs: drainTime(given.drainMs), timeoutMs: callTimeout(given.timeoutMs, timeoutMs) };
+}
+
 /** `options.drainMs` of a removal. */
-export function drainTime(value: unknown): number {
+function drainTime(value: unknown): number {
   return integer('options.drainMs', value, 0, { min: 0 });
 }
 

@@ -1,11 +1,11 @@
 /** One instance that is kept in the registry. */
 
 import type { RegistrationHandle } from '../native.js';
-import { call, type NewCancel } from './call.js';
+import { call, checked, type NewCancel } from './call.js';
 import { Events } from './events.js';
 import { frozenInstance, type InstanceUpdate, patchOf, type ServiceInstance } from './instance.js';
 import type { Log } from './logger.js';
-import { callTimeout, drainTime } from './options.js';
+import { callTimeout, removal } from './options.js';
 import { abortSignal, onlyKnown, optional } from './shape.js';
 
 /**
@@ -143,11 +143,12 @@ export class Registration {
    * `ERR_REPLACED`, `ERR_ABORTED`, `ERR_CLOSED`.
    */
   async update(patch: InstanceUpdate, options?: UpdateOptions): Promise<void> {
-    const { version, metadata, endpoints } = patchOf(patch);
-    const given = optional('options', options);
-    onlyKnown('options', given, ['timeoutMs', 'signal']);
-    const timeoutMs = callTimeout(given.timeoutMs, this.#source.timeoutMs);
-    const signal = abortSignal('options.signal', given.signal);
+    const { version, metadata, endpoints, timeoutMs, signal } = checked('update', () => {
+      const given = optional('options', options);
+      onlyKnown('options', given, ['timeoutMs', 'signal']);
+      const timeoutMs = callTimeout(given.timeoutMs, this.#source.timeoutMs);
+      return { ...patchOf(patch), timeoutMs, signal: abortSignal('options.signal', given.signal) };
+    });
     try {
       await call(
         'update',
@@ -193,13 +194,10 @@ export class Registration {
   }
 
   async #remove(options: RemovalOptions | undefined): Promise<void> {
-    const given = optional('options', options);
-    onlyKnown('options', given, ['drainMs', 'timeoutMs']);
-    const drainMs = drainTime(given.drainMs);
-    const timeoutMs = callTimeout(given.timeoutMs, this.#source.timeoutMs);
+    const { drainMs, timeoutMs } = checked('deregister', () => removal(options, this.#source.timeoutMs));
     if (this.#source.closed() && this.state === 'deregistered') return;
-    const removal = call('deregister', undefined, () => this.#source.handle.deregister(drainMs, timeoutMs));
+    const removed = call('deregister', undefined, () => this.#source.handle.deregister(drainMs, timeoutMs));
     this.#source.released(this);
-    await removal;
+    await removed;
   }
 }

@@ -3,12 +3,12 @@
 import { aborted, ClosedError, fromNative } from '../errors.js';
 import type { ClientHandle, NativeEvent, RegistrationHandle, WatcherHandle } from '../native.js';
 import type { RegistryOptions } from './backends/index.js';
-import { call, type NewCancel } from './call.js';
+import { call, checked, type NewCancel, named } from './call.js';
 import { Events } from './events.js';
 import { frozenList, type InstanceInput, instanceOf, type ServiceList } from './instance.js';
 import { track, untrack } from './lifecycle.js';
 import type { LogLevel } from './logger.js';
-import { callTimeout, drainTime, type Settings, stallTimeout } from './options.js';
+import { callTimeout, removal, type Settings, stallTimeout } from './options.js';
 import { Registration, type RemovalOptions } from './registration.js';
 import { abortSignal, boolean, invalid, kindOf, onlyKnown, optional } from './shape.js';
 import { Feed, Watcher } from './watcher.js';
@@ -134,16 +134,18 @@ export class Registry {
    * `ERR_ABORTED`, `ERR_UNSUPPORTED`, `ERR_CLOSED`. With `background: true` only those that need no server.
    */
   async register(instance: InstanceInput, options?: RegisterOptions): Promise<Registration> {
-    const wanted = instanceOf(instance);
-    const given = optional('options', options);
-    onlyKnown('options', given, ['background', 'timeoutMs', 'stallTimeoutMs', 'signal']);
     const { native, log } = this.#settings;
-    const how = {
-      background: boolean('options.background', given.background, false),
-      timeoutMs: callTimeout(given.timeoutMs, native.timeoutMs),
-      stallTimeoutMs: stallTimeout(given.stallTimeoutMs, native.stallTimeoutMs),
-    };
-    const signal = abortSignal('options.signal', given.signal);
+    const { wanted, how, signal } = checked('register', () => {
+      const wanted = instanceOf(instance);
+      const given = optional('options', options);
+      onlyKnown('options', given, ['background', 'timeoutMs', 'stallTimeoutMs', 'signal']);
+      const how = {
+        background: boolean('options.background', given.background, false),
+        timeoutMs: callTimeout(given.timeoutMs, native.timeoutMs),
+        stallTimeoutMs: stallTimeout(given.stallTimeoutMs, native.stallTimeoutMs),
+      };
+      return { wanted, how, signal: abortSignal('options.signal', given.signal) };
+    });
     this.#refuseClosed('register');
 
     const handle = await call<RegistrationHandle>(
@@ -181,12 +183,16 @@ export class Registry {
   async getService(name: string, options?: GetServiceOptions): Promise<ServiceList> {
     const followed = options === undefined ? this.#known(name) : undefined;
     if (followed) return followed; // the usual case, in a microsecond
-    const given = optional('options', options);
-    onlyKnown('options', given, ['consistent', 'timeoutMs', 'signal']);
-    const consistent = boolean('options.consistent', given.consistent, false);
-    const timeoutMs = callTimeout(given.timeoutMs, this.#settings.native.timeoutMs);
-    const signal = abortSignal('options.signal', given.signal);
-    serviceName(name);
+    const { consistent, timeoutMs, signal } = checked('getService', () => {
+      const given = optional('options', options);
+      onlyKnown('options', given, ['consistent', 'timeoutMs', 'signal']);
+      serviceName(name);
+      return {
+        consistent: boolean('options.consistent', given.consistent, false),
+        timeoutMs: callTimeout(given.timeoutMs, this.#settings.native.timeoutMs),
+        signal: abortSignal('options.signal', given.signal),
+      };
+    });
     this.#refuseClosed('getService');
     if (signal?.aborted) throw aborted(signal, 'getService');
 
@@ -207,10 +213,12 @@ export class Registry {
    * @throws as `getService()`, and `ERR_UNSUPPORTED` where `capabilities.listsNames` is false.
    */
   async services(options?: CallOptions): Promise<string[]> {
-    const given = optional('options', options);
-    onlyKnown('options', given, ['timeoutMs', 'signal']);
-    const timeoutMs = callTimeout(given.timeoutMs, this.#settings.native.timeoutMs);
-    const signal = abortSignal('options.signal', given.signal);
+    const { timeoutMs, signal } = checked('services', () => {
+      const given = optional('options', options);
+      onlyKnown('options', given, ['timeoutMs', 'signal']);
+      const timeoutMs = callTimeout(given.timeoutMs, this.#settings.native.timeoutMs);
+      return { timeoutMs, signal: abortSignal('options.signal', given.signal) };
+    });
     this.#refuseClosed('services');
     return await call('services', signal, (cancel) => this.#client.services(timeoutMs, cancel), this.#newCancel);
   }
@@ -221,10 +229,12 @@ export class Registry {
    * @throws `ERR_INVALID_ARGUMENT`, and nothing else: a closed registry shows in the first `next()`.
    */
   watch(name: string, options?: WatchOptions): Watcher {
-    serviceName(name);
-    const given = optional('options', options);
-    onlyKnown('options', given, ['signal']);
-    const signal = abortSignal('options.signal', given.signal);
+    const signal = checked('watch', () => {
+      serviceName(name);
+      const given = optional('options', options);
+      onlyKnown('options', given, ['signal']);
+      return abortSignal('options.signal', given.signal);
+    });
     const { log } = this.#settings;
     const over = (failure?: unknown) => Watcher.follow({ name, log, failure, released() {} });
     if (this.closed) return over(closedError('watch'));
@@ -304,22 +314,18 @@ export class Registry {
   }
 
   async #close(options: RemovalOptions | undefined): Promise<void> {
-    let drainMs: number;
-    let timeoutMs: number;
+    let how: ReturnType<typeof removal>;
     try {
-      const given = optional('options', options);
-      onlyKnown('options', given, ['drainMs', 'timeoutMs']);
-      drainMs = drainTime(given.drainMs);
-      timeoutMs = callTimeout(given.timeoutMs, this.#settings.native.timeoutMs);
+      how = removal(options, this.#settings.native.timeoutMs);
     } catch (error) {
       await undefined; // until `#closing` is set
       this.#closing = undefined;
-      throw error;
+      throw named(error, 'close');
     }
     (this as { closed: boolean }).closed = true;
     for (const watcher of [...this.#watchers.values()]) watcher.stop();
     try {
-      await call('close', undefined, () => this.#client.close(drainMs, timeoutMs));
+      await call('close', undefined, () => this.#client.close(how.drainMs, how.timeoutMs));
     } finally {
       this.#live.clear();
       this.#keepAlive();

@@ -38,6 +38,8 @@ export const TLS = {
   serverName: 'text',
 } as const satisfies Record<keyof TlsOptions, OptionKind>;
 
+const CERTIFICATE = /-----BEGIN [A-Z0-9 ]*CERTIFICATE-----[^-]*-----END [A-Z0-9 ]*CERTIFICATE-----/g;
+
 /**
  * Checks and completes `tls`, and reads its files. `secure` is what the hosts say: `https://` or `http://`, if either.
  *
@@ -70,17 +72,31 @@ async function pem(tls: Record<string, unknown>, name: 'ca' | 'cert' | 'key'): P
     const bytes = await readFile(file).catch((cause: NodeJS.ErrnoException) => {
       throw invalid(`${path}File`, `can't read the file: ${cause.message}`, cause);
     });
-    return checkedPem(`${path}File`, bytes);
+    return checkedPem(name, `${path}File`, bytes);
   }
   if (value === undefined) return null;
-  if (typeof value === 'string') return checkedPem(path, Buffer.from(value));
+  if (typeof value === 'string') return checkedPem(name, path, Buffer.from(value));
   if (ArrayBuffer.isView(value)) {
-    return checkedPem(path, Buffer.from(value.buffer as ArrayBuffer, value.byteOffset, value.byteLength));
+    return checkedPem(name, path, Buffer.from(value.buffer as ArrayBuffer, value.byteOffset, value.byteLength));
   }
   throw invalid(path, `expected a PEM string or Buffer, got ${kindOf(value)}`);
 }
 
-function checkedPem(path: string, bytes: Buffer): Buffer {
+/** PEM that holds what it should: certificates, or a key. */
+function checkedPem(name: 'ca' | 'cert' | 'key', path: string, bytes: Buffer): Buffer {
   if (!bytes.includes('-----BEGIN ')) throw invalid(path, 'expected PEM, which holds a line "-----BEGIN …"');
-  return bytes;
+  // Loaded here: most programs use no TLS, and importing the package should cost next to nothing.
+  const { createPrivateKey, X509Certificate } = require('node:crypto') as typeof import('node:crypto');
+  try {
+    if (name === 'key') {
+      createPrivateKey(bytes);
+      return bytes;
+    }
+    const certificates = bytes.toString('latin1').match(CERTIFICATE) ?? [];
+    for (const certificate of certificates) new X509Certificate(certificate);
+    if (certificates.length > 0) return bytes;
+  } catch {
+    // OpenSSL's own words name its routines, and may hold pieces of the key.
+  }
+  throw invalid(path, `expected the PEM of ${name === 'key' ? 'a private key' : 'a certificate'}; it can't be read`);
 }

@@ -116,6 +116,9 @@ pub trait Backend: Send + Sync + 'static {
     /// What the registry can do.
     fn capabilities(&self) -> Capabilities;
 
+    /// What messages call it, such as `etcd at 10.0.0.1:2379, 10.0.0.2:2379`. No secrets.
+    fn place(&self) -> String;
+
     /// First contact: reaches the registry and proves the credentials, or says why not. One attempt. Not called for a
     /// lazy client, so nothing may depend on it.
     async fn contact(&self) -> Result<()>;

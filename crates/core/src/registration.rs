@@ -180,6 +180,8 @@ impl Registration {
             log: setup.log,
             intent: crate::backend::Intent::Claim,
             held: false,
+            complained: false,
+            attempt: Instant::now(),
             attempted: false,
             backoff: crate::backoff::Backoff::new(),
         };

@@ -170,13 +170,17 @@ impl Registry {
         let result = tokio::select! {
             () = self.inner.closed.cancelled() => Err(closed()),
             result = timeout_at(deadline, tries) => result.unwrap_or_else(|_| {
-                let ms = limit.as_millis();
+                let (place, ms) = (self.inner.backend.place(), limit.as_millis());
                 Err(match last.take() {
                     Some(error) => {
                         let kind = error.kind();
-                        Error::new(kind, format!("no contact within {ms} ms (connectTimeoutMs): {error}")).caused_by(error)
+                        let message = format!("no contact with {place} within {ms} ms (connectTimeoutMs): {error}");
+                        Error::new(kind, message).caused_by(error)
                     }
-                    None => Error::new(ErrorKind::Timeout, format!("the registry did not answer within {ms} ms (connectTimeoutMs)")),
+                    None => Error::new(
+                        ErrorKind::Timeout,
+                        format!("{place} did not answer within {ms} ms (connectTimeoutMs): is it the right host and port?"),
+                    ),
                 })
             }),
         };

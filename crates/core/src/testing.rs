@@ -118,6 +118,10 @@ impl Backend for ScriptedBackend {
         Capabilities::ALL
     }
 
+    fn place(&self) -> String {
+        "the script".to_owned()
+    }
+
     async fn contact(&self) -> Result<()> {
         Ok(())
     }

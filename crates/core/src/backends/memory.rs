@@ -296,6 +296,10 @@ impl Backend for MemoryBackend {
         Capabilities::ALL
     }
 
+    fn place(&self) -> String {
+        "the memory of this process".to_owned()
+    }
+
     async fn contact(&self) -> Result<()> {
         self.server.lock().ensure_here()
     }

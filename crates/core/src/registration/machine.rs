@@ -11,7 +11,7 @@ use crate::backend::{Intent, Loss, Presence};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::ServiceInstance;
-use crate::log::Log;
+use crate::log::{Level, Log};
 
 /// How long a withdrawal that nobody waits for any more is tried on. By then the record has expired many times over
 /// unless the registry itself was away, and then it goes one TTL after the registry's return.
@@ -39,6 +39,10 @@ pub(super) struct Machine {
     pub intent: Intent,
     /// Whether the record stands in the registry as far as we know: published, and no loss reported since.
     pub held: bool,
+    /// Whether this series of failures has been logged.
+    pub complained: bool,
+    /// When the last attempt began.
+    pub attempt: Instant,
     /// Whether anything may have been written at all.
     pub attempted: bool,
     pub backoff: Backoff,
@@ -78,6 +82,7 @@ impl Machine {
             // Never closed; if it were, an attempt too many would be the lesser evil.
             let _permit = permits.acquire().await;
             self.attempted = true;
+            self.attempt = Instant::now();
             match timeout(self.timeout, self.presence.publish(&instance, self.intent)).await {
                 Ok(result) => result,
                 Err(_) => Err(no_answer(self.timeout)),
@@ -93,6 +98,7 @@ impl Machine {
                 let before = self.state();
                 self.intent = Intent::Keep;
                 self.held = true;
+                self.complained = false;
                 self.set(|p| {
                     p.state = State::Registered;
                     p.published = generation;
@@ -107,8 +113,11 @@ impl Machine {
             }
             Err(error) => {
                 if error.kind() != ErrorKind::Replaced {
+                    // Once per series of failures: an outage is long, and a client may hold a thousand registrations.
+                    let level = if self.complained { Level::Debug } else { Level::Warn };
+                    self.complained = true;
                     self.log
-                        .warn(format_args!("{} could not be published: {error}", Name(&instance)));
+                        .log(level, format_args!("{} could not be published: {error}", Name(&instance)));
                 }
                 self.set(|p| p.failure = Some((generation, error.clone())));
             }
@@ -137,12 +146,13 @@ impl Machine {
 
     /// Between two attempts. A record that still stands (an update failed) may be lost meanwhile.
     async fn pause(&mut self) -> Option<Interrupt> {
-        let pause = self.backoff.next_pause();
+        // From start to start: an attempt that waited ten seconds in vain was pause enough.
+        let next = self.attempt + self.backoff.next_pause();
         tokio::select! {
             biased;
             interrupt = interrupted(&self.wanted, self.stall.as_ref()) => Some(interrupt),
             loss = self.presence.lost(), if self.held => self.note_loss(loss).await,
-            () = sleep(pause) => None,
+            () = sleep_until(next) => None,
         }
     }
 

@@ -98,6 +98,10 @@ impl Backend for EtcdBackend {
         Capabilities::ALL
     }
 
+    fn place(&self) -> String {
+        format!("etcd at {}", self.shared.client.options().hosts.join(", "))
+    }
+
     /// Reads one key of the prefix at most, from the leader: that takes a connection, a token and the permission.
     async fn contact(&self) -> Result<()> {
         let (first, end) = self.shared.keys.all();
