@@ -6,6 +6,7 @@ use napi::bindgen_prelude::{Array, Buffer, JsObjectValue, Object, ToNapiValue};
 use napi::{Env, JsString, JsValue, Property, Result, sys};
 use napi_derive::napi;
 use rollcall_core::ServiceInstance;
+use rollcall_core::instance::Endpoints;
 use rollcall_core::log::Level;
 use rollcall_core::registry::RegistryOptions;
 use rollcall_core::watch::List;
@@ -25,13 +26,18 @@ pub struct NativeInstance {
 impl From<NativeInstance> for ServiceInstance {
     fn from(instance: NativeInstance) -> Self {
         Self {
-            id: instance.id,
-            name: instance.name,
-            version: instance.version,
+            id: instance.id.into(),
+            name: instance.name.into(),
+            version: instance.version.into(),
             metadata: instance.metadata.into_iter().collect(),
-            endpoints: instance.endpoints,
+            endpoints: boxed(instance.endpoints),
         }
     }
+}
+
+/// Endpoints on their way in.
+pub fn boxed(endpoints: Vec<String>) -> Endpoints {
+    endpoints.into_iter().map(Into::into).collect()
 }
 
 /// A service instance on its way out: `NativeInstance`.
@@ -60,13 +66,13 @@ fn object<'env>(
         }
     }
     let mut object = Object::new(env)?;
-    object.set_named_property("id", instance.id.as_str())?;
+    object.set_named_property("id", &*instance.id)?;
     object.set_named_property("name", name)?;
     object.set_named_property("version", version)?;
     object.set_named_property("metadata", metadata)?;
     object.set_named_property(
         "endpoints",
-        instance.endpoints.iter().map(String::as_str).collect::<Vec<_>>(),
+        instance.endpoints.iter().map(AsRef::as_ref).collect::<Vec<&str>>(),
     )?;
     Ok(object)
 }

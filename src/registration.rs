@@ -8,7 +8,7 @@ use napi_derive::napi;
 use rollcall_core::registration::{Event, OnEvent, Patch, Registration};
 
 use crate::call::{CancelHandle, JsResult, ms, promise};
-use crate::convert::to_object;
+use crate::convert::{boxed, to_object};
 use crate::events::Mailbox;
 use crate::io::Io;
 
@@ -103,9 +103,9 @@ impl RegistrationHandle {
         let registration = self.registration.clone();
         promise(env, &self.io, cancel, "update", async move {
             let patch = Patch {
-                version,
+                version: version.map(Into::into),
                 metadata: metadata.map(|pairs| pairs.into_iter().collect()),
-                endpoints,
+                endpoints: endpoints.map(boxed),
             };
             registration.update(patch, ms(timeout_ms)).await
         })

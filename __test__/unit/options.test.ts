@@ -235,7 +235,10 @@ describe('refuses, naming the path', () => {
     [{ backend: 'etcd', tls: { ca: PEM, caFile: 'x' } }, 'options.tls.ca: given together with options.tls.caFile'],
     [{ backend: 'etcd', tls: { cert: PEM } }, 'options.tls.key: expected with a client certificate'],
     [{ backend: 'etcd', tls: { key: KEY } }, 'options.tls.cert: expected with a client key'],
-    [{ backend: 'etcd', tls: { key: PEM } }, "options.tls.key: expected the PEM of a private key; it can't be read"],
+    [
+      { backend: 'etcd', tls: { cert: PEM, key: PEM } },
+      "options.tls.key: expected the PEM of a private key; it can't be read",
+    ],
     [{ backend: 'etcd', tls: { ca: RUBBISH } }, "options.tls.ca: expected the PEM of a certificate; it can't be read"],
     [
       { backend: 'memory', advertiseHost: 'a:80' },

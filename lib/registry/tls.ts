@@ -56,9 +56,10 @@ export async function settleTls(value: unknown, secure: boolean | undefined): Pr
   if (!on) return null;
   const tls = isRecord(value) ? value : {};
   onlyKnown('options.tls', tls, Object.keys(TLS));
+  const has = (name: 'cert' | 'key') => tls[name] !== undefined || tls[`${name}File`] !== undefined;
+  if (has('cert') && !has('key')) throw invalid('options.tls.key', 'expected with a client certificate');
+  if (has('key') && !has('cert')) throw invalid('options.tls.cert', 'expected with a client key');
   const [ca, cert, key] = await Promise.all([pem(tls, 'ca'), pem(tls, 'cert'), pem(tls, 'key')]);
-  if (cert && !key) throw invalid('options.tls.key', 'expected with a client certificate');
-  if (key && !cert) throw invalid('options.tls.cert', 'expected with a client key');
   return { ca, cert, key, serverName: text('options.tls.serverName', tls.serverName) ?? null };
 }
 

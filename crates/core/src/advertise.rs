@@ -8,9 +8,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::error::{Error, Result};
 
 /// Makes every endpoint of an instance reachable; see [`reachable`].
-pub(crate) fn all_reachable(endpoints: &mut [String], advertise_host: Option<&str>) -> Result<()> {
+pub(crate) fn all_reachable(endpoints: &mut [Box<str>], advertise_host: Option<&str>) -> Result<()> {
     for (i, endpoint) in endpoints.iter_mut().enumerate() {
-        *endpoint = reachable(&format!("instance.endpoints[{i}]"), endpoint, advertise_host)?;
+        *endpoint = reachable(&format!("instance.endpoints[{i}]"), endpoint, advertise_host)?.into();
     }
     Ok(())
 }

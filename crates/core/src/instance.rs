@@ -4,6 +4,8 @@
 //! metadata, endpoints; metadata keys sorted by bytes; `&`, `<`, `>`, U+2028 and U+2029 escaped; empty collections
 //! written as `null`. See <https://pkg.go.dev/encoding/json#Marshal>.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use url::Url;
 
@@ -11,18 +13,35 @@ use crate::backend::BadRecord;
 use crate::error::{Error, Result};
 
 /// One instance of a service, in the words and shape of Kratos's registry.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+///
+/// Its fields are the tightest that hold them, and the name is shared by a list: a watched fleet has a hundred thousand.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceInstance {
     /// Unique among the instances of `name`. Two registrations with one id are one instance: the newest wins.
-    pub id: String,
+    pub id: Box<str>,
     /// The name of the service.
-    pub name: String,
+    pub name: Arc<str>,
     /// Any text; empty when unknown.
-    pub version: String,
-    /// Pairs sorted by key, no key twice. A sorted vector, not a tree: a watched fleet holds a hundred thousand.
+    pub version: Box<str>,
+    /// Pairs sorted by key, no key twice.
     pub metadata: Metadata,
     /// URLs such as `grpc://10.0.0.1:9000`, in the order of the owner.
-    pub endpoints: Vec<String>,
+    pub endpoints: Endpoints,
+}
+
+/// The endpoints of an instance.
+pub type Endpoints = Box<[Box<str>]>;
+
+impl Default for ServiceInstance {
+    fn default() -> Self {
+        Self {
+            id: Box::default(),
+            name: Arc::from(""),
+            version: Box::default(),
+            metadata: Metadata::default(),
+            endpoints: Box::default(),
+        }
+    }
 }
 
 /// Metadata pairs, sorted by the bytes of their keys, no key twice.
@@ -171,8 +190,8 @@ impl ServiceInstance {
             return Err(format!("expected a JSON object, got {}", kind_of(&value)));
         };
         let mut text = |field: &str| match fields.remove(field) {
-            None | Some(Value::Null) => Ok(String::new()),
-            Some(Value::String(text)) => Ok(text),
+            None | Some(Value::Null) => Ok(Box::default()),
+            Some(Value::String(text)) => Ok(text.into_boxed_str()),
             Some(other) => Err(format!("{field}: expected a string, got {}", kind_of(&other))),
         };
         let (id, name, version) = (text("id")?, text("name")?, text("version")?);
@@ -181,12 +200,12 @@ impl ServiceInstance {
             Some(value) => metadata_from_value(value).map_err(|e| format!("metadata{e}"))?,
         };
         let endpoints = match fields.remove("endpoints") {
-            None | Some(Value::Null) => Vec::new(),
+            None | Some(Value::Null) => Box::default(),
             Some(Value::Array(list)) => list
                 .into_iter()
                 .enumerate()
                 .map(|(i, endpoint)| match endpoint {
-                    Value::String(text) => Ok(text),
+                    Value::String(text) => Ok(text.into_boxed_str()),
                     other => Err(format!("endpoints[{i}]: expected a string, got {}", kind_of(&other))),
                 })
                 .collect::<Result<_, _>>()?,
@@ -194,7 +213,7 @@ impl ServiceInstance {
         };
         Ok(Self {
             id,
-            name,
+            name: name.into(),
             version,
             metadata,
             endpoints,
@@ -227,7 +246,13 @@ impl Codec {
 
     /// Reads the record `name`/`id`, which lies at `key` in the registry, as far as it concerns readers of `name`: an
     /// instance, a bad record, or `None` (see [`decode`](Self::decode)).
-    pub fn read(self, name: &str, id: &str, key: &str, value: &[u8]) -> Option<Result<ServiceInstance, BadRecord>> {
+    pub fn read(
+        self,
+        name: &Arc<str>,
+        id: &str,
+        key: &str,
+        value: &[u8],
+    ) -> Option<Result<ServiceInstance, BadRecord>> {
         let read = self.decode(name, id, value).transpose()?;
         Some(read.map_err(|reason| BadRecord {
             key: key.to_owned(),
@@ -237,20 +262,23 @@ impl Codec {
 
     /// Reads the value of the record `name`/`id`. `None` when it is a good record of another name, which a textual
     /// prefix may catch (a Kratos id may contain `/`).
-    pub fn decode(self, name: &str, id: &str, value: &[u8]) -> Result<Option<ServiceInstance>, String> {
+    pub fn decode(self, name: &Arc<str>, id: &str, value: &[u8]) -> Result<Option<ServiceInstance>, String> {
         match self {
             Self::Kratos => {
                 let mut instance = ServiceInstance::from_json(value)?;
                 if instance.id.is_empty() {
-                    id.clone_into(&mut instance.id);
+                    instance.id = id.into();
                 }
-                Ok((instance.name == name).then_some(instance))
+                Ok((instance.name == *name).then(|| {
+                    instance.name = name.clone(); // one for the whole list
+                    instance
+                }))
             }
             Self::Metadata => {
                 let value: Value = serde_json::from_slice(value).map_err(|e| format!("not JSON: {e}"))?;
                 Ok(Some(ServiceInstance {
-                    id: id.to_owned(),
-                    name: name.to_owned(),
+                    id: id.into(),
+                    name: name.clone(),
                     metadata: metadata_from_value(value).map_err(|e| format!("value{e}"))?,
                     ..ServiceInstance::default()
                 }))

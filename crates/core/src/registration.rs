@@ -30,7 +30,7 @@ use self::machine::{Machine, Stall, no_answer};
 use crate::advertise;
 use crate::backend::Presence;
 use crate::error::{Error, ErrorKind, Result};
-use crate::instance::{Metadata, ServiceInstance};
+use crate::instance::{Endpoints, Metadata, ServiceInstance};
 use crate::log::Log;
 
 /// Where a registration stands.
@@ -90,11 +90,11 @@ pub type OnEvent = Box<dyn Fn(Event) + Send + Sync>;
 #[derive(Debug, Clone, Default)]
 pub struct Patch {
     /// The new version.
-    pub version: Option<String>,
+    pub version: Option<Box<str>>,
     /// The new metadata, whole.
     pub metadata: Option<Metadata>,
     /// The new endpoints, whole.
-    pub endpoints: Option<Vec<String>>,
+    pub endpoints: Option<Endpoints>,
 }
 
 /// What the owner wants.

@@ -206,7 +206,7 @@ impl Registry {
                 ));
             }
             if instance.id.is_empty() {
-                instance.id = uuid::Uuid::new_v4().to_string();
+                instance.id = uuid::Uuid::new_v4().to_string().into();
             }
             let advertise_host = self.inner.options.advertise_host.clone();
             advertise::all_reachable(&mut instance.endpoints, advertise_host.as_deref())?;

@@ -166,7 +166,7 @@ pub const TTL: Duration = Duration::from_secs(15);
 #[async_trait]
 impl Presence for ScriptedPresence {
     async fn publish(&mut self, instance: &ServiceInstance, intent: Intent) -> Result<()> {
-        self.0.note(Asked::Publish(instance.version.clone(), intent));
+        self.0.note(Asked::Publish(instance.version.to_string(), intent));
         {
             let mut in_flight = self.0.in_flight.lock().unwrap();
             in_flight.0 += 1;
@@ -206,9 +206,9 @@ impl Presence for ScriptedPresence {
 /// An instance whose version is what the test looks at.
 pub fn instance(id: &str, version: &str) -> ServiceInstance {
     ServiceInstance {
-        id: id.to_owned(),
-        name: "orders".to_owned(),
-        version: version.to_owned(),
+        id: id.into(),
+        name: "orders".into(),
+        version: version.into(),
         ..ServiceInstance::default()
     }
 }

@@ -385,7 +385,7 @@ pub(crate) fn to_list(mut instances: Vec<Arc<ServiceInstance>>, before: &[Arc<Se
 }
 
 /// What makes an instance one: in Consul two agents may hold one id.
-fn place(instance: &ServiceInstance) -> (&str, &[String]) {
+fn place(instance: &ServiceInstance) -> (&str, &[Box<str>]) {
     (&instance.id, &instance.endpoints)
 }
 

@@ -123,7 +123,7 @@ impl MemoryServer {
 
     /// Writes a record as someone else would, without expiry: `value` is its raw text and may be broken.
     pub fn put(&self, name: &str, id: &str, value: &str) {
-        let value = match Codec::Kratos.read(name, id, &format!("{name}/{id}"), value.as_bytes()) {
+        let value = match Codec::Kratos.read(&name.into(), id, &format!("{name}/{id}"), value.as_bytes()) {
             Some(Ok(instance)) => Value::Good(Arc::new(instance)),
             Some(Err(bad)) => Value::Bad(bad),
             None => Value::Foreign,

@@ -16,7 +16,7 @@ fn full() -> ServiceInstance {
         metadata: [("zone", "sh001"), ("weight", "10"), ("q", "a&b<c>é")]
             .into_iter()
             .collect(),
-        endpoints: vec!["http://127.0.0.1:8000".into(), "grpc://127.0.0.1:9000".into()],
+        endpoints: ["http://127.0.0.1:8000".into(), "grpc://127.0.0.1:9000".into()].into(),
     }
 }
 
@@ -56,7 +56,7 @@ fn any_order_unknown_keys_null_and_empty_are_accepted() {
     let b = read(r#"{"id":"i","name":"n","version":null,"metadata":null,"endpoints":null}"#).unwrap();
     assert_eq!(a, b);
     let last = read(r#"{"id":"first","id":"last","name":"n","metadata":{"k":"1","k":"2"}}"#).unwrap();
-    assert_eq!((last.id.as_str(), last.metadata.get("k")), ("last", Some("2")));
+    assert_eq!((&*last.id, last.metadata.get("k")), ("last", Some("2")));
 }
 
 #[test]
@@ -87,23 +87,26 @@ fn the_metadata_codec_carries_the_bare_metadata() {
     let value = Codec::Metadata.encode(&instance);
     assert_eq!(value, r#"{"q":"a\u0026b\u003cc\u003eé","weight":"10","zone":"sh001"}"#);
     let read = Codec::Metadata
-        .decode("helloworld", "5f8d-1", value.as_bytes())
+        .decode(&"helloworld".into(), "5f8d-1", value.as_bytes())
         .unwrap()
         .unwrap();
     assert_eq!(
-        (read.metadata, read.version.as_str(), read.endpoints.len()),
+        (read.metadata, &*read.version, read.endpoints.len()),
         (instance.metadata, "", 0)
     );
 }
 
 #[test]
 fn a_record_of_another_name_under_the_same_textual_prefix_is_none_of_ours() {
-    assert_eq!(Codec::Kratos.decode("orders", "a/b", FULL.as_bytes()).unwrap(), None);
+    assert_eq!(
+        Codec::Kratos.decode(&"orders".into(), "a/b", FULL.as_bytes()).unwrap(),
+        None
+    );
     let nameless = Codec::Kratos
-        .decode("orders", "a", br#"{"name":"orders"}"#)
+        .decode(&"orders".into(), "a", br#"{"name":"orders"}"#)
         .unwrap()
         .unwrap();
-    assert_eq!(nameless.id, "a", "a record without an id has that of its key");
+    assert_eq!(&*nameless.id, "a", "a record without an id has that of its key");
 }
 
 #[test]
@@ -116,7 +119,7 @@ fn bad_instances_are_named_by_their_path() {
         assert!(error.message().contains(message), "{error}");
     };
     full().validate().unwrap();
-    refused(|i| i.name.clear(), "instance.name: expected a service name");
+    refused(|i| i.name = "".into(), "instance.name: expected a service name");
     refused(|i| i.name = "a/b".into(), "instance.name: must not contain '/'");
     refused(
         |i| i.name = "a\nb".into(),
@@ -124,7 +127,7 @@ fn bad_instances_are_named_by_their_path() {
     );
     refused(|i| i.id = "a/b".into(), "instance.id: must not contain '/'");
     refused(
-        |i| i.id = "x".repeat(513),
+        |i| i.id = "x".repeat(513).into(),
         "instance.id: expected at most 512 bytes, got 513",
     );
     refused(
@@ -141,7 +144,7 @@ fn bad_instances_are_named_by_their_path() {
     );
     refused(|i| i.endpoints[0] = "grpc://h:0".into(), "port 0");
     refused(
-        |i| i.endpoints = vec!["http://h".into(); 65],
+        |i| i.endpoints = vec!["http://h".into(); 65].into(),
         "instance.endpoints: expected at most 64",
     );
     refused(
@@ -163,7 +166,13 @@ proptest! {
         metadata in prop::collection::hash_map(any::<String>(), any::<String>(), 0..8),
         endpoints in prop::collection::vec(any::<String>(), 0..4),
     ) {
-        let instance = ServiceInstance { id, name, version, metadata: metadata.into_iter().collect(), endpoints };
+        let instance = ServiceInstance {
+            id: id.into(),
+            name: name.into(),
+            version: version.into(),
+            metadata: metadata.into_iter().collect(),
+            endpoints: endpoints.into_iter().map(Into::into).collect(),
+        };
         let json = instance.to_json();
         prop_assert_eq!(ServiceInstance::from_json(json.as_bytes()).unwrap(), instance);
     }
@@ -171,12 +180,12 @@ proptest! {
     #[test]
     fn no_bytes_whatsoever_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..256)) {
         let _ = ServiceInstance::from_json(&bytes);
-        let _ = Codec::Metadata.decode("n", "i", &bytes);
+        let _ = Codec::Metadata.decode(&"n".into(), "i", &bytes);
     }
 
     #[test]
     fn no_endpoint_whatsoever_makes_the_check_panic(endpoint in "\\PC{0,64}|[a-z]{1,5}://[\\[\\]a-z0-9:@/.*]{0,20}") {
         let _ = crate::advertise::reachable("e", &endpoint, Some("10.0.0.1"));
-        let _ = ServiceInstance { name: "n".into(), id: "i".into(), endpoints: vec![endpoint], ..Default::default() }.validate();
+        let _ = ServiceInstance { name: "n".into(), id: "i".into(), endpoints: [endpoint.into()].into(), ..Default::default() }.validate();
     }
 }

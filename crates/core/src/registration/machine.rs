@@ -116,8 +116,10 @@ impl Machine {
                     // Once per series of failures: an outage is long, and a client may hold a thousand registrations.
                     let level = if self.complained { Level::Debug } else { Level::Warn };
                     self.complained = true;
-                    self.log
-                        .log(level, format_args!("{} could not be published: {error}", Name(&instance)));
+                    self.log.log(
+                        level,
+                        format_args!("{} could not be published: {error}", Name(&instance)),
+                    );
                 }
                 self.set(|p| p.failure = Some((generation, error.clone())));
             }

@@ -224,7 +224,7 @@ async fn an_update_is_published_at_once_and_without_events() {
         Some(&Asked::Publish("2".into(), Intent::Keep))
     );
     assert_eq!(bench.heard(), []);
-    assert_eq!(bench.registration.instance().version, "2");
+    assert_eq!(&*bench.registration.instance().version, "2");
 }
 
 #[tokio::test(start_paused = true)]
@@ -272,11 +272,11 @@ async fn an_update_while_lost_is_what_the_repair_publishes() {
 async fn a_wildcard_host_of_an_update_is_replaced_too() {
     let bench = Bench::registered().await;
     let patch = Patch {
-        endpoints: Some(vec!["http://0.0.0.0:80".into()]),
+        endpoints: Some(["http://0.0.0.0:80".into()].into()),
         ..Patch::default()
     };
     bench.registration.update(patch, TIMEOUT).await.unwrap();
-    assert_eq!(bench.registration.instance().endpoints, ["http://10.9.8.7:80"]);
+    assert_eq!(&*bench.registration.instance().endpoints, ["http://10.9.8.7:80".into()]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -304,7 +304,7 @@ async fn a_deregister_that_waits_ends_with_the_close_of_the_client() {
 async fn a_bad_update_changes_nothing() {
     let bench = Bench::registered().await;
     let patch = Patch {
-        endpoints: Some(vec!["not a url".into()]),
+        endpoints: Some(["not a url".into()].into()),
         ..Patch::default()
     };
     let error = bench.registration.update(patch, TIMEOUT).await.unwrap_err();

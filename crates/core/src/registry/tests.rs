@@ -34,7 +34,7 @@ async fn register(registry: &Registry, id: &str) -> Registration {
 
 async fn ids(registry: &Registry) -> Vec<String> {
     let list = registry.get_service("orders", true, LIMIT).await.unwrap();
-    list.iter().map(|i| i.id.clone()).collect()
+    list.iter().map(|i| i.id.to_string()).collect()
 }
 
 #[tokio::test(start_paused = true)]

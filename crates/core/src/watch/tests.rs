@@ -40,13 +40,13 @@ fn send(stream: &Snapshots, ids: &[&str]) {
 }
 
 fn ids(list: &List) -> Vec<&str> {
-    list.iter().map(|instance| instance.id.as_str()).collect()
+    list.iter().map(|instance| &*instance.id).collect()
 }
 
 /// What the next list is; `None` when nothing comes for a good while.
 async fn next(watcher: &mut Watcher, within: Duration) -> Option<Vec<String>> {
     let list = timeout(within, watcher.next()).await.ok()?.unwrap()?;
-    Some(list.iter().map(|instance| instance.id.clone()).collect())
+    Some(list.iter().map(|instance| instance.id.to_string()).collect())
 }
 
 const SOON: Duration = Duration::from_millis(600);

@@ -209,7 +209,7 @@ async fn a_put_whose_answer_was_lost_is_no_rival() {
     // The answer to the put, and then the lease by our own clock.
     proxy.lose_answers(true);
     let mut changed = instance("a", "1");
-    changed.version = "2".to_owned();
+    changed.version = "2".into();
     assert!(
         presence
             .publish(&changed, Intent::Keep)
@@ -219,7 +219,7 @@ async fn a_put_whose_answer_was_lost_is_no_rival() {
     );
     let written = raw.get(KEY, None).await.unwrap();
     assert!(written.kvs()[0].value_str().unwrap().contains(r#""version":"2""#));
-    changed.version = "3".to_owned();
+    changed.version = "3".into();
     proxy.lose_answers(false);
     presence.publish(&changed, Intent::Keep).await.unwrap();
     let written = raw.get(KEY, None).await.unwrap();
@@ -228,7 +228,7 @@ async fn a_put_whose_answer_was_lost_is_no_rival() {
     // What was written without our knowing is taken back too.
     let mut silent = presence_of(&backend, "a", "2");
     let mut withdrawn = instance("a", "2");
-    withdrawn.version = "x".to_owned();
+    withdrawn.version = "x".into();
     silent.publish(&withdrawn, Intent::Claim).await.unwrap();
     proxy.lose_answers(true);
     assert!(silent.withdraw().await.is_err());

@@ -76,9 +76,9 @@ async fn follows_every_change_and_shares_what_did_not() {
     assert_eq!(second.bad[0].key, "/microservices/orders/bad");
 
     let mut changed = instance("orders", "1");
-    changed.version = "2".to_owned();
+    changed.version = "2".into();
     one.publish(&changed, Intent::Keep).await.unwrap();
-    assert_eq!(next(&mut stream).await.instances[0].version, "2");
+    assert_eq!(next(&mut stream).await.instances[0].version, "2".into());
     one.withdraw().await.unwrap();
     let last = next(&mut stream).await;
     assert!(last.instances.is_empty() && last.bad.len() == 1);
@@ -134,8 +134,8 @@ async fn bare_metadata_under_another_prefix() {
     let mut wanted = captured();
     let mut presence = presence_of(&backend, "helloworld", "5f8d-1");
     presence.publish(&wanted, Intent::Claim).await.unwrap();
-    wanted.version.clear();
-    wanted.endpoints.clear();
+    wanted.version = "".into();
+    wanted.endpoints = [].into();
     assert_eq!(*backend.fetch("helloworld").await.unwrap().instances[0], wanted);
     assert_eq!(backend.services().await.unwrap(), ["helloworld"]);
 }

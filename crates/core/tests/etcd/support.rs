@@ -255,26 +255,26 @@ pub fn options(hosts: &[&str]) -> EtcdOptions {
 /// The instance of the capture.
 pub fn captured() -> ServiceInstance {
     ServiceInstance {
-        id: "5f8d-1".to_owned(),
-        name: "helloworld".to_owned(),
-        version: "v1.0.0".to_owned(),
+        id: "5f8d-1".into(),
+        name: "helloworld".into(),
+        version: "v1.0.0".into(),
         metadata: [("q", "a&b<c>é"), ("weight", "10"), ("zone", "sh001")]
             .into_iter()
             .collect(),
-        endpoints: vec!["http://127.0.0.1:8000".to_owned(), "grpc://127.0.0.1:9000".to_owned()],
+        endpoints: ["http://127.0.0.1:8000".into(), "grpc://127.0.0.1:9000".into()].into(),
     }
 }
 
 pub fn instance(name: &str, id: &str) -> ServiceInstance {
     ServiceInstance {
-        id: id.to_owned(),
-        name: name.to_owned(),
+        id: id.into(),
+        name: name.into(),
         ..ServiceInstance::default()
     }
 }
 
 pub fn ids(snapshot: &Snapshot) -> Vec<&str> {
-    snapshot.instances.iter().map(|i| i.id.as_str()).collect()
+    snapshot.instances.iter().map(|i| &*i.id).collect()
 }
 
 pub async fn within<T>(seconds: u64, what: &str, future: impl Future<Output = T>) -> T {

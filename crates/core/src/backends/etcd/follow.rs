@@ -22,15 +22,19 @@ enum Entry {
 
 struct Follow {
     shared: Arc<Shared>,
-    name: String,
-    entries: BTreeMap<Vec<u8>, Entry>,
+    name: Arc<str>,
+    /// By what of the key is the record's own: the id, as a rule.
+    entries: BTreeMap<Box<[u8]>, Entry>,
+    /// How much of every key is the name's.
+    common: usize,
     watch: Option<Subscription>,
 }
 
 pub(super) fn follow(shared: Arc<Shared>, name: &str) -> BoxStream<'static, Result<Snapshot>> {
     let start = Follow {
+        common: shared.keys.service_prefix(name).len(),
         shared,
-        name: name.to_owned(),
+        name: name.into(),
         entries: BTreeMap::new(),
         watch: None,
     };
@@ -81,8 +85,9 @@ impl Follow {
             let (key, value) = record.into_key_value();
             if let Some(entry) = self.entry(&key, &value) {
                 // An instance that has not changed keeps its `Arc`.
-                let entry = before.remove(&key).filter(|old| *old == entry).unwrap_or(entry);
-                self.entries.insert(key, entry);
+                let own = self.own(&key);
+                let entry = before.remove(&own).filter(|old| *old == entry).unwrap_or(entry);
+                self.entries.insert(own, entry);
             }
         }
         let (key, range_end) = self.shared.keys.service(&self.name);
@@ -101,16 +106,21 @@ impl Follow {
         let mut changed = false;
         for Change { key, value, .. } in batch.changes {
             let entry = value.and_then(|value| self.entry(&key, &value));
-            if self.entries.get(&key) == entry.as_ref() {
+            let own = self.own(&key);
+            if self.entries.get(&own) == entry.as_ref() {
                 continue; // the same value written again, or a record of another name
             }
             changed = true;
             match entry {
-                Some(entry) => self.entries.insert(key, entry),
-                None => self.entries.remove(&key),
+                Some(entry) => self.entries.insert(own, entry),
+                None => self.entries.remove(&own),
             };
         }
         changed
+    }
+
+    fn own(&self, key: &[u8]) -> Box<[u8]> {
+        key.get(self.common..).unwrap_or(key).into()
     }
 
     fn entry(&self, key: &[u8], value: &[u8]) -> Option<Entry> {

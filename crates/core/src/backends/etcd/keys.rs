@@ -1,5 +1,7 @@
 //! Keys and values: what lies where, and what of the writing of others is an instance.
 
+use std::sync::Arc;
+
 use super::bad;
 use crate::backend::BadRecord;
 use crate::instance::{Codec, ServiceInstance, validate_name};
@@ -51,7 +53,7 @@ impl Keys {
     }
 
     /// Reads a record of the range of `name`; `None` is a good record of another name.
-    pub(super) fn read(&self, name: &str, key: &[u8], value: &[u8]) -> Option<Result<ServiceInstance, BadRecord>> {
+    pub(super) fn read(&self, name: &Arc<str>, key: &[u8], value: &[u8]) -> Option<Result<ServiceInstance, BadRecord>> {
         let Ok(key) = std::str::from_utf8(key) else {
             return Some(Err(bad(key, "the key is not UTF-8")));
         };
@@ -65,14 +67,14 @@ impl Keys {
         let rest = std::str::from_utf8(key).ok()?.strip_prefix(&self.prefix)?;
         match self.codec {
             Codec::Kratos => {
-                let name = ServiceInstance::from_json(value).ok()?.name;
+                let name = ServiceInstance::from_json(value).ok()?.name.to_string();
                 let lies_there = rest.strip_prefix(name.as_str())?.starts_with('/');
                 (!name.is_empty() && lies_there).then_some(name)
             }
             Codec::Metadata => {
                 let (name, id) = rest.split_once('/')?;
                 validate_name("name", name).ok()?;
-                self.codec.decode(name, id, value).ok()?;
+                self.codec.decode(&name.into(), id, value).ok()?;
                 Some(name.to_owned())
             }
         }
@@ -118,8 +120,8 @@ mod tests {
     #[test]
     fn a_strange_key_is_a_bad_record_and_no_panic() {
         let keys = Keys::new("/p", Codec::Kratos);
-        assert!(keys.read("a", b"/p/a/\xff", b"{}").unwrap().is_err());
-        assert!(keys.read("a", b"", b"not-json").unwrap().is_err());
-        assert!(keys.read("a", b"/p/a/x", br#"{"name":"b"}"#).is_none());
+        assert!(keys.read(&"a".into(), b"/p/a/\xff", b"{}").unwrap().is_err());
+        assert!(keys.read(&"a".into(), b"", b"not-json").unwrap().is_err());
+        assert!(keys.read(&"a".into(), b"/p/a/x", br#"{"name":"b"}"#).is_none());
     }
 }

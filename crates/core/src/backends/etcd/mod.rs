@@ -120,8 +120,9 @@ impl Backend for EtcdBackend {
     async fn fetch(&self, name: &str) -> Result<Snapshot> {
         let read = self.shared.read_service(name).await?;
         let mut snapshot = Snapshot::default();
+        let name = Arc::from(name);
         for record in &read.records {
-            match self.shared.keys.read(name, record.key(), record.value()) {
+            match self.shared.keys.read(&name, record.key(), record.value()) {
                 Some(Ok(instance)) => snapshot.instances.push(Arc::new(instance)),
                 Some(Err(bad)) => snapshot.bad.push(bad),
                 None => {}
