@@ -83,7 +83,7 @@ impl Io {
     /// Remembers a client for the end of the environment.
     pub fn adopt(&self, client: Registry) {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        clients.retain(|client| !client.is_closed());
+        clients.retain(|client| !client.is_drained());
         clients.push(client);
     }
 
@@ -91,7 +91,7 @@ impl Io {
     /// Says whether everything was removed in time.
     fn close_all(&self, limit: Duration) -> bool {
         let clients = std::mem::take(&mut *self.clients.lock().unwrap_or_else(PoisonError::into_inner));
-        if clients.iter().all(Registry::is_closed) {
+        if clients.iter().all(Registry::is_drained) {
             return true;
         }
         let (done, wait) = mpsc::channel();

@@ -292,6 +292,11 @@ impl Registry {
         self.inner.closed.is_cancelled()
     }
 
+    /// Whether `close()` has come to its end.
+    pub fn is_drained(&self) -> bool {
+        self.inner.drained.is_cancelled()
+    }
+
     /// Deregisters all that is left, ends all watches, waits `drain`, frees everything. Idempotent: a later call waits
     /// for the first. Fails with `Timeout` when a record could not be removed within `limit`; everything is freed all
     /// the same, and such a record expires.
