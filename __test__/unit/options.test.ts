@@ -123,8 +123,8 @@ describe('tls', () => {
 
   it('names the path of a file that can not be read', async () => {
     const file = join(folder, 'missing.pem');
-    const message = await refusal({ backend: 'etcd', tls: { certFile: file } });
-    expect(message).toMatch(/^options\.tls\.certFile: can't read the file: ENOENT/);
+    const message = await refusal({ backend: 'etcd', tls: { caFile: file } });
+    expect(message).toMatch(/^options\.tls\.caFile: can't read the file: ENOENT/);
     expect(message).toContain(file);
   });
 });
