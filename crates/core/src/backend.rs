@@ -27,6 +27,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use crate::error::Result;
+pub use crate::instance::BadRecord;
 use crate::instance::ServiceInstance;
 
 /// What a registry can do. All `true` for a full registry; what is `false` is listed in the README's matrix.
@@ -67,15 +68,6 @@ pub struct Snapshot {
     pub instances: Vec<Arc<ServiceInstance>>,
     /// Records under the name that are not service instances. They never break the list.
     pub bad: Vec<BadRecord>,
-}
-
-/// A record of someone else that could not be read.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct BadRecord {
-    /// Where it lies in the registry: key, path or service id.
-    pub key: String,
-    /// Why it is not a service instance.
-    pub reason: String,
 }
 
 /// How a publication treats a record of the same id that is not ours.

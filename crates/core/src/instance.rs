@@ -9,7 +9,6 @@ use std::sync::Arc;
 use serde_json::Value;
 use url::Url;
 
-use crate::backend::BadRecord;
 use crate::error::{Error, Result};
 
 /// One instance of a service, in the words and shape of Kratos's registry.
@@ -219,6 +218,15 @@ impl ServiceInstance {
             endpoints,
         })
     }
+}
+
+/// A record of someone else that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct BadRecord {
+    /// Where it lies in the registry: key, path or service id.
+    pub key: String,
+    /// Why it is not a service instance.
+    pub reason: String,
 }
 
 /// How an instance is written as the value of a key. See section 8 of the design.

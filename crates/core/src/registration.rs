@@ -28,7 +28,8 @@ use tokio_util::task::TaskTracker;
 
 use self::machine::{Machine, Stall, no_answer};
 use crate::advertise;
-use crate::backend::Presence;
+use crate::backend::{Intent, Presence};
+use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{Endpoints, Metadata, ServiceInstance};
 use crate::log::Log;
@@ -178,12 +179,11 @@ impl Registration {
             withdrawals: setup.withdrawals,
             on_event: setup.on_event,
             log: setup.log,
-            intent: crate::backend::Intent::Claim,
+            intent: Intent::Claim,
             held: false,
             complained: false,
-            attempt: Instant::now(),
-            attempted: false,
-            backoff: crate::backoff::Backoff::new(),
+            attempt: None,
+            backoff: Backoff::new(),
         };
         let over = shared.over.clone();
         setup.tasks.spawn(async move {

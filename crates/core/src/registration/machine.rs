@@ -41,10 +41,8 @@ pub(super) struct Machine {
     pub held: bool,
     /// Whether this series of failures has been logged.
     pub complained: bool,
-    /// When the last attempt began.
-    pub attempt: Instant,
-    /// Whether anything may have been written at all.
-    pub attempted: bool,
+    /// When the last attempt began; without one nothing can have been written.
+    pub attempt: Option<Instant>,
     pub backoff: Backoff,
 }
 
@@ -81,8 +79,7 @@ impl Machine {
         let attempt = async {
             // Never closed; if it were, an attempt too many would be the lesser evil.
             let _permit = permits.acquire().await;
-            self.attempted = true;
-            self.attempt = Instant::now();
+            self.attempt = Some(Instant::now());
             match timeout(self.timeout, self.presence.publish(&instance, self.intent)).await {
                 Ok(result) => result,
                 Err(_) => Err(no_answer(self.timeout)),
@@ -149,7 +146,7 @@ impl Machine {
     /// Between two attempts. A record that still stands (an update failed) may be lost meanwhile.
     async fn pause(&mut self) -> Option<Interrupt> {
         // From start to start: an attempt that waited ten seconds in vain was pause enough.
-        let next = self.attempt + self.backoff.next_pause();
+        let next = self.attempt.unwrap_or_else(Instant::now) + self.backoff.next_pause();
         tokio::select! {
             biased;
             interrupt = interrupted(&self.wanted, self.stall.as_ref()) => Some(interrupt),
@@ -216,7 +213,7 @@ impl Machine {
     async fn withdraw_for_good(mut self) {
         self.set(|p| p.state = State::Deregistering);
         let name = Name(&self.instance()).to_string();
-        let done = !self.attempted
+        let done = self.attempt.is_none()
             || withdraw(
                 &mut self.presence,
                 &self.withdrawals,
