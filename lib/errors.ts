@@ -17,9 +17,9 @@ export type ErrorCode =
 /** What an error tells besides its message. */
 export interface ErrorDetails {
   /** The method that failed, such as `register`. Default: empty. */
-  operation?: string;
+  operation?: string | undefined;
   /** Whether the same call may succeed later. Default: true for ERR_TIMEOUT and ERR_UNAVAILABLE, else false. */
-  retryable?: boolean;
+  retryable?: boolean | undefined;
   /** What lies below: an error, the reason of an abort, or the text of a server. */
   cause?: unknown;
 }

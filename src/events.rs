@@ -146,9 +146,10 @@ impl Mailbox {
 }
 
 impl Pulse for Mailbox {
-    fn ping(&self, beat: u64) {
-        self.asked.store(beat, Ordering::SeqCst);
+    fn ping(&self) -> u64 {
+        let asked = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
         self.wake();
+        asked
     }
 
     fn answered(&self) -> u64 {

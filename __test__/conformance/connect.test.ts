@@ -1,5 +1,6 @@
 // connect(): the forms of the options, first contact, defaults; and what becomes of endpoints.
 import { createRequire } from 'node:module';
+import { runInNewContext } from 'node:vm';
 import * as esm from 'rollcall';
 import { connect, MemoryServer, RollcallError } from 'rollcall';
 import { describe, expect, test } from 'vitest';
@@ -55,6 +56,18 @@ forEveryBackend('connecting', (it, row) => {
     await registry.register({ name: 'orders', id: 'a' });
     await sees(await scope.connect(), 'orders', ['a']);
     await registry.close();
+  });
+
+  it('a URL object is as good as its text, of any realm', async (scope) => {
+    const options = scope.options() as unknown as Record<string, string>;
+    const url = options.backend === 'memory' ? `memory://${options.namespace}` : `etcd://${options.hosts}`;
+    const foreign = runInNewContext('Object.assign(Object.create({ [Symbol.toStringTag]: "URL" }), { href })', {
+      href: url,
+    });
+    for (const given of [new URL(url), foreign]) {
+      const registry = await connect(given);
+      await registry.close();
+    }
   });
 
   it('ESM and CJS are one API and see one registry', async (scope) => {

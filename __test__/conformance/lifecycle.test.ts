@@ -1,4 +1,6 @@
 // Life and death of the process, and of the client inside it.
+import { execFile } from 'node:child_process';
+import { createRequire } from 'node:module';
 import { MemoryServer } from 'rollcall';
 import { describe, expect, test } from 'vitest';
 import { forEveryBackend, record } from './backends.js';
@@ -7,6 +9,25 @@ import type { Step } from './kit.js';
 import { hear, ids, inProcess, inThread, nextList, quiet, refused, sees, timed, waitFor, within } from './kit.js';
 
 const instance = { name: 'orders', id: 'a' };
+
+/** Runs the body of an async function in a process of its own: `connect`, `options` and `say` are there. */
+function program(options: unknown, body: string, flags: string[] = []) {
+  const { resolve } = createRequire(import.meta.url);
+  const source = `
+    const { connect } = require(${JSON.stringify(resolve('rollcall'))});
+    const signalExit = () => require(${JSON.stringify(resolve('signal-exit'))});
+    const say = (...words) => console.log(...words);
+    const options = ${JSON.stringify(options)};
+    (async () => {${body}})();`;
+  return new Promise<{ code: unknown; signal: unknown; stdout: string; stderr: string }>((done) => {
+    const child = execFile(
+      process.execPath,
+      [...flags, '-e', source],
+      { timeout: 20_000, killSignal: 'SIGKILL' },
+      (_, stdout, stderr) => done({ code: child.exitCode, signal: child.signalCode, stdout, stderr }),
+    );
+  });
+}
 
 forEveryBackend('what keeps a process alive', (it) => {
   // A process of its own in every row: for memory its own memory server, which is all that is needed here.
@@ -316,6 +337,65 @@ forEveryBackend('the end of a process', (it) => {
   );
 
   it(
+    'signals beside a listener that sends the signal again at once: the record is gone all the same',
+    async (scope) => {
+      const other = await scope.observer();
+      // As Nest does it, without hooks of the program.
+      const end = await program(
+        scope.options({ ttlMs, signals: ['SIGTERM'] }),
+        `
+        const registry = await connect(options);
+        await Promise.all(Array.from({ length: 20 }, () => registry.register({ name: 'orders' })));
+        process.on('SIGTERM', function again() {
+          process.off('SIGTERM', again);
+          process.kill(process.pid, 'SIGTERM');
+        });
+        process.kill(process.pid, 'SIGTERM');`,
+      );
+      expect(end).toMatchObject({ signal: 'SIGTERM', stderr: '' });
+      expect(await other.services()).toEqual([]);
+    },
+    { needs: ['processes'] },
+  );
+
+  it(
+    'signals beside signal-exit: its listeners run, and the signal goes through',
+    async (scope) => {
+      const other = await scope.observer();
+      const end = await program(
+        scope.options({ ttlMs, signals: ['SIGTERM'] }),
+        `
+        signalExit().onExit((code, signal) => say('signal-exit', code, signal));
+        const registry = await connect(options);
+        await registry.register({ name: 'orders' });
+        process.kill(process.pid, 'SIGTERM');`,
+      );
+      expect(end).toMatchObject({ signal: 'SIGTERM', stdout: 'signal-exit null SIGTERM\n', stderr: '' });
+      expect(await other.services()).toEqual([]);
+    },
+    { needs: ['processes'] },
+  );
+
+  it(
+    'signals beside a listener of the program added by once(): it decides on the end, and a warning says so',
+    async (scope) => {
+      const end = await program(
+        scope.options({ ttlMs, signals: ['SIGTERM'], logger: undefined }),
+        `
+        process.once('SIGTERM', () => setTimeout(() => process.exit(7), 1500));
+        const registry = await connect(options);
+        await registry.register({ name: 'orders' });
+        process.kill(process.pid, 'SIGTERM');`,
+      );
+      expect(end).toMatchObject({
+        code: 7,
+        stderr: 'rollcall: SIGTERM: closed; another listener of this signal decides when the process ends\n',
+      });
+    },
+    { needs: ['processes'] },
+  );
+
+  it(
     'signals: a signal that is not named does what it always did',
     async (scope) => {
       const child = await scope.process([['register', instance], ['hold']], { signals: ['SIGTERM'] });
@@ -439,6 +519,49 @@ forEveryBackend('worker threads', (it) => {
   });
 });
 
+describe('memory', () => {
+  test('a closed client leaves nothing behind; an open one lives, held by nobody', async () => {
+    const { stdout, stderr } = await program(
+      { backend: 'memory', namespace: 'open', logger: false },
+      `
+      const refs = [];
+      const heard = [];
+      const one = async () => {
+        const registry = await connect('memory://leak');
+        refs.push(new WeakRef(registry));
+        const registration = await registry.register({ name: 'orders' });
+        registry.watch('orders').next();
+        await registration.update({ version: '2' });
+        await registry.close();
+      };
+      const open = async () => {
+        const registry = (await connect(options)).unref();
+        (await registry.register({ name: 'orders', id: 'a' })).on('restored', () => heard.push('restored'));
+        const watcher = registry.watch('orders');
+        await watcher.next();
+        (async () => { for await (const list of watcher) heard.push(list.length); })();
+        return new WeakRef(registry);
+      };
+      const opened = await open();
+      for (let i = 0; i < 200; i++) await one();
+      for (let i = 0; i < 5; i++) {
+        await new Promise((resolve) => setTimeout(resolve, 50));
+        gc();
+      }
+      const { MemoryServer } = require(${JSON.stringify(createRequire(import.meta.url).resolve('rollcall'))});
+      MemoryServer.of('open').expire('orders', 'a');
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+      say(refs.filter((ref) => ref.deref()).length, opened.deref() !== undefined, heard.includes('restored'), heard.includes(1));
+      `,
+      ['--expose-gc'],
+    );
+    expect(stderr).toBe('');
+    const [alive, ...rest] = stdout.trim().split(' ');
+    expect(Number(alive)).toBeLessThanOrEqual(5);
+    expect(rest).toEqual(['true', 'true', 'true']);
+  });
+});
+
 describe.concurrent('memory servers', () => {
   test('memory is shared by the threads of a process', async () => {
     const worker = inThread({ backend: 'memory', namespace: 'threads' }, [['register', instance], ['hold']]);
@@ -457,6 +580,13 @@ describe.concurrent('memory servers', () => {
     expect(await two.services()).toEqual([]);
     expect(await one.services()).toEqual(['orders']);
     await Promise.all([one.close(), two.close()]);
+  });
+
+  test('MemoryServer takes what a URL and the options take', () => {
+    expect(() => MemoryServer.of('')).toThrow('namespace: expected a string that is not empty');
+    expect(() => MemoryServer.of('x').setAway(undefined as never)).toThrow(
+      'away: expected true or false, got undefined',
+    );
   });
 
   test('MemoryServer says whether there was something to harm', async () => {

@@ -39,6 +39,19 @@ forEveryBackend('objects of another realm', (it) => {
     ]);
   });
 
+  it('what somebody added to Object.prototype stays out of metadata', async (scope) => {
+    const registry = await scope.connect();
+    Object.assign(Object.prototype, { polluted: 'yes' });
+    try {
+      const registration = await registry.register({ name: 'orders', metadata: { k: 'v' } });
+      await registration.update({ metadata: { k: 'w' } });
+    } finally {
+      delete (Object.prototype as { polluted?: string }).polluted;
+    }
+    const [found] = await registry.getService('orders', { consistent: true });
+    expect(found?.metadata).toEqual({ k: 'w' });
+  });
+
   it('a signal that only looks like an AbortSignal works by its shape', async (scope) => {
     const registry = await scope.connect();
     const { signal, abort } = runInNewContext('({ signal: new AC().signal, abort: null })', {

@@ -10,7 +10,7 @@ import { builtProgram, installedProgram } from './programs.js';
 import type { Certificates } from './tls.js';
 import { makeCertificates } from './tls.js';
 
-/** The two ends of what people run. The old one is Debian's, whatever 3.4 that is. */
+/** The two ends of what people run. The old one is Debian's or what ETCD_34 names, whatever 3.4 that is. */
 export const ETCD_VERSIONS = ['3.7.3', '3.4.23'] as const;
 export type EtcdVersion = (typeof ETCD_VERSIONS)[number];
 
@@ -592,7 +592,7 @@ const checked = new Set<string>();
 
 async function programOf(version: EtcdVersion): Promise<string> {
   if (!version.startsWith('3.4.')) return builtProgram('etcd');
-  const program = installedProgram('/usr/bin/etcd', 'etcd-server');
+  const program = process.env.ETCD_34 || installedProgram('/usr/bin/etcd', 'etcd-server');
   if (!checked.has(program)) {
     const told = await output(program, ['--version']);
     if (!/^etcd Version: 3\.4\./.test(told)) throw new Error(`${program} is not an etcd 3.4 but: ${told}`);

@@ -88,3 +88,26 @@ it('refuses events that do not exist, "error" among them', () => {
   );
   expect(() => events.add('lost', 5, false)).toThrow('listener: expected a function, got number');
 });
+
+it('survives whatever a listener throws', async () => {
+  const { events, logged } = emitter();
+  const hostile = {
+    get stack() {
+      throw new Error('no');
+    },
+  };
+  for (const thrown of [Object.create(null), hostile, { stack: Symbol('s') }, undefined, null]) {
+    events.add(
+      'lost',
+      () => {
+        throw thrown;
+      },
+      false,
+    );
+  }
+  events.add('lost', () => Promise.reject(Object.create(null)), false);
+  events.emit('lost', '');
+  await new Promise(setImmediate);
+  expect(logged).toHaveLength(6);
+  expect(logged[0]).toBe('error a listener of "lost" failed: something that has no text');
+});

@@ -59,6 +59,19 @@ describe('a logger', () => {
     expect(told).toEqual(['log: rollcall: info', 'log: rollcall: warn', 'log: rollcall: error']);
   });
 
+  it('that rejects, or loses its methods, harms nobody', async () => {
+    writeAll({ info: () => Promise.reject(new Error('disk full')) });
+    let looks = 0;
+    writeAll({
+      get info() {
+        if (looks++ > 0) throw new Error('gone');
+        return () => {};
+      },
+    });
+    await new Promise(setImmediate); // an unhandled rejection would fail the run
+    expect(looks).toBeGreaterThan(1);
+  });
+
   it('that throws harms nobody', () => {
     writeAll({
       info() {

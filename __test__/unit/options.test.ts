@@ -98,8 +98,8 @@ describe('hosts', () => {
       ['https://a:2379', 'https://b:1'],
     ],
     [
-      ['[::1]:2379', '[fe80::1%eth0]'],
-      ['http://[::1]:2379', 'http://[fe80::1%eth0]:2379'],
+      ['[::1]:2379', '[fe80::1]'],
+      ['http://[::1]:2379', 'http://[fe80::1]:2379'],
     ],
   ])('reads %j', async (hosts, expected) => {
     expect((await settle({ backend: 'etcd', hosts })).native.etcd?.hosts).toEqual(expected);

@@ -1,3 +1,4 @@
+import { getEventListeners } from 'node:events';
 import { runInNewContext } from 'node:vm';
 import { afterEach, describe, expect, it } from 'vitest';
 import { AbortedError, ClosedError, TimeoutError } from '../../lib/errors.js';
@@ -47,6 +48,24 @@ describe('register()', () => {
     [{ name: 'x', metadata: { a: null } }, 'instance.metadata.a: expected a string, got null'],
     [{ name: 'x', endpoints: 'grpc://h:1' }, 'instance.endpoints: expected an array of strings, got string'],
     [{ name: 'x', endpoints: ['a', 5] }, 'instance.endpoints[1]: expected a string, got number'],
+    [{ name: 'x\ud800' }, 'instance.name: expected a string of well-formed Unicode, got a lone surrogate'],
+    [{ name: 'x', id: '\udc00' }, 'instance.id: expected a string of well-formed Unicode, got a lone surrogate'],
+    [
+      { name: 'x', version: '\ud800' },
+      'instance.version: expected a string of well-formed Unicode, got a lone surrogate',
+    ],
+    [
+      { name: 'x', metadata: { a: '\ud800' } },
+      'instance.metadata.a: expected a string of well-formed Unicode, got a lone surrogate',
+    ],
+    [
+      { name: 'x', metadata: { '\ud800': 'a' } },
+      'instance.metadata: expected keys of well-formed Unicode, got a lone surrogate',
+    ],
+    [
+      { name: 'x', endpoints: ['grpc://h:1/\ud800'] },
+      'instance.endpoints[0]: expected a string of well-formed Unicode, got a lone surrogate',
+    ],
     [{ name: 'x', meta: {} }, 'instance.meta: unknown field'],
     [{ name: 'x', endpoint: [] }, 'instance.endpoint: unknown field; did you mean "endpoints"?'],
   ])('refuses %o', async (input, message) => {
@@ -56,6 +75,34 @@ describe('register()', () => {
       message,
     });
     expect(client.calls).toEqual([]);
+  });
+
+  it('hands metadata over without a prototype, and with every key of its own', async () => {
+    const { registry, client } = await fresh();
+    const metadata = JSON.parse('{ "__proto__": "p", "constructor": "c", "a": "b" }');
+    await registry.register({ name: 'x', metadata });
+    const given = client.registrations[0]?.record.metadata ?? {};
+    expect(Object.getPrototypeOf(given)).toBeNull();
+    expect(Object.entries(given)).toEqual([
+      ['__proto__', 'p'],
+      ['constructor', 'c'],
+      ['a', 'b'],
+    ]);
+  });
+
+  it('that comes through while the registry is closed rejects', async () => {
+    const { registry, client } = await fresh();
+    let answer: (() => void) | undefined;
+    client.beforeAnswer = () =>
+      new Promise<void>((resolve) => {
+        answer = resolve;
+      });
+    const pending = registry.register({ name: 'x' });
+    const closing = registry.close();
+    answer?.();
+    await expect(pending).rejects.toMatchObject({ code: 'ERR_CLOSED', operation: 'register' });
+    await closing;
+    expect(client.referenced).toBe(false);
   });
 
   it('rejects at once when the signal has fired, without a call', async () => {
@@ -158,7 +205,11 @@ describe('a registration', () => {
     expect(registration.deregister()).toBe(first);
     await expect(first).rejects.toMatchObject({ code: 'ERR_TIMEOUT', operation: 'deregister' });
     handle.refusal = undefined;
-    await registration.deregister();
+    const second = registration.deregister();
+    const wrong = { timeoutMs: 0 };
+    await expect(registration.deregister(wrong)).rejects.toMatchObject({ operation: 'deregister' });
+    await second;
+    await expect(registration.deregister(wrong)).rejects.toThrow('options.timeoutMs');
     await registration.deregister();
     await registration[Symbol.asyncDispose]();
     expect(handle.deregistered).toBe(2);
@@ -166,6 +217,51 @@ describe('a registration', () => {
     await expect((await registry.register({ name: 'x' })).deregister({ drain: 1 } as never)).rejects.toThrow(
       'options.drain: unknown option; did you mean "drainMs"?',
     );
+  });
+});
+
+it('goes on with the other events when one of them fails', async () => {
+  const { registry, client, logged } = await fresh();
+  registry.watch('x');
+  const registration = await registry.register({ name: 'x' });
+  const heard: string[] = [];
+  registration.on('restored', () => heard.push('restored'));
+  const handle = client.watchers[0];
+  if (!handle) throw new Error('no watcher');
+  handle.error = () => {
+    throw new Error('broken');
+  };
+  const { wake } = client;
+  client.wake = () => {};
+  client.tell('watchError', 1);
+  client.wake = wake;
+  client.tell('restored', 2); // drained together
+  expect(heard).toEqual(['restored']);
+  expect(logged.at(-1)?.message).toMatch(/^rollcall: the event "watchError" failed: Error: broken/);
+});
+
+describe('one signal for many', () => {
+  it('has one listener, and none when all are done', async () => {
+    const { registry, client } = await fresh();
+    const abort = new AbortController();
+    const { signal } = abort;
+    const watchers = Array.from({ length: 20 }, () => registry.watch('x', { signal }));
+    const calls = Array.from({ length: 20 }, () => registry.getService('y', { signal }).catch((e: unknown) => e));
+    expect(getEventListeners(signal, 'abort')).toHaveLength(1);
+    watchers[0]?.stop();
+    expect(getEventListeners(signal, 'abort')).toHaveLength(1);
+    abort.abort();
+    for (const watcher of watchers) expect(await watcher.next()).toEqual({ done: true, value: undefined });
+    for (const call of calls) expect(await call).toBeInstanceOf(AbortedError);
+    expect(client.watchers.every(({ stopped }) => stopped)).toBe(true);
+
+    const other = new AbortController().signal;
+    const [one, two] = [registry.watch('x', { signal: other }), registry.watch('x', { signal: other })];
+    one.stop();
+    two.stop();
+    expect(getEventListeners(other, 'abort')).toHaveLength(0);
+    registry.watch('x', { signal: other });
+    expect(getEventListeners(other, 'abort')).toHaveLength(1);
   });
 });
 

@@ -42,6 +42,7 @@ describe('a URL stands for options', () => {
     ['etcd://a?tls=false', { backend: 'etcd', hosts: ['a'], tls: false }],
     ['etcd://u:p@a', { backend: 'etcd', hosts: ['a'], username: 'u', password: 'p' }],
     ['etcd://u%40x:p%2F%3F%23%40%3A@a', { backend: 'etcd', hosts: ['a'], username: 'u@x', password: 'p/?#@:' }],
+    ['etcd://u%2Cv:p%2Cq@a,b', { backend: 'etcd', hosts: ['a', 'b'], username: 'u,v', password: 'p,q' }],
     ['etcd://u:a:b@c@a:1', { backend: 'etcd', hosts: ['a:1'], username: 'u', password: 'a:b@c' }],
     ['etcd://a?username=u&password=p%26q', { backend: 'etcd', hosts: ['a'], username: 'u', password: 'p&q' }],
     [
@@ -53,6 +54,9 @@ describe('a URL stands for options', () => {
   });
 
   it('is checked as the object is', async () => {
+    await expect(settle(parseUrl('etcd://[fe80::1%25eth0]:2379'))).rejects.toThrow(
+      'options.hosts[0]: expected an IPv6 address without a zone (from "%" on)',
+    );
     await expect(settle(parseUrl('memory://?ttlMs=5'))).rejects.toThrow(
       'options.ttlMs: expected a whole number from 1000 to 2147483647, got 5',
     );
@@ -77,6 +81,10 @@ describe('refuses, naming the path', () => {
     ['memory://a/b', 'options: expected no path after the host of the URL: a namespace has no "/"'],
     ['etcd://a#x', 'options: expected no "#" in the URL: write %23'],
     ['memory://u:p@a', 'options: expected no user name in a URL of the memory backend'],
+    [
+      'etcd://h1:2379,u:p@h2',
+      'options: expected no "," before the "@" of the URL: write %2C in a user name or password, which stand once, before the first host',
+    ],
     ['etcd://u@a', 'options.password: expected "user:password" before the "@" of the URL'],
     ['etcd://a?ttlms=3000', 'options.ttlms: unknown option; did you mean "ttlMs"?'],
     ['etcd://a?tls.cafile=x', 'options.tls.cafile: unknown option; did you mean "caFile"?'],

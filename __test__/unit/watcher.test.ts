@@ -168,6 +168,16 @@ describe('the end', () => {
     await registry.close();
   });
 
+  it('not by a refusal that is no longer', async () => {
+    const { registry, client } = await openFake();
+    const watcher = registry.watch('orders');
+    const pending = watcher.next();
+    client.tell('watchError', 1); // its handle has no error: a new try is under way
+    client.publish('orders', [instance('a')]);
+    expect((await pending).value).toHaveLength(1);
+    await registry.close();
+  });
+
   it('of a registry closed before shows in the first call', async () => {
     const { registry } = await openFake();
     await registry.close();

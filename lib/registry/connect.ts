@@ -23,7 +23,7 @@ let defaultTold = false;
  *
  * @throws `ERR_INVALID_ARGUMENT`, `ERR_TIMEOUT`, `ERR_UNAVAILABLE`, `ERR_UNAUTHENTICATED`, `ERR_PERMISSION_DENIED`.
  */
-export async function connect(options?: string | RegistryOptions): Promise<Registry> {
+export async function connect(options?: string | URL | RegistryOptions): Promise<Registry> {
   let settings: Settings;
   const variable = options === undefined ? process.env[VARIABLE] || undefined : undefined;
   try {
@@ -51,7 +51,10 @@ export async function connect(options?: string | RegistryOptions): Promise<Regis
 
 function given(options: unknown): unknown {
   if (options === undefined) return { backend: 'memory' };
-  return typeof options === 'string' ? parseUrl(options) : options;
+  if (typeof options === 'string') return parseUrl(options);
+  // By its tag, not by its class: test runners bring a `URL` of another realm.
+  if (Object.prototype.toString.call(options) === '[object URL]') return parseUrl(String((options as URL).href));
+  return options;
 }
 
 /** A wrong option, with the operation, and with where it comes from. */

@@ -58,9 +58,15 @@ export class Events<M extends { [K in keyof M]: readonly unknown[] }> {
   }
 
   #report(event: string, error: unknown): void {
-    this.#log.write(
-      'error',
-      `a listener of "${event}" failed: ${(error as Error | undefined)?.stack ?? String(error)}`,
-    );
+    this.#log.write('error', `a listener of "${event}" failed: ${describe(error)}`);
+  }
+}
+
+/** What was thrown, as text; never throws itself, whatever it is given. */
+export function describe(thrown: unknown): string {
+  try {
+    return `${(thrown as Error | null | undefined)?.stack ?? String(thrown)}`;
+  } catch {
+    return 'something that has no text';
   }
 }

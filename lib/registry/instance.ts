@@ -1,7 +1,7 @@
 /** The instance of a service: what goes in, checked by shape, and what comes out, frozen. */
 
 import type { NativeInstance, NativeList } from '../native.js';
-import { invalid, kindOf, onlyKnown, record, text } from './shape.js';
+import { invalid, kindOf, onlyKnown, record, text, wellFormed } from './shape.js';
 
 /** One running instance of a service. Frozen, and shared by all who are handed it. */
 export interface ServiceInstance {
@@ -22,20 +22,22 @@ export interface InstanceInput {
   /** The service. Required. */
   name: string;
   /** Default: a UUID. */
-  id?: string;
+  id?: string | undefined;
   /** Default: empty. */
-  version?: string;
+  version?: string | undefined;
   /** Default: none. */
-  metadata?: Readonly<Record<string, string>>;
+  metadata?: Readonly<Record<string, string>> | undefined;
   /**
    * URLs with a host and a port that is not 0. Instead of a wildcard host (`0.0.0.0`, `[::]`) an address of this machine
    * is written. Default: none.
    */
-  endpoints?: readonly string[];
+  endpoints?: readonly string[] | undefined;
 }
 
 /** What `update()` takes: each field given replaces the whole of the old one. */
-export type InstanceUpdate = Partial<Pick<ServiceInstance, 'version' | 'metadata' | 'endpoints'>>;
+export type InstanceUpdate = {
+  [Field in 'version' | 'metadata' | 'endpoints']?: ServiceInstance[Field] | undefined;
+};
 
 /** A list as it is delivered: frozen, sorted by id. */
 export type ServiceList = readonly ServiceInstance[];
@@ -50,7 +52,7 @@ export function instanceOf(input: unknown): NativeInstance {
   onlyKnown('instance', given, ['name', 'id', 'version', 'metadata', 'endpoints']);
   if (typeof given.name !== 'string') throw invalid('instance.name', `expected a string, got ${kindOf(given.name)}`);
   return {
-    name: given.name,
+    name: wellFormed('instance.name', given.name),
     id: text('instance.id', given.id) ?? '',
     version: version('instance.version', given.version) ?? '',
     metadata: metadata('instance.metadata', given.metadata) ?? {},
@@ -76,20 +78,26 @@ export function patchOf(input: unknown): { [K in 'version' | 'metadata' | 'endpo
 }
 
 function version(path: string, value: unknown): string | undefined {
-  if (value !== undefined && typeof value !== 'string') throw invalid(path, `expected a string, got ${kindOf(value)}`);
-  return value;
+  if (value === undefined) return undefined;
+  if (typeof value !== 'string') throw invalid(path, `expected a string, got ${kindOf(value)}`);
+  return wellFormed(path, value);
 }
 
 function metadata(path: string, value: unknown): Record<string, string> | undefined {
   if (value === undefined) return undefined;
   const entries = Object.entries(record(path, value, 'an object of strings'));
   for (const [key, entry] of entries) {
-    if (typeof entry === 'string') continue;
+    wellFormed(path, key, 'keys');
+    if (typeof entry === 'string') {
+      wellFormed(`${path}.${key}`, entry);
+      continue;
+    }
     const plain = typeof entry === 'number' || typeof entry === 'boolean' || typeof entry === 'bigint';
     const hint = plain ? `; write String(${entry})` : '';
     throw invalid(`${path}.${key}`, `expected a string, got ${kindOf(entry)}${hint}`);
   }
-  return Object.fromEntries(entries) as Record<string, string>;
+  // Without a prototype: the native side lists inherited keys as well, and somebody may have added to Object.prototype.
+  return Object.setPrototypeOf(Object.fromEntries(entries), null) as Record<string, string>;
 }
 
 function endpoints(path: string, value: unknown): string[] | undefined {
@@ -97,7 +105,7 @@ function endpoints(path: string, value: unknown): string[] | undefined {
   if (!Array.isArray(value)) throw invalid(path, `expected an array of strings, got ${kindOf(value)}`);
   return Array.from(value as unknown[], (entry, index) => {
     if (typeof entry !== 'string') throw invalid(`${path}[${index}]`, `expected a string, got ${kindOf(entry)}`);
-    return entry;
+    return wellFormed(`${path}[${index}]`, entry);
   });
 }
 

@@ -19,6 +19,9 @@ interface SignalWatch {
 /** The most that the end of a process waits for, in milliseconds. */
 const EXIT_MS = 500;
 
+/** Marks our listeners of signals. `Symbol.for`: of two copies of the package the last to be done lets the signal through. */
+const OURS = Symbol.for('rollcall.signal');
+
 const open = new Set<Closable>();
 const signalWatches = new Map<NodeJS.Signals, SignalWatch>();
 
@@ -38,9 +41,9 @@ export function track(client: Closable, signals: readonly NodeJS.Signals[], log:
   for (const signal of signals) {
     let watch = signalWatches.get(signal);
     if (!watch) {
-      watch = { clients: new Map(), listener: () => onSignal(signal), called: false };
+      watch = { clients: new Map(), listener: Object.assign(() => onSignal(signal), { [OURS]: true }), called: false };
       signalWatches.set(signal, watch);
-      process.on(signal, watch.listener);
+      process.prependListener(signal, watch.listener); // first: it counts the others
     }
     watch.clients.set(client, log);
   }
@@ -61,8 +64,11 @@ export function untrack(client: Closable): void {
 async function onSignal(signal: NodeJS.Signals): Promise<void> {
   const watch = signalWatches.get(signal);
   if (!watch) return;
+  // Now, before the others are called: a listener added by `once()` is not among them later.
+  const othersDecide = decides(signal, process.listeners(signal).filter((listener) => !(OURS in listener)).length);
   if (!watch.called) {
     watch.called = true;
+    const [log] = watch.clients.values();
     await Promise.all(
       [...watch.clients].map(([client, log]) =>
         client.close().catch((error: unknown) => {
@@ -70,11 +76,34 @@ async function onSignal(signal: NodeJS.Signals): Promise<void> {
         }),
       ),
     );
+    if (othersDecide && signalWatches.get(signal) === watch) {
+      log?.write('warn', `${signal}: closed; another listener of this signal decides when the process ends`);
+    }
   }
   if (signalWatches.get(signal) !== watch) return; // let through meanwhile
   forget(signal, watch);
-  // Another listener of the program decides for itself when to end.
-  if (process.listenerCount(signal) === 0) process.kill(process.pid, signal);
+  if (othersDecide || process.listeners(signal).some((listener) => OURS in listener)) return;
+  // At the second signal `close()` may still be under way, and an end by a signal emits no `exit`.
+  native().shutdown(EXIT_MS);
+  process.kill(process.pid, signal);
+}
+
+/** What `signal-exit` 4 and 3 leave of themselves: the number of its listeners of each signal. */
+interface SignalExit {
+  readonly count?: unknown;
+}
+
+/** The signals that `signal-exit` listens to; it lets them through when all listeners are its own. */
+const SIGNAL_EXIT =
+  /^SIG(HUP|INT|TERM|ALRM|ABRT|VTALRM|XCPU|XFSZ|USR2|TRAP|SYS|QUIT|IOT|IO|POLL|PWR|STKFLT|PROF|UNUSED)$/;
+
+/** Whether one of `count` listeners decides when the process ends, as those of a program do. */
+function decides(signal: NodeJS.Signals, count: number): boolean {
+  if (count <= 0 || !SIGNAL_EXIT.test(signal)) return count > 0;
+  const four = (globalThis as { [key: symbol]: SignalExit | undefined })[Symbol.for('signal-exit emitter')];
+  const three = (process as { __signal_exit_emitter__?: SignalExit }).__signal_exit_emitter__;
+  const passive = [four, three].map((emitter) => (typeof emitter?.count === 'number' ? emitter.count : 0));
+  return count > passive.reduce((sum, each) => sum + each, 0);
 }
 
 function forget(signal: NodeJS.Signals, watch: SignalWatch): void {

@@ -50,12 +50,14 @@ function logTo(logger: AnyLogger, level: LogLevel): Log {
     level,
     write(of, message) {
       if (LEVELS.indexOf(of) < from) return;
-      const method = methodOf(logger, of);
-      if (!method) return;
       try {
-        logger[method]?.(`rollcall: ${message}`);
+        const method = methodOf(logger, of);
+        const result = method && logger[method]?.(`rollcall: ${message}`);
+        if (typeof (result as PromiseLike<unknown> | null | undefined)?.then === 'function') {
+          (result as PromiseLike<unknown>).then(undefined, () => {});
+        }
       } catch {
-        // A logger that throws must not stop a registration.
+        // A logger that fails, at once or later, must not stop a registration or end the process.
       }
     },
   };

@@ -2,7 +2,7 @@
 
 import { fromNative } from '../errors.js';
 import { type MemoryServerHandle, native } from '../native.js';
-import { boolean, invalid, kindOf } from './shape.js';
+import { invalid, kindOf, text } from './shape.js';
 
 /**
  * The registry behind `memory://namespace`, seen from the other side: what a server does to its clients, on request. For
@@ -17,7 +17,7 @@ export class MemoryServer {
 
   /** The registry of a namespace; one per process, worker threads included. Default `default`. */
   static of(namespace = 'default'): MemoryServer {
-    word('namespace', namespace);
+    text('namespace', namespace);
     return new MemoryServer(guarded(() => native().MemoryServerHandle.of(namespace)));
   }
 
@@ -40,7 +40,7 @@ export class MemoryServer {
 
   /** `true`: can't be reached. Every call fails, watches go stale, nothing is renewed, until `false`. */
   setAway(away: boolean): void {
-    boolean('away', away, true);
+    if (typeof away !== 'boolean') throw invalid('away', `expected true or false, got ${kindOf(away)}`);
     guarded(() => this.#handle.setAway(away));
   }
 

@@ -84,7 +84,7 @@ function advertised(path: string, value: unknown): string | undefined {
   const host = path === ADVERTISE && value === '' ? undefined : text(path, value);
   if (host === undefined) return undefined;
   const address = host.replace(/^\[(.*)\]$/, '$1');
-  if (/[\s/?#@\\]/.test(host) || (address.includes(':') && !isIPv6(address))) {
+  if (/[\s/?#@\\%]/.test(host) || (address.includes(':') && !isIPv6(address))) {
     throw invalid(path, `expected a host name or address without a port, such as "10.0.0.1"`);
   }
   return host;
@@ -101,7 +101,13 @@ export function callTimeout(value: unknown, fallback: number): number {
 }
 
 /** Options of `deregister()` and `close()`, completed. */
-export function removal(options: unknown, timeoutMs: number): { drainMs: number; timeoutMs: number } {
+export interface Removal {
+  readonly drainMs: number;
+  readonly timeoutMs: number;
+}
+
+/** Checks and completes the options of `deregister()` and `close()`. */
+export function removal(options: unknown, timeoutMs: number): Removal {
   const given = optional('options', options);
   onlyKnown('options', given, ['drainMs', 'timeoutMs']);
   return { drainMs: drainTime(given.drainMs), timeoutMs: callTimeout(given.timeoutMs, timeoutMs) };

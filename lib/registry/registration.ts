@@ -5,7 +5,7 @@ import { call, checked, type NewCancel } from './call.js';
 import { Events } from './events.js';
 import { frozenInstance, type InstanceUpdate, patchOf, type ServiceInstance } from './instance.js';
 import type { Log } from './logger.js';
-import { callTimeout, removal } from './options.js';
+import { callTimeout, type Removal, removal } from './options.js';
 import { abortSignal, onlyKnown, optional } from './shape.js';
 
 /**
@@ -41,17 +41,17 @@ export interface RegistrationEvents {
 /** Options of `update()`. */
 export interface UpdateOptions {
   /** In milliseconds. Default: `timeoutMs` of the registry. */
-  timeoutMs?: number;
+  timeoutMs?: number | undefined;
   /** Aborts the wait. What is wanted stays changed. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** Options of `deregister()` and `close()`. */
 export interface RemovalOptions {
   /** How long to wait after the removal, in milliseconds, so that callers hear of it. Default 0. */
-  drainMs?: number;
+  drainMs?: number | undefined;
   /** Time for the removal itself, in milliseconds. Default: `timeoutMs` of the registry. */
-  timeoutMs?: number;
+  timeoutMs?: number | undefined;
 }
 
 /**
@@ -168,7 +168,13 @@ export class Registration {
    * @throws `ERR_TIMEOUT` when it could not be removed in time: it is tried on in the background, and expires.
    */
   deregister(options?: RemovalOptions): Promise<void> {
-    this.#removal ??= this.#remove(options).catch((error: unknown) => {
+    let how: Removal;
+    try {
+      how = checked('deregister', () => removal(options, this.#source.timeoutMs));
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    this.#removal ??= this.#remove(how).catch((error: unknown) => {
       this.#removal = undefined;
       throw error;
     });
@@ -193,8 +199,7 @@ export class Registration {
     }
   }
 
-  async #remove(options: RemovalOptions | undefined): Promise<void> {
-    const { drainMs, timeoutMs } = checked('deregister', () => removal(options, this.#source.timeoutMs));
+  async #remove({ drainMs, timeoutMs }: Removal): Promise<void> {
     if (this.#source.closed() && this.state === 'deregistered') return;
     const removed = call('deregister', undefined, () => this.#source.handle.deregister(drainMs, timeoutMs));
     this.#source.released(this);

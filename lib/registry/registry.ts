@@ -3,14 +3,14 @@
 import { aborted, ClosedError, fromNative } from '../errors.js';
 import type { ClientHandle, NativeEvent, RegistrationHandle, WatcherHandle } from '../native.js';
 import type { RegistryOptions } from './backends/index.js';
-import { call, checked, type NewCancel, named } from './call.js';
-import { Events } from './events.js';
+import { call, checked, type NewCancel } from './call.js';
+import { describe, Events } from './events.js';
 import { frozenList, type InstanceInput, instanceOf, type ServiceList } from './instance.js';
 import { track, untrack } from './lifecycle.js';
 import type { LogLevel } from './logger.js';
-import { callTimeout, removal, type Settings, stallTimeout } from './options.js';
+import { callTimeout, type Removal, removal, type Settings, stallTimeout } from './options.js';
 import { Registration, type RemovalOptions } from './registration.js';
-import { abortSignal, boolean, invalid, kindOf, onlyKnown, optional } from './shape.js';
+import { abortSignal, boolean, invalid, kindOf, onlyKnown, optional, wellFormed } from './shape.js';
 import { Feed, Watcher } from './watcher.js';
 
 /** What a registry can do. */
@@ -44,29 +44,29 @@ export interface RegistryEvents {
 /** Options of every call that waits. */
 export interface CallOptions {
   /** In milliseconds. Default: `timeoutMs` of the registry. */
-  timeoutMs?: number;
+  timeoutMs?: number | undefined;
   /** Aborts the call, which then rejects with `ERR_ABORTED`. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** Options of `register()`. */
 export interface RegisterOptions extends CallOptions {
   /** `true`: resolve at once; the instance comes when it can. Default false. */
-  background?: boolean;
+  background?: boolean | undefined;
   /** Of the stall guard of this instance, in milliseconds; 0 turns it off. Default: that of the registry. */
-  stallTimeoutMs?: number;
+  stallTimeoutMs?: number | undefined;
 }
 
 /** Options of `getService()`. */
 export interface GetServiceOptions extends CallOptions {
   /** `true`: read the server, also when the name is watched. Default false. */
-  consistent?: boolean;
+  consistent?: boolean | undefined;
 }
 
 /** Options of `watch()`. */
 export interface WatchOptions {
   /** Ends the watch, with `done` and without an error. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /**
@@ -100,7 +100,12 @@ export class Registry {
     this.#settings = settings;
     this.#newCancel = newCancel;
     this.#events = new Events<RegistryEvents>(['badRecord'], settings.log);
-    this.#client = open(() => this.#drain());
+    // Weakly: the native side holds this function to the end of the thread. While it is open, `track` holds the registry.
+    const self = new WeakRef(this);
+    this.#client = open(() => {
+      const registry = self.deref();
+      if (registry) registry.#drain();
+    });
     this.capabilities = Object.freeze({ ...this.#client.capabilities() });
     track(this, settings.signals, settings.log);
   }
@@ -159,6 +164,7 @@ export class Registry {
       await call('register', undefined, () => handle.deregister(0, how.timeoutMs)).catch(() => {});
       throw aborted(signal, 'register');
     }
+    if (this.closed) throw closedError('register'); // `close()` removes it
     const id = handle.id(); // asking opens its events: they come in a later turn, when the caller listens
     const registration = Registration.of({
       handle,
@@ -305,7 +311,13 @@ export class Registry {
    * @throws `ERR_TIMEOUT` when something could not be removed in time: it expires. The registry is closed all the same.
    */
   close(options?: RemovalOptions): Promise<void> {
-    this.#closing ??= this.#close(options);
+    let how: Removal;
+    try {
+      how = checked('close', () => removal(options, this.#settings.native.timeoutMs));
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    this.#closing ??= this.#close(how);
     return this.#closing;
   }
 
@@ -313,15 +325,7 @@ export class Registry {
     await this.close();
   }
 
-  async #close(options: RemovalOptions | undefined): Promise<void> {
-    let how: ReturnType<typeof removal>;
-    try {
-      how = removal(options, this.#settings.native.timeoutMs);
-    } catch (error) {
-      await undefined; // until `#closing` is set
-      this.#closing = undefined;
-      throw named(error, 'close');
-    }
+  async #close(how: Removal): Promise<void> {
     (this as { closed: boolean }).closed = true;
     for (const watcher of [...this.#watchers.values()]) watcher.stop();
     try {
@@ -351,7 +355,14 @@ export class Registry {
   }
 
   #drain(): void {
-    for (const event of this.#client.drain()) this.#dispatch(event);
+    for (const event of this.#client.drain()) {
+      try {
+        this.#dispatch(event);
+      } catch (error) {
+        // The other events of this turn are not to be lost with it.
+        this.#settings.log.write('error', `the event "${event.kind}" failed: ${describe(error)}`);
+      }
+    }
   }
 
   #dispatch({ kind, id, level, text, key }: NativeEvent): void {
@@ -402,6 +413,7 @@ export class Registry {
 
 function serviceName(name: unknown): void {
   if (typeof name !== 'string') throw invalid('name', `expected a string, got ${kindOf(name)}`);
+  wellFormed('name', name);
 }
 
 function closedError(operation: string): ClosedError {

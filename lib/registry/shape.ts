@@ -111,7 +111,13 @@ export function text(path: string, value: unknown): string | undefined {
   if (value === undefined) return undefined;
   if (typeof value !== 'string') throw invalid(path, `expected a string, got ${kindOf(value)}`);
   if (value === '') throw invalid(path, 'expected a string that is not empty');
-  return value;
+  return wellFormed(path, value);
+}
+
+/** Unicode without lone surrogates, which UTF-8 doesn't have: another text would be written in their place. */
+export function wellFormed(path: string, value: string, what = 'a string'): string {
+  if ((value as string & { isWellFormed(): boolean }).isWellFormed()) return value;
+  throw invalid(path, `expected ${what} of well-formed Unicode, got a lone surrogate`);
 }
 
 /** One of a few words; `undefined` is the default. */

@@ -8,19 +8,19 @@ import { invalid, isRecord, kindOf, onlyKnown, text } from './shape.js';
 /** Certificates, as PEM or as the files that hold it. Files are read by `connect()`. */
 export interface TlsOptions {
   /** Who may sign the server's certificate. Default: the usual public authorities. */
-  ca?: string | Uint8Array;
+  ca?: string | Uint8Array | undefined;
   /** The client's certificate. Needs a key. */
-  cert?: string | Uint8Array;
+  cert?: string | Uint8Array | undefined;
   /** The client's key. Needs a certificate. */
-  key?: string | Uint8Array;
+  key?: string | Uint8Array | undefined;
   /** The file of `ca`. */
-  caFile?: string;
+  caFile?: string | undefined;
   /** The file of `cert`. */
-  certFile?: string;
+  certFile?: string | undefined;
   /** The file of `key`. */
-  keyFile?: string;
+  keyFile?: string | undefined;
   /** The name that the server's certificate must carry. Default: the host. */
-  serverName?: string;
+  serverName?: string | undefined;
 }
 
 /**

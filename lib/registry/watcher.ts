@@ -1,7 +1,8 @@
 /** A followed name: an async iterator of whole lists, where the latest wins. */
 
-import { ClosedError, fromNative } from '../errors.js';
+import { fromNative } from '../errors.js';
 import type { WatcherHandle } from '../native.js';
+import { onAbort } from './call.js';
 import { Events } from './events.js';
 import { nextList, type ServiceList, sameList } from './instance.js';
 import type { Log } from './logger.js';
@@ -82,7 +83,7 @@ export class Watcher implements AsyncIterableIterator<ServiceList> {
   readonly #source: WatcherSource;
   readonly #events: Events<WatcherEvents>;
   readonly #waiting: Waiting[] = [];
-  readonly #onAbort = () => this.stop();
+  readonly #unlisten: () => void = () => {};
   #delivered: ServiceList | undefined;
   #last: ServiceList | undefined;
   #stale = false;
@@ -98,8 +99,8 @@ export class Watcher implements AsyncIterableIterator<ServiceList> {
       this.#over = true;
     } else if (source.signal?.aborted) {
       this.stop();
-    } else {
-      source.signal?.addEventListener('abort', this.#onAbort, { once: true });
+    } else if (source.signal) {
+      this.#unlisten = onAbort(source.signal, () => this.stop());
     }
   }
 
@@ -185,7 +186,10 @@ export class Watcher implements AsyncIterableIterator<ServiceList> {
     if (this.#over) return;
     if (kind === 'watch') this.#deliver();
     else if (kind === 'stale' || kind === 'fresh') this.#events.emit(kind);
-    else if (kind === 'watchError') this.#fail(this.#source.handle?.error());
+    else if (kind === 'watchError') {
+      const error = this.#source.handle?.error();
+      if (error) this.#fail(error); // none: what was refused is no longer
+    }
   }
 
   #pull(): Promise<IteratorResult<ServiceList>> {
@@ -220,18 +224,17 @@ export class Watcher implements AsyncIterableIterator<ServiceList> {
   }
 
   #fail(error: unknown): void {
-    const reason = error ?? new ClosedError('watch: ended by the registry', { operation: 'watch' });
     this.#refresh();
     this.#end();
     const [first, ...rest] = this.#waiting.splice(0);
-    if (first) first.reject(reason);
-    else this.#failure = { error: reason };
+    if (first) first.reject(error);
+    else this.#failure = { error };
     for (const { resolve } of rest) resolve(DONE);
   }
 
   #end(): void {
     this.#over = true;
-    this.#source.signal?.removeEventListener('abort', this.#onAbort);
+    this.#unlisten();
     this.#source.handle?.stop();
     this.#source.released(this);
   }

@@ -181,8 +181,8 @@ impl ServiceInstance {
         out
     }
 
-    /// Reads a record as liberally as Go's decoder does: any order, unknown keys, `null` for what is empty, repeated
-    /// keys (the last counts). What Go refuses (a metadata value that is not a string) is refused with the reason.
+    /// Reads a record nearly as liberally as Go's decoder does: any order, unknown keys, `null` for what is empty, repeated
+    /// keys (the last counts). Only the case of field names counts here, which nobody's encoder changes. What Go refuses (a metadata value that is not a string) is refused with the reason.
     pub fn from_json(bytes: &[u8]) -> Result<Self, String> {
         let value: Value = serde_json::from_slice(bytes).map_err(|e| format!("not JSON: {e}"))?;
         let Value::Object(mut fields) = value else {
@@ -205,6 +205,7 @@ impl ServiceInstance {
                 .enumerate()
                 .map(|(i, endpoint)| match endpoint {
                     Value::String(text) => Ok(text.into_boxed_str()),
+                    Value::Null => Ok(Box::default()),
                     other => Err(format!("endpoints[{i}]: expected a string, got {}", kind_of(&other))),
                 })
                 .collect::<Result<_, _>>()?,
@@ -302,6 +303,7 @@ fn metadata_from_value(value: Value) -> Result<Metadata, String> {
             .into_iter()
             .map(|(key, value)| match value {
                 Value::String(text) => Ok((key, text)),
+                Value::Null => Ok((key, String::new())),
                 other => Err(format!("[{key:?}]: expected a string, got {}", kind_of(&other))),
             })
             .collect::<Result<Metadata, _>>(),

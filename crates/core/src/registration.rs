@@ -181,6 +181,7 @@ impl Registration {
             log: setup.log,
             intent: Intent::Claim,
             held: false,
+            held_since: None,
             complained: false,
             attempt: None,
             backoff: Backoff::new(),
@@ -244,13 +245,14 @@ impl Registration {
     /// Removes the record and waits until it is gone. May be repeated.
     ///
     /// Fails with `Timeout` when that has not been achieved within `limit`; then it is tried on in the background, the
-    /// record is not renewed any more, and it expires. In no case does the instance come back.
+    /// record is not renewed any more, and it expires; after ten minutes of trying it is left to that, and later calls
+    /// resolve. In no case does the instance come back.
     pub async fn deregister(&self, limit: Duration) -> Result<()> {
         self.give_up();
         let mut progress = self.shared.progress.subscribe();
         let outcome = tokio::select! {
             biased;
-            _ = progress.wait_for(|p| p.state.is_final()) => return Ok(()), // an error: the machine is gone
+            _ = progress.wait_for(|p| p.state.is_final()) => return Ok(()),
             () = self.shared.over.cancelled() => {
                 return Err(Error::new(
                     ErrorKind::Closed,
@@ -279,7 +281,7 @@ impl Registration {
     /// Resolves when nothing will happen any more.
     pub(crate) async fn finished(&self) {
         let mut progress = self.shared.progress.subscribe();
-        let _ = progress.wait_for(|p| p.state.is_final()).await; // an error means that the machine is gone
+        let _ = progress.wait_for(|p| p.state.is_final()).await; // never an error: this handle holds the sender
     }
 
     /// The error of a registration that has ended.

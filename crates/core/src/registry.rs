@@ -25,6 +25,8 @@ use crate::watch::{Followers, List, OnBad, Source, Watcher, to_list};
 pub const PUBLICATIONS_IN_FLIGHT: usize = 64;
 /// Reads in flight per client.
 pub const READS_IN_FLIGHT: usize = 32;
+/// How long the tasks of a client, and then its backend, may take to end when it is closed.
+const GOODBYE: Duration = Duration::from_millis(500);
 /// Names whose bad records are remembered, so that each is reported once. Beyond it the memory starts afresh.
 const BAD_NAMES: usize = 4096;
 
@@ -128,7 +130,7 @@ impl Registry {
                 reads,
                 publications: Arc::new(Semaphore::new(PUBLICATIONS_IN_FLIGHT)),
                 withdrawals: Arc::new(Semaphore::new(PUBLICATIONS_IN_FLIGHT)),
-                stall: hooks.pulse.map(|pulse| StallMonitor::new(pulse, options.stall_timeout)),
+                stall: hooks.pulse.map(StallMonitor::new),
                 on_bad,
                 log: hooks.log,
                 closed,
@@ -154,7 +156,11 @@ impl Registry {
         let mut last: Option<Error> = None;
         let tries = async {
             loop {
-                match self.inner.backend.contact().await {
+                let once = timeout(self.inner.options.timeout, self.inner.backend.contact());
+                match once
+                    .await
+                    .unwrap_or_else(|_| Err(no_answer(self.inner.options.timeout)))
+                {
                     Ok(()) => return Ok(()),
                     Err(error) if error.is_retryable() => {
                         self.inner
@@ -212,7 +218,9 @@ impl Registry {
             advertise::all_reachable(&mut instance.endpoints, advertise_host.as_deref())?;
             instance.validate()?;
             let stall = match &self.inner.stall {
-                Some(monitor) if !options.stall_timeout.is_zero() => Some((monitor.subscribe(), options.stall_timeout)),
+                Some(monitor) if !options.stall_timeout.is_zero() => {
+                    Some((monitor.subscribe(options.stall_timeout), options.stall_timeout))
+                }
                 _ => None,
             };
             let registration = Registration::start(Setup {
@@ -254,7 +262,7 @@ impl Registry {
             if !consistent && let Some(list) = self.inner.followers.current(name) {
                 return Ok(list);
             }
-            let snapshot = self.bounded(limit, self.inner.backend.fetch(name)).await?;
+            let snapshot = self.bounded(limit, || self.inner.backend.fetch(name)).await?;
             (self.inner.on_bad)(name, &snapshot.bad);
             Ok(to_list(snapshot.instances, &[]))
         };
@@ -271,7 +279,7 @@ impl Registry {
                     "this registry cannot list its names",
                 ));
             }
-            let mut names = self.bounded(limit, self.inner.backend.services()).await?;
+            let mut names = self.bounded(limit, || self.inner.backend.services()).await?;
             names.sort_unstable();
             names.dedup();
             Ok(names)
@@ -321,11 +329,8 @@ impl Registry {
         self.inner.over.cancel();
         self.inner.tasks.close();
         // Bounded as well: a backend that cannot even say goodbye must not hold up the caller.
-        let _ = timeout(Duration::from_secs(1), async {
-            self.inner.tasks.wait().await;
-            self.inner.backend.close().await;
-        })
-        .await;
+        let _ = timeout(GOODBYE, self.inner.tasks.wait()).await;
+        let _ = timeout(GOODBYE, self.inner.backend.close()).await;
         if removed {
             return Ok(());
         }
@@ -341,19 +346,32 @@ impl Registry {
         .during("close"))
     }
 
-    /// One read: paced, bounded, ended by `close()`.
-    async fn bounded<T>(&self, limit: Duration, read: impl Future<Output = Result<T>>) -> Result<T> {
-        let paced = async {
-            let _permit = self.inner.reads.acquire().await; // never closed
-            read.await
+    /// One read: paced, tried again with back-off while it may yet succeed, bounded, ended by `close()`.
+    async fn bounded<T, F>(&self, limit: Duration, read: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let mut last = None;
+        let tries = async {
+            let mut backoff = Backoff::new();
+            loop {
+                let attempt = async {
+                    let _permit = self.inner.reads.acquire().await; // never closed
+                    read().await
+                };
+                match attempt.await {
+                    Err(error) if error.is_retryable() => last = Some(error),
+                    result => return result,
+                }
+                sleep(backoff.next_pause()).await;
+            }
         };
-        tokio::select! {
-            () = self.inner.closed.cancelled() => Err(closed()),
-            result = timeout(limit, paced) => result.unwrap_or_else(|_| Err(Error::new(
-                ErrorKind::Timeout,
-                format!("the registry did not answer within {} ms", limit.as_millis()),
-            ))),
-        }
+        let result = tokio::select! {
+            () = self.inner.closed.cancelled() => return Err(closed()),
+            result = timeout(limit, tries) => result,
+        };
+        // What hindered the last try says more than that time is over.
+        result.unwrap_or_else(|_| Err(last.unwrap_or_else(|| no_answer(limit))))
     }
 
     fn ensure_open(&self) -> Result<()> {
@@ -363,6 +381,14 @@ impl Registry {
     fn lock_registrations(&self) -> std::sync::MutexGuard<'_, Vec<Registration>> {
         self.inner.registrations.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn no_answer(within: Duration) -> Error {
+    let ms = within.as_millis();
+    Error::new(
+        ErrorKind::Timeout,
+        format!("the registry did not answer within {ms} ms"),
+    )
 }
 
 fn closed() -> Error {

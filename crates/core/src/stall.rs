@@ -11,62 +11,66 @@ use tokio::time::sleep;
 
 /// The thread that is asked for signs of life.
 pub trait Pulse: Send + Sync + 'static {
-    /// Asks the thread to answer with `beat`. Must not block, and may be dropped on the floor when the thread is gone.
-    fn ping(&self, beat: u64);
-    /// The highest beat answered so far.
+    /// Asks the thread for an answer, and gives the number of this question, higher than any before. Must not block; the
+    /// question may be dropped on the floor when the thread is gone.
+    fn ping(&self) -> u64;
+    /// The highest question answered so far; an answer answers all before it.
     fn answered(&self) -> u64;
 }
 
 /// Pings a thread for as long as anybody wants to know, and says how long it has been silent.
 pub struct StallMonitor {
     pulse: Arc<dyn Pulse>,
-    beat: Duration,
-    silence: Mutex<Option<watch::Sender<Duration>>>,
+    /// One pinger for each beat in use: as a rule one, since limits are as a rule those of the client.
+    pingers: Mutex<Vec<(Duration, watch::Sender<Duration>)>>,
 }
 
 impl StallMonitor {
-    /// Watches `pulse` in beats of a tenth of `timeout`, at least 50 ms and at most 1 s.
-    pub fn new(pulse: Arc<dyn Pulse>, timeout: Duration) -> Self {
+    /// Watches `pulse`.
+    pub fn new(pulse: Arc<dyn Pulse>) -> Self {
         Self {
             pulse,
-            beat: (timeout / 10).clamp(Duration::from_millis(50), Duration::from_secs(1)),
-            silence: Mutex::new(None),
+            pingers: Mutex::default(),
         }
     }
 
-    /// How long the thread has been silent, in whole beats; zero again as soon as it answers. Pinging goes on while
-    /// there is a receiver.
-    pub fn subscribe(&self) -> watch::Receiver<Duration> {
-        let mut silence = self.silence.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sender) = &*silence
-            && !sender.is_closed()
-        {
-            return sender.subscribe();
+    /// How long the thread has been silent, in whole beats; zero again as soon as it answers. A beat is a tenth of
+    /// `limit`, the silence that the caller looks for, at least 50 ms and at most 1 s. Pinging goes on while there is a
+    /// receiver.
+    pub fn subscribe(&self, limit: Duration) -> watch::Receiver<Duration> {
+        let length = (limit / 10).clamp(Duration::from_millis(50), Duration::from_secs(1));
+        let mut pingers = self.pingers.lock().unwrap_or_else(PoisonError::into_inner);
+        pingers.retain(|(_, silence)| !silence.is_closed());
+        if let Some((_, silence)) = pingers.iter().find(|(beat, _)| *beat == length) {
+            return silence.subscribe();
         }
-        let (sender, receiver) = watch::channel(Duration::ZERO);
-        tokio::spawn(beat(self.pulse.clone(), self.beat, sender.clone()));
-        *silence = Some(sender);
+        let (silence, receiver) = watch::channel(Duration::ZERO);
+        tokio::spawn(beat(self.pulse.clone(), length, silence.clone()));
+        pingers.push((length, silence));
         receiver
     }
 }
 
+/// Several pingers may ask one thread: what each goes by is whether anything was answered since it asked.
 async fn beat(pulse: Arc<dyn Pulse>, beat: Duration, silence: watch::Sender<Duration>) {
-    let mut asked = pulse.answered() + 1;
     let mut missed: u32 = 0;
-    pulse.ping(asked);
+    let mut asked = pulse.ping();
     loop {
         tokio::select! {
             () = silence.closed() => return,
             () = sleep(beat) => {}
         }
-        if pulse.answered() >= asked {
-            missed = 0;
-            asked += 1;
+        missed = if pulse.answered() >= asked {
+            0
         } else {
-            missed = missed.saturating_add(1);
+            missed.saturating_add(1)
+        };
+        // An unanswered ping is repeated: the first may have fallen on the floor while the thread was starting. The
+        // answer to either will do.
+        let again = pulse.ping();
+        if missed == 0 {
+            asked = again;
         }
-        // An unanswered ping is repeated: the first may have fallen on the floor while the thread was starting.
-        pulse.ping(asked);
         silence.send_if_modified(|now| {
             let new = beat.saturating_mul(missed);
             std::mem::replace(now, new) != new
@@ -81,15 +85,18 @@ mod tests {
 
     #[derive(Default)]
     struct Thread {
+        asked: AtomicU64,
         answered: AtomicU64,
         blocked: AtomicBool,
     }
 
     impl Pulse for Thread {
-        fn ping(&self, beat: u64) {
+        fn ping(&self) -> u64 {
+            let asked = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
             if !self.blocked.load(Ordering::SeqCst) {
-                self.answered.store(beat, Ordering::SeqCst);
+                self.answered.store(asked, Ordering::SeqCst);
             }
+            asked
         }
         fn answered(&self) -> u64 {
             self.answered.load(Ordering::SeqCst)
@@ -99,8 +106,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn silence_grows_while_the_thread_is_blocked_and_ends_with_its_answer() {
         let thread = Arc::new(Thread::default());
-        let monitor = StallMonitor::new(thread.clone(), Duration::from_secs(30));
-        let mut silence = monitor.subscribe();
+        let monitor = StallMonitor::new(thread.clone());
+        let mut silence = monitor.subscribe(Duration::from_secs(30));
         sleep(Duration::from_secs(10)).await;
         assert_eq!(*silence.borrow_and_update(), Duration::ZERO);
         thread.blocked.store(true, Ordering::SeqCst);
@@ -114,8 +121,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_long_beat_is_no_stall() {
         let thread = Arc::new(Thread::default());
-        let monitor = StallMonitor::new(thread.clone(), Duration::from_secs(30));
-        let silence = monitor.subscribe();
+        let monitor = StallMonitor::new(thread.clone());
+        let silence = monitor.subscribe(Duration::from_secs(30));
         thread.blocked.store(true, Ordering::SeqCst);
         // What a process that was stopped for an hour sees: one jump of the clock, in which no beat fell.
         tokio::time::advance(Duration::from_secs(3600)).await;
@@ -127,14 +134,32 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn pinging_starts_again_after_everyone_had_left() {
         let thread = Arc::new(Thread::default());
-        let monitor = StallMonitor::new(thread.clone(), Duration::from_secs(1));
-        drop(monitor.subscribe());
+        let monitor = StallMonitor::new(thread.clone());
+        drop(monitor.subscribe(Duration::from_secs(30)));
         sleep(Duration::from_secs(5)).await;
         let before = thread.answered();
         sleep(Duration::from_secs(5)).await;
         assert_eq!(thread.answered(), before, "nobody wants to know");
-        let _silence = monitor.subscribe();
+        let _silence = monitor.subscribe(Duration::from_secs(30));
         sleep(Duration::from_secs(5)).await;
         assert!(thread.answered() > before);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_limit_has_a_beat_that_fits_it() {
+        let thread = Arc::new(Thread::default());
+        let monitor = StallMonitor::new(thread.clone());
+        let (long, short) = (
+            monitor.subscribe(Duration::from_secs(30)),
+            monitor.subscribe(Duration::from_millis(200)),
+        );
+        sleep(Duration::from_secs(2)).await;
+        thread.blocked.store(true, Ordering::SeqCst);
+        sleep(Duration::from_millis(300)).await;
+        assert!(*short.borrow() >= Duration::from_millis(200));
+        assert_eq!(*long.borrow(), Duration::ZERO);
+        thread.blocked.store(false, Ordering::SeqCst);
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(*short.borrow(), Duration::ZERO);
     }
 }

@@ -189,8 +189,9 @@ struct Follower {
     source: Arc<Source>,
     name: String,
     view: watch::Sender<View>,
-    /// Until when a list that lacks too much is held back. Set by the first such read, cleared by the next delivery.
-    grace: Option<Instant>,
+    /// How long a list that lacks too much is still held back. Set by the first such read, cleared by the next
+    /// delivery. Runs only while reading goes on: who comes back from an outage deserves the time to.
+    grace: Option<Duration>,
 }
 
 impl Follower {
@@ -229,8 +230,9 @@ impl Follower {
             Some(Ok(snapshot)) => self.read(snapshot),
             other => return broken(other),
         };
-        loop {
-            let grace = self.grace;
+        let began = Instant::now();
+        let allowed = self.grace.unwrap_or_default();
+        let end = loop {
             tokio::select! {
                 biased;
                 item = stream.next() => match item {
@@ -239,9 +241,9 @@ impl Follower {
                         let list = self.take(snapshot);
                         self.deliver(list);
                     }
-                    other => return broken(other),
+                    other => break broken(other),
                 },
-                () = sleep_until(grace.unwrap_or_else(Instant::now)), if grace.is_some() && held_back.is_some() => {
+                () = sleep_until(began + allowed), if held_back.is_some() => {
                     if let Some(list) = held_back.take() {
                         self.source.log.warn(format_args!(
                             "{}: the list is still without more than half of its instances; believing it now ({} left)",
@@ -251,7 +253,11 @@ impl Follower {
                     }
                 }
             }
+        };
+        if held_back.is_some() {
+            self.grace = Some(allowed.saturating_sub(began.elapsed()));
         }
+        end
     }
 
     /// The stream of a registry that can only be asked: a paced, bounded read about `every` so often. Ends with the
@@ -287,16 +293,16 @@ impl Follower {
             self.deliver(list);
             return None;
         }
-        let until = *self.grace.get_or_insert_with(|| {
+        let left = *self.grace.get_or_insert_with(|| {
             self.source.log.warn(format_args!(
                 "{}: after a break {} of {lacking} instances are left; keeping the old list for up to {} ms (emptyGraceMs)",
                 self.name,
                 list.len(),
                 grace.as_millis()
             ));
-            Instant::now() + grace
+            grace
         });
-        if Instant::now() >= until {
+        if left.is_zero() {
             self.deliver(list);
             return None;
         }

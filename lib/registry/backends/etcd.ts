@@ -12,23 +12,23 @@ export interface EtcdOptions extends CommonOptions {
    * The members: `host`, `host:port` or `http(s)://host:port`, as a list or separated by commas. Port 2379 unless given.
    * Default `127.0.0.1:2379`.
    */
-  hosts?: string | readonly string[];
+  hosts?: string | readonly string[] | undefined;
   /** What every key begins with. Default `/microservices`, as in Kratos. */
-  prefix?: string;
+  prefix?: string | undefined;
   /** How an instance is written: `kratos` the whole of it, `metadata` the metadata alone. Default `kratos`. */
-  codec?: 'kratos' | 'metadata';
+  codec?: 'kratos' | 'metadata' | undefined;
   /** Default: none. Needs `password`. */
-  username?: string;
+  username?: string | undefined;
   /** Default: none. Needs `username`. */
-  password?: string;
+  password?: string | undefined;
   /** `true`, or the details: TLS on. Default: on when a host says `https://`. */
-  tls?: boolean | TlsOptions;
+  tls?: boolean | TlsOptions | undefined;
   /** Milliseconds between two HTTP/2 pings. Default 10000, at least 5000: servers refuse more. */
-  keepAliveMs?: number;
+  keepAliveMs?: number | undefined;
   /** How long a ping may stay unanswered before the connection is given up, in milliseconds. Default 5000. */
-  keepAliveTimeoutMs?: number;
+  keepAliveTimeoutMs?: number | undefined;
   /** The largest answer accepted, in bytes. Default 64 MiB. */
-  maxMessageBytes?: number;
+  maxMessageBytes?: number | undefined;
 }
 
 /** @internal */
@@ -53,6 +53,12 @@ export const etcd: Backend<EtcdOptions> = {
     const at = authority.lastIndexOf('@');
     if (at >= 0) {
       const user = authority.slice(0, at);
+      if (user.includes(',')) {
+        throw invalid(
+          'options',
+          'expected no "," before the "@" of the URL: write %2C in a user name or password, which stand once, before the first host',
+        );
+      }
       const colon = user.indexOf(':');
       if (colon < 0) throw invalid('options.password', 'expected "user:password" before the "@" of the URL');
       options.username = decoded('options.username', user.slice(0, colon));
@@ -86,7 +92,7 @@ export const etcd: Backend<EtcdOptions> = {
   },
 };
 
-const HOST = /^(?:(https?):\/\/)?(\[[0-9a-f:.]+(?:%[\w.-]+)?\]|[^\s:/@?#[\]]+)(?::(\d{1,5}))?\/?$/i;
+const HOST = /^(?:(https?):\/\/)?(\[[0-9a-f:.]+\]|[^\s:/@?#[\]]+)(?::(\d{1,5}))?\/?$/i;
 
 /** Messages don't show the host: a misplaced password would be in it. */
 function hostsOf(value: unknown): { secure: boolean | undefined; hosts: string[] } {
@@ -100,6 +106,7 @@ function hostsOf(value: unknown): { secure: boolean | undefined; hosts: string[]
   const hosts = list.map((entry: unknown, index) => {
     const path = typeof value === 'string' && list.length === 1 ? 'options.hosts' : `options.hosts[${index}]`;
     if (typeof entry !== 'string') throw invalid(path, `expected "host:port", got ${kindOf(entry)}`);
+    if (/\[[0-9a-f:.]*%/i.test(entry)) throw invalid(path, 'expected an IPv6 address without a zone (from "%" on)');
     const [, scheme, host, port = '2379'] = HOST.exec(entry.trim()) ?? [];
     if (!host) throw invalid(path, 'expected "host:port" or "http(s)://host:port"');
     if (Number(port) < 1 || Number(port) > 65_535) throw invalid(path, 'expected a port from 1 to 65535');

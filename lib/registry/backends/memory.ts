@@ -8,7 +8,7 @@ import { invalid, text } from '../shape.js';
 export interface MemoryOptions extends CommonOptions {
   backend: 'memory';
   /** Registries of different namespaces don't see each other. Default `default`. */
-  namespace?: string;
+  namespace?: string | undefined;
 }
 
 /** @internal */

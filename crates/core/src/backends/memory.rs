@@ -138,10 +138,10 @@ impl MemoryServer {
 
     /// Deletes a record by hand. Says whether there was one.
     pub fn remove(&self, name: &str, id: &str) -> bool {
-        self.lock()
-            .services
-            .get_mut(name)
-            .is_some_and(|service| service.delete(id))
+        let mut state = self.lock();
+        let removed = state.services.get_mut(name).is_some_and(|service| service.delete(id));
+        state.expire(name); // and forget the name with its last record
+        removed
     }
 
     fn is_empty(&self) -> bool {

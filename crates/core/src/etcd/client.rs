@@ -21,6 +21,9 @@ use crate::log::Log;
 
 /// Renewals in flight per client. A thousand leases come due together after an outage; they take turns.
 const RENEWALS_IN_FLIGHT: usize = 64;
+/// Reads under way per client, of those who have lost the thread of their watch. A compaction or a burst of changes
+/// makes many of them at once, and nobody above paces them.
+const CATCHING_UP: usize = 32;
 /// The least that one try is given.
 const TRY_LEAST: Duration = Duration::from_millis(500);
 /// From how long a silence on a connection is given up, when calls may take that long. A shorter one is a slow disk.
@@ -29,15 +32,6 @@ const SILENCE: Duration = Duration::from_secs(1);
 const TOKEN_TRIES: u32 = 2;
 /// How often all members are gone through within one call.
 const ROUNDS: u32 = 2;
-
-/// Whether a call may be made again when its answer was lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Repeat {
-    /// Reads, and writes that do the same twice as once.
-    Freely,
-    /// Only while it is sure that the request never left.
-    IfNotSent,
-}
 
 /// A client of one etcd cluster. Cheap to clone; all clones share connections, tokens and the watch stream.
 ///
@@ -54,6 +48,7 @@ struct Shared {
     /// Set once the cluster has said that it has no authentication, so that it is said once.
     auth_off_told: AtomicBool,
     renewals: Arc<tokio::sync::Semaphore>,
+    catching_up: tokio::sync::Semaphore,
     watches: WatchHub,
     closed: CancellationToken,
 }
@@ -78,6 +73,7 @@ impl EtcdClient {
                 log,
                 auth_off_told: AtomicBool::new(false),
                 renewals: Arc::new(tokio::sync::Semaphore::new(RENEWALS_IN_FLIGHT)),
+                catching_up: tokio::sync::Semaphore::new(CATCHING_UP),
                 watches: WatchHub::default(),
                 closed: CancellationToken::new(),
             }),
@@ -95,6 +91,11 @@ impl EtcdClient {
 
     pub(crate) fn renewals(&self) -> &Arc<tokio::sync::Semaphore> {
         &self.shared.renewals
+    }
+
+    /// Whoever reads anew because its watch ended, and not because somebody asked, holds one of these meanwhile.
+    pub(crate) fn catching_up(&self) -> &tokio::sync::Semaphore {
+        &self.shared.catching_up
     }
 
     pub(crate) fn watches(&self) -> &WatchHub {
@@ -118,24 +119,22 @@ impl EtcdClient {
 
     /// Makes a call within the time of the options, over as many members as that takes.
     ///
-    /// `op` names it in messages. `make` is called once per try with the client of one connection.
+    /// `op` names it in messages. `make` is called once per try with the client of one connection; a try whose answer was
+    /// lost is followed by another, so the call must do the same twice as once.
     /// A first try gets a third of the time, so that a member that is frozen does not eat it all.
-    pub async fn call<T, F, Fut>(&self, op: &'static str, repeat: Repeat, make: F) -> Result<T, Fault>
+    pub async fn call<T, F, Fut>(&self, op: &'static str, make: F) -> Result<T, Fault>
     where
         F: Fn(etcd_client::Client) -> Fut,
         Fut: Future<Output = Result<T, etcd_client::Error>>,
     {
         let deadline = Instant::now() + self.shared.options.timeout;
-        self.call_until(op, repeat, deadline, make)
-            .await
-            .map(|(answer, _)| answer)
+        self.call_until(op, deadline, make).await.map(|(answer, _)| answer)
     }
 
     /// [`call`](Self::call) until `deadline`, saying who answered.
     pub(crate) async fn call_until<T, F, Fut>(
         &self,
         op: &'static str,
-        repeat: Repeat,
         deadline: Instant,
         make: F,
     ) -> Result<(T, Route), Fault>
@@ -153,7 +152,7 @@ impl EtcdClient {
             let order = self.shared.endpoints.order();
             for (i, member) in order.iter().copied().enumerate() {
                 let is_last = round + 1 == ROUNDS && i + 1 == order.len();
-                let until = if is_last || repeat == Repeat::IfNotSent {
+                let until = if is_last {
                     deadline
                 } else {
                     (Instant::now() + part).min(deadline)
@@ -161,9 +160,7 @@ impl EtcdClient {
                 match self.try_member(op, member, until, &make).await {
                     Ok(done) => return Ok(done),
                     Err(fault) => {
-                        let again = fault.cause.is_elsewhere_better()
-                            && (repeat == Repeat::Freely || fault.cause == Cause::NotSent);
-                        if !again {
+                        if !fault.cause.is_elsewhere_better() {
                             return Err(fault);
                         }
                         self.shared.log.debug(format_args!("etcd {op}: {}", fault.error));
@@ -219,7 +216,9 @@ impl EtcdClient {
         let tried = timeout_at(until, self.with_token(member, &connection, make)).await;
         let result = tried.unwrap_or_else(|_| {
             // It may be the member or a connection that died in silence: the next try makes a new one either way.
-            if start.elapsed() >= SILENCE.min(self.shared.options.timeout / 3) {
+            // Tries that are too short to tell, as those of renewals, tell it together.
+            let again = connection.is_silent_again(start);
+            if again || start.elapsed() >= SILENCE.min(self.shared.options.timeout / 3) {
                 endpoint.abandon(&connection);
             }
             Err(Fault::new(
@@ -230,7 +229,7 @@ impl EtcdClient {
         });
         match result {
             Ok((answer, token)) => {
-                connection.answered.store(true, Ordering::Relaxed);
+                connection.has_answered();
                 self.shared.endpoints.succeeded(member);
                 Ok((
                     answer,
@@ -244,8 +243,10 @@ impl EtcdClient {
             Err(mut fault) => {
                 if fault.cause.is_elsewhere_better() {
                     self.shared.endpoints.failed(member);
-                } else {
-                    connection.answered.store(true, Ordering::Relaxed);
+                }
+                // A member that says why it can't has answered too.
+                if !matches!(fault.cause, Cause::NotSent | Cause::Broken) {
+                    connection.has_answered();
                 }
                 let silent = !connection.answered.load(Ordering::Relaxed);
                 if silent && fault.cause == Cause::Broken && fault.error.kind() == ErrorKind::Unavailable {
@@ -359,11 +360,6 @@ impl EtcdClient {
     pub fn close(&self) {
         self.shared.closed.cancel();
         self.shared.endpoints.close();
-    }
-
-    /// How many members there are.
-    pub fn members(&self) -> usize {
-        self.shared.endpoints.len()
     }
 }
 

@@ -37,6 +37,45 @@ pub(crate) struct Connection {
     pub(crate) authenticating: tokio::sync::Mutex<()>,
     /// Whether the server has ever answered: if not, it may speak another protocol.
     pub(crate) answered: AtomicBool,
+    silence: Mutex<Silence>,
+}
+
+impl Connection {
+    /// Something came over it.
+    pub(crate) fn has_answered(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+        lock(&self.silence).ends(Instant::now());
+    }
+
+    /// A try that began at `start` has waited in vain. True when it is the second in a row: with nothing heard in
+    /// between, it is the connection rather than the call. Not of one that never answered: it may still be connecting.
+    pub(crate) fn is_silent_again(&self, start: Instant) -> bool {
+        self.answered.load(Ordering::Relaxed) && lock(&self.silence).goes_on(start, Instant::now())
+    }
+}
+
+/// How long nothing has been heard on a connection, in tries.
+#[derive(Default)]
+struct Silence {
+    /// When the last answer came.
+    heard: Option<Instant>,
+    /// When the first try of the silence was given up.
+    missed: Option<Instant>,
+}
+
+impl Silence {
+    fn ends(&mut self, now: Instant) {
+        self.heard = Some(now);
+        self.missed = None;
+    }
+
+    fn goes_on(&mut self, start: Instant, now: Instant) -> bool {
+        if self.heard.is_some_and(|heard| heard >= start) {
+            return false;
+        }
+        // Tries that wait at the same time count as one.
+        *self.missed.get_or_insert(now) <= start
+    }
 }
 
 #[derive(Default)]
@@ -84,6 +123,7 @@ impl Member {
             token: AtomicU64::new(0),
             authenticating: tokio::sync::Mutex::new(()),
             answered: AtomicBool::new(false),
+            silence: Mutex::new(Silence::default()),
         });
         *slot = Some(Arc::clone(&connection));
         Ok(connection)
@@ -128,10 +168,6 @@ impl EndpointSet {
         &self.members[index]
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.members.len()
-    }
-
     /// In which order to ask: the current one and those after it; then those that failed lately, the one first whose
     /// time is over first. Every member is in it: with all of them failing, each is still tried.
     pub(crate) fn order(&self) -> Vec<usize> {
@@ -171,6 +207,10 @@ impl EndpointSet {
 
 /// `host`, `host:port` or a URL of these → `scheme://host:port`.
 fn parse_host(host: &str, tls: bool) -> Result<String, String> {
+    // First of all, because the other messages repeat the host.
+    if host.contains('@') {
+        return Err("a user and a password do not belong into the host; use username and password".to_owned());
+    }
     let (scheme, authority) = match host.split_once("://") {
         None => (if tls { "https" } else { "http" }, host),
         Some(("http", _)) if tls => {
@@ -184,9 +224,6 @@ fn parse_host(host: &str, tls: bool) -> Result<String, String> {
         }
     };
     let authority = authority.strip_suffix('/').unwrap_or(authority);
-    if authority.contains('@') {
-        return Err("a user and a password do not belong into the host; use username and password".to_owned());
-    }
     let wrong = || format!("expected a host such as \"10.0.0.1:2379\", got {host:?}");
     if authority.is_empty() || authority.contains(['/', '?', '#', ',', ' ']) {
         return Err(wrong());
@@ -311,6 +348,35 @@ mod tests {
         ] {
             assert!(parse_host(given, tls).is_err(), "{given}");
         }
+    }
+
+    #[test]
+    fn a_password_in_a_host_is_not_repeated() {
+        for given in [
+            "root:hunter2@a",
+            "etcd://root:hunter2@a",
+            "http://root:hunter2@a",
+            "http://root:hunter2@a/b",
+        ] {
+            for tls in [false, true] {
+                let why = parse_host(given, tls);
+                assert!(why.is_err_and(|why| !why.contains("hunter2")), "{given}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_connection_is_silent_at_the_second_try_in_a_row() {
+        let (at, second) = (Instant::now(), Duration::from_secs(1));
+        let mut silence = Silence::default();
+        assert!(!silence.goes_on(at, at + second));
+        // Under way at the same time: that is one silence, not two.
+        assert!(!silence.goes_on(at, at + second));
+        silence.ends(at + second * 2);
+        // Something else was answered during it.
+        assert!(!silence.goes_on(at + second, at + second * 3));
+        assert!(!silence.goes_on(at + second * 3, at + second * 4));
+        assert!(silence.goes_on(at + second * 4, at + second * 5));
     }
 
     #[tokio::test(start_paused = true)]

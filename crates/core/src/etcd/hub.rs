@@ -3,6 +3,7 @@
 //! subscription says for itself.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{EtcdClient, Repeat, Route};
+use super::client::{EtcdClient, Route};
+use super::endpoints::Connection;
 use super::error::{Cause, Fault, judge, judge_reason};
 use super::watch::{Batch, Change, Command, HubState, OnDisconnect, Outlet, WatchEnd, WatchRequest};
 use crate::error::{Error, ErrorKind};
@@ -23,6 +25,10 @@ use crate::error::{Error, ErrorKind};
 const PAUSE_MOST: Duration = Duration::from_secs(5);
 /// How often one watch may be refused for its token before that is told.
 const TOKEN_TRIES: u32 = 3;
+/// After how many answers the tasks that read them get a turn. A quarter of what waits for one at most.
+const ANSWERS_IN_A_ROW: u32 = 64;
+/// The pause before a question that was not answered is asked again, before jitter.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// One watch as the hub keeps it.
 pub(super) struct Watch {
@@ -34,6 +40,8 @@ pub(super) struct Watch {
     parts: Vec<Change>,
     parts_bytes: usize,
     token_refusals: u32,
+    /// Whether the stream that it is being created on carries a token that was got after it was asked for.
+    has_new_token: bool,
 }
 
 impl Watch {
@@ -45,6 +53,7 @@ impl Watch {
             parts: Vec::new(),
             parts_bytes: 0,
             token_refusals: 0,
+            has_new_token: false,
         }
     }
 
@@ -67,11 +76,11 @@ impl Watch {
     fn is_of_another_cluster(&self, header: &PbResponseHeader) -> bool {
         self.request.cluster != 0 && header.cluster_id != 0 && self.request.cluster != header.cluster_id
     }
+}
 
-    /// Whether what was delivered is newer than all there is.
-    fn is_ahead_of(&self, revision: i64) -> bool {
-        revision + 1 < self.next_revision
-    }
+/// Whether who waits for `next_revision` has seen more than all there is at `revision`.
+fn is_ahead(next_revision: i64, revision: i64) -> bool {
+    revision + 1 < next_revision
 }
 
 enum Wanted {
@@ -89,13 +98,52 @@ struct Open {
     unanswered: VecDeque<i64>,
     /// Watches that are ahead of the member that took them. It may lag behind the cluster, or the cluster may have lost
     /// its data: the leader is asked.
-    ahead: Vec<i64>,
+    ahead: Ahead,
     leader: Option<BoxFuture<'static, Result<i64, Fault>>>,
 }
 
-/// What is to be done with the stream after a message.
-enum Next {
-    Go,
+/// Watches that are ahead, and whom the question under way is about.
+#[derive(Default)]
+struct Ahead {
+    /// For whom the next question will be.
+    waiting: Vec<i64>,
+    /// For whom the last one is, each with its next revision at that time: an answer says nothing about what came after.
+    asked: Vec<(i64, i64)>,
+}
+
+impl Ahead {
+    /// Asks for all who wait and are still there, unless a question is under way. Returns whose range is to be read.
+    fn ask(&mut self, next_revision: impl Fn(i64) -> Option<i64>) -> Option<i64> {
+        if !self.asked.is_empty() {
+            return None;
+        }
+        let waiting = self.waiting.drain(..);
+        self.asked = waiting.filter_map(|id| Some((id, next_revision(id)?))).collect();
+        self.asked.first().map(|(id, _)| *id)
+    }
+
+    /// The leader has said its revision: returns who is ahead of that too.
+    fn answered(&mut self, revision: i64) -> Vec<i64> {
+        let asked = self.asked.drain(..);
+        asked
+            .filter(|(_, next_revision)| is_ahead(*next_revision, revision))
+            .map(|(id, _)| id)
+            .collect()
+    }
+
+    /// The leader could not be asked: all wait again, the one whose range was to be read behind the others.
+    fn unanswered(&mut self) {
+        let mut asked = self.asked.drain(..).map(|(id, _)| id);
+        let first = asked.next();
+        self.waiting.extend(asked);
+        self.waiting.extend(first);
+    }
+}
+
+/// Why no more is read from a stream.
+enum Stop {
+    /// Nothing is left to watch.
+    Idle,
     /// Open it anew at once, nothing was lost: the token of this one is too old for new watches.
     Rollover,
     Broke(Fault),
@@ -108,6 +156,8 @@ pub(super) struct Hub {
     state: Arc<Mutex<HubState>>,
     watches: HashMap<i64, Watch>,
     failures: u32,
+    /// Whose token has been renewed since the last stream was opened.
+    renewed: Option<Arc<Connection>>,
 }
 
 impl Hub {
@@ -122,15 +172,14 @@ impl Hub {
             state,
             watches: HashMap::new(),
             failures: 0,
+            renewed: None,
         }
     }
 
     pub(super) async fn run(mut self, closed: CancellationToken) {
         let _ = closed.run_until_cancelled(Box::pin(self.serve())).await;
         self.commands.close();
-        while let Ok(command) = self.commands.try_recv() {
-            self.accept(command, None);
-        }
+        self.take_commands();
         for (_, watch) in self.watches.drain() {
             watch.outlet.end(WatchEnd::Closed);
         }
@@ -139,9 +188,7 @@ impl Hub {
     /// Until there is nothing left to watch.
     async fn serve(&mut self) {
         loop {
-            while let Ok(command) = self.commands.try_recv() {
-                self.accept(command, None);
-            }
+            self.take_commands();
             if self.watches.is_empty() {
                 if HubState::retire(&self.state, &self.commands) {
                     return;
@@ -150,18 +197,17 @@ impl Hub {
             }
             match self.open().await {
                 Ok(mut open) => match self.pump(&mut open).await {
-                    None => {}
-                    Some(Next::Broke(fault)) => {
+                    Stop::Idle => {}
+                    Stop::Broke(fault) => {
                         self.client.broke(&open.route);
                         drop(open);
                         self.disconnected(&fault);
                     }
                     // A new stream carries the token of now.
-                    Some(Next::Rollover | Next::Go) => {
-                        if let Err(fault) = self.client.renew_token(&open.route).await {
-                            self.disconnected(&fault);
-                        }
-                    }
+                    Stop::Rollover => match self.client.renew_token(&open.route).await {
+                        Ok(()) => self.renewed = Some(open.route.connection),
+                        Err(fault) => self.disconnected(&fault),
+                    },
                 },
                 Err(fault) => self.disconnected(&fault),
             }
@@ -212,7 +258,7 @@ impl Hub {
         let deadline = Instant::now() + self.client.options().timeout;
         let (stream, route) = self
             .client
-            .call_until("watch", Repeat::Freely, deadline, |client| {
+            .call_until("watch", deadline, |client| {
                 let (key, options) = (key.clone(), options.clone());
                 async move {
                     let mut watches = client.watch_client().max_decoding_message_size(limit);
@@ -220,6 +266,11 @@ impl Hub {
                 }
             })
             .await?;
+        let renewed = self.renewed.take();
+        let has_new_token = renewed.is_some_and(|renewed| Arc::ptr_eq(&renewed, &route.connection));
+        for watch in self.watches.values_mut() {
+            watch.has_new_token = has_new_token;
+        }
         let (requests, responses) = stream.split();
         Ok(Open {
             requests,
@@ -227,43 +278,48 @@ impl Hub {
             route,
             wanted: ids.into_iter().map(Wanted::Create).collect(),
             unanswered: VecDeque::from([first]),
-            ahead: Vec::new(),
+            ahead: Ahead::default(),
             leader: None,
         })
     }
 
-    /// Moves requests, answers and commands until the stream ends; `None` = nothing is left to watch.
-    async fn pump(&mut self, open: &mut Open) -> Option<Next> {
+    /// Moves requests, answers and commands until the stream ends.
+    async fn pump(&mut self, open: &mut Open) -> Stop {
+        let mut answers = 0;
         loop {
             if self.watches.is_empty() {
-                return None;
+                return Stop::Idle;
+            }
+            if answers == ANSWERS_IN_A_ROW {
+                answers = 0;
+                tokio::task::yield_now().await;
             }
             // Answers first: while requests wait for room, the server may be waiting for us to read.
             tokio::select! {
                 biased;
                 message = open.responses.message() => {
+                    answers += 1;
                     let url = self.client.url_of(&open.route);
                     let next = match message {
                         Ok(Some(response)) => self.answer(response.0, open),
-                        Ok(None) => Next::Broke(Fault::new(
+                        Ok(None) => Break(Stop::Broke(Fault::new(
                             Cause::Broken,
                             ErrorKind::Unavailable,
                             format!("{url} ended the watch stream"),
-                        )),
-                        Err(error) => Next::Broke(judge(error, url)),
+                        ))),
+                        Err(error) => Break(Stop::Broke(judge(error, url))),
                     };
-                    match next {
-                        Next::Go => {}
-                        other => return Some(other),
+                    if let Break(stop) = next {
+                        return stop;
                     }
                 }
                 command = self.commands.recv() => match command {
                     Some(command) => self.accept(command, Some(open)),
-                    None => return None,
+                    None => return Stop::Idle,
                 },
                 said = asked(&mut open.leader) => {
                     open.leader = None;
-                    self.compare(said.as_ref(), open);
+                    self.compare(said, open);
                 }
                 sent = send(&mut open.requests, open.wanted.front(), &self.watches), if !open.wanted.is_empty() => {
                     if sent.is_err() {
@@ -274,6 +330,12 @@ impl Hub {
                     }
                 }
             }
+        }
+    }
+
+    fn take_commands(&mut self) {
+        while let Ok(command) = self.commands.try_recv() {
+            self.accept(command, None);
         }
     }
 
@@ -295,7 +357,7 @@ impl Hub {
         }
     }
 
-    fn answer(&mut self, response: PbWatchResponse, open: &mut Open) -> Next {
+    fn answer(&mut self, response: PbWatchResponse, open: &mut Open) -> ControlFlow<Stop> {
         let mut id = response.watch_id;
         if response.created {
             match open.unanswered.iter().position(|sent| *sent == id) {
@@ -305,7 +367,7 @@ impl Hub {
             }
         }
         let Some(watch) = self.watches.get_mut(&id) else {
-            return Next::Go; // cancelled by us a moment ago
+            return Continue(()); // cancelled by us a moment ago
         };
         if response.canceled {
             return self.canceled(id, &response, open);
@@ -318,24 +380,23 @@ impl Hub {
             open.wanted.push_back(Wanted::Cancel(id));
             let why = "etcd at this address is another cluster now".to_owned();
             self.finish(id, WatchEnd::HistoryBroke(why));
-            return Next::Go;
+            return Continue(());
         }
         let revision = response.header.as_ref().map_or(0, |h| h.revision);
         if response.created {
             self.failures = 0;
             watch.token_refusals = 0;
-            if watch.is_ahead_of(revision) {
-                open.ahead.push(id);
-                if open.leader.is_none() {
-                    open.leader = Some(ask_leader(self.client.clone(), &watch.request));
-                }
+            watch.has_new_token = false;
+            if is_ahead(watch.next_revision, revision) {
+                open.ahead.waiting.push(id);
+                self.ask(open, Duration::ZERO);
             }
-            return Next::Go;
+            return Continue(());
         }
         if response.events.is_empty() && !response.fragment && watch.parts.is_empty() {
             // Progress: everything up to this revision has been delivered.
             watch.next_revision = watch.next_revision.max(revision + 1);
-            return Next::Go;
+            return Continue(());
         }
         for change in response.events.into_iter().filter_map(change_of) {
             watch.parts_bytes += change.key.len() + change.value.as_ref().map_or(0, Vec::len);
@@ -349,25 +410,25 @@ impl Hub {
                 open.wanted.push_back(Wanted::Cancel(id));
                 self.finish(id, WatchEnd::Lapsed);
             }
-            return Next::Go;
+            return Continue(());
         }
         watch.parts_bytes = 0;
         let changes = std::mem::take(&mut watch.parts);
         let Some(last) = changes.last().map(|change| change.mod_revision) else {
-            return Next::Go;
+            return Continue(());
         };
         watch.next_revision = last + 1;
         if !watch.outlet.deliver(Batch { changes }) {
             open.wanted.push_back(Wanted::Cancel(id));
             self.finish(id, WatchEnd::Lapsed);
         }
-        Next::Go
+        Continue(())
     }
 
-    fn canceled(&mut self, id: i64, response: &PbWatchResponse, open: &Open) -> Next {
+    fn canceled(&mut self, id: i64, response: &PbWatchResponse, open: &Open) -> ControlFlow<Stop> {
         if response.compact_revision > 0 {
             self.finish(id, WatchEnd::Compacted);
-            return Next::Go;
+            return Continue(());
         }
         let url = self.client.url_of(&open.route);
         let fault = judge_reason(&response.cancel_reason, url);
@@ -377,7 +438,7 @@ impl Hub {
                 if let Some(watch) = self.watches.get_mut(&id) {
                     watch.token_refusals += 1;
                     if watch.token_refusals < TOKEN_TRIES {
-                        return Next::Rollover;
+                        return Break(Stop::Rollover);
                     }
                 }
                 // The token is new and the password right, so this passes: say so by a kind that is tried again.
@@ -387,7 +448,19 @@ impl Hub {
                 );
                 self.finish(id, WatchEnd::Refused(error));
             }
-            Cause::Member if !response.cancel_reason.is_empty() => return Next::Broke(fault),
+            // Servers without etcd's #14322 (of 2022) say so of a token that is too old as well.
+            Cause::Refused
+                if fault.error.kind() == ErrorKind::PermissionDenied && self.client.options().username.is_some() =>
+            {
+                if let Some(watch) = self.watches.get_mut(&id) {
+                    watch.token_refusals += 1;
+                    if !watch.has_new_token && watch.token_refusals < TOKEN_TRIES {
+                        return Break(Stop::Rollover);
+                    }
+                }
+                self.finish(id, WatchEnd::Refused(fault.error));
+            }
+            Cause::Member if !response.cancel_reason.is_empty() => return Break(Stop::Broke(fault)),
             _ if response.cancel_reason.is_empty() => {
                 let error = Error::new(
                     ErrorKind::Unavailable,
@@ -397,20 +470,38 @@ impl Hub {
             }
             _ => self.finish(id, WatchEnd::Refused(fault.error)),
         }
-        Next::Go
+        Continue(())
     }
 
-    /// The leader has said its revision, or that it can't be asked, which the stream will soon say too.
-    fn compare(&mut self, said: Result<&i64, &Fault>, open: &mut Open) {
-        let ahead = std::mem::take(&mut open.ahead);
-        let Ok(revision) = said else { return };
-        for id in ahead {
-            if self.watches.get(&id).is_some_and(|watch| watch.is_ahead_of(*revision)) {
-                open.wanted.push_back(Wanted::Cancel(id));
-                let why = format!("etcd's revision went back to {revision}: its data was lost or restored");
-                self.finish(id, WatchEnd::HistoryBroke(why));
+    /// Asks the leader about those who are ahead, unless a question is under way: then its answer leads here again.
+    fn ask(&self, open: &mut Open, pause: Duration) {
+        let first = open.ahead.ask(|id| Some(self.watches.get(&id)?.next_revision));
+        if let Some(first) = first.and_then(|id| self.watches.get(&id)) {
+            open.leader = Some(ask_leader(self.client.clone(), &first.request, pause));
+        }
+    }
+
+    /// The leader has said its revision, or could not be asked.
+    fn compare(&mut self, said: Result<i64, Fault>, open: &mut Open) {
+        let mut pause = Duration::ZERO;
+        match said {
+            Ok(revision) => {
+                for id in open.ahead.answered(revision) {
+                    if !self.watches.contains_key(&id) {
+                        continue;
+                    }
+                    open.wanted.push_back(Wanted::Cancel(id));
+                    let why = format!("etcd's revision went back to {revision}: its data was lost or restored");
+                    self.finish(id, WatchEnd::HistoryBroke(why));
+                }
+            }
+            Err(fault) => {
+                self.client.log().debug(format_args!("etcd watch: {}", fault.error));
+                open.ahead.unanswered();
+                pause = ASK_AGAIN.mul_f64(0.5 + fastrand::f64() / 2.0);
             }
         }
+        self.ask(open, pause);
     }
 
     fn finish(&mut self, id: i64, why: WatchEnd) {
@@ -421,6 +512,8 @@ impl Hub {
 
     /// The stream is lost, or none can be opened.
     fn disconnected(&mut self, fault: &Fault) {
+        // Whoever has asked meanwhile has to know now too, and not after the next try, which may take long.
+        self.take_commands();
         self.failures = self.failures.saturating_add(1);
         self.client.log().debug(format_args!("etcd watch: {}", fault.error));
         let ends: Vec<i64> = self
@@ -435,12 +528,13 @@ impl Hub {
     }
 }
 
-/// Reads the revision of the cluster, by a linearizable read of what this user may read for certain.
-fn ask_leader(client: EtcdClient, request: &WatchRequest) -> BoxFuture<'static, Result<i64, Fault>> {
+/// Reads the revision of the cluster after a pause, by a linearizable read of what this user may read for certain.
+fn ask_leader(client: EtcdClient, request: &WatchRequest, pause: Duration) -> BoxFuture<'static, Result<i64, Fault>> {
     let (key, range_end) = (request.key.clone(), request.range_end.clone());
     async move {
+        tokio::time::sleep(pause).await;
         let answer = client
-            .call("compare revisions", Repeat::Freely, |connection| {
+            .call("compare revisions", |connection| {
                 let mut options = GetOptions::new().with_limit(1).with_keys_only();
                 if !range_end.is_empty() {
                     options = options.with_range(range_end.clone());
@@ -496,4 +590,36 @@ fn change_of(event: PbEvent) -> Option<Change> {
         lease: kv.lease,
         mod_revision: kv.mod_revision,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_counts_for_those_who_had_asked() {
+        let mut ahead = Ahead::default();
+        ahead.waiting.extend([1, 2, 3]);
+        // The third was cancelled.
+        assert_eq!(ahead.ask(|id| (id < 3).then_some(id * 100)), Some(1));
+        ahead.waiting.push(4);
+        assert_eq!(ahead.ask(|_| Some(400)), None, "one question at a time");
+        // What came meanwhile, to the first and of the fourth, may be newer than this answer.
+        assert_eq!(ahead.answered(150), [2]);
+        assert_eq!(ahead.ask(|id| Some(id * 100)), Some(4));
+        assert_eq!(ahead.answered(399), [0; 0]);
+        assert_eq!(ahead.ask(|_| Some(1)), None, "nobody waits");
+    }
+
+    #[test]
+    fn a_question_without_an_answer_is_asked_again_for_another() {
+        let mut ahead = Ahead::default();
+        ahead.waiting.extend([1, 2]);
+        assert_eq!(ahead.ask(|_| Some(100)), Some(1));
+        ahead.unanswered();
+        assert_eq!(ahead.ask(|_| Some(100)), Some(2));
+        ahead.unanswered();
+        assert_eq!(ahead.ask(|_| Some(100)), Some(1));
+        assert_eq!(ahead.answered(1), [1, 2]);
+    }
 }

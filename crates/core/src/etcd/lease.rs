@@ -16,8 +16,9 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::client::{EtcdClient, Repeat};
+use super::client::EtcdClient;
 use super::error::{Cause, Fault};
+use super::options::MAX_TTL;
 use crate::error::{ErrorKind, Result};
 
 /// How a lease stands.
@@ -84,28 +85,31 @@ impl EtcdClient {
     /// Errors: those of [`call`](Self::call).
     pub async fn grant(&self, id: i64) -> Result<Lease, Fault> {
         let seconds = self.options().ttl_seconds();
-        let mut sent = Instant::now();
         let answer = self
-            .call("grant a lease", Repeat::Freely, |client| async move {
+            .call("grant a lease", |client| async move {
+                // Of this try: those before it may have waited for a frozen member longer than the lease lives.
+                let sent = Instant::now();
                 let options = etcd_client::LeaseGrantOptions::new().with_id(id);
-                client.lease_client().grant(seconds, Some(options)).await
+                let answer = client.lease_client().grant(seconds, Some(options)).await?;
+                Ok((answer.ttl(), sent))
             })
             .await;
-        let granted = match answer {
-            Ok(answer) => answer.ttl(),
+        let (granted, sent) = match answer {
+            Ok(done) => done,
             // Ours: the id is drawn from 2^63. The answer to an earlier request of this or the last call was lost.
             Err(fault) if fault.cause == Cause::LeaseExists => {
-                sent = Instant::now();
-                self.renew(id, sent + self.options().timeout).await?;
-                self.call("read a lease", Repeat::Freely, |client| async move {
-                    client.lease_client().time_to_live(id, None).await
-                })
-                .await?
-                .granted_ttl()
+                let sent = self.renew(id, Instant::now() + self.options().timeout).await?;
+                let answer = self
+                    .call("read a lease", |client| async move {
+                        client.lease_client().time_to_live(id, None).await
+                    })
+                    .await?;
+                (answer.granted_ttl(), sent)
             }
             Err(fault) => return Err(fault),
         };
-        let granted = Duration::from_secs(u64::try_from(granted).unwrap_or(0));
+        // At most what etcd itself allows: nothing below has to ask whether a moment can be named.
+        let granted = Duration::from_secs(u64::try_from(granted).unwrap_or(0)).min(MAX_TTL);
         if granted.is_zero() {
             return Err(Fault::new(
                 Cause::LeaseNotFound,
@@ -133,7 +137,7 @@ impl EtcdClient {
     /// Revokes a lease, which deletes every key attached to it. A lease that is not there is a success.
     pub async fn revoke(&self, id: i64) -> Result<(), Fault> {
         let answer = self
-            .call("revoke a lease", Repeat::Freely, |client| async move {
+            .call("revoke a lease", |client| async move {
                 client.lease_client().revoke(id).await
             })
             .await;
@@ -144,13 +148,14 @@ impl EtcdClient {
     }
 
     /// One renewal: a stream with one request and one answer, as Go's `KeepAliveOnce`, so that it fails over like any
-    /// other call instead of dying with its connection.
-    async fn renew(&self, id: i64, until: Instant) -> Result<(), Fault> {
-        self.call_until("renew a lease", Repeat::Freely, until, |client| async move {
-            client.lease_client().keep_alive(id).await.map(|_| ())
+    /// other call instead of dying with its connection. Returns when the request that was answered was sent.
+    async fn renew(&self, id: i64, until: Instant) -> Result<Instant, Fault> {
+        self.call_until("renew a lease", until, |client| async move {
+            let sent = Instant::now();
+            client.lease_client().keep_alive(id).await.map(|_| sent)
         })
         .await
-        .map(|_| ())
+        .map(|(sent, _)| sent)
     }
 }
 
@@ -166,9 +171,8 @@ async fn renew_until_lost(client: &EtcdClient, id: i64, granted: Duration, sent:
         sleep_until(next.min(deadline)).await;
         let renewed = async {
             let _turn = turns.acquire().await;
-            let sent = Instant::now();
-            let until = (sent + third.max(Duration::from_millis(500))).min(deadline);
-            client.renew(id, until).await.map(|()| sent)
+            let until = (Instant::now() + third.max(Duration::from_millis(500))).min(deadline);
+            client.renew(id, until).await
         };
         match timeout_at(deadline, renewed).await {
             Ok(Ok(sent)) => {

@@ -32,8 +32,9 @@ pub struct EtcdOptions {
     pub timeout: Duration,
     /// The longest one TCP connection, and then its TLS handshake, may take. Default 10 s.
     pub connect_timeout: Duration,
-    /// A connection is pinged after this long, idle or not. Default 10 s. etcd closes connections that are pinged more
-    /// often than its `--grpc-keepalive-min-time` (5 s unless changed) while no stream is open.
+    /// A connection with a call or a stream open is pinged this often; an idle one is not. Default 10 s, at least 100 ms.
+    /// etcd ends connections that are pinged more often than its `--grpc-keepalive-min-time` with "too_many_pings". That
+    /// is 5 s unless changed, which is why the TypeScript API takes no less; here it may be less, for servers set so.
     pub keep_alive: Duration,
     /// A connection whose ping is not answered for this long is given up. Default 5 s.
     pub keep_alive_timeout: Duration,
@@ -98,12 +99,18 @@ impl EtcdOptions {
             ("ttlMs", self.ttl, Duration::from_millis(1)),
             ("timeoutMs", self.timeout, Duration::from_millis(1)),
             ("connectTimeoutMs", self.connect_timeout, Duration::from_millis(1)),
-            ("keepAliveMs", self.keep_alive, Duration::from_millis(1)),
             ("keepAliveTimeoutMs", self.keep_alive_timeout, Duration::from_millis(1)),
         ] {
             if value < least {
                 return Err(Error::invalid(format!("options.{name}: expected more than 0")));
             }
+        }
+        if self.keep_alive < KEEP_ALIVE_LEAST {
+            return Err(Error::invalid(format!(
+                "options.keepAliveMs: expected at least {} ms, got {} ms; etcd ends connections that are pinged too often",
+                KEEP_ALIVE_LEAST.as_millis(),
+                self.keep_alive.as_millis()
+            )));
         }
         if self.ttl > MAX_TTL {
             return Err(Error::invalid(format!(
@@ -126,7 +133,10 @@ impl EtcdOptions {
 }
 
 /// `lease.MaxLeaseTTL` of etcd's `server/lease/lessor.go`.
-const MAX_TTL: Duration = Duration::from_secs(9_000_000_000);
+pub(crate) const MAX_TTL: Duration = Duration::from_secs(9_000_000_000);
+
+/// No server is set to accept pings more often than that.
+const KEEP_ALIVE_LEAST: Duration = Duration::from_millis(100);
 
 /// Whether a secret is there, never what it is.
 fn present<T>(secret: Option<&T>) -> &'static str {
@@ -181,6 +191,19 @@ mod tests {
         let shown = format!("{options:?}");
         assert!(shown.contains("root") && !shown.contains("hunter2"), "{shown}");
         assert!(!shown.contains(&format!("{:?}", b"hunter2")), "{shown}");
+    }
+
+    #[test]
+    fn no_server_is_flooded_with_pings() {
+        let keep_alive = |ms| EtcdOptions {
+            keep_alive: Duration::from_millis(ms),
+            ..EtcdOptions::default()
+        };
+        assert!(keep_alive(100).validate().is_ok());
+        for ms in [0, 1, 99] {
+            let refused = keep_alive(ms).validate();
+            assert!(refused.is_err_and(|e| e.message().starts_with("options.keepAliveMs:")));
+        }
     }
 
     #[test]

@@ -116,6 +116,11 @@ impl Subscription {
         let end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         Err(end.clone().unwrap_or(WatchEnd::Closed))
     }
+
+    /// The next batch if one waits already.
+    pub fn queued(&mut self) -> Option<Batch> {
+        self.batches.try_recv().ok()
+    }
 }
 
 impl Drop for Subscription {

@@ -55,6 +55,8 @@ fn any_order_unknown_keys_null_and_empty_are_accepted() {
     let a = read(r#" {"extra":[1,{"x":null}],"endpoints":[],"metadata":{},"name":"n","id":"i"} "#).unwrap();
     let b = read(r#"{"id":"i","name":"n","version":null,"metadata":null,"endpoints":null}"#).unwrap();
     assert_eq!(a, b);
+    let null = read(r#"{"name":"n","metadata":{"zone":null},"endpoints":[null]}"#).unwrap();
+    assert_eq!((null.metadata.get("zone"), &*null.endpoints[0]), (Some(""), ""));
     let last = read(r#"{"id":"first","id":"last","name":"n","metadata":{"k":"1","k":"2"}}"#).unwrap();
     assert_eq!((&*last.id, last.metadata.get("k")), ("last", Some("2")));
 }

@@ -8,10 +8,13 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{Event, OnEvent, Progress, Shared, State, Wanted};
 use crate::backend::{Intent, Loss, Presence};
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, FIRST};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::ServiceInstance;
 use crate::log::{Level, Log};
+
+/// A longer TTL is as good as this one, and does not overflow the clock.
+const LONGEST_TTL: Duration = Duration::from_secs(86_400);
 
 /// How long a withdrawal that nobody waits for any more is tried on. By then the record has expired many times over
 /// unless the registry itself was away, and then it goes one TTL after the registry's return.
@@ -39,6 +42,8 @@ pub(super) struct Machine {
     pub intent: Intent,
     /// Whether the record stands in the registry as far as we know: published, and no loss reported since.
     pub held: bool,
+    /// Since when, without a loss.
+    pub held_since: Option<Instant>,
     /// Whether this series of failures has been logged.
     pub complained: bool,
     /// When the last attempt began; without one nothing can have been written.
@@ -126,7 +131,9 @@ impl Machine {
 
     /// While the record stands: until it is lost, something else is wanted, or an interrupt.
     async fn hold(&mut self) -> Option<Interrupt> {
-        let settled = Instant::now() + self.presence.ttl();
+        // Counted over updates: one more often than every TTL must not keep the back-off where it is.
+        let since = *self.held_since.get_or_insert_with(Instant::now);
+        let settled = since + self.presence.ttl().min(LONGEST_TTL);
         let mut reset = false;
         loop {
             tokio::select! {
@@ -146,11 +153,15 @@ impl Machine {
     /// Between two attempts. A record that still stands (an update failed) may be lost meanwhile.
     async fn pause(&mut self) -> Option<Interrupt> {
         // From start to start: an attempt that waited ten seconds in vain was pause enough.
-        let next = self.attempt.unwrap_or_else(Instant::now) + self.backoff.next_pause();
+        let last = self.attempt.unwrap_or_else(Instant::now);
+        let next = last + self.backoff.next_pause();
         tokio::select! {
             biased;
             interrupt = interrupted(&self.wanted, self.stall.as_ref()) => Some(interrupt),
             loss = self.presence.lost(), if self.held => self.note_loss(loss).await,
+            // Who wants something else now need not wait for the next try of what failed; but one update after the other
+            // is no way around the back-off.
+            () = async { changed(&self.wanted).await; sleep_until(last + FIRST).await } => None,
             () = sleep_until(next) => None,
         }
     }
@@ -158,6 +169,7 @@ impl Machine {
     /// Tells of a loss once, and waits the first pause before the repair.
     async fn note_loss(&mut self, loss: Loss) -> Option<Interrupt> {
         self.held = false;
+        self.held_since = None;
         match loss {
             Loss::Replaced => {
                 self.set(|p| p.state = State::Replaced);
@@ -183,6 +195,7 @@ impl Machine {
     /// Withdraws the instance because its thread does not tick, and waits until it ticks again.
     async fn sit_out_stall(&mut self) -> Option<Interrupt> {
         self.held = false;
+        self.held_since = None;
         if self.state() == State::Registered {
             let timeout = self.stall.as_ref().map_or(Duration::ZERO, |(_, t)| *t);
             let reason = format!(

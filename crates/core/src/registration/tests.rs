@@ -421,3 +421,47 @@ async fn deregister_while_stalled_ends_it() {
     sleep(Duration::from_secs(60)).await;
     assert_eq!(bench.script.published(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn updates_more_often_than_every_ttl_do_not_keep_the_back_off_up() {
+    let bench = Bench::registered().await;
+    for _ in 0..8 {
+        bench.gone();
+        bench.until(State::Lost).await;
+        bench.until(State::Registered).await;
+    }
+    for i in 0..20 {
+        sleep(TTL / 3).await;
+        bench
+            .registration
+            .update(version(&i.to_string()), TIMEOUT)
+            .await
+            .unwrap();
+    }
+    let before = Instant::now();
+    bench.gone();
+    bench.until(State::Lost).await;
+    bench.until(State::Registered).await;
+    assert!(before.elapsed() <= Duration::from_millis(510), "{:?}", before.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_does_not_wait_for_the_pause_after_a_failed_one() {
+    let bench = Bench::registered().await;
+    bench.script.answers(vec![Answer::Fail(ErrorKind::Unavailable); 6]);
+    bench
+        .registration
+        .update(version("2"), Duration::from_secs(15))
+        .await
+        .unwrap_err();
+    bench.script.publish.lock().unwrap().clear();
+    bench
+        .registration
+        .update(version("3"), Duration::from_secs(1))
+        .await
+        .unwrap();
+    assert_eq!(
+        bench.script.asked().last(),
+        Some(&Asked::Publish("3".into(), Intent::Keep))
+    );
+}

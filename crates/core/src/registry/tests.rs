@@ -308,3 +308,15 @@ async fn renewal_stops_at_once_for_all_also_when_removals_must_wait_their_turn()
     sleep(Duration::from_secs(600)).await;
     assert_eq!(script.asked().len(), asked, "nothing goes on behind a closed client");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_read_outlasts_an_absence_that_ends_within_its_time() {
+    let (registry, server) = memory("read-outlasts");
+    register(&registry, "a").await;
+    server.set_away(true);
+    let reading = registry.clone();
+    let read = tokio::spawn(async move { reading.get_service("orders", true, LIMIT).await.map(|list| list.len()) });
+    sleep(Duration::from_secs(1)).await;
+    server.set_away(false);
+    assert_eq!(read.await.unwrap().unwrap(), 1);
+}

@@ -8,7 +8,8 @@ use rollcall_core::ErrorKind;
 use rollcall_core::backend::{Backend as _, Intent, Loss};
 use rollcall_core::backends::etcd::EtcdBackend;
 use rollcall_core::error::Result;
-use rollcall_core::etcd::EtcdOptions;
+use rollcall_core::etcd::watch::{OnDisconnect, WatchEnd, WatchRequest};
+use rollcall_core::etcd::{EtcdClient, EtcdOptions};
 use rollcall_core::log::{Level, Log};
 
 use crate::support::{Server, etcd, follow, ids, instance, next, presence_of, within};
@@ -173,4 +174,25 @@ async fn a_watch_that_is_denied_disturbs_no_other() {
     let lease = root.get("/microservices/written/1", None).await.unwrap().kvs()[0].lease();
     root.lease_revoke(lease).await.unwrap();
     assert!(matches!(within(5, "the loss", blind.lost()).await, Loss::Gone(_)));
+    // A denial is believed once a new token has been denied too, which the others do not notice.
+    let client = EtcdClient::new(user(&server, "app", "secret"), Log::default()).unwrap();
+    let watch = |key: &str| {
+        client.subscribe(WatchRequest {
+            key: key.as_bytes().to_vec(),
+            range_end: Vec::new(),
+            from_revision: 1,
+            cluster: 0,
+            on_disconnect: OnDisconnect::End,
+        })
+    };
+    let mut open = watch("/microservices/seen/k");
+    for _ in 0..3 {
+        let end = within(5, "the end", watch("/microservices/written/k").next()).await;
+        assert!(
+            matches!(&end, Err(WatchEnd::Refused(e)) if e.kind() == ErrorKind::PermissionDenied),
+            "{end:?}"
+        );
+    }
+    root.put("/microservices/seen/k", "x", None).await.unwrap();
+    assert_eq!(within(5, "an event", open.next()).await.unwrap().changes.len(), 1);
 }

@@ -48,6 +48,50 @@ async fn a_member_that_never_answers_costs_a_part_of_the_time_once() {
 }
 
 #[tokio::test]
+async fn a_lease_granted_after_a_member_that_never_answers_has_its_whole_time() {
+    let server = etcd!();
+    let hole = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dead = hole.local_addr().unwrap().to_string();
+    // The order is drawn at random: some of these ask the silent one first, for longer than the lease lives.
+    let each = (0..8).map(|i| {
+        let backend = backend(EtcdOptions {
+            ttl: Duration::from_secs(2),
+            timeout: Duration::from_secs(9),
+            ..options(&[&dead, &server.address()])
+        });
+        async move {
+            let id = i.to_string();
+            let mut presence = presence_of(&backend, "a", &id);
+            presence.publish(&instance("a", &id), Intent::Claim).await.unwrap();
+            let lost = tokio::time::timeout(Duration::from_secs(3), presence.lost()).await;
+            assert!(lost.is_err(), "{lost:?}");
+        }
+    });
+    futures::future::join_all(each).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_died_in_silence_costs_no_short_lease() {
+    let server = etcd!();
+    let proxy = crate::support::Proxy::to(server.address()).await;
+    let backend = backend(EtcdOptions {
+        keep_alive: Duration::from_secs(60), // pings are not what finds it here
+        ..options(&[&proxy.address])
+    });
+    let mut presence = presence_of(&backend, "a", "1");
+    presence.publish(&instance("a", "1"), Intent::Claim).await.unwrap();
+    let lost = tokio::time::timeout(Duration::from_millis(300), presence.lost()).await;
+    assert!(lost.is_err(), "its watch stands: {lost:?}");
+    // This connection will never say anything again, a new one will.
+    proxy.lose_answers(true);
+    let unheard = tokio::time::timeout(Duration::from_millis(200), backend.fetch("a")).await;
+    assert!(unheard.is_err());
+    proxy.lose_answers(false);
+    let lost = tokio::time::timeout(Duration::from_secs(6), presence.lost()).await;
+    assert!(lost.is_err(), "{lost:?}");
+}
+
+#[tokio::test]
 async fn what_cannot_be_reached_is_said() {
     let refused = backend(options(&[&format!("127.0.0.1:{}", free_port())]));
     let error = refused.contact().await.unwrap_err();

@@ -7,6 +7,7 @@
 
 mod auth;
 mod cluster;
+mod doubts;
 mod faults;
 mod presence;
 mod reading;

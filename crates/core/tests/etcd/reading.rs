@@ -1,5 +1,7 @@
 //! What is written and read, byte for byte, and lists of every shape.
 
+use std::time::Duration;
+
 use rollcall_core::ErrorKind;
 use rollcall_core::backend::{Backend as _, Intent};
 use rollcall_core::backends::etcd::EtcdBackend;
@@ -164,4 +166,28 @@ fn options_are_checked_without_a_server() {
     wrong(|o| o.prefix = "/".into(), "options.prefix");
     wrong(|o| o.username = Some("u".into()), "options.username");
     wrong(|o| o.timeout = std::time::Duration::ZERO, "options.timeoutMs");
+}
+
+#[tokio::test]
+async fn changes_that_wait_together_are_one_snapshot() {
+    let server = etcd!();
+    let backend = server.backend();
+    let mut stream = follow(&backend, "a");
+    assert!(next(&mut stream).await.instances.is_empty());
+    let mut raw = server.raw().await;
+    // At first fewer than may wait, then more: the rest is read anew.
+    for (count, most) in [(100, 2), (600, 3)] {
+        for i in 0..count {
+            let id = format!("{count}-{i}");
+            let value = format!(r#"{{"id":"{id}","name":"a","version":"","metadata":null,"endpoints":null}}"#);
+            raw.put(format!("/microservices/a/{id}"), value, None).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await; // until the last of them has come
+        let mut snapshots = 1;
+        let last = format!("{count}-{}", count - 1);
+        while !ids(&next(&mut stream).await).contains(&last.as_str()) {
+            snapshots += 1;
+        }
+        assert!(snapshots <= most, "{snapshots} snapshots of {count} changes");
+    }
 }

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp};
-use rollcall_core::etcd::EtcdClient;
 use rollcall_core::etcd::watch::{OnDisconnect, Subscription, WatchEnd, WatchRequest};
+use rollcall_core::etcd::{EtcdClient, EtcdOptions};
 use rollcall_core::log::Log;
 
-use crate::support::{etcd, within};
+use crate::support::{etcd, options, within};
 
 fn watch(client: &EtcdClient, key: &str, from_revision: i64, on_disconnect: OnDisconnect) -> Subscription {
     client.subscribe(WatchRequest {
@@ -154,4 +154,42 @@ async fn subscriptions_that_come_and_go_leave_the_server_clean() {
     assert_eq!((put.changes[0].lease, put.changes[0].value.is_some()), (lease, true));
     let expired = within(8, "the expiry", kept.next()).await.unwrap();
     assert_eq!(expired.changes[0].value, None);
+}
+
+#[tokio::test]
+async fn who_comes_while_a_stream_is_being_opened_ends_with_the_others() {
+    let hole = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap(); // accepts, and says nothing
+    let options = EtcdOptions {
+        timeout: Duration::from_secs(3),
+        ..options(&[&hole.local_addr().unwrap().to_string()])
+    };
+    let client = EtcdClient::new(options, Log::default()).unwrap();
+    let mut first = watch(&client, "a", 1, OnDisconnect::End);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut second = watch(&client, "b", 1, OnDisconnect::End);
+    let end = within(5, "the first end", first.next()).await;
+    assert!(matches!(end, Err(WatchEnd::Disconnected(_))), "{end:?}");
+    let end = within(1, "the second end", second.next()).await;
+    assert!(matches!(end, Err(WatchEnd::Disconnected(_))), "{end:?}");
+}
+
+#[tokio::test]
+async fn whoever_is_ahead_of_the_cluster_is_told() {
+    let server = etcd!();
+    let client = EtcdClient::new(server.options(), Log::default()).unwrap();
+    let mut raw = server.raw().await;
+    let now = raw.put("k", "x", None).await.unwrap().header().unwrap().revision();
+    let mut level = watch(&client, "k", now + 1, OnDisconnect::Resume);
+    // Some of them come while the leader is being asked about others.
+    let mut ahead = Vec::new();
+    for _ in 0..20 {
+        ahead.push(watch(&client, "k", now + 100, OnDisconnect::Resume));
+        tokio::task::yield_now().await;
+    }
+    for watch in &mut ahead {
+        let end = within(5, "the end", watch.next()).await;
+        assert!(matches!(end, Err(WatchEnd::HistoryBroke(_))), "{end:?}");
+    }
+    raw.put("k", "y", None).await.unwrap();
+    assert_eq!(within(5, "an event", level.next()).await.unwrap().changes.len(), 1);
 }

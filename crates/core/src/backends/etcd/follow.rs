@@ -1,5 +1,6 @@
 //! A name followed: one read at revision R, then the watch from R + 1 folded into it. One snapshot per answer of etcd
-//! that changes anything; the work of a change is proportional to the list of its own name.
+//! that changes anything, or per several of them when they wait together; the work of a snapshot is proportional to the
+//! list of its own name.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ struct Follow {
     /// How much of every key is the name's.
     common: usize,
     watch: Option<Subscription>,
+    /// Whether it has been read once. Later reads are many at a time, and take turns.
+    has_read: bool,
 }
 
 pub(super) fn follow(shared: Arc<Shared>, name: &str) -> BoxStream<'static, Result<Snapshot>> {
@@ -37,6 +40,7 @@ pub(super) fn follow(shared: Arc<Shared>, name: &str) -> BoxStream<'static, Resu
         name: name.into(),
         entries: BTreeMap::new(),
         watch: None,
+        has_read: false,
     };
     stream::unfold(Some(start), |state| async move {
         let mut follow = state?;
@@ -57,7 +61,12 @@ impl Follow {
             };
             match watch.next().await {
                 Ok(batch) => {
-                    if self.fold(batch) {
+                    let mut changed = self.fold(batch);
+                    // One snapshot for all that waits: it is the work, and the lists in between are old already.
+                    while let Some(batch) = self.watch.as_mut().and_then(Subscription::queued) {
+                        changed |= self.fold(batch);
+                    }
+                    if changed {
                         return Ok(self.snapshot());
                     }
                 }
@@ -79,7 +88,16 @@ impl Follow {
     }
 
     async fn read(&mut self) -> Result<()> {
+        let client = &self.shared.client;
+        let _turn = if self.has_read {
+            // Who waits for longer than a read may take knows nothing any more, and has to say so.
+            let turn = tokio::time::timeout(client.options().timeout, client.catching_up().acquire()).await;
+            Some(turn.map_err(|_| Error::new(ErrorKind::Timeout, "too many lists are being read anew from etcd"))?)
+        } else {
+            None // paced by who follows
+        };
         let read = self.shared.read_service(&self.name).await?;
+        self.has_read = true;
         let mut before = std::mem::take(&mut self.entries);
         for record in read.records {
             let (key, value) = record.into_key_value();

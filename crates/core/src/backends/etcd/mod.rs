@@ -14,7 +14,7 @@ use self::keys::Keys;
 use self::presence::EtcdPresence;
 use crate::backend::{Backend, BadRecord, Capabilities, Follow, Presence, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
-use crate::etcd::client::{EtcdClient, Repeat};
+use crate::etcd::client::EtcdClient;
 use crate::etcd::error::{Cause, Fault};
 use crate::etcd::options::EtcdOptions;
 use crate::log::Log;
@@ -160,7 +160,7 @@ impl Shared {
     async fn range(&self, op: &'static str, first: Vec<u8>, options: GetOptions) -> Result<RangeRead, Fault> {
         let mut answer = self
             .client
-            .call(op, Repeat::Freely, |client| {
+            .call(op, |client| {
                 let (first, options, mut kv) = (first.clone(), options.clone(), self.client.kv(&client));
                 async move { kv.get(first, Some(options)).await }
             })

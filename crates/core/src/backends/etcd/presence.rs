@@ -16,8 +16,8 @@ use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
 
 use super::Shared;
 use crate::backend::{Intent, Loss, Presence};
+use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
-use crate::etcd::client::Repeat;
 use crate::etcd::error::{Cause, Fault};
 use crate::etcd::lease::{Lease, lost};
 use crate::etcd::watch::{Batch, OnDisconnect, Subscription, WatchEnd, WatchRequest};
@@ -25,6 +25,8 @@ use crate::instance::ServiceInstance;
 
 /// How often a key of ours may change between being read and being written before the attempt is given up.
 const RACES: u32 = 3;
+/// How many writes without an answer are remembered. Beyond it the oldest is taken for a late one, and written over.
+const UNANSWERED: usize = 4;
 /// How long revoking the leases of before a repair may hold up its publication.
 const TIDYING: Duration = Duration::from_secs(1);
 
@@ -42,7 +44,15 @@ pub(super) struct EtcdPresence {
     published: Option<Published>,
     /// The value of that write.
     value: String,
+    /// The values of writes since that were not answered: any of them may stand instead.
+    unanswered_values: Vec<String>,
     own: OwnKey,
+    /// Between two readings of our key that brought no watch that holds.
+    backoff: Backoff,
+    /// Whether the last reading brought none yet.
+    looked: bool,
+    /// Whether it was said that our key can't be read.
+    unreadable_told: bool,
     loss: Option<Loss>,
 }
 
@@ -60,7 +70,7 @@ enum OwnKey {
     Watched(Subscription),
     /// The watch has a gap: read it, then watch it again.
     Unwatched,
-    /// We may write it and not read it. The lease alone must tell.
+    /// We may write it and not read it. The lease alone must tell, until reading is tried again.
     Unreadable,
 }
 
@@ -68,7 +78,7 @@ enum OwnKey {
 enum Holder {
     Nobody,
     Ours { mod_revision: i64 },
-    Other,
+    Other { mod_revision: i64 },
 }
 
 impl EtcdPresence {
@@ -82,7 +92,11 @@ impl EtcdPresence {
             lease: None,
             published: None,
             value: String::new(),
+            unanswered_values: Vec::new(),
             own: OwnKey::Unwatched,
+            backoff: Backoff::new(),
+            looked: false,
+            unreadable_told: false,
             loss: None,
         }
     }
@@ -129,12 +143,18 @@ impl EtcdPresence {
             if fresh.succeeded {
                 return Ok(done);
             }
-            let Holder::Ours { mod_revision } = self.holder(&fresh) else {
-                return Err(Fault::new(
-                    Cause::Refused,
-                    ErrorKind::Replaced,
-                    format!("{:?} belongs to a newer registration of the same id", self.key),
-                ));
+            let mod_revision = match self.holder(&fresh)? {
+                Holder::Nobody => continue, // it went away meanwhile
+                Holder::Ours { mod_revision } => mod_revision,
+                // A restored backup holds what stood long ago, under leases of earlier lives: no rival.
+                Holder::Other { mod_revision } if self.is_new_history(done) => mod_revision,
+                Holder::Other { .. } => {
+                    return Err(Fault::new(
+                        Cause::Refused,
+                        ErrorKind::Replaced,
+                        format!("{:?} belongs to a newer registration of the same id", self.key),
+                    ));
+                }
             };
             // Under a lease of ours from before: take it over, unless somebody is quicker.
             let takeover = Txn::new()
@@ -167,7 +187,7 @@ impl EtcdPresence {
     async fn commit(&self, txn: Txn) -> Result<(PbTxnResponse, Published), Fault> {
         let client = &self.shared.client;
         let answer = client
-            .call("publish", Repeat::Freely, |connection| {
+            .call("publish", |connection| {
                 let (mut kv, txn) = (client.kv(&connection), txn.clone());
                 async move { kv.txn(txn).await }
             })
@@ -176,18 +196,26 @@ impl EtcdPresence {
         Ok((answer.0, Published { revision, cluster }))
     }
 
-    fn holder(&self, read: &PbTxnResponse) -> Holder {
+    fn holder(&self, read: &PbTxnResponse) -> Result<Holder, Fault> {
         let Some(PbTxnOpResponse::ResponseRange(range)) = read.responses.first().and_then(|r| r.response.as_ref())
         else {
-            return Holder::Other;
+            return Err(odd_answer());
         };
-        match range.kvs.first() {
+        Ok(match range.kvs.first() {
             None => Holder::Nobody,
             Some(kv) if self.is_ours(kv.lease) => Holder::Ours {
                 mod_revision: kv.mod_revision,
             },
-            Some(_) => Holder::Other,
-        }
+            Some(kv) => Holder::Other {
+                mod_revision: kv.mod_revision,
+            },
+        })
+    }
+
+    /// Whether an answer is of another history than our last write: of another cluster, or of one that went back.
+    fn is_new_history(&self, answer: Published) -> bool {
+        self.published
+            .is_some_and(|before| answer.revision < before.revision || answer.cluster != before.cluster)
     }
 
     fn is_ours(&self, lease: i64) -> bool {
@@ -228,31 +256,43 @@ impl EtcdPresence {
 
     /// What it means that the key holds this, by lease and value.
     fn loss_by(&self, held: Option<(i64, &[u8])>) -> Option<Loss> {
-        match held {
-            None => Some(Loss::Gone(
-                "its key was deleted by someone else, or its lease expired or was revoked".to_owned(),
-            )),
-            Some((lease, _)) if !self.is_ours(lease) => Some(Loss::Replaced),
-            // A write of ours that timed out may be applied after the one that followed it.
-            Some((_, value)) if value != self.value.as_bytes() => Some(Loss::Gone(
-                "an older write of it was applied after a newer one".to_owned(),
-            )),
-            Some(_) => None,
+        let Some((lease, value)) = held else {
+            let why = "its key was deleted by someone else, or its lease expired or was revoked";
+            return Some(Loss::Gone(why.to_owned()));
+        };
+        if !self.is_ours(lease) {
+            return Some(Loss::Replaced);
         }
+        let known = |wanted: &String| wanted.as_bytes() == value;
+        if known(&self.value) || self.unanswered_values.iter().any(known) {
+            return None;
+        }
+        // A write of ours that timed out may be applied after one that followed it.
+        Some(Loss::Gone(
+            "an older write of it was applied after a newer one".to_owned(),
+        ))
     }
 
     /// Reads the key after a gap in its watch. With its value: etcd 3.7 answers a keys-only read from its index, which
     /// knows no leases.
     async fn look(&mut self) -> Result<(), Fault> {
+        let shared = Arc::clone(&self.shared);
+        let _turn = shared.client.catching_up().acquire().await; // never closed
         let key = self.key.clone().into_bytes();
-        let read = self.shared.range("read our own key", key, GetOptions::new()).await?;
+        let read = shared.range("read our own key", key, GetOptions::new()).await?;
+        let seen = Published {
+            revision: read.revision,
+            cluster: read.cluster,
+        };
         let held = read.records.first().map(|record| (record.lease(), record.value()));
-        self.loss = self.loss_by(held);
+        self.loss = match self.loss_by(held) {
+            // See `write`: the next publication takes the key back.
+            Some(Loss::Replaced) if self.is_new_history(seen) => {
+                Some(Loss::Gone("etcd was restored from an older state".to_owned()))
+            }
+            loss => loss,
+        };
         if self.loss.is_none() {
-            let seen = Published {
-                revision: read.revision,
-                cluster: read.cluster,
-            };
             self.published = Some(seen);
             self.own = self.watch_from(seen);
         }
@@ -263,30 +303,41 @@ impl EtcdPresence {
     async fn hear(&mut self) {
         match &mut self.own {
             OwnKey::Watched(watch) => match watch.next().await {
-                Ok(batch) => self.judge(&batch),
-                Err(WatchEnd::Closed) => self.own = OwnKey::Unreadable,
+                Ok(batch) => {
+                    self.looked = false;
+                    self.backoff.reset();
+                    self.judge(&batch);
+                }
+                Err(WatchEnd::Closed) => std::future::pending().await,
                 Err(WatchEnd::Refused(error)) if !error.is_retryable() => self.unreadable(&error),
                 Err(_) => self.own = OwnKey::Unwatched,
             },
             OwnKey::Unwatched => {
-                if let Err(fault) = self.look().await {
-                    if fault.error.kind() == ErrorKind::PermissionDenied {
-                        self.unreadable(&fault.error);
-                        return;
-                    }
-                    // Not a loss by itself: the lease tells when it is one.
-                    tokio::time::sleep(Duration::from_millis(fastrand::u64(250..1000))).await;
+                if self.looked {
+                    tokio::time::sleep(self.backoff.next_pause()).await;
+                }
+                self.looked = true;
+                match self.look().await {
+                    Err(fault) if fault.error.kind() == ErrorKind::PermissionDenied => self.unreadable(&fault.error),
+                    // A failed look is not a loss by itself: the lease tells when it is one.
+                    Err(_) | Ok(()) => {}
                 }
             }
-            OwnKey::Unreadable => std::future::pending().await,
+            OwnKey::Unreadable => {
+                // A right may be granted later, and a refusal may have been a member that had not heard of one yet.
+                tokio::time::sleep(self.granted).await;
+                self.own = OwnKey::Unwatched;
+            }
         }
     }
 
     fn unreadable(&mut self, error: &Error) {
-        self.shared.client.log().warn(format_args!(
-            "etcd does not let us watch {:?} ({error}): a deletion by others will not be noticed",
-            self.key
-        ));
+        if !std::mem::replace(&mut self.unreadable_told, true) {
+            self.shared.client.log().warn(format_args!(
+                "etcd does not let us watch {:?} ({error}): a deletion or another owner will not be noticed until it does",
+                self.key
+            ));
+        }
         self.own = OwnKey::Unreadable;
     }
 }
@@ -296,7 +347,21 @@ impl Presence for EtcdPresence {
     async fn publish(&mut self, instance: &ServiceInstance, intent: Intent) -> Result<()> {
         let value = self.shared.keys.encode(instance);
         let lease = self.live_lease().await?;
-        let published = match self.write(&value, lease, intent).await {
+        // Remembered before it is sent: its answer may be lost, and this future dropped.
+        if self.unanswered_values.len() == UNANSWERED {
+            self.unanswered_values.remove(0);
+        }
+        self.unanswered_values.push(value.clone());
+        let mut written = self.write(&value, lease, intent).await;
+        let mut blind = false;
+        if let (Err(fault), Intent::Keep) = (&written, intent)
+            && fault.error.kind() == ErrorKind::PermissionDenied
+        {
+            // Comparing and reading take the right to read. Who may only write can't tell owners apart.
+            written = self.write(&value, lease, Intent::Claim).await;
+            blind = written.is_ok();
+        }
+        let published = match written {
             Ok(published) => published,
             Err(fault) => {
                 if fault.cause == Cause::LeaseNotFound {
@@ -308,12 +373,17 @@ impl Presence for EtcdPresence {
         };
         // A watch that is under way goes on: changes up to our own are passed over. But what it still holds of a history
         // that went back, or of another cluster, is of records with higher revisions that never were.
-        let new_history = self
-            .published
-            .is_some_and(|before| published.revision <= before.revision || published.cluster != before.cluster);
+        let new_history = self.is_new_history(published)
+            || self
+                .published
+                .is_some_and(|before| published.revision == before.revision);
         self.loss = None;
         self.published = Some(published);
         self.value = value;
+        self.unanswered_values.clear();
+        if blind {
+            self.own = OwnKey::Unreadable;
+        }
         if new_history || matches!(self.own, OwnKey::Unwatched) {
             self.own = self.watch_from(published);
         }
