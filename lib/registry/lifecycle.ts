@@ -1,6 +1,5 @@
 /** The end of the process, or of the thread: what is registered is taken back. */
 
-import { isMainThread } from 'node:worker_threads';
 import { native } from '../native.js';
 import type { Log } from './logger.js';
 
@@ -30,11 +29,16 @@ const onExit = () => {
   native().shutdown(EXIT_MS);
 };
 
+/** Loaded at use: importing the package should cost next to nothing. */
+function isMainThread(): boolean {
+  return (require('node:worker_threads') as typeof import('node:worker_threads')).isMainThread;
+}
+
 /** From now on the end of the process closes `client`, and so does each of `signals`. */
 export function track(client: Closable, signals: readonly NodeJS.Signals[], log: Log): void {
   if (open.size === 0) process.on('exit', onExit);
   open.add(client);
-  if (signals.length > 0 && !isMainThread) {
+  if (signals.length > 0 && !isMainThread()) {
     log.write('warn', 'options.signals: a worker thread gets no signals; close the registry from the main thread');
     return;
   }

@@ -1,6 +1,5 @@
 /** The way from the options of `connect()` to what the native side takes: checked, and with every default. */
 
-import { isIPv6 } from 'node:net';
 import { constants } from 'node:os';
 import type { NativeOptions } from '../native.js';
 import type { NativeGroup, OptionKind, OptionKinds } from './backend.js';
@@ -77,6 +76,11 @@ type Groups = { [Name in BackendName]: NativeGroup<Name> | null };
 /** The options of one backend, and none of the others. */
 function groups(backend: BackendName, own: NativeGroup<BackendName>): Groups {
   return { ...(Object.fromEntries(BACKEND_NAMES.map((name) => [name, null])) as Groups), [backend]: own };
+}
+
+/** Loaded at use: importing the package should cost next to nothing. */
+function isIPv6(address: string): boolean {
+  return (require('node:net') as typeof import('node:net')).isIPv6(address);
 }
 
 /** A host as it stands in a URL, without a port; an empty environment variable is none. */

@@ -1,6 +1,5 @@
 /** TLS, as every backend that has it takes it. */
 
-import { readFile } from 'node:fs/promises';
 import type { NativeTlsOptions } from '../native.js';
 import type { OptionKind } from './backend.js';
 import { invalid, isRecord, kindOf, onlyKnown, text } from './shape.js';
@@ -70,6 +69,7 @@ async function pem(tls: Record<string, unknown>, name: 'ca' | 'cert' | 'key'): P
   const file = text(`${path}File`, tls[`${name}File`]);
   if (value !== undefined && file !== undefined) throw invalid(path, `given together with ${path}File`);
   if (file !== undefined) {
+    const { readFile } = require('node:fs/promises') as typeof import('node:fs/promises');
     const bytes = await readFile(file).catch((cause: NodeJS.ErrnoException) => {
       throw invalid(`${path}File`, `can't read the file: ${cause.message}`, cause);
     });
