@@ -86,6 +86,15 @@ impl Error {
         Self::new(ErrorKind::InvalidArgument, message)
     }
 
+    /// The time allowed ran out without a word from the registry.
+    pub(crate) fn no_answer(within: std::time::Duration) -> Self {
+        let ms = within.as_millis();
+        Self::new(
+            ErrorKind::Timeout,
+            format!("the registry did not answer within {ms} ms"),
+        )
+    }
+
     /// Names the public operation (`register`, `getService`, …) unless a name was given deeper down.
     #[must_use]
     pub fn during(mut self, operation: &'static str) -> Self {

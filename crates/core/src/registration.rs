@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::machine::{Machine, Stall, no_answer};
+use self::machine::{Machine, Stall};
 use crate::advertise;
 use crate::backend::{Intent, Presence};
 use crate::backoff::Backoff;
@@ -323,7 +323,7 @@ impl Registration {
                             Error::new(ErrorKind::Timeout, format!("not visible within {ms} ms: {error}"))
                                 .caused_by(error)
                         }
-                        None => no_answer(limit),
+                        None => Error::no_answer(limit),
                     });
                 }
             }

@@ -159,7 +159,7 @@ impl Registry {
                 let once = timeout(self.inner.options.timeout, self.inner.backend.contact());
                 match once
                     .await
-                    .unwrap_or_else(|_| Err(no_answer(self.inner.options.timeout)))
+                    .unwrap_or_else(|_| Err(Error::no_answer(self.inner.options.timeout)))
                 {
                     Ok(()) => return Ok(()),
                     Err(error) if error.is_retryable() => {
@@ -371,7 +371,7 @@ impl Registry {
             result = timeout(limit, tries) => result,
         };
         // What hindered the last try says more than that time is over.
-        result.unwrap_or_else(|_| Err(last.unwrap_or_else(|| no_answer(limit))))
+        result.unwrap_or_else(|_| Err(last.unwrap_or_else(|| Error::no_answer(limit))))
     }
 
     fn ensure_open(&self) -> Result<()> {
@@ -381,14 +381,6 @@ impl Registry {
     fn lock_registrations(&self) -> std::sync::MutexGuard<'_, Vec<Registration>> {
         self.inner.registrations.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn no_answer(within: Duration) -> Error {
-    let ms = within.as_millis();
-    Error::new(
-        ErrorKind::Timeout,
-        format!("the registry did not answer within {ms} ms"),
-    )
 }
 
 fn closed() -> Error {

@@ -221,7 +221,7 @@ impl Follower {
                 // Never closed. The permit covers the read that opens the stream, not the stream.
                 let _permit = self.source.reads.acquire().await;
                 let Ok(first) = timeout(self.source.timeout, stream.next()).await else {
-                    return no_answer(self.source.timeout);
+                    return Error::no_answer(self.source.timeout);
                 };
                 (stream, first)
             }
@@ -270,7 +270,7 @@ impl Follower {
                 sleep(pause?).await;
                 let _permit = source.reads.acquire().await; // never closed
                 let read = timeout(source.timeout, source.backend.fetch(&name)).await;
-                let read = read.unwrap_or_else(|_| Err(no_answer(source.timeout)));
+                let read = read.unwrap_or_else(|_| Err(Error::no_answer(source.timeout)));
                 // Jittered, so that a thousand names do not fall into step.
                 let next = read.is_ok().then(|| every.mul_f64(0.9 + fastrand::f64() / 5.0));
                 Some((read, next))
@@ -354,13 +354,6 @@ impl Follower {
                 .debug(format_args!("{}: the watch could not be opened: {error}", self.name));
         }
     }
-}
-
-fn no_answer(within: Duration) -> Error {
-    Error::new(
-        ErrorKind::Timeout,
-        format!("the registry did not answer within {} ms", within.as_millis()),
-    )
 }
 
 fn broken(end: Option<Result<Snapshot>>) -> Error {

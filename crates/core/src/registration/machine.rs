@@ -87,7 +87,7 @@ impl Machine {
             self.attempt = Some(Instant::now());
             match timeout(self.timeout, self.presence.publish(&instance, self.intent)).await {
                 Ok(result) => result,
-                Err(_) => Err(no_answer(self.timeout)),
+                Err(_) => Err(Error::no_answer(self.timeout)),
             }
         };
         let result = tokio::select! {
@@ -301,7 +301,7 @@ async fn withdraw(
         match result {
             Ok(Ok(())) => return true,
             Ok(Err(error)) => failed(error),
-            Err(_) => failed(no_answer(attempt)),
+            Err(_) => failed(Error::no_answer(attempt)),
         }
         let pause = backoff.next_pause();
         if Instant::now() + pause > give_up {
@@ -309,13 +309,6 @@ async fn withdraw(
         }
         sleep(pause).await;
     }
-}
-
-pub(super) fn no_answer(within: Duration) -> Error {
-    Error::new(
-        ErrorKind::Timeout,
-        format!("the registry did not answer within {} ms", within.as_millis()),
-    )
 }
 
 /// The silence of the owner's thread, and how much of it is a stall.
