@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use napi::bindgen_prelude::{Array, Int32Array};
 use napi::{Env, Result};
 use napi_derive::napi;
-use rollcall_core::watch::{List, View, Watcher};
+use rollcall_core::watch::{List, View, Watcher, places};
 use tokio::task::AbortHandle;
 
 use crate::call::to_js;
@@ -136,20 +136,6 @@ impl WatcherHandle {
         self.task.abort();
         self.watcher.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
-}
-
-/// For each instance of a list, where the very same stood in the list before, or -1. Both are sorted by id.
-fn places(before: &List, list: &List) -> Vec<i32> {
-    let mut at = 0;
-    list.iter()
-        .map(|instance| {
-            while before.get(at).is_some_and(|old| old.id < instance.id) {
-                at += 1;
-            }
-            let same = before.get(at).is_some_and(|old| Arc::ptr_eq(old, instance));
-            i32::try_from(at).ok().filter(|_| same).unwrap_or(-1)
-        })
-        .collect()
 }
 
 impl Drop for WatcherHandle {

@@ -1,6 +1,5 @@
 // A client that follows many services: by the native binding alone, by the public API, or by etcd3.
 
-import { createRequire } from 'node:module';
 import { setTimeout as delay } from 'node:timers/promises';
 import { serve } from '../support/child.mjs';
 import { jsThread, wholeProcess } from '../support/cpu.mjs';
@@ -11,32 +10,19 @@ import { now } from '../support/stats.mjs';
 const WAYS = {
   /** The lists stay on the native side. */
   async native({ host, prefix }) {
-    const { ClientHandle } = createRequire(import.meta.url)('#native');
-    const client = ClientHandle.open(
-      {
-        backend: 'etcd',
-        ttlMs: 15_000,
-        connectTimeoutMs: 10_000,
-        timeoutMs: 10_000,
-        stallTimeoutMs: 30_000,
-        emptyGraceMs: 15_000,
-        advertiseHost: null,
-        logLevel: 'off',
-        memory: null,
-        etcd: {
-          hosts: [host],
-          prefix,
-          codec: 'kratos',
-          username: null,
-          password: null,
-          tls: null,
-          keepAliveMs: 10_000,
-          keepAliveTimeoutMs: 5000,
-          maxMessageBytes: 64 * 2 ** 20,
-        },
-      },
-      () => client.drain(),
-    );
+    const { ClientHandle, nativeOptions } = await import('../support/native.mjs');
+    const options = nativeOptions('etcd', {
+      hosts: [host],
+      prefix,
+      codec: 'kratos',
+      username: null,
+      password: null,
+      tls: null,
+      keepAliveMs: 10_000,
+      keepAliveTimeoutMs: 5000,
+      maxMessageBytes: 64 * 2 ** 20,
+    });
+    const client = ClientHandle.open(options, () => client.drain());
     client.ref();
     await client.contact(null);
     return async (names) => {

@@ -1,28 +1,15 @@
 // The native call itself, at the generated binding: below what TypeScript adds.
 
-import { createRequire } from 'node:module';
 import { jsThread } from '../support/cpu.mjs';
+import { ClientHandle, nativeOptions } from '../support/native.mjs';
 import { now } from '../support/stats.mjs';
 
 const RUNS = 5;
 const SYNC = 200_000;
 const ASYNC = 5000;
 
-const { ClientHandle } = createRequire(import.meta.url)('#native');
-
 /** What TypeScript would hand over for `memory://bench-call`. */
-const OPTIONS = {
-  backend: 'memory',
-  ttlMs: 15_000,
-  connectTimeoutMs: 10_000,
-  timeoutMs: 10_000,
-  stallTimeoutMs: 30_000,
-  emptyGraceMs: 15_000,
-  advertiseHost: null,
-  logLevel: 'off',
-  memory: { namespace: 'bench-call' },
-  etcd: null,
-};
+const OPTIONS = nativeOptions('memory', { namespace: 'bench-call' });
 
 export default {
   name: 'call',

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -150,46 +150,32 @@ impl Registry {
     /// Reaches the registry and proves the credentials. What may pass by itself is tried again, with back-off, until
     /// `connect_timeout`; a refusal fails at once.
     pub async fn contact(&self) -> Result<()> {
-        let limit = self.inner.options.connect_timeout;
-        let deadline = Instant::now() + limit;
-        let mut backoff = Backoff::new();
-        let mut last: Option<Error> = None;
-        let tries = async {
-            loop {
-                let once = timeout(self.inner.options.timeout, self.inner.backend.contact());
-                match once
-                    .await
-                    .unwrap_or_else(|_| Err(Error::no_answer(self.inner.options.timeout)))
-                {
-                    Ok(()) => return Ok(()),
-                    Err(error) if error.is_retryable() => {
-                        self.inner
-                            .log
-                            .warn(format_args!("first contact failed: {error}; trying again"));
-                        last = Some(error);
-                    }
-                    Err(error) => return Err(error),
+        let (limit, once) = (self.inner.options.connect_timeout, self.inner.options.timeout);
+        let attempt = || async {
+            let answer = timeout(once, self.inner.backend.contact()).await;
+            let answer = answer.unwrap_or_else(|_| Err(Error::no_answer(once)));
+            answer.inspect_err(|error| {
+                if error.is_retryable() {
+                    self.inner
+                        .log
+                        .warn(format_args!("first contact failed: {error}; trying again"));
                 }
-                sleep(backoff.next_pause()).await;
-            }
+            })
         };
-        let result = tokio::select! {
-            () = self.inner.closed.cancelled() => Err(closed()),
-            result = timeout_at(deadline, tries) => result.unwrap_or_else(|_| {
-                let (place, ms) = (self.inner.backend.place(), limit.as_millis());
-                Err(match last.take() {
-                    Some(error) => {
-                        let kind = error.kind();
-                        let message = format!("no contact with {place} within {ms} ms (connectTimeoutMs): {error}");
-                        Error::new(kind, message).caused_by(error)
-                    }
-                    None => Error::new(
-                        ErrorKind::Timeout,
-                        format!("{place} did not answer within {ms} ms (connectTimeoutMs): is it the right host and port?"),
-                    ),
-                })
-            }),
-        };
+        let result = self.persist(limit, attempt).await.unwrap_or_else(|last| {
+            let (place, ms) = (self.inner.backend.place(), limit.as_millis());
+            Err(match last {
+                Some(error) => {
+                    let kind = error.kind();
+                    let message = format!("no contact with {place} within {ms} ms (connectTimeoutMs): {error}");
+                    Error::new(kind, message).caused_by(error)
+                }
+                None => Error::new(
+                    ErrorKind::Timeout,
+                    format!("{place} did not answer within {ms} ms (connectTimeoutMs): is it the right host and port?"),
+                ),
+            })
+        });
         result.map_err(|e| e.during("connect"))
     }
 
@@ -346,8 +332,24 @@ impl Registry {
         .during("close"))
     }
 
-    /// One read: paced, tried again with back-off while it may yet succeed, bounded, ended by `close()`.
+    /// One read: paced, and persistent.
     async fn bounded<T, F>(&self, limit: Duration, read: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let paced = || async {
+            let _permit = self.inner.reads.acquire().await; // never closed
+            read().await
+        };
+        // What hindered the last try says more than that time is over.
+        self.persist(limit, paced)
+            .await
+            .unwrap_or_else(|last| Err(last.unwrap_or_else(|| Error::no_answer(limit))))
+    }
+
+    /// Tries again with back-off while it may yet succeed, ended by `close()`. `Err` is that `limit` has run out, with
+    /// what hindered the last try, if one came to its end.
+    async fn persist<T, F>(&self, limit: Duration, attempt: impl Fn() -> F) -> Result<Result<T>, Option<Error>>
     where
         F: Future<Output = Result<T>>,
     {
@@ -355,11 +357,7 @@ impl Registry {
         let tries = async {
             let mut backoff = Backoff::new();
             loop {
-                let attempt = async {
-                    let _permit = self.inner.reads.acquire().await; // never closed
-                    read().await
-                };
-                match attempt.await {
+                match attempt().await {
                     Err(error) if error.is_retryable() => last = Some(error),
                     result => return result,
                 }
@@ -367,11 +365,10 @@ impl Registry {
             }
         };
         let result = tokio::select! {
-            () = self.inner.closed.cancelled() => return Err(closed()),
+            () = self.inner.closed.cancelled() => return Ok(Err(closed())),
             result = timeout(limit, tries) => result,
         };
-        // What hindered the last try says more than that time is over.
-        result.unwrap_or_else(|_| Err(last.unwrap_or_else(|| Error::no_answer(limit))))
+        result.map_err(|_| last)
     }
 
     fn ensure_open(&self) -> Result<()> {

@@ -383,6 +383,21 @@ pub(crate) fn to_list(mut instances: Vec<Arc<ServiceInstance>>, before: &[Arc<Se
     instances.into()
 }
 
+/// For each instance of a list, where the very same one stood in the list before, or -1: what a reader who has that one
+/// need not be handed again.
+pub fn places(before: &List, list: &List) -> Vec<i32> {
+    let mut at = 0;
+    list.iter()
+        .map(|instance| {
+            while before.get(at).is_some_and(|old| place(old) < place(instance)) {
+                at += 1;
+            }
+            let same = before.get(at).is_some_and(|old| Arc::ptr_eq(old, instance));
+            i32::try_from(at).ok().filter(|_| same).unwrap_or(-1)
+        })
+        .collect()
+}
+
 /// What makes an instance one: in Consul two agents may hold one id.
 fn place(instance: &ServiceInstance) -> (&str, &[Box<str>]) {
     (&instance.id, &instance.endpoints)

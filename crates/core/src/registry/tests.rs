@@ -1,5 +1,7 @@
 //! What one client shares: pacing, closing, the memory of bad records. On the memory backend and on scripts.
 
+use tokio::time::Instant;
+
 use super::*;
 use crate::ErrorKind;
 use crate::backends::memory::{MemoryBackend, MemoryServer};

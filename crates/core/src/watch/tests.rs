@@ -352,3 +352,16 @@ async fn an_outage_in_the_middle_of_the_grace_does_not_use_it_up() {
     sleep(SOON).await;
     assert!(!watcher.view().stale);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_is_told_where_what_it_has_stood_before() {
+    let at = |id: &str, endpoint: &str| {
+        let mut instance = instance(id, "1");
+        instance.endpoints = [endpoint.into()].into();
+        Arc::new(instance)
+    };
+    let before = to_list(vec![at("a", "1"), at("a", "2"), at("b", "1"), at("d", "1")], &[]);
+    let after = to_list(vec![at("a", "2"), at("b", "2"), at("c", "1"), at("d", "1")], &before);
+    assert_eq!(places(&before, &after), [1, -1, -1, 3]);
+    assert_eq!(places(&before, &List::from([])), [0; 0]);
+}

@@ -1,0 +1,20 @@
+// The generated binding, below what TypeScript adds, and what TypeScript would hand over to it.
+
+import { createRequire } from 'node:module';
+
+export const { ClientHandle } = createRequire(import.meta.url)('#native');
+
+/** The options of a backend, with every common default; no log. */
+export const nativeOptions = (backend, group) => ({
+  backend,
+  ttlMs: 15_000,
+  connectTimeoutMs: 10_000,
+  timeoutMs: 10_000,
+  stallTimeoutMs: 30_000,
+  emptyGraceMs: 15_000,
+  advertiseHost: null,
+  logLevel: 'off',
+  memory: null,
+  etcd: null,
+  [backend]: group,
+});
