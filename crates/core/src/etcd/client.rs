@@ -9,13 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use prost::Message as _;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tonic::metadata::{Ascii, MetadataValue};
 
 use super::endpoints::{Connection, EndpointSet};
-use super::error::{Cause, Fault, judge};
+use super::error::{Cause, Fault, judge, judge_status};
+use super::metrics::Metrics;
 use super::options::EtcdOptions;
 use super::watch::WatchHub;
+use super::wire::{AuthenticateRequest, AuthenticateResponse};
 use crate::error::{ErrorKind, Result};
 use crate::log::Log;
 
@@ -32,6 +36,8 @@ const SILENCE: Duration = Duration::from_secs(1);
 const TOKEN_TRIES: u32 = 2;
 /// How often all members are gone through within one call.
 const ROUNDS: u32 = 2;
+/// The method that gives a token for a password.
+const AUTHENTICATE: &str = "/etcdserverpb.Auth/Authenticate";
 
 /// A client of one etcd cluster. Cheap to clone; all clones share connections, tokens and the watch stream.
 ///
@@ -50,6 +56,7 @@ struct Shared {
     renewals: Arc<tokio::sync::Semaphore>,
     catching_up: tokio::sync::Semaphore,
     watches: WatchHub,
+    metrics: Metrics,
     closed: CancellationToken,
 }
 
@@ -75,6 +82,7 @@ impl EtcdClient {
                 renewals: Arc::new(tokio::sync::Semaphore::new(RENEWALS_IN_FLIGHT)),
                 catching_up: tokio::sync::Semaphore::new(CATCHING_UP),
                 watches: WatchHub::default(),
+                metrics: Metrics::default(),
                 closed: CancellationToken::new(),
             }),
         })
@@ -100,6 +108,11 @@ impl EtcdClient {
 
     pub(crate) fn watches(&self) -> &WatchHub {
         &self.shared.watches
+    }
+
+    /// What it has done so far.
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
     }
 
     pub(crate) fn closed(&self) -> &CancellationToken {
@@ -142,91 +155,133 @@ impl EtcdClient {
         F: Fn(etcd_client::Client) -> Fut,
         Fut: Future<Output = Result<T, etcd_client::Error>>,
     {
+        let tries = Tries {
+            deadline: Some(deadline),
+            most: None,
+            repeatable: true,
+            only: None,
+        };
+        self.attempt(op, tries, |connection| {
+            let answer = make(connection.client.clone());
+            async move { answer.await.map_err(|error| judge(error, &connection.url)) }
+        })
+        .await
+    }
+
+    /// The one loop over members and rounds. See [`Tries`] for what stops it.
+    pub(crate) async fn attempt<T, F, Fut>(&self, op: &'static str, tries: Tries, make: F) -> Result<(T, Route), Fault>
+    where
+        F: Fn(Arc<Connection>) -> Fut,
+        Fut: Future<Output = Result<T, Fault>>,
+    {
         if self.shared.closed.is_cancelled() {
             return Err(Fault::new(Cause::Refused, ErrorKind::Closed, "the client was closed"));
         }
         let start = Instant::now();
-        let part = (deadline.saturating_duration_since(start) / 3).max(TRY_LEAST);
-        let mut last = None;
+        let mut part = tries
+            .deadline
+            .map(|deadline| (deadline.saturating_duration_since(start) / 3).max(TRY_LEAST));
+        if let Some(most) = tries.most {
+            part = Some(part.map_or(most, |part| part.min(most)));
+        }
+        if let Some(member) = tries.only {
+            return self
+                .try_member(op, member, tries.deadline, &make)
+                .await
+                .map_err(|fault| if tries.repeatable { fault } else { fault.of_a_write() });
+        }
+        let mut tried = Tried::default();
         for round in 0..ROUNDS {
             let order = self.shared.endpoints.order();
             for (i, member) in order.iter().copied().enumerate() {
                 let is_last = round + 1 == ROUNDS && i + 1 == order.len();
-                let until = if is_last {
-                    deadline
+                let until = if is_last || !tries.repeatable {
+                    tries.deadline
                 } else {
-                    (Instant::now() + part).min(deadline)
-                };
-                match self.try_member(op, member, until, &make).await {
-                    Ok(done) => return Ok(done),
-                    Err(fault) => {
-                        if !fault.cause.is_elsewhere_better() {
-                            return Err(fault);
-                        }
-                        self.shared.log.debug(format_args!("etcd {op}: {}", fault.error));
-                        last = Some(keep_the_clearer(last, fault));
+                    match (tries.deadline, part.map(|part| Instant::now() + part)) {
+                        (Some(deadline), Some(until)) => Some(until.min(deadline)),
+                        (deadline, until) => until.or(deadline),
                     }
+                };
+                let fault = match self.try_member(op, member, until, &make).await {
+                    Ok(done) => return Ok(done),
+                    Err(fault) => fault,
+                };
+                if !tries.repeatable && !fault.is_surely_not_applied() {
+                    return Err(tried.told_with(fault.of_a_write()));
                 }
-                if Instant::now() >= deadline {
-                    return Err(self.out_of_time(op, start, last));
+                if !fault.cause.is_elsewhere_better() {
+                    return Err(tried.told_with(fault));
+                }
+                self.shared.log.debug(format_args!("etcd {op}: {}", fault.error));
+                tried.add(&self.shared.endpoints.member(member).url, fault);
+                if tries.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                    return Err(self.out_of_time(op, start, tried));
                 }
             }
             // A moment for a member that is just starting, or for an election; longer waits are the caller's.
             let pause = Duration::from_millis(fastrand::u64(50..150));
-            if round + 1 < ROUNDS && Instant::now() + pause < deadline {
+            let fits = tries.deadline.is_none_or(|deadline| Instant::now() + pause < deadline);
+            if round + 1 < ROUNDS && fits {
                 tokio::time::sleep(pause).await;
             }
         }
-        Err(last.unwrap_or_else(|| Fault::new(Cause::NotSent, ErrorKind::Internal, "no etcd member was asked")))
+        Err(tried.all())
     }
 
-    fn out_of_time(&self, op: &str, start: Instant, last: Option<Fault>) -> Fault {
-        match last {
-            // What a member said is worth more than that time is over too.
-            Some(fault) if fault.error.kind() != ErrorKind::Timeout => fault,
-            _ => Fault::new(
-                Cause::Broken,
-                ErrorKind::Timeout,
-                format!(
-                    "no answer to {op} from etcd at {} within {} ms",
-                    self.shared.endpoints.urls(),
-                    start.elapsed().as_millis()
-                ),
-            ),
+    fn out_of_time(&self, op: &str, start: Instant, tried: Tried) -> Fault {
+        // What a member said is worth more than that time is over too.
+        if tried
+            .clearest
+            .as_ref()
+            .is_some_and(|fault| fault.error.kind() != ErrorKind::Timeout)
+        {
+            return tried.all();
         }
+        tried.told_with(Fault::new(
+            Cause::Broken,
+            ErrorKind::Timeout,
+            format!(
+                "no answer to {op} from etcd at {} within {} ms",
+                self.shared.endpoints.urls(),
+                start.elapsed().as_millis()
+            ),
+        ))
     }
 
     async fn try_member<T, F, Fut>(
         &self,
         op: &'static str,
         member: usize,
-        until: Instant,
+        until: Option<Instant>,
         make: &F,
     ) -> Result<(T, Route), Fault>
     where
-        F: Fn(etcd_client::Client) -> Fut,
-        Fut: Future<Output = Result<T, etcd_client::Error>>,
+        F: Fn(Arc<Connection>) -> Fut,
+        Fut: Future<Output = Result<T, Fault>>,
     {
         let endpoint = self.shared.endpoints.member(member);
-        let connection = endpoint.connection().map_err(|error| Fault {
-            cause: Cause::Refused,
-            error,
-        })?;
+        let connection = endpoint
+            .connection()
+            .map_err(|error| Fault::of(Cause::Refused, error))?;
         let start = Instant::now();
-        let tried = timeout_at(until, self.with_token(member, &connection, make)).await;
-        let result = tried.unwrap_or_else(|_| {
-            // It may be the member or a connection that died in silence: the next try makes a new one either way.
-            // Tries that are too short to tell, as those of renewals, tell it together.
-            let again = connection.is_silent_again(start);
-            if again || start.elapsed() >= SILENCE.min(self.shared.options.timeout / 3) {
-                endpoint.abandon(&connection);
-            }
-            Err(Fault::new(
-                Cause::Broken,
-                ErrorKind::Timeout,
-                format!("{} did not answer {op} in time", endpoint.url),
-            ))
-        });
+        let work = self.with_token(&connection, make);
+        let result = match until {
+            None => work.await,
+            Some(until) => timeout_at(until, work).await.unwrap_or_else(|_| {
+                // It may be the member or a connection that died in silence: the next try makes a new one either way.
+                // Tries that are too short to tell, as those of renewals, tell it together.
+                let again = connection.is_silent_again(start);
+                if again || start.elapsed() >= SILENCE.min(self.shared.options.timeout / 3) {
+                    endpoint.abandon(&connection);
+                }
+                Err(Fault::new(
+                    Cause::Broken,
+                    ErrorKind::Timeout,
+                    format!("{} did not answer {op} in time", endpoint.url),
+                ))
+            }),
+        };
         match result {
             Ok((answer, token)) => {
                 connection.has_answered();
@@ -262,17 +317,12 @@ impl EtcdClient {
     }
 
     /// One try on one connection: authenticates first where that is needed, and again when the token is refused.
-    async fn with_token<T, F, Fut>(
-        &self,
-        member: usize,
-        connection: &Arc<Connection>,
-        make: &F,
-    ) -> Result<(T, u64), Fault>
+    async fn with_token<T, F, Fut>(&self, connection: &Arc<Connection>, make: &F) -> Result<(T, u64), Fault>
     where
-        F: Fn(etcd_client::Client) -> Fut,
-        Fut: Future<Output = Result<T, etcd_client::Error>>,
+        F: Fn(Arc<Connection>) -> Fut,
+        Fut: Future<Output = Result<T, Fault>>,
     {
-        let url = &self.shared.endpoints.member(member).url;
+        let url = &connection.url;
         let has_user = self.shared.options.username.is_some();
         let mut tries = 0;
         loop {
@@ -280,9 +330,9 @@ impl EtcdClient {
             if has_user && token == 0 {
                 token = self.authenticate(connection, url, 0).await?;
             }
-            let fault = match make(connection.client.clone()).await {
+            let fault = match make(Arc::clone(connection)).await {
                 Ok(answer) => return Ok((answer, token)),
-                Err(error) => judge(error, url),
+                Err(fault) => fault,
             };
             if fault.cause != Cause::StaleToken || !has_user {
                 return Err(fault);
@@ -313,20 +363,47 @@ impl EtcdClient {
         if current != refused {
             return Ok(current);
         }
-        let mut client = connection.client.clone(); // the token lies in a cell that all clones share
-        if let Err(error) = client.update_user(Some((user.clone(), password.clone()))).await {
-            let fault = judge(error, url);
-            if fault.cause != Cause::AuthOff {
-                return Err(fault);
+        match self.ask_for_token(connection, url, user, password).await {
+            Ok(token) => connection.transport.set_token(Some(token)),
+            Err(fault) if fault.cause == Cause::AuthOff => {
+                connection.transport.set_token(None);
+                if !self.shared.auth_off_told.swap(true, Ordering::Relaxed) {
+                    self.shared.log.warn(format_args!(
+                        "etcd at {url} has no authentication enabled; going on without the user {user:?}"
+                    ));
+                }
             }
-            if !self.shared.auth_off_told.swap(true, Ordering::Relaxed) {
-                self.shared.log.warn(format_args!(
-                    "etcd at {url} has no authentication enabled; going on without the user {user:?}"
-                ));
-            }
+            Err(fault) => return Err(fault),
         }
         connection.token.store(current + 1, Ordering::Release);
         Ok(current + 1)
+    }
+
+    async fn ask_for_token(
+        &self,
+        connection: &Connection,
+        url: &str,
+        user: &str,
+        password: &str,
+    ) -> Result<MetadataValue<Ascii>, Fault> {
+        let request = AuthenticateRequest {
+            name: user.to_owned(),
+            password: password.to_owned(),
+        };
+        let body = request.encode_to_vec().into();
+        let limit = self.shared.options.max_message_bytes;
+        // Without a token: an old one would be refused before the password is looked at.
+        let anonymous = connection.transport.anonymous();
+        let answer = anonymous.unary(AUTHENTICATE, body, false, limit).await;
+        let answer = answer.map_err(|status| judge_status(status, url))?;
+        let unreadable = |why: &dyn std::fmt::Display| {
+            let text = format!("the answer of {url} to authenticate cannot be read: {why}");
+            Fault::new(Cause::Refused, ErrorKind::Internal, text)
+        };
+        let answer = AuthenticateResponse::decode(answer).map_err(|e| unreadable(&e))?;
+        let mut token: MetadataValue<Ascii> = answer.token.parse().map_err(|e| unreadable(&e))?;
+        token.set_sensitive(true);
+        Ok(token)
     }
 
     /// Replaces the token of `route` because a stream was refused with it.
@@ -363,10 +440,53 @@ impl EtcdClient {
     }
 }
 
-/// Of two failures the one that says more: a member's words before a silence.
-fn keep_the_clearer(before: Option<Fault>, now: Fault) -> Fault {
-    match before {
-        Some(before) if now.error.kind() == ErrorKind::Timeout && before.error.kind() != ErrorKind::Timeout => before,
-        _ => now,
+/// How a call is tried.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tries {
+    /// When it must have ended; `None` leaves it to the pings of the connection.
+    pub(crate) deadline: Option<Instant>,
+    /// The most that one try may take while another may follow; `None` leaves it to the deadline.
+    pub(crate) most: Option<Duration>,
+    /// Whether doing it twice is the same as doing it once. What is not repeatable is tried again only when it surely
+    /// was not applied, and has the whole time for each try.
+    pub(crate) repeatable: bool,
+    /// One try, on this host of the options, and no other.
+    pub(crate) only: Option<usize>,
+}
+
+/// What the tries of a call so far have come to.
+#[derive(Default)]
+struct Tried {
+    each: Vec<(String, String)>,
+    clearest: Option<Fault>,
+}
+
+impl Tried {
+    fn add(&mut self, url: &str, fault: Fault) {
+        self.each.push((url.to_owned(), fault.error.message().to_owned()));
+        // Of two failures the one that says more: a member's words before a silence.
+        let silent = fault.error.kind() == ErrorKind::Timeout;
+        let keeps = silent
+            && self
+                .clearest
+                .as_ref()
+                .is_some_and(|f| f.error.kind() != ErrorKind::Timeout);
+        if !keeps {
+            self.clearest = Some(fault);
+        }
+    }
+
+    /// A failure that ends the call, with those before it.
+    fn told_with(self, mut fault: Fault) -> Fault {
+        fault.tried = self.each;
+        fault
+    }
+
+    /// Nobody could be reached.
+    fn all(mut self) -> Fault {
+        let fault = self.clearest.take();
+        let fault =
+            fault.unwrap_or_else(|| Fault::new(Cause::NotSent, ErrorKind::Internal, "no etcd member was asked"));
+        self.told_with(fault)
     }
 }

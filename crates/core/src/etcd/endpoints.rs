@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use super::options::{EtcdOptions, TlsOptions};
+use super::raw::Transport;
 use crate::error::{Error, ErrorKind, Result};
 
 /// etcd's registered client port.
@@ -29,7 +30,12 @@ const AVOID_MOST: Duration = Duration::from_secs(10);
 
 /// A connection to one member, with the token that was got over it. It is replaced as a whole when it falls silent.
 pub(crate) struct Connection {
+    /// The member's URL, for messages.
+    pub(crate) url: Arc<str>,
+    /// For typed calls.
     pub(crate) client: etcd_client::Client,
+    /// For calls in bytes, over the same HTTP/2 connection.
+    pub(crate) transport: Transport,
     /// Counts the tokens got: a caller whose call was refused names the one that it used, so that of many callers one
     /// authenticates. 0 = none yet.
     pub(crate) token: AtomicU64,
@@ -87,7 +93,7 @@ struct Health {
 /// One member.
 pub(crate) struct Member {
     /// Its URL, for messages.
-    pub(crate) url: String,
+    pub(crate) url: Arc<str>,
     transport: Endpoint,
     connection: Mutex<Option<Arc<Connection>>>,
     health: Mutex<Health>,
@@ -111,7 +117,8 @@ impl Member {
         if let Some(connection) = &*slot {
             return Ok(Arc::clone(connection));
         }
-        let channel = etcd_client::Channel::Tonic(self.transport.connect_lazy());
+        let transport = Transport::new(self.transport.connect_lazy());
+        let channel = etcd_client::Channel::Custom(tower::util::BoxCloneSyncService::new(transport.clone()));
         let options = etcd_client::ConnectOptions::new().with_require_leader(true);
         // Without a user in its options `from_channel` has nothing to wait for: it awaits no I/O.
         let client = etcd_client::Client::from_channel(channel, Some(options))
@@ -119,7 +126,9 @@ impl Member {
             .and_then(std::result::Result::ok)
             .ok_or_else(|| Error::new(ErrorKind::Internal, "the etcd client did I/O where it should not"))?;
         let connection = Arc::new(Connection {
+            url: Arc::clone(&self.url),
             client,
+            transport,
             token: AtomicU64::new(0),
             authenticating: tokio::sync::Mutex::new(()),
             answered: AtomicBool::new(false),
@@ -151,7 +160,7 @@ impl EndpointSet {
                 .map_err(|why| Error::invalid(format!("options.hosts[{i}]: {why}")))?;
             let transport = transport(&url, options)?;
             members.push(Member {
-                url,
+                url: url.into(),
                 transport,
                 connection: Mutex::new(None),
                 health: Mutex::new(Health::default()),
@@ -193,7 +202,7 @@ impl EndpointSet {
 
     /// All URLs, for messages.
     pub(crate) fn urls(&self) -> String {
-        let urls: Vec<&str> = self.members.iter().map(|m| m.url.as_str()).collect();
+        let urls: Vec<&str> = self.members.iter().map(|m| &*m.url).collect();
         urls.join(", ")
     }
 

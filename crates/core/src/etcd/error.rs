@@ -46,16 +46,72 @@ pub struct Fault {
     pub cause: Cause,
     /// What is told.
     pub error: Error,
+    /// Of a write: whether it may have been applied all the same.
+    pub outcome_unknown: bool,
+    /// The members asked before the one that this is about, and what came of each.
+    pub tried: Vec<(String, String)>,
 }
 
 impl Fault {
     pub(crate) fn new(cause: Cause, kind: ErrorKind, message: impl AsRef<str>) -> Self {
+        Self::of(cause, Error::new(kind, message))
+    }
+
+    pub(crate) fn of(cause: Cause, error: Error) -> Self {
         Self {
             cause,
-            error: Error::new(kind, message),
+            error,
+            outcome_unknown: false,
+            tried: Vec::new(),
         }
     }
+
+    pub(crate) fn unknown_method(place: usize) -> Self {
+        Self::new(
+            Cause::Refused,
+            ErrorKind::Internal,
+            format!("no method has the place {place}"),
+        )
+    }
+
+    /// What the server or the transport answered in gRPC's terms, when either did.
+    pub fn status(&self) -> Option<&Status> {
+        let source = StdError::source(&self.error)?;
+        chain(source).find_map(|e| e.downcast_ref::<Status>())
+    }
+
+    /// Whether a write that failed so is certain to have changed nothing, and never will.
+    pub(crate) fn is_surely_not_applied(&self) -> bool {
+        match self.cause {
+            Cause::NotSent => true,
+            Cause::Broken => false,
+            Cause::Member => {
+                let said = self.status().map_or("", Status::message);
+                BEFORE_PROPOSAL.iter().any(|words| said.contains(words))
+            }
+            // Refused in words: by the authenticator, or by the store itself.
+            _ => true,
+        }
+    }
+
+    /// The failure of a call that was to change something.
+    pub(crate) fn of_a_write(mut self) -> Self {
+        self.outcome_unknown = !self.is_surely_not_applied();
+        self
+    }
 }
+
+/// What a member says when it refuses a write before it proposes it to the cluster (`server/etcdserver/v3_server.go` and
+/// the interceptors of `api/v3rpc`). "request timed out", "leader changed" and "server stopped" are not among them: the
+/// proposal was made, and may come through.
+const BEFORE_PROPOSAL: &[&str] = &[
+    "no leader",
+    "not leader",
+    "too many requests",
+    "proposal dropped",
+    "learner",
+    "not capable",
+];
 
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
@@ -123,6 +179,7 @@ const TABLE: &[(&str, Cause, ErrorKind, &str)] = &[
     ("corrupt cluster", Cause::Member, ErrorKind::Unavailable, ""),
     ("not capable", Cause::Member, ErrorKind::Unavailable, ""),
     ("unhealthy cluster", Cause::Member, ErrorKind::Unavailable, ""),
+    ("proposal dropped", Cause::Member, ErrorKind::Unavailable, ""),
 ];
 
 /// What a failed call of `etcd_client` means. `endpoint` is the member that was asked.
@@ -140,17 +197,14 @@ pub(crate) fn judge(error: etcd_client::Error, endpoint: &str) -> Fault {
         ),
         etcd_client::Error::TransportError(e) => {
             let message = format!("cannot reach {endpoint}: {}", root_of(&e));
-            Fault {
-                cause: Cause::NotSent,
-                error: Error::new(ErrorKind::Unavailable, message).caused_by(e),
-            }
+            Fault::of(Cause::NotSent, Error::new(ErrorKind::Unavailable, message).caused_by(e))
         }
         other => {
             let message = format!("unexpected failure of the etcd client: {other}");
-            Fault {
-                cause: Cause::Refused,
-                error: Error::new(ErrorKind::Internal, message).caused_by(other),
-            }
+            Fault::of(
+                Cause::Refused,
+                Error::new(ErrorKind::Internal, message).caused_by(other),
+            )
         }
     }
 }
@@ -161,20 +215,14 @@ pub(crate) fn judge_reason(reason: &str, endpoint: &str) -> Fault {
     judge_status(Status::new(Code::Unknown, words), endpoint)
 }
 
-fn judge_status(status: Status, endpoint: &str) -> Fault {
+pub(crate) fn judge_status(status: Status, endpoint: &str) -> Fault {
     let said = status.message();
     if let Some((_, cause, kind, ours)) = TABLE.iter().find(|(words, ..)| said.contains(words)) {
         let message = if ours.is_empty() { said } else { ours };
-        return Fault {
-            cause: *cause,
-            error: Error::new(*kind, message).caused_by(status),
-        };
+        return Fault::of(*cause, Error::new(*kind, message).caused_by(status));
     }
     let (cause, kind, message) = judge_unlisted(&status, endpoint);
-    Fault {
-        cause,
-        error: Error::new(kind, message).caused_by(status),
-    }
+    Fault::of(cause, Error::new(kind, message).caused_by(status))
 }
 
 fn judge_unlisted(status: &Status, endpoint: &str) -> (Cause, ErrorKind, String) {
@@ -194,6 +242,9 @@ fn judge_unlisted(status: &Status, endpoint: &str) -> (Cause, ErrorKind, String)
                 ErrorKind::Unavailable,
                 not_connected(endpoint, source, &root),
             )
+        } else if chain(source).any(was_never_sent) {
+            let text = format!("the connection to {endpoint} ended before the request was sent: {root}");
+            (Cause::NotSent, ErrorKind::Unavailable, text)
         } else {
             let text = format!("the connection to {endpoint} broke: {root}");
             (Cause::Broken, ErrorKind::Unavailable, text)
@@ -238,6 +289,17 @@ fn not_connected(endpoint: &str, source: &(dyn StdError + 'static), root: &str) 
     } else {
         format!("cannot connect to {endpoint}: {root}")
     }
+}
+
+/// Whether the HTTP/2 layer says for certain that the server has not seen the request: it was still in the queue of a
+/// connection that ended, or the server refused its stream (RFC 9113, 8.7).
+fn was_never_sent(error: &(dyn StdError + 'static)) -> bool {
+    error
+        .downcast_ref::<hyper::Error>()
+        .is_some_and(hyper::Error::is_canceled)
+        || error
+            .downcast_ref::<h2::Error>()
+            .is_some_and(|e| e.is_remote() && e.reason() == Some(h2::Reason::REFUSED_STREAM))
 }
 
 /// An error and everything that caused it, outermost first.

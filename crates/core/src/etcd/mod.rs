@@ -7,10 +7,14 @@
 pub mod client;
 pub mod endpoints;
 pub mod error;
+pub mod exec;
 mod hub;
 pub mod lease;
+pub mod metrics;
 pub mod options;
+pub mod raw;
 pub mod watch;
+pub mod wire;
 
 pub use client::EtcdClient;
 pub use options::{EtcdOptions, TlsOptions};

@@ -75,10 +75,7 @@ impl Follow {
                 Err(WatchEnd::Disconnected(error)) => return Err(error),
                 Err(WatchEnd::HistoryBroke(why)) => return Err(Error::new(ErrorKind::Unavailable, why)),
                 Err(WatchEnd::Refused(error)) => {
-                    let fault = Fault {
-                        cause: Cause::Refused,
-                        error,
-                    };
+                    let fault = Fault::of(Cause::Refused, error);
                     let what = self.shared.keys.service_prefix(&self.name);
                     return Err(self.shared.explain(fault, "watch", &what));
                 }

@@ -1,0 +1,165 @@
+//! One call in bytes: which methods there are, how often each may be sent, and until when.
+//!
+//! | the call | is tried again |
+//! |---|---|
+//! | only reads | on another member, and on each of them twice, while there is time |
+//! | changes something | only where it surely was not applied: it was not sent, or a member refused it before proposing it |
+//!
+//! A change whose outcome is not known ends with [`Fault::outcome_unknown`]. Go's client draws the same line
+//! (`isSafeRetryMutableRPC` of `client/v3/retry_interceptor.go`).
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::client::{EtcdClient, Route, Tries};
+use super::error::{Fault, judge_status};
+use super::raw::ByteStream;
+
+/// The most that a read of one key waits for one member while there are others.
+const POINT_READ_MOST: Duration = Duration::from_secs(3);
+/// Requests of a stream that wait to be sent.
+const STREAM_QUEUE: usize = 128;
+
+/// Every method of etcd's six services, and of its lock and election services: unary ones first. The place in this list
+/// is what a caller names it by, within one version of this crate.
+pub const METHODS: &[&str] = &[
+    "/etcdserverpb.KV/Range",
+    "/etcdserverpb.KV/Put",
+    "/etcdserverpb.KV/DeleteRange",
+    "/etcdserverpb.KV/Txn",
+    "/etcdserverpb.KV/Compact",
+    "/etcdserverpb.Lease/LeaseGrant",
+    "/etcdserverpb.Lease/LeaseRevoke",
+    "/etcdserverpb.Lease/LeaseTimeToLive",
+    "/etcdserverpb.Lease/LeaseLeases",
+    "/etcdserverpb.Cluster/MemberAdd",
+    "/etcdserverpb.Cluster/MemberRemove",
+    "/etcdserverpb.Cluster/MemberUpdate",
+    "/etcdserverpb.Cluster/MemberList",
+    "/etcdserverpb.Cluster/MemberPromote",
+    "/etcdserverpb.Maintenance/Alarm",
+    "/etcdserverpb.Maintenance/Status",
+    "/etcdserverpb.Maintenance/Defragment",
+    "/etcdserverpb.Maintenance/Hash",
+    "/etcdserverpb.Maintenance/HashKV",
+    "/etcdserverpb.Maintenance/MoveLeader",
+    "/etcdserverpb.Maintenance/Downgrade",
+    "/etcdserverpb.Auth/AuthEnable",
+    "/etcdserverpb.Auth/AuthDisable",
+    "/etcdserverpb.Auth/AuthStatus",
+    "/etcdserverpb.Auth/Authenticate",
+    "/etcdserverpb.Auth/UserAdd",
+    "/etcdserverpb.Auth/UserGet",
+    "/etcdserverpb.Auth/UserList",
+    "/etcdserverpb.Auth/UserDelete",
+    "/etcdserverpb.Auth/UserChangePassword",
+    "/etcdserverpb.Auth/UserGrantRole",
+    "/etcdserverpb.Auth/UserRevokeRole",
+    "/etcdserverpb.Auth/RoleAdd",
+    "/etcdserverpb.Auth/RoleGet",
+    "/etcdserverpb.Auth/RoleList",
+    "/etcdserverpb.Auth/RoleDelete",
+    "/etcdserverpb.Auth/RoleGrantPermission",
+    "/etcdserverpb.Auth/RoleRevokePermission",
+    // Streams.
+    "/etcdserverpb.Watch/Watch",
+    "/etcdserverpb.Lease/LeaseKeepAlive",
+    "/etcdserverpb.Maintenance/Snapshot",
+];
+
+/// The place of `Range` in [`METHODS`].
+pub const RANGE: usize = 0;
+/// The place of `Txn` in [`METHODS`].
+pub const TXN: usize = 3;
+
+/// One call.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Its place in [`METHODS`].
+    pub method: usize,
+    /// The request, encoded.
+    pub body: Bytes,
+    /// It changes nothing, so it may be sent as often as it takes.
+    pub reads: bool,
+    /// It reads or writes one key: a member that is silent for longer than that takes is left for another one.
+    pub point: bool,
+    /// A member without a leader is to refuse it at once. Not for what a member answers by itself.
+    pub needs_leader: bool,
+    /// When it must have ended; `None` leaves it to the pings of the connection.
+    pub deadline: Option<Instant>,
+    /// One try, on this host of the options.
+    pub only: Option<usize>,
+}
+
+impl EtcdClient {
+    /// Makes a call. See the table of this module for how often it is sent.
+    ///
+    /// A write that is tried has the whole time for one member; when the member says nothing, others are preferred by
+    /// later calls meanwhile.
+    pub async fn exec(&self, call: Call) -> Result<Bytes, Fault> {
+        let Some(path) = METHODS.get(call.method).copied() else {
+            return Err(Fault::unknown_method(call.method));
+        };
+        let limit = self.options().max_message_bytes;
+        let metrics = self.metrics();
+        let begun = metrics.begin(call.method);
+        let tries = Tries {
+            deadline: call.deadline,
+            most: call.point.then_some(POINT_READ_MOST),
+            repeatable: call.reads,
+            only: call.only,
+        };
+        let answer = self
+            .attempt(path, tries, |connection| {
+                metrics.attempts.fetch_add(1, Ordering::Relaxed);
+                let body = call.body.clone();
+                async move {
+                    let answer = connection.transport.unary(path, body, call.needs_leader, limit).await;
+                    answer.map_err(|status| judge_status(status, &connection.url))
+                }
+            })
+            .await;
+        metrics.end(call.method, begun, answer.as_ref().err());
+        answer.map(|(body, _)| body)
+    }
+
+    /// Opens a stream with `first` as its first request: etcd's streams answer nothing before, not even that they are
+    /// open. Tried on all members. What goes wrong afterwards is the stream's, and the caller's.
+    pub(crate) async fn open_stream(
+        &self,
+        path: &'static str,
+        first: &[Bytes],
+        needs_leader: bool,
+        deadline: Instant,
+    ) -> Result<(mpsc::Sender<Bytes>, ByteStream, Route), Fault> {
+        let limit = self.options().max_message_bytes;
+        let tries = Tries {
+            deadline: Some(deadline),
+            most: None,
+            repeatable: true,
+            only: None,
+        };
+        let ((requests, answers), route) = self
+            .attempt(path, tries, |connection| {
+                let (requests, queue) = mpsc::channel(STREAM_QUEUE.max(first.len()));
+                for request in first {
+                    let _ = requests.try_send(request.clone()); // there is room for all of them
+                }
+                let queue = futures::stream::unfold(queue, |mut queue| async move {
+                    let request = queue.recv().await?;
+                    Some((request, queue))
+                });
+                async move {
+                    let answers = connection.transport.stream(path, queue, needs_leader, limit).await;
+                    let answers = answers.map_err(|status| judge_status(status, &connection.url))?;
+                    Ok((requests, answers))
+                }
+            })
+            .await?;
+        Ok((requests, answers, route))
+    }
+}
