@@ -37,6 +37,34 @@ export declare class ClientHandle {
   close(drainMs: number, timeoutMs: number): Promise<void>
 }
 
+/** One client of one cluster. */
+export declare class EtcdHandle {
+  /**
+   * A client; no I/O. `wake` is called when `drain()` has answers, `notify` when `events()` has something to give or
+   * a sign of life is asked for: answer each with its call.
+   */
+  static open(options: NativeEtcdClientOptions, wake: () => void, notify: () => void): EtcdHandle
+  /** Takes the calls of one tick from `page`: `count` records, `len` bytes of bodies. See `pageLayout()`. */
+  submit(page: Uint8Array, count: number, len: number): void
+  /** Takes one call whose body has no room in a page. `what`, `timeout_ms` and `member` are words of a record. */
+  submitLarge(id: number, what: number, timeoutMs: number, member: number, body: Uint8Array): void
+  /** Writes answers into `page` and says how many. The rest comes with the next wake-up. */
+  drain(page: Buffer): number
+  /** The body of the first answer to `id` that had no room in a page. */
+  take(id: number): Buffer | null
+  /** Gives a call up that was sent with the flag for it; its id comes back through `drain()`. */
+  cancel(id: number): void
+  /** What has happened by itself since the last call. */
+  events(): Array<NativeEvent>
+  metrics(): NativeMetrics
+  /** From here the client keeps the process alive. */
+  ref(): void
+  /** From here it does not. */
+  unref(): void
+  /** Ends everything that goes on by itself and gives the connections up. Calls under way end as closed. */
+  close(): Promise<void>
+}
+
 export declare class MemoryServerHandle {
   static of(namespace: string): MemoryServerHandle
   crash(name: string, id: string): boolean
@@ -70,12 +98,32 @@ export declare class WatcherHandle {
   stop(): void
 }
 
+/** The methods in the order of their numbers: `/etcdserverpb.KV/Range` is 0. */
+export declare function etcdMethods(): Array<string>
+
 export interface NativeCapabilities {
   register: boolean
   expires: boolean
   owners: boolean
   keepsId: boolean
   listsNames: boolean
+}
+
+/** What an etcd client is made of; TypeScript has filled in every default. */
+export interface NativeEtcdClientOptions {
+  hosts: Array<string>
+  username: string | null
+  password: string | null
+  tls: NativeTlsOptions | null
+  /** For one connection: name look-up, TCP, TLS. */
+  connectTimeoutMs: number
+  /** For what the client does by itself: opening streams, renewing tokens. */
+  timeoutMs: number
+  keepAliveMs: number
+  keepAliveTimeoutMs: number
+  maxMessageBytes: number
+  groupGets: boolean
+  logLevel: 'debug' | 'info' | 'warn' | 'error' | 'off'
 }
 
 export interface NativeEtcdOptions {
@@ -123,6 +171,23 @@ export interface NativeMemoryOptions {
   namespace: string
 }
 
+export interface NativeMethodMetrics {
+  path: string
+  begun: number
+  failed: number
+  unknown: number
+  totalUs: number
+  buckets: Array<number>
+}
+
+export interface NativeMetrics {
+  attempts: number
+  groups: number
+  grouped: number
+  bucketsUs: Array<number>
+  methods: Array<NativeMethodMetrics>
+}
+
 /** What a client is made of; TypeScript has filled in every default. */
 export interface NativeOptions {
   backend: string
@@ -137,6 +202,15 @@ export interface NativeOptions {
   etcd: NativeEtcdOptions | null
 }
 
+/** The measures that JavaScript writes and reads pages by. */
+export interface NativePageLayout {
+  records: number
+  words: number
+  headBytes: number
+  bodyBytes: number
+  answerBytes: number
+}
+
 export interface NativeRegisterOptions {
   background: boolean
   timeoutMs: number
@@ -149,6 +223,9 @@ export interface NativeTlsOptions {
   key: Buffer | null
   serverName: string | null
 }
+
+/** The measures of the pages that calls and answers cross in. */
+export declare function pageLayout(): NativePageLayout
 
 /**
  * Deregisters everything that clients of this environment have registered: the one synchronous call, for

@@ -65,7 +65,7 @@ pub fn to_js(env: Env, error: &Error) -> Result<Object<'static>> {
 }
 
 /// The chain of sources as one line, outermost first.
-fn causes(source: &dyn std::error::Error) -> String {
+pub fn causes(source: &dyn std::error::Error) -> String {
     let mut line = source.to_string();
     let mut next = source.source();
     while let Some(cause) = next {

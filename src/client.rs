@@ -1,11 +1,10 @@
 //! One client: opens a backend, carries its calls, hands out registrations and watchers.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use napi::bindgen_prelude::{Function, FunctionRef, PromiseRaw};
-use napi::threadsafe_function::ThreadsafeFunction;
-use napi::{Env, JsValue, Result, Status};
+use napi::bindgen_prelude::{Function, PromiseRaw};
+use napi::{Env, JsValue, Result};
 use napi_derive::napi;
 use rollcall_core::backend::Backend;
 use rollcall_core::backends::etcd::EtcdBackend;
@@ -16,6 +15,7 @@ use rollcall_core::log::Log;
 use rollcall_core::registry::{Hooks, RegisterOptions, Registry};
 use rollcall_core::{Error, ErrorKind};
 
+use crate::alive::KeepAlive;
 use crate::call::{CancelHandle, JsResult, ms, promise, to_js};
 use crate::convert::{ListOut, NativeEtcdOptions, NativeInstance, NativeOptions};
 use crate::events::{Mailbox, NativeEvent};
@@ -23,17 +23,13 @@ use crate::io::Io;
 use crate::registration::{RegistrationHandle, events_of};
 use crate::watcher::WatcherHandle;
 
-/// A callback that is never called: while it exists it keeps the process alive.
-type Alive = ThreadsafeFunction<(), (), (), Status, /* callee handles errors: */ false, /* weak: */ false>;
-
 #[napi]
 pub struct ClientHandle {
     io: Arc<Io>,
     registry: Registry,
     mailbox: Arc<Mailbox>,
     ids: AtomicU32,
-    callback: FunctionRef<(), ()>,
-    alive: Mutex<Option<Alive>>,
+    alive: KeepAlive,
 }
 
 #[napi(object, object_from_js = false)]
@@ -60,7 +56,7 @@ impl ClientHandle {
     #[napi(factory, catch_unwind)]
     pub fn open(env: Env, options: NativeOptions, wake: Function<'_, (), ()>) -> Result<Self> {
         let io = Io::of(env)?;
-        let callback = wake.create_ref()?;
+        let alive = KeepAlive::new(wake.create_ref()?);
         let mailbox = Arc::new(Mailbox::new(
             wake.build_threadsafe_function::<()>().weak::<true>().build()?,
         ));
@@ -94,8 +90,7 @@ impl ClientHandle {
             registry,
             mailbox,
             ids: AtomicU32::new(1),
-            callback,
-            alive: Mutex::default(),
+            alive,
         })
     }
 
@@ -201,18 +196,13 @@ impl ClientHandle {
     /// From here the client keeps the process alive.
     #[napi(catch_unwind, js_name = "ref")]
     pub fn keep_alive(&self, env: Env) -> Result<()> {
-        let mut alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
-        if alive.is_none() {
-            let callback = self.callback.borrow_back(&env)?;
-            *alive = Some(callback.build_threadsafe_function::<()>().build()?);
-        }
-        Ok(())
+        self.alive.hold(env)
     }
 
     /// From here it does not.
     #[napi(catch_unwind, js_name = "unref")]
     pub fn let_go(&self) {
-        *self.alive.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.alive.let_go();
     }
 
     #[napi(catch_unwind, ts_return_type = "Promise<void>")]
@@ -273,12 +263,7 @@ impl From<NativeEtcdOptions> for EtcdOptions {
             },
             username: options.username,
             password: options.password,
-            tls: options.tls.map(|tls| TlsOptions {
-                ca: tls.ca.map(Into::into),
-                cert: tls.cert.map(Into::into),
-                key: tls.key.map(Into::into),
-                server_name: tls.server_name,
-            }),
+            tls: options.tls.map(TlsOptions::from),
             keep_alive: ms(options.keep_alive_ms),
             keep_alive_timeout: ms(options.keep_alive_timeout_ms),
             max_message_bytes: options.max_message_bytes as usize,

@@ -6,6 +6,7 @@ use napi::bindgen_prelude::{Array, Buffer, JsObjectValue, Object, ToNapiValue};
 use napi::{Env, JsString, JsValue, Property, Result, sys};
 use napi_derive::napi;
 use rollcall_core::ServiceInstance;
+use rollcall_core::etcd::TlsOptions;
 use rollcall_core::instance::Endpoints;
 use rollcall_core::log::Level;
 use rollcall_core::registry::RegistryOptions;
@@ -179,12 +180,28 @@ impl NativeOptions {
 
     /// The lowest level that JavaScript wants to hear of; `None` is silence.
     pub fn level(&self) -> Option<Level> {
-        match self.log_level.as_str() {
-            "debug" => Some(Level::Debug),
-            "info" => Some(Level::Info),
-            "warn" => Some(Level::Warn),
-            "error" => Some(Level::Error),
-            _ => None,
+        level(&self.log_level)
+    }
+}
+
+/// A level by its name; `None` is silence.
+pub fn level(name: &str) -> Option<Level> {
+    match name {
+        "debug" => Some(Level::Debug),
+        "info" => Some(Level::Info),
+        "warn" => Some(Level::Warn),
+        "error" => Some(Level::Error),
+        _ => None,
+    }
+}
+
+impl From<NativeTlsOptions> for TlsOptions {
+    fn from(tls: NativeTlsOptions) -> Self {
+        Self {
+            ca: tls.ca.map(Into::into),
+            cert: tls.cert.map(Into::into),
+            key: tls.key.map(Into::into),
+            server_name: tls.server_name,
         }
     }
 }

@@ -2,19 +2,22 @@
 //! could live in `rollcall-core` (behaviour) or in `lib/` (the public face).
 //!
 //! Rare calls are promises ([`call`]); everything that happens by itself goes through one mailbox per client that wakes
-//! JavaScript once for many events ([`events`]). The hot path of the etcd client gets a batched boundary of its own
-//! beside these, in a module `pages`.
+//! JavaScript once for many events ([`events`]). Every call of the etcd client goes through a boundary that is batched
+//! both ways ([`pages`]).
 
 #![allow(missing_docs)] // documented where users see it, in lib/; what is here is named alike
 #![allow(clippy::needless_pass_by_value)] // napi hands over strings and objects by value
 #![cfg_attr(test, allow(dead_code))] // `#[napi]` exports nothing into a test build
 
+mod alive;
 mod call;
 mod client;
 mod convert;
+mod etcd;
 mod events;
 mod io;
 mod memory;
+mod pages;
 mod registration;
 mod watcher;
 

@@ -16,6 +16,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 
 use super::endpoints::{Connection, EndpointSet};
 use super::error::{Cause, Fault, judge, judge_status};
+use super::group::GroupSize;
 use super::metrics::Metrics;
 use super::options::EtcdOptions;
 use super::watch::WatchHub;
@@ -57,6 +58,7 @@ struct Shared {
     catching_up: tokio::sync::Semaphore,
     watches: WatchHub,
     metrics: Metrics,
+    group: GroupSize,
     closed: CancellationToken,
 }
 
@@ -83,6 +85,7 @@ impl EtcdClient {
                 catching_up: tokio::sync::Semaphore::new(CATCHING_UP),
                 watches: WatchHub::default(),
                 metrics: Metrics::default(),
+                group: GroupSize::default(),
                 closed: CancellationToken::new(),
             }),
         })
@@ -113,6 +116,10 @@ impl EtcdClient {
     /// What it has done so far.
     pub fn metrics(&self) -> &Metrics {
         &self.shared.metrics
+    }
+
+    pub(crate) fn group(&self) -> &GroupSize {
+        &self.shared.group
     }
 
     pub(crate) fn closed(&self) -> &CancellationToken {
@@ -190,7 +197,7 @@ impl EtcdClient {
                 .await
                 .map_err(|fault| if tries.repeatable { fault } else { fault.of_a_write() });
         }
-        let mut tried = Tried::default();
+        let mut past = Tried::default();
         for round in 0..ROUNDS {
             let order = self.shared.endpoints.order();
             for (i, member) in order.iter().copied().enumerate() {
@@ -208,15 +215,15 @@ impl EtcdClient {
                     Err(fault) => fault,
                 };
                 if !tries.repeatable && !fault.is_surely_not_applied() {
-                    return Err(tried.told_with(fault.of_a_write()));
+                    return Err(past.told_with(fault.of_a_write()));
                 }
                 if !fault.cause.is_elsewhere_better() {
-                    return Err(tried.told_with(fault));
+                    return Err(past.told_with(fault));
                 }
                 self.shared.log.debug(format_args!("etcd {op}: {}", fault.error));
-                tried.add(&self.shared.endpoints.member(member).url, fault);
+                past.add(&self.shared.endpoints.member(member).url, fault);
                 if tries.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                    return Err(self.out_of_time(op, start, tried));
+                    return Err(self.out_of_time(op, start, past));
                 }
             }
             // A moment for a member that is just starting, or for an election; longer waits are the caller's.
@@ -226,7 +233,7 @@ impl EtcdClient {
                 tokio::time::sleep(pause).await;
             }
         }
-        Err(tried.all())
+        Err(past.all())
     }
 
     fn out_of_time(&self, op: &str, start: Instant, tried: Tried) -> Fault {
@@ -328,7 +335,7 @@ impl EtcdClient {
         loop {
             let mut token = connection.token.load(Ordering::Acquire);
             if has_user && token == 0 {
-                token = self.authenticate(connection, url, 0).await?;
+                token = Box::pin(self.authenticate(connection, url, 0)).await?; // boxed: rare, and large
             }
             let fault = match make(Arc::clone(connection)).await {
                 Ok(answer) => return Ok((answer, token)),
@@ -349,7 +356,7 @@ impl EtcdClient {
                 ));
             }
             tries += 1;
-            self.authenticate(connection, url, token).await?;
+            Box::pin(self.authenticate(connection, url, token)).await?;
         }
     }
 

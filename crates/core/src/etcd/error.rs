@@ -83,13 +83,12 @@ impl Fault {
     /// Whether a write that failed so is certain to have changed nothing, and never will.
     pub(crate) fn is_surely_not_applied(&self) -> bool {
         match self.cause {
-            Cause::NotSent => true,
             Cause::Broken => false,
             Cause::Member => {
                 let said = self.status().map_or("", Status::message);
                 BEFORE_PROPOSAL.iter().any(|words| said.contains(words))
             }
-            // Refused in words: by the authenticator, or by the store itself.
+            // Not sent, or refused in words: by the authenticator, or by the store itself.
             _ => true,
         }
     }

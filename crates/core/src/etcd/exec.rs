@@ -163,3 +163,26 @@ impl EtcdClient {
         Ok((requests, answers, route))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::etcd::EtcdOptions;
+    use crate::log::Log;
+
+    #[tokio::test]
+    async fn a_call_is_small_enough_to_be_moved() {
+        let client = EtcdClient::new(EtcdOptions::default(), Log::default()).unwrap();
+        let call = Call {
+            method: RANGE,
+            body: Bytes::new(),
+            reads: true,
+            point: true,
+            needs_leader: true,
+            deadline: None,
+            only: None,
+        };
+        let size = size_of_val(&client.exec(call));
+        assert!(size < 6 * 1024, "every call allocates this: {size} bytes");
+    }
+}

@@ -8,6 +8,7 @@ pub mod client;
 pub mod endpoints;
 pub mod error;
 pub mod exec;
+pub mod group;
 mod hub;
 pub mod lease;
 pub mod metrics;

@@ -1,6 +1,8 @@
 //! The few messages that the core itself reads and writes in bytes: what `etcd_client` cannot do, or not without a copy.
 //! Tags are those of etcd's `rpc.proto` and `kv.proto`; fields that nobody here wants are left out and passed over.
 
+#![allow(missing_docs)] // fields are etcd's own, by their own names
+
 use bytes::Bytes;
 
 /// `etcdserverpb.ResponseHeader`.

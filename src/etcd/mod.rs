@@ -1,0 +1,227 @@
+//! The etcd client as JavaScript holds it: calls through [`pages`](crate::pages), and what lives longer (leases, watches,
+//! campaigns, streams) as handles of their own that are opened on it and report through its mailbox.
+
+use std::sync::Arc;
+
+use napi::bindgen_prelude::{Buffer, Function, PromiseRaw};
+use napi::{Env, JsValue, Result};
+use napi_derive::napi;
+use rollcall_core::etcd::exec::METHODS;
+use rollcall_core::etcd::metrics::BUCKETS_US;
+use rollcall_core::etcd::{EtcdClient, EtcdOptions, TlsOptions};
+use rollcall_core::log::Log;
+use rollcall_core::stall::StallMonitor;
+
+use crate::alive::KeepAlive;
+use crate::call::{JsResult, ms, promise, to_js};
+use crate::convert::NativeTlsOptions;
+use crate::events::{Mailbox, NativeEvent};
+use crate::io::Io;
+use crate::pages::{self, Pages};
+
+/// What an etcd client is made of; TypeScript has filled in every default.
+#[napi(object, use_nullable = true)]
+pub struct NativeEtcdClientOptions {
+    pub hosts: Vec<String>,
+    pub username: Option<String>,
+    pub password: Option<String>,
+    pub tls: Option<NativeTlsOptions>,
+    /// For one connection: name look-up, TCP, TLS.
+    pub connect_timeout_ms: f64,
+    /// For what the client does by itself: opening streams, renewing tokens.
+    pub timeout_ms: f64,
+    pub keep_alive_ms: f64,
+    pub keep_alive_timeout_ms: f64,
+    pub max_message_bytes: f64,
+    pub group_gets: bool,
+    #[napi(ts_type = "'debug' | 'info' | 'warn' | 'error' | 'off'")]
+    pub log_level: String,
+}
+
+/// One client of one cluster.
+#[napi]
+pub struct EtcdHandle {
+    pub(crate) io: Arc<Io>,
+    pub(crate) client: EtcdClient,
+    pub(crate) mailbox: Arc<Mailbox>,
+    /// For `stallTimeoutMs` of leases, locks and campaigns.
+    pub(crate) stall: Arc<StallMonitor>,
+    pages: Pages,
+    alive: KeepAlive,
+}
+
+#[napi]
+impl EtcdHandle {
+    /// A client; no I/O. `wake` is called when `drain()` has answers, `notify` when `events()` has something to give or
+    /// a sign of life is asked for: answer each with its call.
+    #[napi(factory, catch_unwind)]
+    pub fn open(
+        env: Env,
+        options: NativeEtcdClientOptions,
+        wake: Function<'_, (), ()>,
+        notify: Function<'_, (), ()>,
+    ) -> Result<Self> {
+        let io = Io::of(env)?;
+        let alive = KeepAlive::new(wake.create_ref()?);
+        let mailbox = Arc::new(Mailbox::new(
+            notify.build_threadsafe_function::<()>().weak::<true>().build()?,
+        ));
+        let log = match crate::convert::level(&options.log_level) {
+            None => Log::default(),
+            Some(level) => {
+                let mailbox = mailbox.clone();
+                Log::new(level, move |level, line| mailbox.log(level, line))
+            }
+        };
+        let group_gets = options.group_gets;
+        let client = match EtcdClient::new(options.into(), log) {
+            Ok(client) => client,
+            Err(error) => return Err(to_js(env, &error)?.to_unknown().into()),
+        };
+        let wake = wake.build_threadsafe_function::<()>().weak::<true>().build()?;
+        let pages = Pages::start(&io, client.clone(), group_gets, wake);
+        Ok(Self {
+            stall: Arc::new(StallMonitor::new(mailbox.clone())),
+            io,
+            client,
+            mailbox,
+            pages,
+            alive,
+        })
+    }
+
+    /// Takes the calls of one tick from `page`: `count` records, `len` bytes of bodies. See `pageLayout()`.
+    #[napi(catch_unwind)]
+    pub fn submit(&self, page: &[u8], count: u32, len: u32) -> Result<()> {
+        self.pages.submit(page, count, len)
+    }
+
+    /// Takes one call whose body has no room in a page. `what`, `timeout_ms` and `member` are words of a record.
+    #[napi(catch_unwind)]
+    pub fn submit_large(&self, id: u32, what: u32, timeout_ms: u32, member: i32, body: &[u8]) {
+        self.pages.submit_large(id, what, timeout_ms, member, body);
+    }
+
+    /// Writes answers into `page` and says how many. The rest comes with the next wake-up.
+    #[napi(catch_unwind)]
+    pub fn drain(&self, mut page: Buffer) -> u32 {
+        self.pages.drain(&mut page)
+    }
+
+    /// The body of the first answer to `id` that had no room in a page.
+    #[napi(catch_unwind)]
+    pub fn take(&self, id: u32) -> Option<Buffer> {
+        self.pages.take(id).map(Buffer::from)
+    }
+
+    /// Gives a call up that was sent with the flag for it; its id comes back through `drain()`.
+    #[napi(catch_unwind)]
+    pub fn cancel(&self, id: u32) {
+        self.pages.cancel(id);
+    }
+
+    /// What has happened by itself since the last call.
+    #[napi(catch_unwind)]
+    pub fn events(&self) -> Vec<NativeEvent> {
+        self.mailbox.drain()
+    }
+
+    #[napi(catch_unwind)]
+    pub fn metrics(&self) -> NativeMetrics {
+        use std::sync::atomic::Ordering::Relaxed;
+        let metrics = self.client.metrics();
+        let number = |n: u64| n as f64;
+        NativeMetrics {
+            attempts: number(metrics.attempts.load(Relaxed)),
+            groups: number(metrics.groups.load(Relaxed)),
+            grouped: number(metrics.grouped.load(Relaxed)),
+            buckets_us: BUCKETS_US.iter().copied().map(number).collect(),
+            methods: metrics.methods().into_iter().map(NativeMethodMetrics::from).collect(),
+        }
+    }
+
+    /// From here the client keeps the process alive.
+    #[napi(catch_unwind, js_name = "ref")]
+    pub fn keep_alive(&self, env: Env) -> Result<()> {
+        self.alive.hold(env)
+    }
+
+    /// From here it does not.
+    #[napi(catch_unwind, js_name = "unref")]
+    pub fn let_go(&self) {
+        self.alive.let_go();
+    }
+
+    /// Ends everything that goes on by itself and gives the connections up. Calls under way end as closed.
+    #[napi(catch_unwind, ts_return_type = "Promise<void>")]
+    pub fn close<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, JsResult<()>>> {
+        let (client, stop) = (self.client.clone(), self.pages.stopper());
+        promise(env, &self.io, None, "close", async move {
+            client.close();
+            stop.cancel();
+            Ok(())
+        })
+    }
+}
+
+/// The methods in the order of their numbers: `/etcdserverpb.KV/Range` is 0.
+#[napi(catch_unwind)]
+pub fn etcd_methods() -> Vec<&'static str> {
+    METHODS.to_vec()
+}
+
+/// The measures of the pages that calls and answers cross in.
+#[napi(catch_unwind)]
+pub fn page_layout() -> pages::NativePageLayout {
+    pages::layout()
+}
+
+#[napi(object, object_from_js = false)]
+pub struct NativeMetrics {
+    pub attempts: f64,
+    pub groups: f64,
+    pub grouped: f64,
+    pub buckets_us: Vec<f64>,
+    pub methods: Vec<NativeMethodMetrics>,
+}
+
+#[napi(object, object_from_js = false)]
+pub struct NativeMethodMetrics {
+    pub path: &'static str,
+    pub begun: f64,
+    pub failed: f64,
+    pub unknown: f64,
+    pub total_us: f64,
+    pub buckets: Vec<f64>,
+}
+
+impl From<rollcall_core::etcd::metrics::MethodMetrics> for NativeMethodMetrics {
+    fn from(metrics: rollcall_core::etcd::metrics::MethodMetrics) -> Self {
+        Self {
+            path: metrics.path,
+            begun: metrics.begun as f64,
+            failed: metrics.failed as f64,
+            unknown: metrics.unknown as f64,
+            total_us: metrics.total_us as f64,
+            buckets: metrics.buckets.iter().map(|n| *n as f64).collect(),
+        }
+    }
+}
+
+impl From<NativeEtcdClientOptions> for EtcdOptions {
+    #[allow(clippy::cast_sign_loss)] // TypeScript has checked the range
+    fn from(options: NativeEtcdClientOptions) -> Self {
+        Self {
+            hosts: options.hosts,
+            username: options.username,
+            password: options.password,
+            tls: options.tls.map(TlsOptions::from),
+            connect_timeout: ms(options.connect_timeout_ms),
+            timeout: ms(options.timeout_ms),
+            keep_alive: ms(options.keep_alive_ms),
+            keep_alive_timeout: ms(options.keep_alive_timeout_ms),
+            max_message_bytes: options.max_message_bytes as usize,
+            ..Self::default()
+        }
+    }
+}
