@@ -33,8 +33,8 @@ use tokio_util::sync::CancellationToken;
 use crate::events::Wake;
 use crate::io::Io;
 use outbox::Outbox;
-pub use reply::Want;
-use reply::{Failure, Reply};
+use reply::Reply;
+pub use reply::{Failure, Want};
 
 /// Records in a page, and so calls in one `submit()`.
 const RECORDS: usize = 1024;

@@ -247,6 +247,10 @@ impl Failure {
         Self(json.to_string())
     }
 
+    pub fn json(&self) -> &str {
+        &self.0
+    }
+
     pub fn closed() -> Self {
         Self::new(ErrorKind::Closed, "the client was closed")
     }

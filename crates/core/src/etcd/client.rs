@@ -122,6 +122,11 @@ impl EtcdClient {
         &self.shared.group
     }
 
+    /// Cancelled when the client is closed.
+    pub fn closed_token(&self) -> CancellationToken {
+        self.shared.closed.clone()
+    }
+
     pub(crate) fn closed(&self) -> &CancellationToken {
         &self.shared.closed
     }
@@ -185,11 +190,11 @@ impl EtcdClient {
             return Err(Fault::new(Cause::Refused, ErrorKind::Closed, "the client was closed"));
         }
         let start = Instant::now();
-        let mut part = tries
+        let mut share = tries
             .deadline
             .map(|deadline| (deadline.saturating_duration_since(start) / 3).max(TRY_LEAST));
         if let Some(most) = tries.most {
-            part = Some(part.map_or(most, |part| part.min(most)));
+            share = Some(share.map_or(most, |share| share.min(most)));
         }
         if let Some(member) = tries.only {
             return self
@@ -205,7 +210,7 @@ impl EtcdClient {
                 let until = if is_last || !tries.repeatable {
                     tries.deadline
                 } else {
-                    match (tries.deadline, part.map(|part| Instant::now() + part)) {
+                    match (tries.deadline, share.map(|share| Instant::now() + share)) {
                         (Some(deadline), Some(until)) => Some(until.min(deadline)),
                         (deadline, until) => until.or(deadline),
                     }

@@ -127,6 +127,26 @@ impl EtcdClient {
         answer.map(|(body, _)| body)
     }
 
+    /// A stream of `path` in bytes: `first` opens it, `more` follows. It is opened on whichever member takes it within
+    /// `time`; when it breaks it ends, and whoever wants another opens one.
+    pub async fn byte_stream(
+        &self,
+        path: &'static str,
+        first: Bytes,
+        more: mpsc::Receiver<Bytes>,
+        needs_leader: bool,
+        time: Duration,
+    ) -> Result<Messages, Fault> {
+        let deadline = Instant::now() + time;
+        let (requests, answers, route) = self.open_stream(path, &[first], needs_leader, deadline).await?;
+        let forward = tokio::spawn(forward(more, requests));
+        Ok(Messages {
+            answers,
+            url: self.url_of(&route).into(),
+            forward: forward.abort_handle(),
+        })
+    }
+
     /// Opens a stream with `first` as its first request: etcd's streams answer nothing before, not even that they are
     /// open. Tried on all members. What goes wrong afterwards is the stream's, and the caller's.
     pub(crate) async fn open_stream(
@@ -161,6 +181,38 @@ impl EtcdClient {
             })
             .await?;
         Ok((requests, answers, route))
+    }
+}
+
+/// Passes requests on until there are no more: the end of one queue is that of the other.
+async fn forward(mut more: mpsc::Receiver<Bytes>, requests: mpsc::Sender<Bytes>) {
+    while let Some(request) = more.recv().await {
+        if requests.send(request).await.is_err() {
+            return; // the stream is going; its answers say why
+        }
+    }
+}
+
+/// What a [`byte_stream`](EtcdClient::byte_stream) answers. Dropping it ends the stream.
+pub struct Messages {
+    answers: ByteStream,
+    url: Box<str>,
+    forward: tokio::task::AbortHandle,
+}
+
+impl Messages {
+    /// The next message; `None` when the server has ended the stream well.
+    pub async fn message(&mut self) -> Result<Option<Bytes>, Fault> {
+        self.answers
+            .message()
+            .await
+            .map_err(|status| judge_status(status, &self.url))
+    }
+}
+
+impl Drop for Messages {
+    fn drop(&mut self) {
+        self.forward.abort();
     }
 }
 

@@ -1,0 +1,154 @@
+//! A stream of a service in bytes, for those who speak etcd's protocol themselves: `watch`, `leaseKeepAlive`, `snapshot`.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use napi::bindgen_prelude::Buffer;
+use napi::{Error, Result, Status};
+use napi_derive::napi;
+use rollcall_core::etcd::exec::METHODS;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::AbortHandle;
+
+use super::EtcdHandle;
+use crate::pages::Failure;
+
+/// Requests that wait to be sent. Over it `write()` refuses: the program writes faster than etcd reads.
+const REQUESTS: usize = 16 * 1024;
+/// Answers that wait for JavaScript, in bytes. Over it nothing more is read from the connection.
+const ANSWER_BYTES: usize = 16 << 20;
+
+#[napi]
+pub struct StreamHandle {
+    requests: Mutex<Option<mpsc::Sender<Bytes>>>,
+    answers: Arc<Answers>,
+    task: AbortHandle,
+}
+
+#[derive(Default)]
+struct Answers {
+    waiting: Mutex<Waiting>,
+    taken: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    messages: VecDeque<Bytes>,
+    bytes: usize,
+    /// It has ended: why, or `None` for well.
+    end: Option<Option<Failure>>,
+}
+
+impl Answers {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn put(&self, message: Bytes) {
+        while self.lock().bytes > ANSWER_BYTES {
+            self.taken.notified().await;
+        }
+        let mut waiting = self.lock();
+        waiting.bytes += message.len();
+        waiting.messages.push_back(message);
+    }
+}
+
+#[napi]
+impl StreamHandle {
+    /// A stream of the method of this number. It opens with the first request. Answers and the end are announced as a
+    /// `watch` event of `id`: take them.
+    #[napi(factory, catch_unwind)]
+    pub fn open(client: &EtcdHandle, id: u32, method: u32, needs_leader: bool, timeout_ms: u32) -> Result<Self> {
+        let path = *METHODS
+            .get(method as usize)
+            .ok_or_else(|| Error::new(Status::InvalidArg, "there is no such method"))?;
+        let (requests, mut queue) = mpsc::channel(REQUESTS);
+        let answers = Arc::new(Answers::default());
+        let (etcd, mailbox, inbox) = (client.client.clone(), client.mailbox.clone(), answers.clone());
+        let task = client.io.handle().spawn(async move {
+            let run = async {
+                let Some(first) = queue.recv().await else {
+                    return Ok(()); // ended before it began
+                };
+                let time = Duration::from_millis(timeout_ms.into());
+                let mut stream = etcd.byte_stream(path, first, queue, needs_leader, time).await?;
+                while let Some(message) = stream.message().await? {
+                    inbox.put(message).await;
+                    mailbox.notice(id);
+                }
+                Ok(())
+            };
+            let closed = etcd.closed_token();
+            let end = tokio::select! {
+                end = run => end.err().map(|fault| Failure::of(&fault)),
+                () = closed.cancelled() => Some(Failure::closed()),
+            };
+            inbox.lock().end = Some(end);
+            mailbox.notice(id);
+        });
+        Ok(Self {
+            requests: Mutex::new(Some(requests)),
+            answers,
+            task: task.abort_handle(),
+        })
+    }
+
+    /// Sends a request; false when the stream is ended or too many requests wait.
+    #[napi(catch_unwind)]
+    pub fn write(&self, request: &[u8]) -> bool {
+        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = requests.as_ref();
+        queue.is_some_and(|queue| queue.try_send(Bytes::copy_from_slice(request)).is_ok())
+    }
+
+    /// No request follows.
+    #[napi(catch_unwind)]
+    pub fn end(&self) {
+        *self.requests.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Ends it at once, without another event.
+    #[napi(catch_unwind)]
+    pub fn cancel(&self) {
+        self.end();
+        self.task.abort();
+    }
+
+    /// The answers that have come, at most 64 at a time: take until there are none.
+    #[napi(catch_unwind)]
+    pub fn take(&self) -> Vec<Buffer> {
+        let mut waiting = self.answers.lock();
+        let count = waiting.messages.len().min(64);
+        let messages: Vec<Bytes> = waiting.messages.drain(..count).collect();
+        waiting.bytes -= messages.iter().map(Bytes::len).sum::<usize>();
+        drop(waiting);
+        self.answers.taken.notify_one();
+        messages
+            .into_iter()
+            .map(|message| Buffer::from(Vec::from(message)))
+            .collect()
+    }
+
+    /// `null` while it is open; once it has ended and all answers are taken, why: a failure as JSON, or empty.
+    #[napi(catch_unwind)]
+    pub fn over(&self) -> Option<String> {
+        let waiting = self.answers.lock();
+        if !waiting.messages.is_empty() {
+            return None;
+        }
+        let end = waiting.end.as_ref()?;
+        Some(
+            end.as_ref()
+                .map_or_else(String::new, |failure| failure.json().to_owned()),
+        )
+    }
+}
+
+impl Drop for StreamHandle {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
