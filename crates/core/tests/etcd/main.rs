@@ -8,6 +8,7 @@
 mod auth;
 mod cluster;
 mod doubts;
+mod exec;
 mod faults;
 mod presence;
 mod reading;
