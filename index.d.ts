@@ -85,6 +85,24 @@ export declare class RegistrationHandle {
   deregister(drainMs: number, timeoutMs: number): Promise<void>
 }
 
+export declare class StreamHandle {
+  /**
+   * A stream of the method of this number. It opens with the first request. Answers and the end are announced as a
+   * `watch` event of `id`: take them.
+   */
+  static open(client: EtcdHandle, id: number, method: number, needsLeader: boolean, timeoutMs: number): StreamHandle
+  /** Sends a request; false when the stream is ended or too many requests wait. */
+  write(request: Uint8Array): boolean
+  /** No request follows. */
+  end(): void
+  /** Ends it at once, without another event. */
+  cancel(): void
+  /** The answers that have come, at most 64 at a time: take until there are none. */
+  take(): Array<Buffer>
+  /** `null` while it is open; once it has ended and all answers are taken, why: a failure as JSON, or empty. */
+  over(): string | null
+}
+
 export declare class WatcherHandle {
   id(): number
   stale(): boolean

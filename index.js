@@ -840,6 +840,7 @@ module.exports.ClientHandle = nativeBinding.ClientHandle
 module.exports.EtcdHandle = nativeBinding.EtcdHandle
 module.exports.MemoryServerHandle = nativeBinding.MemoryServerHandle
 module.exports.RegistrationHandle = nativeBinding.RegistrationHandle
+module.exports.StreamHandle = nativeBinding.StreamHandle
 module.exports.WatcherHandle = nativeBinding.WatcherHandle
 module.exports.etcdMethods = nativeBinding.etcdMethods
 module.exports.pageLayout = nativeBinding.pageLayout
