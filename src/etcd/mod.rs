@@ -34,8 +34,13 @@ pub struct NativeEtcdClientOptions {
     pub timeout_ms: f64,
     pub keep_alive_ms: f64,
     pub keep_alive_timeout_ms: f64,
+    pub keep_alive_while_idle: bool,
     pub max_message_bytes: f64,
     pub group_gets: bool,
+    /// What is asked for in place of the host, as HTTP/2's `:authority`.
+    pub authority: Option<String>,
+    /// What stands before the client's own name in `user-agent`.
+    pub user_agent: Option<String>,
     #[napi(ts_type = "'debug' | 'info' | 'warn' | 'error' | 'off'")]
     pub log_level: String,
 }
@@ -222,6 +227,9 @@ impl From<NativeEtcdClientOptions> for EtcdOptions {
             timeout: ms(options.timeout_ms),
             keep_alive: ms(options.keep_alive_ms),
             keep_alive_timeout: ms(options.keep_alive_timeout_ms),
+            keep_alive_while_idle: options.keep_alive_while_idle,
+            authority: options.authority,
+            user_agent: options.user_agent,
             max_message_bytes: options.max_message_bytes as usize,
             ..Self::default()
         }

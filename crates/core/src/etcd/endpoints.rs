@@ -258,9 +258,10 @@ fn transport(url: &str, options: &EtcdOptions) -> Result<Endpoint> {
         // Pings while no call is open are what etcd's enforcement policy (`PermitWithoutStream: false` in
         // `server/embed/etcd.go`) answers with GOAWAY "too_many_pings". A connection that died while idle is found by
         // its next call, which gets a part of its time only, and is made again by the one after.
-        .keep_alive_while_idle(false)
+        .keep_alive_while_idle(options.keep_alive_while_idle)
         .http2_keep_alive_interval(options.keep_alive)
         .keep_alive_timeout(options.keep_alive_timeout);
+    let endpoint = named(endpoint, url, options)?;
     if !url.starts_with("https://") {
         return Ok(endpoint);
     }
@@ -277,6 +278,26 @@ fn transport(url: &str, options: &EtcdOptions) -> Result<Endpoint> {
         let why = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
         Error::invalid(format!("options.tls: {why}")).caused_by(e)
     })
+}
+
+/// What the requests say of whom they are for and whom they are from.
+fn named(mut endpoint: Endpoint, url: &str, options: &EtcdOptions) -> Result<Endpoint> {
+    if let Some(authority) = &options.authority {
+        let scheme = if url.starts_with("https://") { "https" } else { "http" };
+        let origin = format!("{scheme}://{authority}").parse();
+        endpoint = endpoint.origin(origin.map_err(|e| {
+            Error::invalid(format!(
+                "options.authority: expected a host and port, got {authority:?}"
+            ))
+            .caused_by(e)
+        })?);
+    }
+    if let Some(agent) = &options.user_agent {
+        endpoint = endpoint
+            .user_agent(agent.clone())
+            .map_err(|e| Error::invalid("options.userAgent: expected visible ASCII text").caused_by(e))?;
+    }
+    Ok(endpoint)
 }
 
 fn tls_config(tls: &TlsOptions, timeout: Duration) -> Result<ClientTlsConfig> {

@@ -38,6 +38,13 @@ pub struct EtcdOptions {
     pub keep_alive: Duration,
     /// A connection whose ping is not answered for this long is given up. Default 5 s.
     pub keep_alive_timeout: Duration,
+    /// Whether a connection without a call or stream is pinged too. Default no: etcd ends it with "too_many_pings" unless
+    /// it was started to permit that.
+    pub keep_alive_while_idle: bool,
+    /// What is asked for in place of the host (HTTP/2's `:authority`), for proxies that go by it. Default the host.
+    pub authority: Option<String>,
+    /// What stands before tonic's own name in `user-agent`. Default nothing.
+    pub user_agent: Option<String>,
     /// The largest answer that is read, in bytes. Default 64 MiB.
     pub max_message_bytes: usize,
 }
@@ -69,6 +76,9 @@ impl Default for EtcdOptions {
             connect_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(10),
             keep_alive_timeout: Duration::from_secs(5),
+            keep_alive_while_idle: false,
+            authority: None,
+            user_agent: None,
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
         }
     }
@@ -157,6 +167,9 @@ impl fmt::Debug for EtcdOptions {
             .field("connect_timeout", &self.connect_timeout)
             .field("keep_alive", &self.keep_alive)
             .field("keep_alive_timeout", &self.keep_alive_timeout)
+            .field("keep_alive_while_idle", &self.keep_alive_while_idle)
+            .field("authority", &self.authority)
+            .field("user_agent", &self.user_agent)
             .field("max_message_bytes", &self.max_message_bytes)
             .finish()
     }
