@@ -1,0 +1,1 @@
+export type MessageName = string;
