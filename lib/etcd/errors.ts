@@ -171,20 +171,30 @@ export class GRPCUnauthenticatedError extends GRPCGenericError {
 }
 
 /** What etcd refused without a code, and watches that it cancelled. */
-export class EtcdError extends EtcdClientError {}
+export class EtcdError extends EtcdClientError {
+  declare readonly code: 'ERR_ETCD' | 'ERR_COMPACTED';
+}
+
+/** What etcd says of a revision that it no longer has. */
+const COMPACTED = 'etcdserver: mvcc: required revision has been compacted';
 
 /**
- * A watch was to begin before the oldest revision that etcd still has: changes are lost. Read the keys anew, and watch
- * from the revision of that answer + 1.
+ * A watch was to begin, or a read to take place, before the oldest revision that etcd still has: changes are lost. Read
+ * the keys anew, and watch from the revision of that answer + 1.
  */
 export class CompactedError extends EtcdError {
-  /** The oldest revision that etcd still has. */
+  declare readonly code: 'ERR_COMPACTED';
+  /** The oldest revision that etcd still has; `0n` when it did not say: after a read. */
   readonly compactRevision: bigint;
 
+  /** `compactRevision` 0: unknown. */
   constructor(compactRevision: bigint | number | string, details?: EtcdErrorDetails) {
-    const text = 'etcdserver: mvcc: required revision has been compacted';
-    super(`Watcher canceled: ${text}; the oldest one left is ${compactRevision}`, { details: text, ...details });
-    this.compactRevision = BigInt(compactRevision);
+    const oldest = BigInt(compactRevision);
+    super(oldest > 0n ? `Watcher canceled: ${COMPACTED}; the oldest one left is ${oldest}` : COMPACTED, {
+      details: COMPACTED,
+      ...details,
+    });
+    this.compactRevision = oldest;
   }
 }
 
@@ -349,6 +359,9 @@ const BY_STATUS: readonly (readonly [string, MessageClass])[] = [
   ['UNAUTHENTICATED', GRPCUnauthenticatedError],
 ];
 
+/** What is said of a message above the limit. */
+const TOO_LARGE = /message length too large|larger than max/;
+
 /** The status that a failure without an answer stands for. */
 const STATUS_OF_CODE: Readonly<Partial<Record<ErrorCode, number>>> = {
   ERR_ABORTED: 1,
@@ -433,8 +446,7 @@ export function fromFailure(raw: unknown, operation: string, leaseId?: string): 
   const code = typeof failure.code === 'string' ? (failure.code as ErrorCode) : undefined;
   const text = typeof failure.details === 'string' ? failure.details : '';
   const tried = triedOf(failure.tried);
-  const answered = typeof failure.grpcCode === 'number' && failure.grpcCode > 0 ? failure.grpcCode : undefined;
-  const grpcCode = answered ?? (code && STATUS_OF_CODE[code]);
+  const grpcCode = statusOf(failure.grpcCode, code, text || message);
   const details: EtcdErrorDetails = {
     operation: typeof failure.operation === 'string' && failure.operation !== '' ? failure.operation : operation,
     retryable: failure.retryable === true,
@@ -460,6 +472,13 @@ export function fromFailure(raw: unknown, operation: string, leaseId?: string): 
   return make(known ?? type, status + shown, details, leaseId);
 }
 
+/** The status as etcd3 knows it; `undefined` for none. */
+function statusOf(grpcCode: unknown, code: ErrorCode | undefined, text: string): number | undefined {
+  if (typeof grpcCode !== 'number' || grpcCode <= 0) return code && STATUS_OF_CODE[code];
+  // The native side calls an answer above the limit out of range, which in etcd3 speaks of revisions alone.
+  return grpcCode === 11 && TOO_LARGE.test(text) ? 8 : grpcCode;
+}
+
 /** The message with what was wrong with each endpoint, where it does not say so itself. */
 function withCauses(message: string, tried: readonly TriedEndpoint[]): string {
   const unsaid = tried.filter((endpoint) => !message.includes(endpoint.message));
@@ -473,6 +492,34 @@ function triedOf(value: unknown): TriedEndpoint[] {
     host: String(endpoint?.host ?? ''),
     message: String(endpoint?.message ?? ''),
   }));
+}
+
+/**
+ * The typed error for a read whose revision is gone; `undefined` for any other error.
+ *
+ * @internal
+ */
+export function compactedRead(error: unknown): CompactedError | undefined {
+  if (!(error instanceof GRPCOutOfRangeError) || !error.details.includes(COMPACTED)) return undefined;
+  return new CompactedError(0, { operation: error.operation, grpcCode: error.grpcCode, cause: error });
+}
+
+/**
+ * Whether an answer was larger than `maxMessageBytes`.
+ *
+ * @internal
+ */
+export function isTooLarge(error: unknown): boolean {
+  return error instanceof GRPCResourceExhastedError && TOO_LARGE.test(error.message);
+}
+
+/**
+ * The error of a read that its signal ended, as the native side makes it for one call.
+ *
+ * @internal
+ */
+export function abortedRead(signal: AbortSignal, operation = 'KV.range'): GRPCCancelledError {
+  return new GRPCCancelledError('1 CANCELLED: aborted', { operation, cause: signal.reason });
 }
 
 /**
