@@ -1,6 +1,6 @@
 /** The methods of etcd's API in one table: where each is, what goes in and out, and how it may be treated. */
 
-import type { MessageName } from './schema.js';
+import { MAX_DEPTH, type MessageName } from './schema.js';
 
 /** One method of etcd's API. */
 export interface RpcMethod {
@@ -119,11 +119,8 @@ export function takesLong(method: RpcMethod, params: unknown): boolean {
   return (params as Loose)?.physical === true; // a compaction that waits for the store to be cleaned
 }
 
-/** What nests deeper counts as a write: the codec refuses it anyway. */
-const DEEPEST = 16;
-
 function onlyRanges(txn: Loose, depth: number): boolean {
-  if (depth > DEEPEST) return false;
+  if (depth > MAX_DEPTH) return false; // the codec refuses it anyway
   return [txn?.success, txn?.failure].every(
     (operations) =>
       operations == null ||
