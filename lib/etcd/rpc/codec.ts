@@ -33,7 +33,7 @@ const SCALARS: Readonly<Record<string, Kind>> = {
   uint32: Kind.Uint32,
 };
 
-const NOTHING = Buffer.alloc(0);
+const NOTHING: Buffer = Buffer.alloc(0);
 
 /** The value of an absent field; a repeated one is an array of its own, an enum the name of its first member. */
 const ABSENT: readonly unknown[] = [NOTHING, '', false, '0', '0', 0, undefined, null];
