@@ -2,10 +2,12 @@
 
 import { InvalidArgumentError } from '../errors.js';
 import { memberOf } from './check.js';
+import { Keyspace } from './keyspace.js';
 import { Range } from './range.js';
 import type { CallOptions } from './rpc/calls.js';
 import type { AuthClient } from './rpc/clients.js';
 import { Permission } from './rpc/enums.js';
+import type { IPermission } from './rpc/messages.js';
 
 /** What a role is allowed, or no longer allowed, to do with a range or one key. Keys are those of the whole store. */
 export type IPermissionRequest =
@@ -29,10 +31,10 @@ async function each<R>(requests: R | R[], one: (request: R) => Promise<unknown>)
   }
 }
 
-function rangeOf(request: IPermissionRequest, method: string): Range {
+function rangeOf(request: IPermissionRequest, method: string): { key: Buffer; range_end?: Buffer } {
   if (typeof request === 'object' && request !== null) {
-    if ('key' in request) return new Range(request.key);
-    if (request.range instanceof Range) return request.range;
+    if ('key' in request) return Keyspace.root.range(Range.from(request.key));
+    if (request.range instanceof Range) return Keyspace.root.range(request.range);
   }
   throw new InvalidArgumentError(`role.${method}(): expected { permission, key } or { permission, range: a Range }`);
 }
@@ -72,8 +74,7 @@ export class Role {
    */
   async revoke(req: IPermissionRequest | IPermissionRequest[], options?: CallOptions): Promise<this> {
     await each(req, async (request) => {
-      const { start, end } = rangeOf(request, 'revoke');
-      await this.#client.roleRevokePermission({ role: this.name, key: start, range_end: end }, options);
+      await this.#client.roleRevokePermission({ role: this.name, ...rangeOf(request, 'revoke') }, options);
     });
     return this;
   }
@@ -84,9 +85,9 @@ export class Role {
    */
   async grant(req: IPermissionRequest | IPermissionRequest[], options?: CallOptions): Promise<this> {
     await each(req, async (request) => {
-      const { start, end } = rangeOf(request, 'grant');
+      const range = rangeOf(request, 'grant');
       memberOf(Permission, request.permission, 'permission in role.grant(...)');
-      const perm = { permType: request.permission, key: start, range_end: end };
+      const perm = { permType: request.permission, ...range } as IPermission;
       await this.#client.roleGrantPermission({ name: this.name, perm }, options);
     });
     return this;

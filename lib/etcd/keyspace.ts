@@ -31,9 +31,9 @@ export class Keyspace {
     return whole;
   }
 
-  /** The end of a range in etcd. No end stays none, and no upper bound means: up to the end of the namespace. */
+  /** The end of a range in etcd; no upper bound means: up to the end of the namespace. */
   rangeEnd(end: Buffer): Buffer {
-    if (this.prefix.length === 0 || end.length === 0) return end;
+    if (this.prefix.length === 0) return end;
     if (end.length === 1 && end[0] === 0) {
       this.#end ??= endOfPrefix(this.prefix);
       return this.#end;
@@ -41,9 +41,13 @@ export class Keyspace {
     return Buffer.concat([this.prefix, end]);
   }
 
-  /** The fields of a request that name a range. */
-  range(range: Range): { key: Buffer; range_end: Buffer } {
-    return { key: this.key(range.start), range_end: this.rangeEnd(range.end) };
+  /**
+   * The fields of a request that name a range. Without an end there is no `range_end`: etcd before 3.5 takes one that is
+   * sent empty for no upper bound.
+   */
+  range(range: Range): { key: Buffer; range_end?: Buffer } {
+    const key = this.key(range.start);
+    return range.end.length === 0 ? { key } : { key, range_end: this.rangeEnd(range.end) };
   }
 
   /** Whether a key of etcd lies in the namespace. */
