@@ -344,7 +344,7 @@ describe.each(ETCD_VERSIONS)('on etcd %s', (version) => {
     });
 
     it('a range of one key is one key, and not all that follow', async () => {
-      // etcd 3.4 takes an end that is sent empty for none: etcd3 then deletes every later key.
+      // etcd 3.4 takes an end that is sent empty for no upper bound: etcd3 then reads every later key.
       const key = uniqueName();
       for (const one of [key, `${key}1`]) await client.put(one).value('v');
       expect(await client.getAll().inRange(key).keys()).toEqual([key]);

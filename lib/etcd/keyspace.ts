@@ -42,8 +42,8 @@ export class Keyspace {
   }
 
   /**
-   * The fields of a request that name a range. Without an end there is no `range_end`: etcd before 3.5 takes one that is
-   * sent empty for no upper bound.
+   * The fields of a request that name a range. Without an end there is no `range_end`: etcd 3.4 takes one that is sent
+   * empty for no upper bound.
    */
   range(range: Range): { key: Buffer; range_end?: Buffer } {
     const key = this.key(range.start);
