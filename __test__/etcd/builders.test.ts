@@ -1,6 +1,13 @@
 /** Reading, writing and deleting: like etcd3, and where etcd3 errs, better. */
 
-import { CompactedError, Etcd3, GRPCInvalidArgumentError, InvalidArgumentError, type Namespace } from 'rollcall/etcd';
+import {
+  CompactedError,
+  Etcd3,
+  GRPCInvalidArgumentError,
+  GRPCResourceExhastedError,
+  InvalidArgumentError,
+  type Namespace,
+} from 'rollcall/etcd';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { ETCD_VERSIONS, type EtcdCluster, startEtcd } from '../support/etcd.js';
 import { uniqueName } from '../support/process.js';
@@ -569,6 +576,33 @@ describe.each(ETCD_VERSIONS)('on etcd %s', (version) => {
 });
 
 describe('a mock', () => {
+  it('a page that is too large for one answer is read in halves', async () => {
+    const client = new Etcd3({ hosts: '127.0.0.1:1' });
+    const keys = Array.from({ length: 10 }, (_, index) => `k${index}`);
+    const limits: number[] = [];
+    client.mock({
+      exec: async (_service: string, _method: string, params: unknown) => {
+        const { key, limit } = params as { key: Buffer; limit: number };
+        limits.push(limit);
+        if (limit > 3) throw new GRPCResourceExhastedError('8 RESOURCE_EXHAUSTED: Received message larger than max');
+        const found = keys.filter((one) => Buffer.from(one).compare(key) >= 0);
+        const numbers = { version: '1', create_revision: '2', mod_revision: '2', lease: '0' };
+        return {
+          header: { revision: '7' },
+          kvs: found.slice(0, limit).map((one) => ({ key: Buffer.from(one), value: Buffer.alloc(0), ...numbers })),
+          more: found.length > limit,
+          count: String(found.length),
+        } as never;
+      },
+    });
+    const seen: string[] = [];
+    for await (const { key } of client.getAll().stream({ pageSize: 8 })) seen.push(key.toString());
+    expect(seen).toEqual(keys);
+    expect(limits).toEqual([8, 4, 2, 2, 2, 2, 2]);
+    client.unmock();
+    await client.close();
+  });
+
   it('gets the requests of all namespaces in the place of a server, as in etcd3', async () => {
     const client = new Etcd3({ hosts: '127.0.0.1:1' });
     const calls: unknown[][] = [];

@@ -3,6 +3,7 @@
 import { Role, User } from './auth.js';
 import { Connection } from './connection.js';
 import { EtcdPermissionDeniedError } from './errors.js';
+import { type IMetrics, toMetrics } from './metrics.js';
 import { Namespace } from './namespace.js';
 import type { IOptions } from './options.js';
 import type { CallOptions, ICallable } from './rpc/calls.js';
@@ -81,6 +82,11 @@ export class Etcd3 extends Namespace {
   async leases(options?: CallOptions): Promise<bigint[]> {
     const { leases } = await this.leaseClient.leaseLeases(options);
     return leases.map(({ ID }) => BigInt(ID));
+  }
+
+  /** What the client has counted since it was made: a copy, by method, with a histogram of how long calls took. */
+  metrics(): IMetrics {
+    return toMetrics(this.connection.metrics());
   }
 
   /**
