@@ -12,7 +12,32 @@ export type ErrorCode =
   | 'ERR_BAD_RECORD'
   | 'ERR_ABORTED'
   | 'ERR_UNSUPPORTED'
-  | 'ERR_INTERNAL';
+  | 'ERR_INTERNAL'
+  // Of `rollcall/etcd` alone.
+  | 'ERR_GRPC'
+  | 'ERR_GRPC_PROTOCOL'
+  | 'ERR_GRPC_INTERNAL'
+  | 'ERR_GRPC_UNKNOWN'
+  | 'ERR_GRPC_ABORTED'
+  | 'ERR_NOT_FOUND'
+  | 'ERR_ALREADY_EXISTS'
+  | 'ERR_RESOURCE_EXHAUSTED'
+  | 'ERR_FAILED_PRECONDITION'
+  | 'ERR_NOT_IMPLEMENTED'
+  | 'ERR_OUT_OF_RANGE'
+  | 'ERR_DATA_LOSS'
+  | 'ERR_ETCD'
+  | 'ERR_COMPACTED'
+  | 'ERR_LEASE_INVALID'
+  | 'ERR_ROLE_EXISTS'
+  | 'ERR_USER_EXISTS'
+  | 'ERR_ROLE_NOT_GRANTED'
+  | 'ERR_ROLE_NOT_FOUND'
+  | 'ERR_USER_NOT_FOUND'
+  | 'ERR_LOCK_FAILED'
+  | 'ERR_WATCH_STREAM_ENDED'
+  | 'ERR_NOT_CAMPAIGNING'
+  | 'ERR_STM_CONFLICT';
 
 /** What an error tells besides its message. */
 export interface ErrorDetails {
@@ -29,11 +54,16 @@ const KINDS = Symbol.for('rollcall.error.kinds');
 
 type ErrorClass = abstract new (...args: never[]) => Error;
 
-/** Writes the name of a class, and of what it inherits, on its prototype. */
-function brand(type: ErrorClass, name: string, parents: readonly string[], kind = name): void {
+/**
+ * Writes the name of a class, and of what it inherits, on its prototype.
+ *
+ * @internal
+ */
+export function brand(type: ErrorClass, name: string, kind = name): void {
   const hidden = { configurable: true, enumerable: false, writable: true };
   Object.defineProperty(type.prototype, 'name', { ...hidden, value: name });
-  Object.defineProperty(type.prototype, KINDS, { ...hidden, value: [...parents, kind] });
+  const inherited = kindsOf(Object.getPrototypeOf(type.prototype));
+  Object.defineProperty(type.prototype, KINDS, { ...hidden, value: [...inherited, kind] });
 }
 
 function kindsOf(value: unknown): readonly string[] {
@@ -155,21 +185,20 @@ export class InternalError extends RollcallError {
   }
 }
 
-const BASE = 'RollcallError';
-brand(RollcallError, BASE, []);
-brand(ClosedError, 'ClosedError', [BASE]);
-brand(TimeoutError, 'TimeoutError', [BASE]);
-brand(UnavailableError, 'UnavailableError', [BASE]);
-brand(UnauthenticatedError, 'UnauthenticatedError', [BASE]);
-brand(PermissionDeniedError, 'PermissionDeniedError', [BASE]);
-brand(InvalidArgumentError, 'InvalidArgumentError', [BASE]);
-brand(ReplacedError, 'ReplacedError', [BASE]);
-brand(BadRecordError, 'BadRecordError', [BASE]);
-brand(AbortedError, 'AbortError', [BASE], 'AbortedError');
-brand(UnsupportedError, 'UnsupportedError', [BASE]);
-brand(InternalError, 'InternalError', [BASE]);
+brand(RollcallError, 'RollcallError');
+brand(ClosedError, 'ClosedError');
+brand(TimeoutError, 'TimeoutError');
+brand(UnavailableError, 'UnavailableError');
+brand(UnauthenticatedError, 'UnauthenticatedError');
+brand(PermissionDeniedError, 'PermissionDeniedError');
+brand(InvalidArgumentError, 'InvalidArgumentError');
+brand(ReplacedError, 'ReplacedError');
+brand(BadRecordError, 'BadRecordError');
+brand(AbortedError, 'AbortError', 'AbortedError');
+brand(UnsupportedError, 'UnsupportedError');
+brand(InternalError, 'InternalError');
 
-const BY_CODE: Readonly<Record<ErrorCode, new (message: string, details?: ErrorDetails) => RollcallError>> = {
+const BY_CODE: Readonly<Partial<Record<ErrorCode, new (message: string, details?: ErrorDetails) => RollcallError>>> = {
   ERR_CLOSED: ClosedError,
   ERR_TIMEOUT: TimeoutError,
   ERR_UNAVAILABLE: UnavailableError,
@@ -195,10 +224,11 @@ export function fromNative(thrown: unknown, operation: string): RollcallError {
   >;
   const message = typeof raw.message === 'string' ? raw.message : String(thrown);
   const details: ErrorDetails = { operation: raw.operation || operation };
-  if (typeof raw.code === 'string' && Object.hasOwn(BY_CODE, raw.code)) {
+  const type = typeof raw.code === 'string' && Object.hasOwn(BY_CODE, raw.code) ? BY_CODE[raw.code] : undefined;
+  if (type) {
     if (typeof raw.retryable === 'boolean') details.retryable = raw.retryable;
     details.cause = raw.detail ?? undefined; // what lies below, as text
-    return new BY_CODE[raw.code](message, details);
+    return new type(message, details);
   }
   return new InternalError(message, { ...details, cause: thrown });
 }

@@ -83,8 +83,12 @@ async function pem(tls: Record<string, unknown>, name: 'ca' | 'cert' | 'key'): P
   throw invalid(path, `expected a PEM string or Buffer, got ${kindOf(value)}`);
 }
 
-/** PEM that holds what it should: certificates, or a key. */
-function checkedPem(name: 'ca' | 'cert' | 'key', path: string, bytes: Buffer): Buffer {
+/**
+ * PEM that holds what it should: certificates, or a key. Not its content, which may be secret, but its path is in the error.
+ *
+ * @internal
+ */
+export function checkedPem(name: 'ca' | 'cert' | 'key', path: string, bytes: Buffer): Buffer {
   if (!bytes.includes('-----BEGIN ')) throw invalid(path, 'expected PEM, which holds a line "-----BEGIN …"');
   // Loaded here: most programs use no TLS, and importing the package should cost next to nothing.
   const { createPrivateKey, X509Certificate } = require('node:crypto') as typeof import('node:crypto');

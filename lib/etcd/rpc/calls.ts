@@ -1,0 +1,216 @@
+/** What the clients of the services call through: options, contexts, streams. */
+
+import type {
+  IAlarmRequest,
+  IAuthenticateRequest,
+  IAuthRoleAddRequest,
+  IAuthRoleDeleteRequest,
+  IAuthRoleGetRequest,
+  IAuthRoleGrantPermissionRequest,
+  IAuthRoleRevokePermissionRequest,
+  IAuthUserAddRequest,
+  IAuthUserChangePasswordRequest,
+  IAuthUserDeleteRequest,
+  IAuthUserGetRequest,
+  IAuthUserGrantRoleRequest,
+  IAuthUserRevokeRoleRequest,
+  ICompactionRequest,
+  IDeleteRangeRequest,
+  IDowngradeRequest,
+  IHashKVRequest,
+  ILeaseGrantRequest,
+  ILeaseRevokeRequest,
+  ILeaseTimeToLiveRequest,
+  IMemberAddRequest,
+  IMemberListRequest,
+  IMemberPromoteRequest,
+  IMemberRemoveRequest,
+  IMemberUpdateRequest,
+  IMoveLeaderRequest,
+  IPutRequest,
+  IRangeRequest,
+  ITxnRequest,
+} from './messages.js';
+
+/** Options of one call. */
+export interface CallOptions {
+  /** When the call is given up, as a date or in milliseconds since 1970. The earlier of it and `timeoutMs` counts. */
+  deadline?: Date | number;
+  /** How long the call may take, retries included, in milliseconds; 0 for no limit. Default: that of the client. */
+  timeoutMs?: number;
+  /** Gives the call up when it fires. */
+  signal?: AbortSignal;
+  /** Without effect, as all below: they steer the inside of grpc-js, and are accepted for programs that set them. */
+  host?: string;
+  parent?: unknown;
+  propagate_flags?: number;
+  credentials?: unknown;
+  interceptors?: unknown[];
+  interceptor_providers?: unknown[];
+}
+
+/** Options for every call, or what makes them, called once for each attempt. What a call itself sets goes before. */
+export type CallOptionsFactory = CallOptions | ((context: CallContext) => CallOptions);
+
+/** A call under way, for `defaultCallOptions`. */
+export type CallContext = {
+  [S in keyof Requests]: {
+    [M in keyof Requests[S]]: Requests[S][M] extends Stream
+      ? { service: S; method: M; isStream: true }
+      : Requests[S][M] extends Nothing
+        ? { service: S; method: M; isStream: false }
+        : { service: S; method: M; isStream: false; params: Requests[S][M] };
+  }[keyof Requests[S]];
+}[keyof Requests];
+
+interface Stream {
+  stream: true;
+}
+interface Nothing {
+  nothing: true;
+}
+
+/** What each method takes. `Nothing`: no request; `Stream`: a stream. */
+interface Requests {
+  KV: {
+    range: IRangeRequest;
+    put: IPutRequest;
+    deleteRange: IDeleteRangeRequest;
+    txn: ITxnRequest;
+    compact: ICompactionRequest;
+  };
+  Watch: {
+    watch: Stream;
+  };
+  Lease: {
+    leaseGrant: ILeaseGrantRequest;
+    leaseRevoke: ILeaseRevokeRequest;
+    leaseKeepAlive: Stream;
+    leaseTimeToLive: ILeaseTimeToLiveRequest;
+    leaseLeases: Nothing;
+  };
+  Cluster: {
+    memberAdd: IMemberAddRequest;
+    memberRemove: IMemberRemoveRequest;
+    memberUpdate: IMemberUpdateRequest;
+    memberList: IMemberListRequest;
+    memberPromote: IMemberPromoteRequest;
+  };
+  Maintenance: {
+    alarm: IAlarmRequest;
+    status: Nothing;
+    defragment: Nothing;
+    hash: Nothing;
+    hashKV: IHashKVRequest;
+    snapshot: Stream;
+    moveLeader: IMoveLeaderRequest;
+    downgrade: IDowngradeRequest;
+  };
+  Auth: {
+    authEnable: Nothing;
+    authDisable: Nothing;
+    authStatus: Nothing;
+    authenticate: IAuthenticateRequest;
+    userAdd: IAuthUserAddRequest;
+    userGet: IAuthUserGetRequest;
+    userList: Nothing;
+    userDelete: IAuthUserDeleteRequest;
+    userChangePassword: IAuthUserChangePasswordRequest;
+    userGrantRole: IAuthUserGrantRoleRequest;
+    userRevokeRole: IAuthUserRevokeRoleRequest;
+    roleAdd: IAuthRoleAddRequest;
+    roleGet: IAuthRoleGetRequest;
+    roleList: Nothing;
+    roleDelete: IAuthRoleDeleteRequest;
+    roleGrantPermission: IAuthRoleGrantPermissionRequest;
+    roleRevokePermission: IAuthRoleRevokePermissionRequest;
+  };
+}
+
+/** What the clients call through: a connection, or what `mock()` puts in its place. */
+export interface ICallable<T> {
+  /** One call with one answer. */
+  exec<T>(service: keyof Requests, method: string, params: unknown, options?: CallOptions): Promise<T>;
+  /** Runs `fn` with the means to open a stream of a service: `client` has its streaming methods. */
+  withConnection<R>(
+    service: keyof Requests,
+    fn: (args: { resource: T; client: object; metadata: object }) => Promise<R> | R,
+  ): Promise<R>;
+  /** Says that a stream of `resource` failed. */
+  markFailed(resource: T, error: Error): void;
+  /** The options of every call. */
+  readonly callOptionsFactory: CallOptionsFactory | undefined;
+}
+
+/** How a stream ended, in the terms of grpc. */
+export interface StreamStatus {
+  /** The number of the status; 0 is success. */
+  code: number;
+  details: string;
+  metadata?: unknown;
+}
+
+/** What a stream answers. */
+export interface IResponseStream<T> {
+  on(event: 'data', fn: (item: T) => void): this;
+  /** No answer follows. */
+  on(event: 'end', fn: () => void): this;
+  /** After `end` or `error`. */
+  on(event: 'status', fn: (status: StreamStatus) => void): this;
+  /** The stream failed; no answer follows. */
+  on(event: 'error', fn: (err: Error) => void): this;
+}
+
+/** What a stream takes. */
+export interface IRequestStream<T> {
+  write(item: T): void;
+  /** No request follows; answers may. */
+  end(): void;
+  /** Ends the stream at once. It then emits `error`, a `GRPCCancelledError`. */
+  cancel(): void;
+}
+
+/** A stream that takes requests and answers. */
+export interface IDuplexStream<T, R> extends IRequestStream<T>, IResponseStream<R> {}
+
+/** The streaming methods of a `client` that `withConnection` hands out. */
+type Streams = Record<string, (...args: unknown[]) => unknown>;
+
+/**
+ * Opens a stream of a service for a client.
+ *
+ * @internal
+ */
+export async function openStream<R extends { on(event: 'error', fn: (error: Error) => void): unknown }>(
+  callable: ICallable<unknown>,
+  context: CallContext & { isStream: true },
+  options: CallOptions | undefined,
+): Promise<R> {
+  return callable.withConnection(context.service, async ({ resource, client, metadata }) => {
+    const resolved = resolveCallOptions(options, callable.callOptionsFactory, context);
+    const open = (client as Streams)[context.method] as (...args: unknown[]) => R | Promise<R>;
+    // The one request of `snapshot` has no fields.
+    const stream =
+      context.method === 'snapshot'
+        ? await open.call(client, {}, metadata, resolved)
+        : await open.call(client, metadata, resolved);
+    // Here so that a failure without a listener of the program doesn't end the process.
+    stream.on('error', (error) => callable.markFailed(resource, error));
+    return stream;
+  });
+}
+
+/**
+ * The options of one attempt: those of the call over those of the client.
+ *
+ * @internal
+ */
+export function resolveCallOptions(
+  options: CallOptions | undefined,
+  defaults: CallOptionsFactory | undefined,
+  context: CallContext,
+): CallOptions | undefined {
+  if (defaults === undefined) return options;
+  const resolved = typeof defaults === 'function' ? defaults(context) : defaults;
+  return options ? { ...resolved, ...options } : resolved;
+}
