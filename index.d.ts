@@ -87,10 +87,10 @@ export declare class RegistrationHandle {
 
 export declare class StreamHandle {
   /**
-   * A stream of the method of this number. It opens with the first request. Answers and the end are announced as a
-   * `watch` event of `id`: take them.
+   * A stream of the method of this number; `single` when that takes one request only. It opens with the first request.
+   * Answers and the end are announced as a `watch` event of `id`: take them.
    */
-  static open(client: EtcdHandle, id: number, method: number, needsLeader: boolean, timeoutMs: number): StreamHandle
+  static open(client: EtcdHandle, id: number, method: number, single: boolean, needsLeader: boolean, timeoutMs: number): StreamHandle
   /** Sends a request; false when the stream is ended or too many requests wait. */
   write(request: Uint8Array): boolean
   /** No request follows. */
@@ -139,8 +139,13 @@ export interface NativeEtcdClientOptions {
   timeoutMs: number
   keepAliveMs: number
   keepAliveTimeoutMs: number
+  keepAliveWhileIdle: boolean
   maxMessageBytes: number
   groupGets: boolean
+  /** What is asked for in place of the host, as HTTP/2's `:authority`. */
+  authority: string | null
+  /** What stands before the client's own name in `user-agent`. */
+  userAgent: string | null
   logLevel: 'debug' | 'info' | 'warn' | 'error' | 'off'
 }
 

@@ -5,13 +5,16 @@ import type * as Binding from '#native';
 export type {
   CancelHandle,
   ClientHandle,
+  EtcdHandle,
   MemoryServerHandle,
+  NativeEtcdClientOptions,
   NativeEvent,
   NativeInstance,
   NativeList,
   NativeOptions,
   NativeTlsOptions,
   RegistrationHandle,
+  StreamHandle,
   WatcherHandle,
 } from '#native';
 

@@ -58,10 +58,17 @@ impl Answers {
 
 #[napi]
 impl StreamHandle {
-    /// A stream of the method of this number. It opens with the first request. Answers and the end are announced as a
-    /// `watch` event of `id`: take them.
+    /// A stream of the method of this number; `single` when that takes one request only. It opens with the first request.
+    /// Answers and the end are announced as a `watch` event of `id`: take them.
     #[napi(factory, catch_unwind)]
-    pub fn open(client: &EtcdHandle, id: u32, method: u32, needs_leader: bool, timeout_ms: u32) -> Result<Self> {
+    pub fn open(
+        client: &EtcdHandle,
+        id: u32,
+        method: u32,
+        single: bool,
+        needs_leader: bool,
+        timeout_ms: u32,
+    ) -> Result<Self> {
         let path = *METHODS
             .get(method as usize)
             .ok_or_else(|| Error::new(Status::InvalidArg, "there is no such method"))?;
@@ -74,7 +81,8 @@ impl StreamHandle {
                     return Ok(()); // ended before it began
                 };
                 let time = Duration::from_millis(timeout_ms.into());
-                let mut stream = etcd.byte_stream(path, first, queue, needs_leader, time).await?;
+                let more = (!single).then_some(queue);
+                let mut stream = etcd.byte_stream(path, first, more, needs_leader, time).await?;
                 while let Some(message) = stream.message().await? {
                     inbox.put(message).await;
                     mailbox.notice(id);

@@ -127,23 +127,57 @@ impl EtcdClient {
         answer.map(|(body, _)| body)
     }
 
-    /// A stream of `path` in bytes: `first` opens it, `more` follows. It is opened on whichever member takes it within
-    /// `time`; when it breaks it ends, and whoever wants another opens one.
+    /// A stream of `path` in bytes: `first` opens it, `more` follows; `None` is a method that takes one request. It is
+    /// opened on whichever member takes it within `time`; when it breaks it ends, and whoever wants another opens one.
     pub async fn byte_stream(
         &self,
         path: &'static str,
         first: Bytes,
-        more: mpsc::Receiver<Bytes>,
+        more: Option<mpsc::Receiver<Bytes>>,
         needs_leader: bool,
         time: Duration,
     ) -> Result<Messages, Fault> {
         let deadline = Instant::now() + time;
+        let Some(more) = more else {
+            return self.answers(path, first, needs_leader, deadline).await;
+        };
         let (requests, answers, route) = self.open_stream(path, &[first], needs_leader, deadline).await?;
         let forward = tokio::spawn(forward(more, requests));
         Ok(Messages {
             answers,
             url: self.url_of(&route).into(),
-            forward: forward.abort_handle(),
+            forward: Some(forward.abort_handle()),
+        })
+    }
+
+    /// A method with one request and many answers. The server waits for the end of the requests before it answers.
+    async fn answers(
+        &self,
+        path: &'static str,
+        request: Bytes,
+        needs_leader: bool,
+        deadline: Instant,
+    ) -> Result<Messages, Fault> {
+        let limit = self.options().max_message_bytes;
+        let tries = Tries {
+            deadline: Some(deadline),
+            most: None,
+            repeatable: true,
+            only: None,
+        };
+        let (answers, route) = self
+            .attempt(path, tries, |connection| {
+                let request = futures::stream::once(futures::future::ready(request.clone()));
+                async move {
+                    let answers = connection.transport.stream(path, request, needs_leader, limit).await;
+                    answers.map_err(|status| judge_status(status, &connection.url))
+                }
+            })
+            .await?;
+        Ok(Messages {
+            answers,
+            url: self.url_of(&route).into(),
+            forward: None,
         })
     }
 
@@ -197,7 +231,8 @@ async fn forward(mut more: mpsc::Receiver<Bytes>, requests: mpsc::Sender<Bytes>)
 pub struct Messages {
     answers: ByteStream,
     url: Box<str>,
-    forward: tokio::task::AbortHandle,
+    /// What passes requests on.
+    forward: Option<tokio::task::AbortHandle>,
 }
 
 impl Messages {
@@ -212,7 +247,9 @@ impl Messages {
 
 impl Drop for Messages {
     fn drop(&mut self) {
-        self.forward.abort();
+        if let Some(forward) = &self.forward {
+            forward.abort();
+        }
     }
 }
 

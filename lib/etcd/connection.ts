@@ -1,0 +1,441 @@
+/** One native client, shared by an `Etcd3` and its namespaces: every call and everything that lives longer goes through it. */
+
+import type { EtcdHandle, NativeEtcdClientOptions, NativeEvent } from '../native.js';
+import { native } from '../native.js';
+import { describe } from '../registry/events.js';
+import type { LogLevel } from '../registry/logger.js';
+import { MAX_MS } from '../registry/shape.js';
+import { ClientClosedError, fromFailure } from './errors.js';
+import { FaultHandling } from './fault-handling.js';
+import { type IOptions, type SettledOptions, settleOptions, timeLeft } from './options.js';
+import { type Call, type Chunk, GROUPS, type Header, NEEDS_LEADER, Pages, POINT, READS } from './pages.js';
+import {
+  type CallContext,
+  type CallOptions,
+  type CallOptionsFactory,
+  type ICallable,
+  resolveCallOptions,
+} from './rpc/calls.js';
+import { decode, encode } from './rpc/codec.js';
+import { METHODS, methodOf, type RpcMethod, readsOnly, takesLong } from './rpc/methods.js';
+import { RpcStream } from './stream.js';
+
+/** Something that goes on by itself, until it is ended. */
+export interface Live {
+  /** Ends it; what has to be waited for is awaited, and bounded in time by whoever writes it. Must not throw. */
+  end(): void | Promise<void>;
+}
+
+/** Where a way of reading or writing is sent, and how: what `Connection` needs of a builder's request on the quick path. */
+export interface Quick {
+  prefix: Buffer;
+  key: string | Buffer;
+  options: CallOptions | undefined;
+}
+
+/** The numbers that the native side has for methods, by our place in `METHODS`. */
+let numbers: readonly number[] | undefined;
+
+function numberOf(method: RpcMethod): number {
+  numbers ??= (() => {
+    const paths = native().etcdMethods();
+    return METHODS.map(({ path }) => paths.indexOf(path));
+  })();
+  return numbers[method.index] as number;
+}
+
+const RANGE = methodOf('KV', 'range') as RpcMethod;
+const PUT = methodOf('KV', 'put') as RpcMethod;
+
+/** @internal */
+export class Connection implements ICallable<unknown> {
+  readonly options: SettledOptions;
+  readonly callOptionsFactory: CallOptionsFactory | undefined;
+
+  readonly #faults: FaultHandling;
+  #handle: EtcdHandle | undefined;
+  #pages: Pages | undefined;
+  #mock: Partial<ICallable<unknown>> | undefined;
+  #closing: Promise<void> | undefined;
+
+  readonly #receivers = new Map<number, (event: NativeEvent) => void>();
+  #lastId = 0;
+  readonly #live = new Set<Live>();
+  #wanted = true;
+  #busy = false;
+  #alive = false;
+
+  /** Checks the options. Does no I/O: the native client is made at the first use. */
+  constructor(options: IOptions) {
+    this.options = settleOptions(options);
+    const { hostNames, faultHandling, defaultCallOptions } = this.options;
+    this.callOptionsFactory = defaultCallOptions;
+    this.#faults = new FaultHandling(hostNames, faultHandling, defaultCallOptions);
+  }
+
+  /** Whether `close()` was called. */
+  get closed(): boolean {
+    return this.#closing !== undefined;
+  }
+
+  /** Whether calls go to a mock. */
+  get mocked(): boolean {
+    return this.#mock !== undefined;
+  }
+
+  /** The addon's side of this client. */
+  get native(): EtcdHandle {
+    if (this.closed) throw new ClientClosedError('client');
+    return this.#open();
+  }
+
+  // --- calls
+
+  /** One call. What it rejects with is a typed error whose stack shows the caller. */
+  async exec<T>(service: CallContext['service'], name: string, params: unknown, options?: CallOptions): Promise<T> {
+    const mock = this.#mock;
+    if (mock) return (await (mock.exec as ICallable<unknown>['exec'])(service, name, params)) as T;
+    const method = methodOf(service, name);
+    if (!method) throw new TypeError(`etcd has no method ${service}.${name}`);
+    if (this.closed) throw new ClientClosedError(service);
+    const body = encode(method.request, params ?? {}); // wrong arguments are refused before anything is sent
+    if (body.length > this.options.maxRequestBytes) throw fromFailure(tooLarge(body.length), `${service}.${name}`);
+    try {
+      const context = { service, method: name, params, isStream: false } as unknown as CallContext;
+      const answer = this.#faults.active
+        ? await this.#faults.exec(context, options, (host, resolved) =>
+            this.#attempt(method, params, body, resolved, host),
+          )
+        : await this.#raw(method, params, body, resolveCallOptions(options, this.callOptionsFactory, context), -1);
+      return decode(method.response, answer) as T;
+    } catch (failure) {
+      throw fromFailure(failure, `${service}.${name}`, leaseOf(params));
+    }
+  }
+
+  /** One attempt for a policy, which decides by the class of the error. */
+  async #attempt(
+    method: RpcMethod,
+    params: unknown,
+    body: Uint8Array,
+    options: CallOptions | undefined,
+    host: number,
+  ): Promise<Buffer> {
+    try {
+      return await this.#raw(method, params, body, options, host);
+    } catch (failure) {
+      throw fromFailure(failure, `${method.service}.${method.name}`, leaseOf(params));
+    }
+  }
+
+  /** Whether the quick paths may be taken: nothing stands between the builders and the native side. */
+  get #isPlain(): boolean {
+    return !this.#mock && !this.#faults.active && !this.closed;
+  }
+
+  /** A plain read of one key, or `undefined` when it has to go by `exec`. */
+  quickGet(quick: Quick, wantsBytes: boolean): Promise<string | Buffer | null> | undefined {
+    if (!this.#isPlain) return undefined;
+    const flags = READS | POINT | NEEDS_LEADER | GROUPS;
+    const call = this.#quickCall(RANGE, flags, quick.options);
+    return call && this.#calls().get(call, quick.prefix, quick.key, wantsBytes);
+  }
+
+  /** A plain write of one key, or `undefined` when it has to go by `exec`. */
+  quickPut(quick: Quick, value: string | Buffer): Promise<Header> | undefined {
+    if (!this.#isPlain) return undefined;
+    const call = this.#quickCall(PUT, POINT | NEEDS_LEADER, quick.options);
+    return call && this.#calls().put(call, quick.prefix, quick.key, value);
+  }
+
+  /** A range whose key-values come in chunks, or `undefined` when it has to go by `exec`. */
+  quickList(
+    request: { serializable?: boolean } & object,
+    options: CallOptions | undefined,
+    each: (chunk: Chunk) => void,
+  ): Promise<void> | undefined {
+    if (!this.#isPlain) return undefined;
+    const call = this.#quickCall(RANGE, READS | (request.serializable ? 0 : NEEDS_LEADER), options);
+    return call && this.#calls().list(call, encode(RANGE.request, request), each);
+  }
+
+  /** `undefined` when its time is over before it begins: `exec` says so. */
+  #quickCall(method: RpcMethod, flags: number, options: CallOptions | undefined): Call | undefined {
+    const given = options ?? (this.callOptionsFactory as CallOptions | undefined);
+    if (given === undefined) {
+      return { method: numberOf(method), flags, timeoutMs: this.options.timeoutMs, member: -1, signal: undefined };
+    }
+    const resolved = resolveCallOptions(options, this.callOptionsFactory, undefined as never);
+    const left = timeLeft(resolved, this.options.timeoutMs, 'options');
+    if (left !== undefined && left <= 0) return undefined;
+    return { method: numberOf(method), flags, timeoutMs: left ?? 0, member: -1, signal: resolved?.signal };
+  }
+
+  #raw(
+    method: RpcMethod,
+    params: unknown,
+    body: Uint8Array,
+    options: CallOptions | undefined,
+    member: number,
+  ): Promise<Buffer> {
+    const left = timeLeft(options, takesLong(method, params) ? 0 : this.options.timeoutMs, 'options');
+    if (left !== undefined && left <= 0) return Promise.reject(tooLate());
+    const reads = readsOnly(method, params);
+    let flags = reads ? READS : 0;
+    if (needsLeader(method, params)) flags |= NEEDS_LEADER;
+    if (method === PUT || method.name === 'txn') flags |= POINT;
+    const call: Call = { method: numberOf(method), flags, timeoutMs: left ?? 0, member, signal: options?.signal };
+    return this.#calls().raw(call, body);
+  }
+
+  // --- streams
+
+  /** Runs `fn` with the means to open a stream: `client` has the streaming methods of the service. */
+  async withConnection<R>(
+    service: CallContext['service'],
+    fn: (args: { resource: unknown; client: object; metadata: object }) => Promise<R> | R,
+  ): Promise<R> {
+    const mock = this.#mock;
+    if (mock) return await (mock.withConnection as ICallable<unknown>['withConnection'])(service, fn);
+    if (this.closed) throw new ClientClosedError(service);
+    const client: Record<string, (...args: unknown[]) => RpcStream> = {};
+    for (const method of METHODS) {
+      if (method.service !== service || method.kind === 'unary') continue;
+      client[method.name] = (...args: unknown[]) => {
+        const stream = this.#stream(method, args.at(-1) as CallOptions | undefined);
+        // A stream that takes one request takes it here.
+        if (method.kind === 'answers') stream.write(args[0]);
+        return stream;
+      };
+    }
+    return await fn({ resource: this, client, metadata: {} });
+  }
+
+  /** A stream that failed has failed alone: nothing else of the connection is touched. */
+  markFailed(): void {}
+
+  #stream(method: RpcMethod, options: CallOptions | undefined): RpcStream {
+    const left = timeLeft(options, 0, 'options');
+    let stream: RpcStream;
+    const id = this.listen(() => stream.notify());
+    const open = left ?? (this.options.timeoutMs || MAX_MS);
+    const handle = native().StreamHandle.open(
+      this.native,
+      id,
+      numberOf(method),
+      method.kind === 'answers',
+      method.service !== 'Maintenance',
+      Math.max(open, 0),
+    );
+    const release = this.hold({ end: () => stream.cancel() });
+    stream = new RpcStream(method, handle, () => {
+      this.unlisten(id);
+      release();
+    });
+    const { signal } = options ?? {};
+    if (signal?.aborted || open <= 0) stream.cancel();
+    else signal?.addEventListener('abort', () => stream.cancel(), { once: true });
+    return stream;
+  }
+
+  // --- the mock
+
+  mock<T extends Partial<ICallable<unknown>>>(callable: T): T {
+    this.#mock = callable;
+    return callable;
+  }
+
+  unmock(): void {
+    this.#mock = undefined;
+  }
+
+  // --- what lives longer than a call
+
+  /** Routes native events: `receive` gets those of the id that this gives. */
+  listen(receive: (event: NativeEvent) => void): number {
+    const id = ++this.#lastId;
+    this.#receivers.set(id, receive);
+    return id;
+  }
+
+  unlisten(id: number): void {
+    this.#receivers.delete(id);
+  }
+
+  /** While it is held, `thing` keeps the process alive, and `close()` ends it. Gives what lets it go. */
+  hold(thing: Live): () => void {
+    this.#live.add(thing);
+    this.#keepAlive();
+    return () => {
+      if (this.#live.delete(thing)) this.#keepAlive();
+    };
+  }
+
+  ref(): void {
+    this.#wanted = true;
+    this.#keepAlive();
+  }
+
+  unref(): void {
+    this.#wanted = false;
+    this.#keepAlive();
+  }
+
+  /** What the native side has counted so far. */
+  metrics(): ReturnType<EtcdHandle['metrics']> {
+    return this.#open().metrics();
+  }
+
+  /** Ends everything; see `Etcd3.close()`. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    await undefined; // `closed` is true from here on, for what is ended below
+    const ending = [...this.#live].map(async (thing) => {
+      try {
+        await thing.end();
+      } catch (error) {
+        this.options.log.write('error', `something did not end well: ${describe(error)}`);
+      }
+    });
+    this.#pages?.close(() => CLOSED);
+    await Promise.all(ending);
+    this.#live.clear();
+    await this.#handle?.close().catch(() => {}); // it has no reason to fail, and nobody to tell it to
+    this.#keepAlive();
+  }
+
+  #open(): EtcdHandle {
+    if (this.#handle) return this.#handle;
+    // Weakly: the native side holds these functions to the end of the thread.
+    const self = new WeakRef(this);
+    this.#handle = native().EtcdHandle.open(
+      nativeOptions(this.options),
+      () => {
+        const connection = self.deref();
+        if (connection) connection.#pages?.drain();
+      },
+      () => {
+        const connection = self.deref();
+        if (connection) connection.#events();
+      },
+    );
+    return this.#handle;
+  }
+
+  #calls(): Pages {
+    this.#pages ??= new Pages(
+      this.#open(),
+      (busy) => {
+        this.#busy = busy;
+        this.#keepAlive();
+      },
+      this.options.maxInFlight,
+    );
+    return this.#pages;
+  }
+
+  #events(): void {
+    for (const event of this.#handle?.events() ?? []) {
+      try {
+        if (event.kind === 'log') this.options.log.write(event.level as LogLevel, event.text ?? '');
+        else this.#receivers.get(event.id)?.(event);
+      } catch (error) {
+        // A listener of the program threw. The other events are not to be lost with it, and it is not ours to swallow.
+        queueMicrotask(() => {
+          throw error;
+        });
+      }
+    }
+  }
+
+  #keepAlive(): void {
+    const inUse = this.#busy || this.#live.size > 0;
+    if (inUse) IN_USE.add(this);
+    else IN_USE.delete(this);
+    const alive = this.#busy || (this.#wanted && inUse);
+    if (alive === this.#alive) return;
+    this.#alive = alive;
+    if (alive) this.#open().ref();
+    else this.#handle?.unref();
+  }
+}
+
+function nativeOptions(options: SettledOptions): NativeEtcdClientOptions {
+  return {
+    hosts: [...options.hosts],
+    username: options.auth?.username ?? null,
+    password: options.auth?.password ?? null,
+    tls: options.tls,
+    connectTimeoutMs: options.dialTimeoutMs,
+    timeoutMs: OWN_MS,
+    keepAliveMs: options.keepAliveMs,
+    keepAliveTimeoutMs: options.keepAliveTimeoutMs,
+    keepAliveWhileIdle: options.keepAliveWhileIdle,
+    maxMessageBytes: options.maxMessageBytes,
+    groupGets: options.groupGets,
+    authority: options.authority,
+    userAgent: options.userAgent,
+    logLevel: options.log.level,
+  };
+}
+
+/** Time for what the client does by itself (opening a stream, renewing a token), in milliseconds. */
+const OWN_MS = 10_000;
+
+/**
+ * Connections with a call under way or with something that lives: the native side knows them weakly, and a program may
+ * have let go of its client while it awaits an answer.
+ */
+const IN_USE = new Set<Connection>();
+
+/** A failure of a call of a closed client. */
+const CLOSED = {
+  code: 'ERR_CLOSED',
+  message: 'the client was closed',
+  grpcCode: -1,
+  details: '',
+  retryable: false,
+  outcomeUnknown: false,
+  tried: [],
+};
+
+function tooLarge(bytes: number): object {
+  return {
+    code: 'ERR_INVALID_ARGUMENT',
+    message: `the request of ${bytes} bytes is larger than grpc.max_send_message_length allows`,
+    grpcCode: 8,
+    details: 'Attempted to send a message larger than the limit of the client',
+    retryable: false,
+    outcomeUnknown: false,
+    tried: [],
+  };
+}
+
+function tooLate(): object {
+  return {
+    code: 'ERR_TIMEOUT',
+    message: 'the deadline of the call had passed before it was sent',
+    grpcCode: 4,
+    details: 'Deadline exceeded',
+    retryable: true,
+    outcomeUnknown: false,
+    tried: [],
+  };
+}
+
+/** Whether a member that has no leader is to refuse at once: not where a member answers by itself. */
+function needsLeader({ service }: RpcMethod, params: unknown): boolean {
+  if (service === 'KV') return !(params as { serializable?: boolean } | undefined)?.serializable;
+  return service === 'Lease';
+}
+
+/** The lease that a request is about, for the message of its error. */
+function leaseOf(params: unknown): string | undefined {
+  const { ID, lease } = (params ?? {}) as { ID?: unknown; lease?: unknown };
+  const id = ID ?? lease;
+  return id === undefined || id === null ? undefined : String(id);
+}

@@ -1,0 +1,4 @@
+/** To come. */
+export class Election {
+  constructor(..._: unknown[]) {}
+}

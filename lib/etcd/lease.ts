@@ -1,0 +1,7 @@
+/** To come. */
+export class Lease {
+  constructor(..._: unknown[]) {}
+}
+export interface ILeaseOptions {
+  autoKeepAlive?: boolean;
+}

@@ -1,0 +1,4 @@
+/** To come. */
+export class Lock {
+  constructor(..._: unknown[]) {}
+}

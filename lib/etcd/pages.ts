@@ -1,0 +1,605 @@
+/**
+ * The JavaScript side of the batched boundary: the calls of one tick are written into one page and handed over by one
+ * native call; answers come back many at a time. `src/pages.rs` is the other side, and says why it is so.
+ *
+ * @internal
+ */
+
+import type { EtcdHandle } from '../native.js';
+import { native } from '../native.js';
+import { onAbort } from '../registry/call.js';
+
+// Forms that an answer is wanted in.
+const RAW = 0;
+const VALUE = 1;
+const LIST = 2;
+const HEADER = 3;
+
+/** Flags of a call: see `src/pages.rs`. */
+export const READS = 1;
+export const POINT = 2;
+export const NEEDS_LEADER = 4;
+export const GROUPS = 8;
+const CANCELS = 16;
+
+// Forms of answers.
+const F_RAW = 0;
+const F_BYTES = 1;
+const F_ASCII = 2;
+const F_UTF8 = 3;
+const F_ABSENT = 4;
+const F_HEADER = 5;
+const F_CHUNK = 6;
+const F_LAST = 7;
+const APART = 1 << 16;
+/** Words of the record of an answer. */
+const ANSWER_WORDS = 3;
+
+/** Words before the key-values of a chunk, and of each of them. */
+const CHUNK_WORDS = 12;
+const KV_WORDS = 11;
+
+/** Calls that may be under way; over it they wait here. It bounds what the connection has to carry at once. */
+const DEFAULT_LIMIT = 4096;
+
+/** What a call is besides its body. */
+export interface Call {
+  /** The number of its method. */
+  method: number;
+  flags: number;
+  /** 0 for none. */
+  timeoutMs: number;
+  /** The host that it is for; -1 for any. */
+  member: number;
+  signal?: AbortSignal | undefined;
+}
+
+/** Why a call failed, as the native side says it. */
+export interface Failure {
+  code: string;
+  message: string;
+  grpcCode: number;
+  details: string;
+  retryable: boolean;
+  outcomeUnknown: boolean;
+  tried: readonly { host: string; message: string }[];
+  detail?: string | null;
+  cause?: unknown;
+}
+
+/** The header of an answer, as etcd3 has it. */
+export interface Header {
+  cluster_id: string;
+  member_id: string;
+  revision: string;
+  raft_term: string;
+}
+
+/** A chunk of a long list: key-values by their place, cut out when they are asked for. */
+export class Chunk {
+  readonly count: number;
+  readonly #bytes: Buffer;
+  readonly #words: Int32Array;
+  /** Where the key of each place begins; its value follows it. */
+  #at: number;
+
+  constructor(bytes: Buffer) {
+    this.#bytes = bytes;
+    // Buffers of the native side begin at a whole word, but for tiny ones that share one.
+    this.#words =
+      bytes.byteOffset % 4 === 0
+        ? new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2)
+        : new Int32Array(new Uint8Array(bytes).buffer, 0, bytes.length >> 2);
+    this.count = this.#words[0] as number;
+    this.#at = (CHUNK_WORDS + this.count * KV_WORDS) * 4;
+  }
+
+  get more(): boolean {
+    return this.#words[1] === 1;
+  }
+
+  /** How many keys the range has in all, as a decimal. */
+  get total(): string {
+    return longAt(this.#words, 2);
+  }
+
+  get header(): Header {
+    return headerAt(this.#words, 4);
+  }
+
+  /** Visits each key and value as text or bytes, in order. `skip` bytes of each key are left out. */
+  each(skip: number, keyIn: Cut, valueIn: Cut, visit: (key: never, value: never) => void): void {
+    const words = this.#words;
+    const bytes = this.#bytes;
+    let at = this.#at;
+    for (let i = 0, w = CHUNK_WORDS; i < this.count; i++, w += KV_WORDS) {
+      const middle = at + (words[w] as number);
+      const end = middle + (words[w + 1] as number);
+      const ascii = words[w + 2] as number;
+      visit(
+        keyIn(bytes, at + skip, middle, (ascii & 1) !== 0) as never,
+        valueIn(bytes, middle, end, (ascii & 2) !== 0) as never,
+      );
+      at = end;
+    }
+  }
+
+  /** Appends each key-value as etcd3 has it to `into`. */
+  keyValues(skip: number, into: KeyValue[]): void {
+    const words = this.#words;
+    const bytes = this.#bytes;
+    let at = this.#at;
+    for (let i = 0, w = CHUNK_WORDS; i < this.count; i++, w += KV_WORDS) {
+      const middle = at + (words[w] as number);
+      const end = middle + (words[w + 1] as number);
+      into.push({
+        key: bytes.subarray(at + skip, middle),
+        create_revision: longAt(words, w + 3),
+        mod_revision: longAt(words, w + 5),
+        version: longAt(words, w + 7),
+        value: bytes.subarray(middle, end),
+        lease: longAt(words, w + 9),
+      });
+      at = end;
+    }
+  }
+}
+
+/** A key-value, as etcd3 has it. */
+interface KeyValue {
+  key: Buffer;
+  create_revision: string;
+  mod_revision: string;
+  version: string;
+  value: Buffer;
+  lease: string;
+}
+
+/** Cuts a key or value out of a chunk. */
+export type Cut = (bytes: Buffer, start: number, end: number, ascii: boolean) => unknown;
+
+// Typings of Node.js leave out what these have always been.
+interface Slices {
+  latin1Slice(start: number, end: number): string;
+  utf8Slice(start: number, end: number): string;
+}
+interface Writes {
+  utf8Write(text: string, at: number): number;
+}
+
+/** As text; what is no UTF-8 shows as U+FFFD, as everywhere in Node.js. */
+export const asText: Cut = (bytes, start, end, ascii) =>
+  ascii ? (bytes as unknown as Slices).latin1Slice(start, end) : (bytes as unknown as Slices).utf8Slice(start, end);
+/** As bytes: a view of the chunk, as the answers of etcd3 are views of the message. */
+export const asBytes: Cut = (bytes, start, end) => bytes.subarray(start, end);
+/** Not at all. */
+export const asNothing: Cut = () => undefined;
+
+type Taker = (value: never) => void;
+type Refuser = (failure: unknown) => void;
+
+let take: Taker;
+let refuse: Refuser;
+// One for all calls: a closure for each would cost half as much again as the promise.
+const executor = (resolve: Taker, reject: Refuser) => {
+  take = resolve;
+  refuse = reject;
+};
+const nobody = () => {};
+
+/** Ids are given out again once their call is answered, so that the arrays stay as short as what was once under way. */
+export class Pages {
+  readonly #native: EtcdHandle;
+  readonly #limit: number;
+  readonly #busy: (busy: boolean) => void;
+
+  readonly #records: number;
+  readonly #words: number;
+  readonly #headBytes: number;
+  readonly #bodyBytes: number;
+  readonly #out: Buffer;
+  readonly #head: Int32Array;
+  /** Records written and not yet handed over, and bytes of their bodies. */
+  #count = 0;
+  #length = 0;
+
+  readonly #in: Buffer;
+  readonly #answers: Int32Array;
+
+  readonly #takers: Taker[] = [];
+  readonly #refusers: Refuser[] = [];
+  /** Of a call for a value: whether it is wanted as bytes. Of a call for a list: what takes its chunks. */
+  readonly #asBytes: boolean[] = [];
+  readonly #lists: (((chunk: Chunk) => void) | undefined)[] = [];
+  readonly #free: number[] = [];
+  #live = 0;
+  /** Calls over the limit. */
+  readonly #waiting: (() => void)[] = [];
+  #closed: (() => unknown) | undefined;
+
+  /** `busy` is told when calls begin to be under way and, a moment after the last one, when there are none. */
+  constructor(handle: EtcdHandle, busy: (busy: boolean) => void, limit = DEFAULT_LIMIT) {
+    const layout = native().pageLayout();
+    this.#native = handle;
+    this.#limit = limit;
+    this.#busy = busy;
+    this.#records = layout.records;
+    this.#words = layout.words;
+    this.#headBytes = layout.headBytes;
+    this.#bodyBytes = layout.bodyBytes;
+    this.#out = Buffer.from(new ArrayBuffer(layout.headBytes + layout.bodyBytes));
+    this.#head = new Int32Array(this.#out.buffer, 0, layout.headBytes >> 2);
+    this.#in = Buffer.from(new ArrayBuffer(layout.answerBytes));
+    this.#answers = new Int32Array(this.#in.buffer);
+  }
+
+  /** Calls that are under way or wait. */
+  get pending(): number {
+    return this.#live + this.#waiting.length;
+  }
+
+  /** The answer as it came, encoded. */
+  raw(call: Call, body: Uint8Array): Promise<Buffer> {
+    return this.#send(call, RAW, body);
+  }
+
+  /** The header of the answer to a write. */
+  header(call: Call, body: Uint8Array): Promise<Header> {
+    return this.#send(call, HEADER, body);
+  }
+
+  /** The value of the one key of a range; `null` when it is not there. */
+  value(call: Call, body: Uint8Array, wantsBytes: boolean): Promise<string | Buffer | null> {
+    return this.#send(call, VALUE, body, wantsBytes);
+  }
+
+  /** The chunks of a range go to `each`, in order, in one or more turns of the event loop; then it resolves. */
+  list(call: Call, body: Uint8Array, each: (chunk: Chunk) => void): Promise<void> {
+    return this.#send(call, LIST, body, false, each);
+  }
+
+  /** `value()` of a plain get, encoded straight into the page. */
+  get(call: Call, prefix: Buffer, key: string | Buffer, wantsBytes: boolean): Promise<string | Buffer | null> {
+    if (this.#live >= this.#limit || call.signal !== undefined || this.#closed !== undefined || !fits(prefix, key)) {
+      return this.#send(call, VALUE, rangeOf(prefix, key), wantsBytes);
+    }
+    const promise = new Promise<string | Buffer | null>(executor as never);
+    const id = this.#begin();
+    this.#asBytes[id] = wantsBytes;
+    this.#room(MOST_INLINE);
+    const start = this.#headBytes + this.#length;
+    const end = this.#writeBytes(start, 0x0a, prefix, key);
+    this.#record(id, call, VALUE, end - start);
+    return promise;
+  }
+
+  /** `header()` of a plain put, encoded straight into the page. */
+  put(call: Call, prefix: Buffer, key: string | Buffer, value: string | Buffer): Promise<Header> {
+    if (
+      this.#live >= this.#limit ||
+      call.signal !== undefined ||
+      this.#closed !== undefined ||
+      !fits(prefix, key) ||
+      value.length > MOST_VALUE
+    ) {
+      return this.#send(call, HEADER, putOf(prefix, key, value));
+    }
+    const promise = new Promise<Header>(executor as never);
+    const id = this.#begin();
+    this.#room(MOST_INLINE + 3 * MOST_VALUE + 8);
+    const start = this.#headBytes + this.#length;
+    let at = this.#writeBytes(start, 0x0a, prefix, key);
+    at = this.#writeValue(at, value);
+    this.#record(id, call, HEADER, at - start);
+    return promise;
+  }
+
+  /** Answers that have come. Called by the native side. */
+  drain(): void {
+    const count = this.#native.drain(this.#in);
+    if (count === 0) {
+      if (this.#live === 0) this.#busy(false);
+      return;
+    }
+    const words = this.#answers;
+    let word = 0;
+    let over = 0;
+    for (let i = 0; i < count; i++) {
+      const id = words[word] as number;
+      const form = words[word + 1] as number;
+      const length = words[word + 2] as number;
+      word += ANSWER_WORDS;
+      if (this.#answer(id, form, word << 2, length)) over++;
+      if ((form & APART) === 0) word += (length + 3) >> 2;
+    }
+    this.#live -= over;
+    if (this.#waiting.length > 0) this.#letIn();
+  }
+
+  /** From now on every call, those under way as well, is refused with what `why` makes. */
+  close(why: () => unknown): void {
+    this.#closed = why;
+    for (let id = 0; id < this.#refusers.length; id++) {
+      const refuser = this.#refusers[id] as Refuser;
+      if (refuser === nobody) continue;
+      this.#abandon(id);
+      refuser(why());
+    }
+    for (const start of this.#waiting.splice(0)) start(); // and is refused
+  }
+
+  /** Settles what an answer belongs to; true when its call is over. */
+  #answer(id: number, form: number, start: number, length: number): boolean {
+    const kind = form & 0xff;
+    const apart = (form & APART) === 0 ? undefined : (this.#native.take(id) ?? Buffer.alloc(0));
+    if (kind === F_CHUNK || kind === F_LAST) {
+      this.#lists[id]?.(new Chunk(apart ?? Buffer.from(this.#in.subarray(start, start + length))));
+      if (kind === F_CHUNK) return false;
+    }
+    const taker = this.#takers[id] as Taker;
+    const refuser = this.#refusers[id] as Refuser;
+    this.#takers[id] = nobody;
+    this.#refusers[id] = nobody;
+    this.#lists[id] = undefined;
+    this.#free.push(id);
+    const from = apart ?? this.#in;
+    const begin = apart ? 0 : start;
+    const end = begin + length;
+    switch (kind) {
+      case F_ASCII:
+        taker((this.#asBytes[id] ? copied(from, begin, end, apart) : slices(from).latin1Slice(begin, end)) as never);
+        break;
+      case F_UTF8:
+      case F_BYTES:
+        taker((this.#asBytes[id] ? copied(from, begin, end, apart) : slices(from).utf8Slice(begin, end)) as never);
+        break;
+      case F_ABSENT:
+        taker(null as never);
+        break;
+      case F_HEADER:
+        taker(headerAt(this.#answers, begin >> 2) as never);
+        break;
+      case F_RAW:
+        taker(copied(from, begin, end, apart) as never);
+        break;
+      case F_LAST:
+        taker(undefined as never);
+        break;
+      default:
+        refuser(JSON.parse(slices(from).utf8Slice(begin, end)) as Failure);
+    }
+    return true;
+  }
+
+  #send<T>(call: Call, want: number, body: Uint8Array, wantsBytes = false, each?: (chunk: Chunk) => void): Promise<T> {
+    if (this.#closed) return Promise.reject(this.#closed());
+    if (this.#live >= this.#limit) return this.#later(() => this.#send(call, want, body, wantsBytes, each), call);
+    const { signal } = call;
+    if (signal?.aborted) return Promise.reject(abortFailure(signal, false));
+    const promise = new Promise<T>(executor as never);
+    const id = this.#begin();
+    this.#asBytes[id] = wantsBytes;
+    this.#lists[id] = each;
+    const sent = signal ? { ...call, flags: call.flags | CANCELS } : call;
+    if (body.length > this.#bodyBytes) {
+      this.#submit(); // what came before goes before
+      const { method, flags, timeoutMs, member } = sent;
+      this.#native.submitLarge(id, method | (want << 8) | (flags << 16), timeoutMs, member, body);
+    } else {
+      this.#room(body.length);
+      this.#out.set(body, this.#headBytes + this.#length);
+      this.#record(id, sent, want, body.length);
+    }
+    return signal ? this.#abortable(promise, id, signal, (call.flags & READS) !== 0) : promise;
+  }
+
+  /** Settles early when the signal fires. The id stays taken until the native side has answered. */
+  #abortable<T>(promise: Promise<T>, id: number, signal: AbortSignal, reads: boolean): Promise<T> {
+    const refuser = this.#refusers[id] as Refuser;
+    const giveUp = () => {
+      if (this.#refusers[id] !== refuser) return; // answered in this very turn
+      this.#abandon(id);
+      this.#submit(); // it may still be in the page
+      this.#native.cancel(id);
+      refuser(abortFailure(signal, !reads));
+    };
+    const unlisten = onAbort(signal, giveUp);
+    promise.then(unlisten, unlisten);
+    return promise;
+  }
+
+  /** Nobody waits for the answer any more. */
+  #abandon(id: number): void {
+    this.#takers[id] = nobody;
+    this.#refusers[id] = nobody;
+    this.#lists[id] = undefined;
+  }
+
+  #later<T>(start: () => Promise<T>, { signal }: Call): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      // One that is aborted while it waits is refused at once; its turn then does nothing.
+      const unlisten = signal && onAbort(signal, () => reject(abortFailure(signal, false)));
+      this.#waiting.push(() => {
+        unlisten?.();
+        if (signal?.aborted) return;
+        start().then(resolve, reject);
+      });
+    });
+  }
+
+  #letIn(): void {
+    const room = this.#limit - this.#live;
+    for (const start of this.#waiting.splice(0, room)) start();
+  }
+
+  /** Takes an id for the promise just made. */
+  #begin(): number {
+    const id = this.#free.pop() ?? this.#takers.length;
+    this.#takers[id] = take;
+    this.#refusers[id] = refuse;
+    if (this.#live++ === 0) this.#busy(true);
+    return id;
+  }
+
+  /** Makes room in the page. */
+  #room(length: number): void {
+    if (this.#count === this.#records || this.#length + length > this.#bodyBytes) this.#submit();
+  }
+
+  #record(id: number, call: Call, want: number, length: number): void {
+    const head = this.#head;
+    let at = this.#count * this.#words;
+    head[at++] = id;
+    head[at++] = call.method | (want << 8) | (call.flags << 16);
+    head[at++] = call.timeoutMs;
+    head[at++] = call.member;
+    head[at] = length;
+    this.#length += length;
+    if (this.#count++ === 0) queueMicrotask(this.#submit);
+  }
+
+  /** Hands the page over. */
+  readonly #submit = (): void => {
+    if (this.#count === 0) return;
+    const count = this.#count;
+    const length = this.#length;
+    this.#count = 0;
+    this.#length = 0;
+    this.#native.submit(this.#out, count, length);
+  };
+
+  /** A field of bytes that are short: a tag, a length of one byte, the bytes. Returns where it ends. */
+  #writeBytes(at: number, tag: number, prefix: Buffer, text: string | Buffer): number {
+    const out = this.#out;
+    let end = at + 2;
+    if (prefix.length > 0) {
+      out.set(prefix, end);
+      end += prefix.length;
+    }
+    end += typeof text === 'string' ? (out as unknown as Writes).utf8Write(text, end) : text.copy(out, end);
+    out[at] = tag;
+    out[at + 1] = end - at - 2;
+    return end;
+  }
+
+  /** The value of a put. */
+  #writeValue(at: number, value: string | Buffer): number {
+    const out = this.#out;
+    // Three bytes hold the length of every value that comes here: room is left for them, unless one will do.
+    const short = value.length < 43;
+    const start = at + (short ? 2 : 4);
+    const length =
+      typeof value === 'string' ? (out as unknown as Writes).utf8Write(value, start) : value.copy(out, start);
+    out[at] = 0x12;
+    if (short) {
+      out[at + 1] = length;
+    } else {
+      // A varint may be longer than it need be.
+      out[at + 1] = (length & 0x7f) | 0x80;
+      out[at + 2] = ((length >> 7) & 0x7f) | 0x80;
+      out[at + 3] = length >> 14;
+    }
+    return start + length;
+  }
+}
+
+/** The most that a key written straight into a page may be, in bytes, tag and length apart: one byte holds its length. */
+const MOST_KEY = 127;
+const MOST_INLINE = MOST_KEY + 2;
+/** The most that a value written straight into a page may be, in code units: three times as many bytes. */
+const MOST_VALUE = 32 * 1024;
+
+function fits(prefix: Buffer, key: string | Buffer): boolean {
+  return prefix.length + (typeof key === 'string' ? key.length * 3 : key.length) <= MOST_KEY;
+}
+
+/** A `RangeRequest` of one key. */
+export function rangeOf(prefix: Buffer, key: string | Buffer): Uint8Array {
+  return field(0x0a, Buffer.concat([prefix, bytesOf(key)]));
+}
+
+function putOf(prefix: Buffer, key: string | Buffer, value: string | Buffer): Uint8Array {
+  return Buffer.concat([rangeOf(prefix, key), field(0x12, bytesOf(value))]);
+}
+
+function bytesOf(text: string | Buffer): Buffer {
+  return typeof text === 'string' ? Buffer.from(text) : text;
+}
+
+function field(tag: number, bytes: Buffer): Buffer {
+  const head = [tag];
+  let length = bytes.length;
+  for (; length > 0x7f; length >>>= 7) head.push((length & 0x7f) | 0x80);
+  head.push(length);
+  return Buffer.concat([Buffer.from(head), bytes]);
+}
+
+function slices(bytes: Buffer): Slices {
+  return bytes as unknown as Slices;
+}
+
+/** Bytes of their own: the page is used again. */
+function copied(from: Buffer, start: number, end: number, apart: Buffer | undefined): Buffer {
+  return apart ?? Buffer.from(from.subarray(start, end));
+}
+
+function abortFailure(signal: AbortSignal, outcomeUnknown: boolean): Failure {
+  return {
+    code: 'ERR_ABORTED',
+    message: 'the call was aborted',
+    grpcCode: 1,
+    details: '',
+    retryable: false,
+    outcomeUnknown,
+    tried: [],
+    cause: signal.reason,
+  };
+}
+
+/** A 64-bit number in two words, the high one first, as a decimal. */
+function longAt(words: Int32Array, at: number): string {
+  const high = words[at] as number;
+  const low = (words[at + 1] as number) >>> 0;
+  // Exact up to 2^53, which revisions stay below.
+  if (high >= 0 && high < 0x20_0000) return high === 0 ? `${low}` : `${high * 0x1_0000_0000 + low}`;
+  return ((BigInt(high) << 32n) | BigInt(low)).toString();
+}
+
+/** The same for what has no sign: ids of clusters and members, terms. */
+function unsignedAt(words: Int32Array, at: number): string {
+  const high = words[at] as number;
+  return high >= 0
+    ? longAt(words, at)
+    : BigInt.asUintN(64, (BigInt(high) << 32n) | BigInt((words[at + 1] as number) >>> 0)).toString();
+}
+
+/** What headers have in common: made once for as long as it stays the same. */
+let known: { words: [number, number, number, number, number, number]; cluster: string; member: string; term: string } =
+  {
+    words: [0, 0, 0, 0, 0, 0],
+    cluster: '0',
+    member: '0',
+    term: '0',
+  };
+
+/** A header in eight words. */
+export function headerAt(words: Int32Array, at: number): Header {
+  const seen = known.words;
+  if (
+    words[at] !== seen[0] ||
+    words[at + 1] !== seen[1] ||
+    words[at + 2] !== seen[2] ||
+    words[at + 3] !== seen[3] ||
+    words[at + 6] !== seen[4] ||
+    words[at + 7] !== seen[5]
+  ) {
+    const word = (i: number) => words[at + i] as number;
+    known = {
+      words: [word(0), word(1), word(2), word(3), word(6), word(7)],
+      cluster: unsignedAt(words, at),
+      member: unsignedAt(words, at + 2),
+      term: unsignedAt(words, at + 6),
+    };
+  }
+  return { cluster_id: known.cluster, member_id: known.member, revision: longAt(words, at + 4), raft_term: known.term };
+}

@@ -1,0 +1,88 @@
+/** A stream of a service as its low-level client hands it out. */
+
+import { EventEmitter } from 'node:events';
+import type { StreamHandle } from '../native.js';
+import { fromFailure } from './errors.js';
+import type { IDuplexStream, StreamStatus } from './rpc/calls.js';
+import { decode, encode } from './rpc/codec.js';
+import type { RpcMethod } from './rpc/methods.js';
+
+/**
+ * A stream in the terms of etcd's own messages. It opens with the first `write()` (`snapshot` by itself), on whichever
+ * member takes it, with a token that is renewed if need be. It is not opened again when it breaks: whoever speaks the
+ * protocol knows where to go on.
+ *
+ * Events: `data` for each answer; then `end`, or `error` with a typed error; last `status`. Without a listener of `error`
+ * the failure of a stream is an uncaught exception, as of every emitter.
+ *
+ * @internal
+ */
+export class RpcStream extends EventEmitter implements IDuplexStream<unknown, unknown> {
+  readonly #method: RpcMethod;
+  readonly #handle: StreamHandle;
+  readonly #release: () => void;
+  #over = false;
+
+  constructor(method: RpcMethod, handle: StreamHandle, release: () => void) {
+    super();
+    this.#method = method;
+    this.#handle = handle;
+    this.#release = release;
+  }
+
+  /** Sends a request. One that can't be encoded throws; after the end it is dropped. */
+  write(item: unknown): void {
+    const body = encode(this.#method.request, item);
+    if (this.#over) return;
+    if (!this.#handle.write(body)) {
+      // Ended by the program, or it writes faster than etcd reads for thousands of requests.
+      this.#finish({ code: 'ERR_ABORTED', message: 'too many requests wait to be sent', grpcCode: 8, details: '' });
+    }
+  }
+
+  /** No request follows. */
+  end(): void {
+    this.#handle.end();
+  }
+
+  /** Ends the stream at once; `error` then says that it was cancelled. */
+  cancel(): void {
+    if (this.#over) return;
+    this.#finish({ code: 'ERR_ABORTED', message: 'Cancelled on client', grpcCode: 1, details: 'Cancelled on client' });
+  }
+
+  /** The native side has something. */
+  notify(): void {
+    while (!this.#over) {
+      const messages = this.#handle.take();
+      if (messages.length === 0) break;
+      for (const message of messages) {
+        if (this.#over) return; // a listener has cancelled it
+        this.emit('data', decode(this.#method.response, message));
+      }
+    }
+    if (this.#over) return;
+    const why = this.#handle.over();
+    if (why === null) return;
+    this.#finish(why === '' ? undefined : JSON.parse(why));
+  }
+
+  #finish(failure: Record<string, unknown> | undefined): void {
+    this.#over = true;
+    this.#handle.cancel();
+    this.#release();
+    const status: StreamStatus = {
+      code: failure ? Number(failure.grpcCode) : 0,
+      details: failure ? String(failure.details) : 'OK',
+    };
+    // In a turn of its own: a program that cancels is not called from within.
+    queueMicrotask(() => {
+      try {
+        if (failure) this.emit('error', fromFailure(failure, `${this.#method.service}.${this.#method.name}`));
+        else this.emit('end');
+      } finally {
+        this.emit('status', status);
+      }
+    });
+  }
+}

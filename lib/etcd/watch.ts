@@ -1,0 +1,4 @@
+/** To come. */
+export class WatchBuilder {
+  constructor(..._: unknown[]) {}
+}
