@@ -4,7 +4,10 @@ import { defineConfig } from 'vitest/config';
 // Tests prove the built package: run `npm run build` first.
 export default defineConfig({
   resolve: {
-    alias: [{ find: /^rollcall$/, replacement: fileURLToPath(new URL('./dist/esm/index.js', import.meta.url)) }],
+    alias: [
+      { find: /^rollcall$/, replacement: fileURLToPath(new URL('./dist/esm/index.js', import.meta.url)) },
+      { find: /^rollcall\/etcd$/, replacement: fileURLToPath(new URL('./dist/esm/etcd/index.js', import.meta.url)) },
+    ],
   },
   test: {
     include: ['__test__/**/*.test.ts'],

@@ -14,7 +14,7 @@ const require = createRequire(import.meta.url);
 const work = join(root, 'build', `dist-${process.pid}`);
 
 /** Entry points: a path below dist/cjs and dist/esm. */
-const ENTRIES = ['index'];
+const ENTRIES = ['index', 'etcd/index'];
 
 class Failed extends Error {}
 
@@ -66,6 +66,7 @@ function writeWrapper(entry) {
   const up = '../'.repeat(entry.split('/').length);
   const cjs = `${up}cjs/${entry}.js`;
   const js = `import cjs from '${cjs}';\n\nexport const {\n${names.map((name) => `  ${name},\n`).join('')}} = cjs;\n`;
+  mkdirSync(join(work, 'esm', dirname(entry)), { recursive: true });
   writeFileSync(join(work, 'esm', `${entry}.js`), js);
   writeFileSync(join(work, 'esm', `${entry}.d.ts`), `export * from '${cjs}';\n`);
 }
