@@ -1,7 +1,7 @@
 /** Reading: what all reads share, and the read of one key. */
 
 import { type Bytes, bytes, int64 } from './check.js';
-import { keyMissing } from './errors.js';
+import { fromFailure, keyMissing } from './errors.js';
 import type { Keyspace } from './keyspace.js';
 import { type Caller, type IOperation, LazyRequest } from './request.js';
 import type { IRangeRequest, IRangeResponse, IRequestOp } from './rpc/messages.js';
@@ -97,6 +97,8 @@ export class SingleRangeBuilder extends RangeBuilder<string | null> {
 
   /** The value as text; `null` when there is no such key. */
   async string(encoding: BufferEncoding = 'utf8'): Promise<string | null> {
+    const quick = encoding === 'utf8' ? this.#quick(false) : undefined;
+    if (quick) return (await quick) as string | null;
     const { kvs } = await this.range();
     return kvs[0] === undefined ? null : kvs[0].value.toString(encoding);
   }
@@ -109,6 +111,8 @@ export class SingleRangeBuilder extends RangeBuilder<string | null> {
 
   /** The value as it is; `null` when there is no such key. */
   async buffer(): Promise<Buffer | null> {
+    const quick = this.#quick(true);
+    if (quick) return (await quick) as Buffer | null;
     const { kvs } = await this.range();
     return kvs[0] === undefined ? null : kvs[0].value;
   }
@@ -124,6 +128,14 @@ export class SingleRangeBuilder extends RangeBuilder<string | null> {
     return this.range();
   }
 
+  /** The value by the shortest way; `undefined` when there is none for this read. */
+  #quick(wantsBytes: boolean): Promise<string | Buffer | null> | undefined {
+    if (this.filters !== undefined || this.caller.quickGet === undefined) return undefined;
+    const plain = this.plain(this.#key);
+    const value = plain && this.caller.quickGet(plain, wantsBytes);
+    return value && typed(value);
+  }
+
   /** @internal */
   protected override send(): Promise<string | null> {
     return this.string();
@@ -134,5 +146,13 @@ export class SingleRangeBuilder extends RangeBuilder<string | null> {
     const key = this.keyspace.key(this.#key);
     if (key.length === 0) throw keyMissing('get() needs a key that is not empty');
     return { key, limit: 1, ...this.filters, ...form };
+  }
+}
+
+async function typed<T>(value: Promise<T>): Promise<T> {
+  try {
+    return await value;
+  } catch (failure) {
+    throw fromFailure(failure, 'KV.range');
   }
 }
