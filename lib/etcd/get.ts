@@ -98,7 +98,13 @@ export class SingleRangeBuilder extends RangeBuilder<string | null> {
   /** The value as text; `null` when there is no such key. */
   async string(encoding: BufferEncoding = 'utf8'): Promise<string | null> {
     const quick = encoding === 'utf8' ? this.#quick(false) : undefined;
-    if (quick) return (await quick) as string | null;
+    if (quick) {
+      try {
+        return (await quick) as string | null;
+      } catch (failure) {
+        throw fromFailure(failure, 'KV.range'); // made here, so that its stack shows the caller
+      }
+    }
     const { kvs } = await this.range();
     return kvs[0] === undefined ? null : kvs[0].value.toString(encoding);
   }
@@ -112,7 +118,13 @@ export class SingleRangeBuilder extends RangeBuilder<string | null> {
   /** The value as it is; `null` when there is no such key. */
   async buffer(): Promise<Buffer | null> {
     const quick = this.#quick(true);
-    if (quick) return (await quick) as Buffer | null;
+    if (quick) {
+      try {
+        return (await quick) as Buffer | null;
+      } catch (failure) {
+        throw fromFailure(failure, 'KV.range');
+      }
+    }
     const { kvs } = await this.range();
     return kvs[0] === undefined ? null : kvs[0].value;
   }
@@ -132,8 +144,7 @@ export class SingleRangeBuilder extends RangeBuilder<string | null> {
   #quick(wantsBytes: boolean): Promise<string | Buffer | null> | undefined {
     if (this.filters !== undefined || this.caller.quickGet === undefined) return undefined;
     const plain = this.plain(this.#key);
-    const value = plain && this.caller.quickGet(plain, wantsBytes);
-    return value && typed(value);
+    return plain && this.caller.quickGet(plain, wantsBytes);
   }
 
   /** @internal */
@@ -146,13 +157,5 @@ export class SingleRangeBuilder extends RangeBuilder<string | null> {
     const key = this.keyspace.key(this.#key);
     if (key.length === 0) throw keyMissing('get() needs a key that is not empty');
     return { key, limit: 1, ...this.filters, ...form };
-  }
-}
-
-async function typed<T>(value: Promise<T>): Promise<T> {
-  try {
-    return await value;
-  } catch (failure) {
-    throw fromFailure(failure, 'KV.range');
   }
 }

@@ -100,7 +100,13 @@ export class PutBuilder extends LazyRequest<IPutResponse> implements IOperation 
     if (this.#lease === undefined && !this.#ignoreLease && form === undefined) {
       const plain = this.plain(this.#key);
       const header = plain && this.caller.quickPut?.(plain, this.#value ?? '');
-      if (header) return await answered(header);
+      if (header) {
+        try {
+          return { header: await header, prev_kv: null as unknown as IKeyValue };
+        } catch (failure) {
+          throw fromFailure(failure, 'KV.put'); // made here, so that its stack shows the caller
+        }
+      }
     }
     const lease = this.#lease === undefined ? undefined : await this.#leaseId();
     return await this.caller.exec<IPutResponse>('KV', 'put', this.#request(lease, form), this.callOptions);
@@ -118,15 +124,6 @@ export class PutBuilder extends LazyRequest<IPutResponse> implements IOperation 
     if (lease !== undefined) request.lease = lease;
     if (this.#ignoreLease) request.ignore_lease = true;
     return form === undefined ? request : { ...request, ...form };
-  }
-}
-
-/** The answer to a put that did not ask for the key as it was. */
-async function answered(header: Promise<IResponseHeader>): Promise<IPutResponse> {
-  try {
-    return { header: await header, prev_kv: null as unknown as IKeyValue };
-  } catch (failure) {
-    throw fromFailure(failure, 'KV.put');
   }
 }
 
