@@ -8,7 +8,9 @@ import { brand, type ErrorCode, type ErrorDetails, RollcallError } from '../erro
  */
 export const RecoverableError: unique symbol = Symbol.for('rollcall.etcd.recoverable');
 
-/** Whether the error may go away by itself: a failure of the network or of a member. For fault handling of one's own. */
+/**
+ * Whether the error may go away by itself: a failure of the network or of a member. For fault handling of one's own.
+ */
 export const isRecoverableError = (error: Error): boolean => RecoverableError in error;
 
 /** What was wrong with one endpoint. */
@@ -242,7 +244,9 @@ export class EtcdAuthenticationFailedError extends EtcdClientError {
   declare readonly code: 'ERR_UNAUTHENTICATED';
 }
 
-/** The token is wrong or has expired. The client gets a new one by itself; this is what remains when that did not help. */
+/**
+ * The token is wrong or has expired. The client gets a new one by itself; this is what remains when that did not help.
+ */
 export class EtcdInvalidAuthTokenError extends EtcdClientError {
   declare readonly code: 'ERR_UNAUTHENTICATED';
 }
@@ -391,8 +395,8 @@ export function castGrpcErrorMessage(message: string): Error {
 }
 
 /**
- * The typed error for a plain error of grpc: by its text, then by the number in its `code`. An error that has a class of
- * its own is given back as it is.
+ * The typed error for a plain error of grpc: by its text, then by the number in its `code`. An error that has a class
+ * of its own is given back as it is.
  */
 export function castGrpcError<T extends Error>(err: T): Error {
   if (err.constructor?.name !== 'Error') return err;
@@ -432,8 +436,8 @@ interface RawFailure {
 }
 
 /**
- * The public error for what the native side reported: by etcd's text, then by the status of grpc, then by our code. Call
- * it in the async method itself: its stack is then the caller's.
+ * The public error for what the native side reported: by etcd's text, then by the status of grpc, then by our code.
+ * Call it in the async method itself: its stack is then the caller's.
  *
  * `operation` is the service and the method, such as `KV.put`; `leaseId` the lease that the call was about.
  *

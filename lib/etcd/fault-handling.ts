@@ -1,6 +1,6 @@
 /**
- * Fault handling by policies of the program, as in etcd3: each call runs inside `global`, each attempt inside the policy
- * of its host. Without them the native side does all that, and better; then none of this runs.
+ * Fault handling by policies of the program, as in etcd3: each call runs inside `global`, each attempt inside the
+ * policy of its host. Without them the native side does all that, and better; then none of this runs.
  */
 
 import { castGrpcError } from './errors.js';
@@ -32,13 +32,13 @@ export interface BackoffFactory {
 /** Policies of the program instead of the built-in fault handling. */
 export interface FaultHandlingOptions {
   /**
-   * The policy of a host, called once for each with the host as it stands in `hosts`. A host whose policy does not run an
-   * attempt is passed over. Default: none; the client itself avoids hosts that fail.
+   * The policy of a host, called once for each with the host as it stands in `hosts`. A host whose policy does not run
+   * an attempt is passed over. Default: none; the client itself avoids hosts that fail.
    */
   host?: (hostname: string) => Policy;
   /**
-   * The policy of all calls. Default, when `host` is given or `defaultCallOptions` is a function: 3 further attempts when
-   * the call may be sent again without being applied twice.
+   * The policy of all calls. Default, when `host` is given or `defaultCallOptions` is a function: 3 further attempts
+   * when the call may be sent again without being applied twice.
    */
   global?: Policy;
   /** The pauses between attempts to open a watch again. Default: growing, at most 30 s. */

@@ -1,7 +1,7 @@
 /** Reading: what all reads share, and the read of one key. */
 
 import { type Bytes, bytes, int64 } from './check.js';
-import { keyMissing } from './errors.js';
+import { fromFailure, keyMissing } from './errors.js';
 import type { Keyspace } from './keyspace.js';
 import { type Caller, type IOperation, LazyRequest } from './request.js';
 import type { IRangeRequest, IRangeResponse, IRequestOp } from './rpc/messages.js';
@@ -97,6 +97,14 @@ export class SingleRangeBuilder extends RangeBuilder<string | null> {
 
   /** The value as text; `null` when there is no such key. */
   async string(encoding: BufferEncoding = 'utf8'): Promise<string | null> {
+    const quick = encoding === 'utf8' ? this.#quick(false) : undefined;
+    if (quick) {
+      try {
+        return (await quick) as string | null;
+      } catch (failure) {
+        throw fromFailure(failure, 'KV.range'); // made here, so that its stack shows the caller
+      }
+    }
     const { kvs } = await this.range();
     return kvs[0] === undefined ? null : kvs[0].value.toString(encoding);
   }
@@ -109,6 +117,14 @@ export class SingleRangeBuilder extends RangeBuilder<string | null> {
 
   /** The value as it is; `null` when there is no such key. */
   async buffer(): Promise<Buffer | null> {
+    const quick = this.#quick(true);
+    if (quick) {
+      try {
+        return (await quick) as Buffer | null;
+      } catch (failure) {
+        throw fromFailure(failure, 'KV.range');
+      }
+    }
     const { kvs } = await this.range();
     return kvs[0] === undefined ? null : kvs[0].value;
   }
@@ -122,6 +138,13 @@ export class SingleRangeBuilder extends RangeBuilder<string | null> {
   /** etcd's whole answer. The key in it keeps the prefix of the namespace, unlike in `getAll().exec()`. */
   exec(): Promise<IRangeResponse> {
     return this.range();
+  }
+
+  /** The value by the shortest way; `undefined` when there is none for this read. */
+  #quick(wantsBytes: boolean): Promise<string | Buffer | null> | undefined {
+    if (this.filters !== undefined || this.caller.quickGet === undefined) return undefined;
+    const plain = this.plain(this.#key);
+    return plain && this.caller.quickGet(plain, wantsBytes);
   }
 
   /** @internal */

@@ -84,7 +84,9 @@ const MEANING: Readonly<Record<string, (into: ChannelSettings, path: string, val
   },
 };
 
-/** Reads `options.grpcOptions`. Throws an `InvalidArgumentError` that names the key: one that does nothing helps nobody. */
+/**
+ * Reads `options.grpcOptions`. Throws an `InvalidArgumentError` that names the key: one that does nothing helps nobody.
+ */
 export function settleGrpcOptions(value: unknown): ChannelSettings {
   const options = optional('options.grpcOptions', value ?? undefined);
   const settings: ChannelSettings = {};

@@ -26,7 +26,7 @@ export interface ILeaseTimeToLive {
   ttl: number;
   /** What was granted, in seconds. */
   grantedTtl: number;
-  /** The keys of the lease that lie in the namespace, without its prefix. Empty unless they were asked for. */
+  /** The keys of the lease that lie in the namespace, in order, without its prefix. Empty unless they were asked for. */
   keys: Buffer[];
 }
 
@@ -165,7 +165,11 @@ export class Namespace {
       id: BigInt(answer.ID),
       ttl,
       grantedTtl: Number(answer.grantedTTL),
-      keys: answer.keys.filter((key) => this.keyspace.owns(key)).map((key) => this.keyspace.strip(key)),
+      // In etcd's own order, which differs from version to version, they would be of no order at all.
+      keys: answer.keys
+        .filter((key) => this.keyspace.owns(key))
+        .map((key) => this.keyspace.strip(key))
+        .sort(Buffer.compare),
     };
   }
 }

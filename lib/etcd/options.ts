@@ -33,11 +33,13 @@ export interface ClientTlsOptions {
 /** Options of a client. */
 export interface IOptions {
   /**
-   * The members: `host:port`, `http://host:port` or `https://host:port`. Without a port: 443 with TLS, as in etcd3, else
-   * 2379. Default `127.0.0.1:2379`.
+   * The members: `host:port`, `http://host:port` or `https://host:port`. Without a port: 443 with TLS, as in etcd3,
+   * else 2379. Default `127.0.0.1:2379`.
    */
   hosts: string[] | string;
-  /** TLS with these, PEM each, whatever the hosts begin with. Default: TLS with the usual authorities for `https://`. */
+  /**
+   * TLS with these, PEM each, whatever the hosts begin with. Default: TLS with the usual authorities for `https://`.
+   */
   credentials?: { rootCertificate: Buffer; privateKey?: Buffer; certChain?: Buffer };
   /** TLS in other words than `credentials`; `true` is the usual authorities. Default: on for `https://`. */
   tls?: boolean | ClientTlsOptions;
@@ -56,7 +58,10 @@ export interface IOptions {
   dialTimeout?: number;
   /** Policies of the program in place of the built-in handling of faults. */
   faultHandling?: Partial<FaultHandlingOptions>;
-  /** Time for one call, retries included, in milliseconds; 0 for no limit. Maintenance that may take long has none. Default 60000. */
+  /**
+   * Time for one call, retries included, in milliseconds; 0 for no limit. Maintenance that may take long has none.
+   * Default 60000.
+   */
   timeoutMs?: number;
   /** Milliseconds between two HTTP/2 pings. Default 10000, at least 5000: servers refuse more. */
   keepAliveMs?: number;
@@ -289,9 +294,9 @@ function checkFactory(path: string, value: unknown): void {
 }
 
 /**
- * How long a call may take from now, in milliseconds; `undefined` for no limit, 0 or less when its time is up. The earlier
- * of `deadline` and `timeoutMs` counts; `fallbackMs` (0: none) when neither is given. Throws an `InvalidArgumentError`
- * that begins with `path`.
+ * How long a call may take from now, in milliseconds; `undefined` for no limit, 0 or less when its time is up. The
+ * earlier of `deadline` and `timeoutMs` counts; `fallbackMs` (0: none) when neither is given. Throws an
+ * `InvalidArgumentError` that begins with `path`.
  *
  * @internal
  */

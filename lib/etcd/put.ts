@@ -2,7 +2,7 @@
 
 import { InvalidArgumentError } from '../errors.js';
 import { type Bytes, bytes, int64, valueBytes } from './check.js';
-import { keyMissing } from './errors.js';
+import { fromFailure, keyMissing } from './errors.js';
 import type { Keyspace } from './keyspace.js';
 import { type Caller, type IOperation, LazyRequest } from './request.js';
 import type { IKeyValue, IPutRequest, IPutResponse, IRequestOp, IResponseHeader } from './rpc/messages.js';
@@ -97,6 +97,17 @@ export class PutBuilder extends LazyRequest<IPutResponse> implements IOperation 
 
   async #run(form?: IPutRequest): Promise<IPutResponse> {
     // Without a lease nothing is awaited here, so that puts are sent in the order in which they were begun.
+    if (this.#lease === undefined && !this.#ignoreLease && form === undefined) {
+      const plain = this.plain(this.#key);
+      const header = plain && this.caller.quickPut?.(plain, this.#value ?? '');
+      if (header) {
+        try {
+          return { header: await header, prev_kv: null as unknown as IKeyValue };
+        } catch (failure) {
+          throw fromFailure(failure, 'KV.put'); // made here, so that its stack shows the caller
+        }
+      }
+    }
     const lease = this.#lease === undefined ? undefined : await this.#leaseId();
     return await this.caller.exec<IPutResponse>('KV', 'put', this.#request(lease, form), this.callOptions);
   }

@@ -2,7 +2,7 @@
 
 import type { Keyspace } from './keyspace.js';
 import type { CallOptions } from './rpc/calls.js';
-import type { IRequestOp } from './rpc/messages.js';
+import type { IRequestOp, IResponseHeader } from './rpc/messages.js';
 
 /** What can be an operation of a transaction: every builder of `get`, `getAll`, `put` and `delete`. */
 export interface IOperation {
@@ -18,6 +18,24 @@ export interface IOperation {
  */
 export interface Caller {
   exec<T>(service: 'KV', method: string, params: unknown, options?: CallOptions): Promise<T>;
+  /**
+   * The value of one key by the shortest way; `undefined` when the read has to go by `exec`. Rejects with what the native
+   * side reported.
+   */
+  quickGet?(plain: PlainRequest, wantsBytes: boolean): Promise<string | Buffer | null> | undefined;
+  /** Writes one key by the shortest way; otherwise like `quickGet`. */
+  quickPut?(plain: PlainRequest, value: string | Buffer): Promise<IResponseHeader> | undefined;
+}
+
+/**
+ * A request that names a key and nothing else.
+ *
+ * @internal
+ */
+export interface PlainRequest {
+  prefix: Buffer;
+  key: string | Buffer;
+  options: CallOptions | undefined;
 }
 
 /**
@@ -61,6 +79,16 @@ export abstract class LazyRequest<T> implements PromiseLike<T> {
   // biome-ignore lint/suspicious/noExplicitAny: as above
   catch<R = never>(onRejected?: ((error: any) => R | PromiseLike<R>) | null): Promise<T | R> {
     return this.send().catch(onRejected);
+  }
+
+  /**
+   * The request for a key alone; `undefined` when the key is empty, which `exec` refuses.
+   *
+   * @internal
+   */
+  protected plain(key: string | Buffer): PlainRequest | undefined {
+    const { prefix } = this.keyspace;
+    return key.length + prefix.length === 0 ? undefined : { prefix, key, options: this.callOptions };
   }
 
   /**

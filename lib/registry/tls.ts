@@ -84,7 +84,8 @@ async function pem(tls: Record<string, unknown>, name: 'ca' | 'cert' | 'key'): P
 }
 
 /**
- * PEM that holds what it should: certificates, or a key. Not its content, which may be secret, but its path is in the error.
+ * PEM that holds what it should: certificates, or a key. Not its content, which may be secret, but its path is in the
+ * error.
  *
  * @internal
  */

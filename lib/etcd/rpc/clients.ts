@@ -4,8 +4,8 @@
  * Every method resolves with etcd's answer as it is; keys keep the prefix of their namespace. It rejects with the
  * errors of `errors.ts`: with the class of what etcd refused, with `GRPCUnavailableError` when no endpoint could be
  * reached, with `GRPCDeadlineExceededError` when the time ran out, with `GRPCCancelledError` when its signal fired,
- * with `ClientClosedError` after `close()`, and with an error of code `ERR_INVALID_ARGUMENT`, unsent, when a field of the
- * request is wrong.
+ * with `ClientClosedError` after `close()`, and with an error of code `ERR_INVALID_ARGUMENT`, unsent, when a field of
+ * the request is wrong.
  */
 
 import { type CallOptions, type ICallable, type IDuplexStream, type IResponseStream, openStream } from './calls.js';

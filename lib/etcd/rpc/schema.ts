@@ -1,4 +1,7 @@
-/** The messages of etcd's API on the wire: their fields by number. From the protocol of etcd 3.7, which older ones share. */
+/**
+ * The messages of etcd's API on the wire: their fields by number. From the protocol of etcd 3.7, which older ones
+ * share.
+ */
 
 import {
   AlarmAction,
@@ -34,8 +37,8 @@ export const MAX_DEPTH = 64;
 export type Scalar = 'bytes' | 'string' | 'bool' | 'int64' | 'uint64' | 'uint32';
 
 /**
- * A field: its number, its name, its kind (a scalar, an enum or a message), and `[]` when it is repeated, or the name of
- * the oneof that it belongs to.
+ * A field: its number, its name, its kind (a scalar, an enum or a message), and `[]` when it is repeated, or the name
+ * of the oneof that it belongs to.
  */
 export type FieldRow = readonly [number: number, name: string, kind: string, more?: string];
 

@@ -33,7 +33,7 @@ export class Writer {
     return this.#length;
   }
 
-  /** What has been written, in bytes of its own. The writer is then empty. */
+  /** A copy of what has been written, perhaps within a larger ArrayBuffer. The writer is then empty. */
   finish(): Uint8Array {
     const written = Buffer.allocUnsafe(this.#length); // small ones from Node's pool: an ArrayBuffer each costs 1 µs
     this.#bytes.copy(written, 0, 0, this.#length);
