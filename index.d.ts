@@ -223,6 +223,7 @@ export interface NativeOptions {
   logLevel: 'debug' | 'info' | 'warn' | 'error' | 'off'
   memory: NativeMemoryOptions | null
   etcd: NativeEtcdOptions | null
+  zookeeper: NativeZookeeperOptions | null
 }
 
 /** The measures that JavaScript writes and reads pages by. */
@@ -245,6 +246,18 @@ export interface NativeTlsOptions {
   cert: Buffer | null
   key: Buffer | null
   serverName: string | null
+}
+
+export interface NativeZookeeperOptions {
+  hosts: Array<string>
+  chroot: string
+  prefix: string
+  codec: 'kratos' | 'metadata'
+  username: string | null
+  password: string | null
+  auth: 'digest' | 'sasl'
+  acl: 'anyone' | 'creator' | 'creator-anyone-reads'
+  tls: NativeTlsOptions | null
 }
 
 /** The measures of the pages that calls and answers cross in. */

@@ -3,9 +3,10 @@
 import type { Backend } from '../backend.js';
 import { type EtcdOptions, etcd } from './etcd.js';
 import { type MemoryOptions, memory } from './memory.js';
+import { type ZookeeperOptions, zookeeper } from './zookeeper.js';
 
 /** The options of `connect()`, told apart by `backend`. */
-export type RegistryOptions = MemoryOptions | EtcdOptions;
+export type RegistryOptions = MemoryOptions | EtcdOptions | ZookeeperOptions;
 
 /** @internal */
 export type BackendName = RegistryOptions['backend'];
@@ -18,6 +19,7 @@ export type BackendName = RegistryOptions['backend'];
 export const BACKENDS: { readonly [Name in BackendName]: Backend<Extract<RegistryOptions, { backend: Name }>> } = {
   memory,
   etcd,
+  zookeeper,
 };
 
 /** @internal */

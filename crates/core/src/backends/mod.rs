@@ -4,3 +4,5 @@
 pub mod etcd;
 #[cfg(feature = "memory")]
 pub mod memory;
+#[cfg(feature = "zookeeper")]
+pub mod zookeeper;
