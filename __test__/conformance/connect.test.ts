@@ -51,7 +51,7 @@ forEveryBackend('connecting', (it, row) => {
     const url =
       options.backend === 'memory'
         ? `memory://${options.namespace}?ttlMs=5000`
-        : `etcd://${options.hosts}?prefix=${encodeURIComponent(options.prefix as string)}&ttlMs=5000`;
+        : `${options.backend}://${options.hosts}?prefix=${encodeURIComponent(options.prefix as string)}&ttlMs=5000`;
     const registry = await connect(url);
     await registry.register({ name: 'orders', id: 'a' });
     await sees(await scope.connect(), 'orders', ['a']);
@@ -60,7 +60,7 @@ forEveryBackend('connecting', (it, row) => {
 
   it('a URL object is as good as its text, of any realm', async (scope) => {
     const options = scope.options() as unknown as Record<string, string>;
-    const url = options.backend === 'memory' ? `memory://${options.namespace}` : `etcd://${options.hosts}`;
+    const url = options.backend === 'memory' ? `memory://${options.namespace}` : `${options.backend}://${options.hosts}`;
     const foreign = runInNewContext('Object.assign(Object.create({ [Symbol.toStringTag]: "URL" }), { href })', {
       href: url,
     });

@@ -328,6 +328,31 @@ export class ZkClient {
     await this.ask('multi', body.int(-1).flag(true).int(-1), 'multi');
   }
 
+  /** Writes a node as someone else would register it: a node of another owner is deleted and made anew, at once. */
+  async put(path: string, value: string): Promise<void> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        const there = await this.get(path);
+        if (!there) return await this.createAll(path, value);
+        if (there.stat.ephemeralOwner === 0n) return await this.set(path, value);
+        return await this.multi([{ delete: path }, { create: path, value }]);
+      } catch (error) {
+        // Someone was quicker, with this node.
+        const raced = error instanceof ZkError && [NO_NODE, NODE_EXISTS].includes(error.code);
+        if (!raced || attempt === 10) throw error;
+      }
+    }
+  }
+
+  /** Puts, whose nodes may exist, and deletes, whose nodes do, in one transaction. The parents exist. */
+  async transact(puts: Record<string, string>, deletes: readonly string[]): Promise<void> {
+    const writes: ZkWrite[] = deletes.map((path) => ({ delete: path }));
+    for (const [path, value] of Object.entries(puts)) {
+      writes.push((await this.get(path)) ? { set: path, value } : { create: path, value });
+    }
+    await this.multi(writes);
+  }
+
   async auth(scheme: string, credentials: string): Promise<void> {
     await this.ask('auth', new Writer().int(0).bytes(scheme).bytes(credentials), 'auth', -4);
   }

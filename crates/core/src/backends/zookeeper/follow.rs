@@ -3,8 +3,7 @@
 //! again with the next read.
 //!
 //! Without a gap: a watch is set before what it watches is read, and a session shows an event before the new state. So a
-//! read after which no event waits is whole. What changes all the time is delivered after a few rounds all the same:
-//! every record in it stood there at some time of the reading.
+//! read after which no event waits is whole.
 //!
 //! The stream ends with the connection: a server forgets what happened to persistent watches meanwhile (ZOOKEEPER-4698),
 //! and the crate does not set them again.
@@ -26,8 +25,9 @@ use super::session::Session;
 use crate::backend::Snapshot;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Reads in a row that each found something changed again, before a list is delivered as it is.
-const ROUNDS: u32 = 8;
+/// Reads in a row that each found something changed again, before all is read at one moment instead: the events of one
+/// transaction may come one by one.
+const ROUNDS: u32 = 32;
 
 struct Follow {
     shared: Arc<Shared>,
@@ -185,6 +185,9 @@ impl Follow {
             }
         }
         self.pending = news; // read before the next wait
+        if let Some((session, Watch::Recursive(_))) = &self.at {
+            self.entries = self.shared.entries(session, &self.name).await?;
+        }
         Ok(true)
     }
 }

@@ -13,8 +13,13 @@ use crate::backend::{BadRecord, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::ServiceInstance;
 
-/// Nodes asked for in one request. A server refuses a request above 1 MiB, which is far more than so many paths.
+/// Nodes asked for in one request, where what belongs together need not be of one moment.
 const AT_ONCE: usize = 64;
+/// Bytes of the paths in one request: a server breaks the connection over one above 1 MiB.
+const REQUEST: usize = 256 * 1024;
+/// How often a list is read again because its members changed while it was read. What changes faster is given as it is:
+/// every record of it stood there at some time of the reading.
+const ROUNDS: u32 = 8;
 
 /// What a node holds, as far as a name is concerned.
 #[derive(PartialEq)]
@@ -66,34 +71,17 @@ impl Shared {
         )
     }
 
-    /// Some children of a node, each request of one moment. In the order given.
+    /// Some children of a node, in the order given: of one moment, unless there are so many that they take several
+    /// requests.
     pub(super) async fn nodes(&self, session: &Session, parent: &str, children: &[String]) -> Result<Vec<Node>> {
-        let mut nodes = Vec::with_capacity(children.len());
-        for some in children.chunks(AT_ONCE) {
-            let paths: Vec<String> = some.iter().map(|child| join(parent, child)).collect();
-            let refused = |error| explain(error, &format!("read below {parent}"));
-            match multi_read(session, &paths, false).await {
-                Ok(results) if results.len() == paths.len() => {
-                    for result in results {
-                        nodes.push(match result {
-                            MultiReadResult::Data { data, stat } => there(data, &stat),
-                            MultiReadResult::Error { err } => absent(err).map_err(refused)?,
-                            _ => return Err(odd_answer()),
-                        });
-                    }
-                }
-                Ok(_) => return Err(odd_answer()),
-                // Before 3.6: one request each, all of them on their way at once.
-                Err(ZkError::Unimplemented) => {
-                    let reads = paths.iter().map(|path| session.client.get_data(path));
-                    for read in join_all(reads).await {
-                        nodes.push(match read {
-                            Ok((data, stat)) => there(data, &stat),
-                            Err(error) => absent(error).map_err(refused)?,
-                        });
-                    }
-                }
-                Err(error) => return Err(refused(error)),
+        let paths: Vec<String> = children.iter().map(|child| join(parent, child)).collect();
+        let mut nodes = Vec::with_capacity(paths.len());
+        for some in requests(&paths) {
+            for read in read(session, some).await.map_err(|error| below(error, parent))? {
+                nodes.push(match read {
+                    Ok((data, stat)) => there(data, &stat),
+                    Err(error) => absent(error).map_err(|error| below(error, parent))?,
+                });
             }
         }
         Ok(nodes)
@@ -115,18 +103,43 @@ impl Shared {
     }
 
     /// All that lies under a name, by node.
+    ///
+    /// The parent is read with its children once more: when its children are still those that were listed, all of one
+    /// request is of one moment.
     pub(super) async fn entries(&self, session: &Session, name: &Arc<str>) -> Result<BTreeMap<String, Entry>> {
         let parent = self.paths.service(name);
-        let children = self.children(session, &parent).await?;
-        let nodes = self.nodes(session, &parent, &children).await?;
-        Ok(children
-            .into_iter()
-            .zip(nodes)
-            .filter_map(|(child, node)| {
-                let entry = self.entry(name, &child, &node)?;
-                Some((child, entry))
-            })
-            .collect())
+        let mut entries = BTreeMap::new();
+        for _ in 0..ROUNDS {
+            let (children, listed) = match session.client.get_children(&parent).await {
+                Ok(listed) => listed,
+                Err(ZkError::NoNode) => {
+                    self.chroot_is_there(session).await?;
+                    return Ok(BTreeMap::new());
+                }
+                Err(error) => return Err(explain(error, &format!("list {parent}"))),
+            };
+            let mut paths: Vec<String> = children.iter().map(|child| join(&parent, child)).collect();
+            paths.push(parent.clone());
+            let mut reads = Vec::with_capacity(paths.len());
+            for some in requests(&paths) {
+                reads.extend(read(session, some).await.map_err(|error| below(error, &parent))?);
+            }
+            let unchanged = matches!(reads.pop(), Some(Ok((_, stat))) if stat.pzxid == listed.pzxid);
+            entries = BTreeMap::new();
+            for (child, read) in children.into_iter().zip(reads) {
+                let node = match read {
+                    Ok((data, stat)) => there(data, &stat),
+                    Err(error) => absent(error).map_err(|error| below(error, &parent))?,
+                };
+                if let Some(entry) = self.entry(name, &child, &node) {
+                    entries.insert(child, entry);
+                }
+            }
+            if unchanged {
+                break;
+            }
+        }
+        Ok(entries)
     }
 
     /// The names that have an instance.
@@ -159,14 +172,13 @@ impl Shared {
     /// The children of some nodes; none of one that is gone or that we may not list.
     async fn lists(&self, session: &Session, parents: &[String]) -> Result<Vec<Vec<String>>> {
         match multi_read(session, parents, true).await {
-            Ok(results) if results.len() == parents.len() => Ok(results
+            Ok(results) => Ok(results
                 .into_iter()
                 .map(|result| match result {
                     MultiReadResult::Children { children } => children,
                     _ => Vec::new(),
                 })
                 .collect()),
-            Ok(_) => Err(odd_answer()),
             Err(ZkError::Unimplemented) => {
                 let lists = join_all(parents.iter().map(|parent| session.client.list_children(parent))).await;
                 Ok(lists.into_iter().map(Result::unwrap_or_default).collect())
@@ -191,6 +203,39 @@ pub(super) fn snapshot(entries: &BTreeMap<String, Entry>) -> Snapshot {
     snapshot
 }
 
+/// Paths in as many requests as it takes.
+fn requests(paths: &[String]) -> impl Iterator<Item = &[String]> {
+    let mut bytes = 0;
+    paths.chunk_by(move |_, next| {
+        bytes += next.len();
+        if bytes > REQUEST {
+            bytes = 0;
+        }
+        bytes != 0
+    })
+}
+
+/// Some nodes by one request, at one moment.
+async fn read(session: &Session, paths: &[String]) -> Result<Vec<Result<(Vec<u8>, Stat), ZkError>>, ZkError> {
+    match multi_read(session, paths, false).await {
+        Ok(results) => Ok(results
+            .into_iter()
+            .map(|result| match result {
+                MultiReadResult::Data { data, stat } => Ok((data, stat)),
+                MultiReadResult::Error { err } => Err(err),
+                _ => Err(ZkError::UnexpectedError("children for data".to_owned())),
+            })
+            .collect()),
+        // Before 3.6: one request each, all of them on their way at once.
+        Err(ZkError::Unimplemented) => Ok(join_all(paths.iter().map(|path| session.client.get_data(path))).await),
+        Err(error) => Err(error),
+    }
+}
+
+fn below(error: ZkError, parent: &str) -> Error {
+    explain(error, &format!("read below {parent}"))
+}
+
 async fn multi_read(session: &Session, paths: &[String], children: bool) -> Result<Vec<MultiReadResult>, ZkError> {
     let answer = {
         let mut reader = session.client.new_multi_reader();
@@ -203,7 +248,12 @@ async fn multi_read(session: &Session, paths: &[String], children: bool) -> Resu
         }
         reader.commit()
     };
-    answer.await
+    let results = answer.await?;
+    if results.len() == paths.len() {
+        Ok(results)
+    } else {
+        Err(ZkError::UnexpectedError(format!("{} answers to {} reads", results.len(), paths.len())))
+    }
 }
 
 pub(super) fn there(data: Vec<u8>, stat: &Stat) -> Node {
@@ -215,7 +265,6 @@ pub(super) fn absent(error: ZkError) -> Result<Node, ZkError> {
     match error {
         ZkError::NoNode => Ok(Node::Gone),
         ZkError::NoAuth => Ok(Node::Denied),
-        // Of a read that came after one that failed, where a server answers so.
         error => Err(error),
     }
 }
@@ -226,11 +275,4 @@ pub(super) fn join(parent: &str, child: &str) -> String {
     } else {
         format!("{parent}/{child}")
     }
-}
-
-fn odd_answer() -> Error {
-    Error::new(
-        ErrorKind::Unavailable,
-        "ZooKeeper answered a read with something else than was asked",
-    )
 }
