@@ -244,10 +244,11 @@ describe.concurrent('a single ZooKeeper', { timeout: 90_000 }, () => {
     const zookeeper = await server(context);
     const link = await startTcpProxy(zookeeper.hosts[0] as string);
     context.onTestFinished(() => link.close());
+    const around = await zookeeper.client();
+    await around.createAll('/microservices/orders'); // so that one request registers
     const registry = await client(context, [link.host], { ttlMs: 15_000, timeoutMs: 1000 });
     link.dropAnswers(true);
     const registering = registry.register(instance, { timeoutMs: 15_000 });
-    const around = await zookeeper.client();
     await waitFor(() => around.get(PATH), { what: 'the node, whose answer is lost' });
     link.setEnabled(false);
     link.dropAnswers(false);

@@ -8,8 +8,6 @@ mod paths;
 mod presence;
 mod read;
 mod session;
-#[cfg(test)]
-mod tests;
 #[cfg(feature = "zookeeper-tls")]
 mod tls;
 

@@ -204,26 +204,26 @@ impl ZookeeperPresence {
     /// Puts a node of this session in the place of another.
     async fn take(&mut self, session: &Arc<Session>, value: &[u8], stat: &Stat) -> Result<Option<Stat>> {
         self.will_make();
-        let writes = if (0..=LIFTED).contains(&stat.version) {
+        let lifts = if (0..=LIFTED).contains(&stat.version) {
             stat.version + 1
         } else {
             0
         };
         let committed = {
             let acls = self.acls();
-            let mut writer = session.client.new_multi_writer();
+            let mut multi = session.client.new_multi_writer();
             let add = (|| {
-                writer.add_delete(&self.path, Some(stat.version))?;
+                multi.add_delete(&self.path, Some(stat.version))?;
                 // The value goes last, and once: a request may not be large.
-                let first: &[u8] = if writes == 0 { value } else { b"" };
-                writer.add_create(&self.path, first, &CreateMode::Ephemeral.with_acls(acls))?;
-                for write in 1..=writes {
-                    writer.add_set_data(&self.path, if write == writes { value } else { b"" }, None)?;
+                let first: &[u8] = if lifts == 0 { value } else { b"" };
+                multi.add_create(&self.path, first, &CreateMode::Ephemeral.with_acls(acls))?;
+                for lift in 1..=lifts {
+                    multi.add_set_data(&self.path, if lift == lifts { value } else { b"" }, None)?;
                 }
                 Ok::<_, ZkError>(())
             })();
             add.map_err(|error| self.explain(error, "write"))?;
-            writer.commit()
+            multi.commit()
         };
         match committed.await {
             Ok(results) => match results.last() {

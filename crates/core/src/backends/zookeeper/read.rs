@@ -252,7 +252,11 @@ async fn multi_read(session: &Session, paths: &[String], children: bool) -> Resu
     if results.len() == paths.len() {
         Ok(results)
     } else {
-        Err(ZkError::UnexpectedError(format!("{} answers to {} reads", results.len(), paths.len())))
+        Err(ZkError::UnexpectedError(format!(
+            "{} answers to {} reads",
+            results.len(),
+            paths.len()
+        )))
     }
 }
 
