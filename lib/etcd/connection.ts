@@ -93,6 +93,19 @@ export class Connection implements ICallable<unknown> {
 
   /** One call. What it rejects with is a typed error whose stack shows the caller. */
   async exec<T>(service: CallContext['service'], name: string, params: unknown, options?: CallOptions): Promise<T> {
+    const ended = this.options.observe?.begin({ service, method: name });
+    if (!ended) return await this.#exec<T>(service, name, params, options);
+    try {
+      const answer = await this.#exec<T>(service, name, params, options);
+      ended();
+      return answer;
+    } catch (error) {
+      ended(error as Error);
+      throw error;
+    }
+  }
+
+  async #exec<T>(service: CallContext['service'], name: string, params: unknown, options?: CallOptions): Promise<T> {
     const mock = this.#mock;
     if (mock) return (await (mock.exec as ICallable<unknown>['exec'])(service, name, params)) as T;
     const method = methodOf(service, name);
@@ -130,7 +143,7 @@ export class Connection implements ICallable<unknown> {
 
   /** Whether the quick paths may be taken: nothing stands between the builders and the native side. */
   get #isPlain(): boolean {
-    return !this.#mock && !this.#faults.active && !this.closed;
+    return !this.#mock && !this.#faults.active && !this.options.observe && !this.closed;
   }
 
   /** A plain read of one key, or `undefined` when it has to go by `exec`. */
