@@ -10,6 +10,7 @@ pub mod error;
 pub mod exec;
 pub mod group;
 mod hub;
+mod keepalive;
 pub mod lease;
 pub mod metrics;
 pub mod options;
