@@ -257,7 +257,8 @@ impl EtcdClient {
     }
 
     /// Grants the lease `id` for `ttl` seconds until `until` and begins to renew it. May be repeated with the same id
-    /// when the answer was lost: there is one lease afterwards all the same.
+    /// when the answer was lost: there is one lease afterwards all the same, and finding out about it may take the
+    /// timeout of the options once more.
     ///
     /// Errors: those of [`call`](Self::call).
     pub async fn grant_for(&self, id: i64, ttl: i64, until: Instant, options: LeaseOptions) -> Result<Lease, Fault> {
@@ -281,6 +282,8 @@ impl EtcdClient {
                 }
                 // Ours: the id is drawn from 2^63. The answer to an earlier request of this or the last call was lost.
                 Err(fault) if fault.cause == Cause::LeaseExists => {
+                    // A member answers now: what is left of the time is not to decide.
+                    let until = until.max(Instant::now() + self.options().timeout);
                     match self.attach(id, until, options.clone()).await {
                         // It expired in between, with nothing written under it.
                         Err(fault) if fault.cause == Cause::LeaseNotFound && grants < GRANTS => grants += 1,
