@@ -108,6 +108,21 @@ struct Vital {
 }
 
 impl Slot {
+    pub(super) fn new(id: i64, confirmed: Instant, ttl: Duration, options: &LeaseOptions) -> Arc<Self> {
+        let (state, _) = watch::channel(LeaseState::Alive);
+        Arc::new(Self {
+            id,
+            renews_itself: options.renews_itself,
+            state,
+            vital: Mutex::new(Vital {
+                deadline: confirmed + ttl,
+                ttl,
+            }),
+            observer: options.observer.clone(),
+            tells_all: AtomicBool::new(false),
+        })
+    }
+
     pub(super) fn id(&self) -> i64 {
         self.id
     }
@@ -118,6 +133,25 @@ impl Slot {
 
     fn vital(&self) -> Vital {
         *self.vital.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        self.vital().deadline
+    }
+
+    /// Whether the observer hears of everything. Returns whether it did.
+    pub(super) fn tell_all(&self, all: bool) -> bool {
+        self.tells_all.swap(all, Ordering::Relaxed)
+    }
+
+    #[cfg(test)]
+    pub(super) fn state(&self) -> LeaseState {
+        self.state.borrow().clone()
+    }
+
+    #[cfg(test)]
+    pub(super) async fn lost(&self) {
+        lost(&mut self.state.subscribe()).await;
     }
 
     pub(super) fn confirm(&self, deadline: Instant, ttl: Duration) {
@@ -182,7 +216,7 @@ impl Lease {
 
     /// Until when it can be vouched for: when the last confirmed request was sent, plus the time to live.
     pub fn deadline(&self) -> Instant {
-        self.slot.vital().deadline
+        self.slot.deadline()
     }
 
     /// Whether it is alive as far as is known. False from the deadline on, told or not.
@@ -206,7 +240,7 @@ impl Lease {
     /// Whether the observer hears of every renewal, or of the loss alone, as at first. One that begins to listen has the
     /// lease renewed at once, so that it hears something before a third of the time to live is over.
     pub fn tell_all(&self, all: bool) {
-        if !self.slot.tells_all.swap(all, Ordering::Relaxed) && all && self.slot.renews_itself {
+        if !self.slot.tell_all(all) && all && self.slot.renews_itself {
             let (told, _) = oneshot::channel();
             let _ = self.commands.send(Command::Renew(self.id(), told));
         }
@@ -323,18 +357,7 @@ impl EtcdClient {
 
     fn kept(&self, id: i64, confirmed: Instant, ttl: Duration, options: LeaseOptions) -> Lease {
         let ttl = ttl.min(MAX_TTL);
-        let (state, _) = watch::channel(LeaseState::Alive);
-        let slot = Arc::new(Slot {
-            id,
-            renews_itself: options.renews_itself,
-            state,
-            vital: Mutex::new(Vital {
-                deadline: confirmed + ttl,
-                ttl,
-            }),
-            observer: options.observer,
-            tells_all: AtomicBool::new(false),
-        });
+        let slot = Slot::new(id, confirmed, ttl, &options);
         let keep = Keep {
             slot: Arc::clone(&slot),
             confirmed,

@@ -15,6 +15,7 @@ pub mod lease;
 pub mod metrics;
 pub mod options;
 pub mod raw;
+pub mod tenure;
 pub mod watch;
 pub mod wire;
 
