@@ -28,7 +28,7 @@ use super::error::{Cause, Fault};
 use super::keepalive::{Command, Keep, time_to_live};
 use super::options::MAX_TTL;
 use super::wire::LeaseKeepAliveResponse;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// How often a grant is begun anew because the lease that an earlier request of it made was gone when it was looked at.
 const GRANTS: u32 = 2;
@@ -267,8 +267,13 @@ impl Lease {
     }
 }
 
-fn gone(why: &str) -> Fault {
-    Fault::new(Cause::LeaseNotFound, ErrorKind::Unavailable, why)
+/// The lease is lost, in the words of etcd too, for those who go by these.
+pub(super) fn gone(why: &str) -> Fault {
+    let status = tonic::Status::not_found("etcdserver: requested lease not found");
+    Fault::of(
+        Cause::LeaseNotFound,
+        Error::new(ErrorKind::Unavailable, why).caused_by(status),
+    )
 }
 
 /// Resolves when a lease is lost, with the reason. Cancel-safe; a lease once lost stays lost.
@@ -334,6 +339,30 @@ impl EtcdClient {
     ///
     /// Errors: `LeaseNotFound`; else those of [`call`](Self::call) and [`renew_once`](Lease::renew_once).
     pub async fn attach(&self, id: i64, until: Instant, options: LeaseOptions) -> Result<Lease, Fault> {
+        let (lease, _) = self.prove(id, until, &options).await?;
+        let granted = lease.granted();
+        let confirmed = lease.deadline().checked_sub(granted).unwrap_or_else(Instant::now);
+        Ok(self.kept(id, confirmed, granted, options))
+    }
+
+    /// Renews a lease that is not kept, once.
+    ///
+    /// Errors: those of [`attach`](Self::attach).
+    pub async fn renew_unkept(&self, id: i64, until: Instant) -> Result<LeaseKeepAliveResponse, Fault> {
+        let options = LeaseOptions {
+            renews_itself: false,
+            ..LeaseOptions::default()
+        };
+        self.prove(id, until, &options).await.map(|(_, answer)| answer)
+    }
+
+    /// Keeps a lease for as long as it takes to renew it once, and a moment longer.
+    async fn prove(
+        &self,
+        id: i64,
+        until: Instant,
+        options: &LeaseOptions,
+    ) -> Result<(Lease, LeaseKeepAliveResponse), Fault> {
         let (answer, _) = self
             .call_until("read a lease", until, |client| async move {
                 client.lease_client().time_to_live(id, None).await
@@ -349,10 +378,8 @@ impl EtcdClient {
             ..options.clone()
         };
         let lease = self.kept(id, Instant::now(), granted, unproved);
-        lease.renew_once(until).await?;
-        let granted = lease.granted();
-        let confirmed = lease.deadline().checked_sub(granted).unwrap_or_else(Instant::now);
-        Ok(self.kept(id, confirmed, granted, options))
+        let answer = lease.renew_once(until).await?;
+        Ok((lease, answer))
     }
 
     fn kept(&self, id: i64, confirmed: Instant, ttl: Duration, options: LeaseOptions) -> Lease {

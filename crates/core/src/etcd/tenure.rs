@@ -209,18 +209,14 @@ impl Tenure {
         }
     }
 
-    /// See [`Lease::renew_once`]; waits for the grant.
+    /// See [`Lease::renew_once`]; waits for the grant. One that was released is renewed this once.
     ///
-    /// Errors: that of the grant; those of [`Lease::renew_once`]; `LeaseNotFound` of one that was given up.
+    /// Errors: that of the grant; those of [`Lease::renew_once`] and [`EtcdClient::renew_unkept`].
     pub async fn renew_once(&self, until: Instant) -> Result<LeaseKeepAliveResponse, Fault> {
         match self.settled(until).await? {
             Stage::Held(lease) => lease.renew_once(until).await,
             Stage::Refused(fault) => Err(fault),
-            Stage::Asked | Stage::Left => Err(Fault::new(
-                Cause::LeaseNotFound,
-                ErrorKind::Unavailable,
-                "the lease was released or revoked",
-            )),
+            Stage::Asked | Stage::Left => self.client.renew_unkept(self.id, until).await,
         }
     }
 

@@ -278,14 +278,14 @@ async fn a_lease_whose_owner_does_not_tick_is_revoked() {
     let monitor = StallMonitor::new(thread.clone());
     let limit = Duration::from_secs(1);
     let heard = Arc::new(Mutex::new(Vec::new()));
-    let hears = Arc::clone(&heard);
+    let inner = Arc::clone(&heard);
     let options = LeaseOptions {
         stall: Some(LeaseStall {
             silence: monitor.subscribe(limit),
             limit,
         }),
         observer: Some(Arc::new(move |event: &LeaseEvent| {
-            hears.lock().unwrap().push(event.clone())
+            inner.lock().unwrap().push(event.clone())
         })),
         ..LeaseOptions::default()
     };

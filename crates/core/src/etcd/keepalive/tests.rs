@@ -366,7 +366,7 @@ async fn a_lease_that_does_not_renew_itself_is_lost_unless_somebody_renews_it() 
 async fn an_observer_hears_of_all_only_when_it_asks() {
     let mut bench = Bench::new();
     let heard = Arc::new(Mutex::new(Vec::new()));
-    let hears = Arc::clone(&heard);
+    let inner = Arc::clone(&heard);
     let options = LeaseOptions {
         observer: Some(Arc::new(move |event: &LeaseEvent| {
             let name = match event {
@@ -376,7 +376,7 @@ async fn an_observer_hears_of_all_only_when_it_asks() {
                 LeaseEvent::Failed(_) => "failed",
                 LeaseEvent::Lost(_) => "lost",
             };
-            hears.lock().unwrap().push(name);
+            inner.lock().unwrap().push(name);
         })),
         ..LeaseOptions::default()
     };
