@@ -99,13 +99,7 @@ export class Lease extends EventEmitter {
   #hears = false;
 
   /** @internal */
-  constructor(
-    connection: Connection,
-    keyspace: Keyspace,
-    ttl: number,
-    options: ILeaseOptions = {},
-    attachTo?: bigint,
-  ) {
+  constructor(connection: Connection, keyspace: Keyspace, ttl: number, options: ILeaseOptions = {}, attachTo?: bigint) {
     super();
     if (attachTo === undefined && !(ttl >= 1)) {
       const text = `The TTL in an etcd lease must be at least 1 second. Got: ${ttl}`;
@@ -113,7 +107,9 @@ export class Lease extends EventEmitter {
     }
     const { autoKeepAlive = true, stallTimeoutMs = 0, ...callOptions } = options ?? {};
     if (stallTimeoutMs !== 0 && !(stallTimeoutMs >= 100 && stallTimeoutMs <= MOST_MS)) {
-      throw new InvalidArgumentError(`options.stallTimeoutMs: expected 0 or from 100 on, got ${String(stallTimeoutMs)}`);
+      throw new InvalidArgumentError(
+        `options.stallTimeoutMs: expected 0 or from 100 on, got ${String(stallTimeoutMs)}`,
+      );
     }
     this.#connection = connection;
     this.#keyspace = keyspace;
@@ -163,11 +159,7 @@ export class Lease extends EventEmitter {
    *
    * Rejects with `EtcdLeaseInvalidError` when there is no such lease.
    */
-  static async attach(
-    namespace: Namespace,
-    id: string | number | bigint,
-    options: ILeaseOptions = {},
-  ): Promise<Lease> {
+  static async attach(namespace: Namespace, id: string | number | bigint, options: ILeaseOptions = {}): Promise<Lease> {
     const { connection, keyspace } = namespace;
     const exact = BigInt(int64(id, 'Lease.attach()'));
     if (connection.mocked) throw new InvalidArgumentError('Lease.attach(): not while the client is mocked');
@@ -496,7 +488,10 @@ export class Lease extends EventEmitter {
     return new EtcdLeaseInvalidError(this.#id, { operation: 'Lease.leaseKeepAlive', cause: why });
   }
 
-  async #cancellable<T>(signal: AbortSignal | undefined, start: (cancel: CancelHandle | null) => Promise<T>): Promise<T> {
+  async #cancellable<T>(
+    signal: AbortSignal | undefined,
+    start: (cancel: CancelHandle | null) => Promise<T>,
+  ): Promise<T> {
     if (!signal) return await start(null);
     const cancel: CancelHandle = new (native().CancelHandle)();
     if (signal.aborted) cancel.cancel();
