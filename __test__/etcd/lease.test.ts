@@ -157,7 +157,7 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
     lease.on('keepaliveEstablished', () => heard.push('established'));
     lease.once('keepaliveFired', () => heard.push('fired'));
     lease.on('keepaliveSucceeded', (answer) => answers.push(answer));
-    await waitFor(() => answers.length >= 5, { timeoutMs: 5000, what: 'five renewals' });
+    await waitFor(() => answers.length >= 4, { timeoutMs: 5000, what: 'four renewals' });
     expect(heard).toEqual(['established', 'fired']);
     expect(answers[0]).toEqual({
       header: {
@@ -229,7 +229,7 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
     const lease = client.lease(2, { autoKeepAlive: false });
     const lost = losses(lease);
     await lease.grant();
-    for (let i = 0; i < 3; i++) {
+    for (let i = 0; i < 2; i++) {
       await waitFor(() => lease.remainingMs < 800);
       expect(await lease.keepaliveOnce()).toMatchObject({ ID: String(lease.id), TTL: '2' });
       expect(lease.remainingMs).toBeGreaterThan(1500);
@@ -274,7 +274,7 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
     const ids = new Set(await Promise.all(leases.map((lease) => lease.grant())));
     expect(ids.size).toBe(1000);
     const start = performance.now();
-    await waitFor(() => performance.now() - start > 4000, { intervalMs: 100 });
+    await waitFor(() => performance.now() - start > 3000, { intervalMs: 100 });
     expect(leases.filter((lease) => !lease.isValid())).toEqual([]);
     await client.close();
     expect(lost.flat()).toEqual([]);

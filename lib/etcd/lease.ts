@@ -4,11 +4,19 @@ import { EventEmitter } from 'node:events';
 import { InvalidArgumentError } from '../errors.js';
 import { type CancelHandle, type LeaseHandle, type NativeLeaseEvent, native } from '../native.js';
 import { onAbort } from '../registry/call.js';
+import { integer, MAX_MS } from '../registry/shape.js';
 import { int64 } from './check.js';
 import type { Connection } from './connection.js';
-import { ClientClosedError, EtcdLeaseInvalidError, fromFailure, GRPCUnavailableError } from './errors.js';
+import {
+  ClientClosedError,
+  EtcdLeaseInvalidError,
+  fromFailure,
+  GRPCDeadlineExceededError,
+  GRPCUnavailableError,
+} from './errors.js';
 import type { Keyspace } from './keyspace.js';
 import type { Namespace } from './namespace.js';
+import { timeLeft } from './options.js';
 import { PutBuilder } from './put.js';
 import { type CallOptions, resolveCallOptions } from './rpc/calls.js';
 import { LeaseClient } from './rpc/clients.js';
@@ -52,8 +60,6 @@ export interface LeaseEvents {
 
 /** How long the leases of a client may take to be revoked when it is closed, in milliseconds. */
 const CLOSE_MS = 800;
-/** The most that a call may be given, in milliseconds: what 32 bits hold, about 24 days. */
-const MOST_MS = 2 ** 31 - 1;
 
 /**
  * A lease: keys that are put under it are deleted when it ends. It is granted at once, and renewed every third of its time
@@ -105,12 +111,8 @@ export class Lease extends EventEmitter {
       const text = `The TTL in an etcd lease must be at least 1 second. Got: ${ttl}`;
       throw Object.assign(new RangeError(text), { code: 'ERR_INVALID_ARGUMENT' as const });
     }
-    const { autoKeepAlive = true, stallTimeoutMs = 0, ...callOptions } = options ?? {};
-    if (stallTimeoutMs !== 0 && !(stallTimeoutMs >= 100 && stallTimeoutMs <= MOST_MS)) {
-      throw new InvalidArgumentError(
-        `options.stallTimeoutMs: expected 0 or from 100 on, got ${String(stallTimeoutMs)}`,
-      );
-    }
+    const { autoKeepAlive, stallTimeoutMs: stall, ...callOptions } = options ?? {};
+    const stallTimeoutMs = integer('options.stallTimeoutMs', stall, 0, { min: 100, zeroIsOff: true });
     this.#connection = connection;
     this.#keyspace = keyspace;
     this.#asked = Math.ceil(ttl);
@@ -506,17 +508,12 @@ export class Lease extends EventEmitter {
   /** The time of a call in milliseconds, by its options and those of the client. Throws when it is over. */
   #timeOf(options: CallOptions, method: string, params: unknown): number {
     const context = { service: 'Lease', method, params, isStream: method === 'leaseKeepAlive' };
-    const { deadline, timeoutMs } =
-      resolveCallOptions(options, this.#connection.callOptionsFactory, context as never) ?? options;
-    let left = timeoutMs ?? (deadline === undefined ? this.#connection.options.timeoutMs : 0);
-    if (deadline !== undefined && Number(deadline) !== Number.POSITIVE_INFINITY) {
-      const until = Math.ceil(Number(deadline) - Date.now());
-      if (!(until > 0)) {
-        throw { code: 'ERR_TIMEOUT', message: 'the deadline of the call had passed before it was sent', grpcCode: 4 };
-      }
-      left = left === 0 ? until : Math.min(left, until);
-    }
-    return left === 0 ? MOST_MS : Math.min(left, MOST_MS);
+    const resolved = resolveCallOptions(options, this.#connection.callOptionsFactory, context as never);
+    const left = timeLeft(resolved, this.#connection.options.timeoutMs, 'options') ?? MAX_MS;
+    if (left > 0) return left;
+    throw new GRPCDeadlineExceededError('the deadline of the call had passed before it was sent', {
+      operation: `Lease.${method}`,
+    });
   }
 
   #response(text: string): ILeaseKeepAliveResponse {
