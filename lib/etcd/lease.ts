@@ -147,6 +147,8 @@ export class Lease extends EventEmitter {
     }
     this.#id = this.#handle.leaseId().toString();
     this.#letGo = connection.hold({ end: () => this.#end() });
+    const done = connection.work();
+    this.#grant.then(done, done);
     if (signal?.aborted) this.#handle.giveUp();
     else if (signal) {
       const unlisten = onAbort(signal, () => this.#handle?.giveUp());
