@@ -223,6 +223,8 @@ export interface NativeLeaseOptions {
   renewsItself: boolean
   /** For the grant. */
   timeoutMs: number
+  /** Whether the grant is tried until it is answered. */
+  insists: boolean
   /** 0 for none. */
   stallTimeoutMs: number
 }

@@ -6,6 +6,8 @@ import {
   GRPCDeadlineExceededError,
   GRPCUnavailableError,
   type IOptions,
+  type IRestored,
+  LastingLease,
   type Lease,
 } from 'rollcall/etcd';
 import { afterAll, beforeAll, describe, expect, type TestContext, test } from 'vitest';
@@ -188,6 +190,38 @@ describe.concurrent.each(ETCD_VERSIONS)('etcd %s', (version) => {
     await link.clear(); // which cuts
     await lives(lease, 5000);
     expect(await etcd.leases()).toContain(hex(lease.id));
+  });
+
+  test('a lasting lease puts its keys again when it was lost, but those of others', async (context) => {
+    const link = await way(context);
+    const client = connect(context, [link.host]);
+    const key = uniqueName('key');
+    const lasting = new LastingLease(client, 2);
+    const lost: Error[] = [];
+    const restored: IRestored[] = [];
+    lasting.on('lost', (error) => lost.push(error));
+    lasting.on('restored', (report) => restored.push(report));
+    for (const name of ['kept', 'taken', 'deleted']) await lasting.put(`${key}/${name}`, name);
+    await lasting.delete(`${key}/deleted`);
+    const first = lasting.lease;
+    await link.setEnabled(false);
+    await waitFor(async () => lost.length === 1 && (await etcd.keys(key)).length === 0);
+    expect([first.revoked(), lasting.isValid(), lasting.lease === first]).toEqual([true, false, false]);
+    await etcd.put(`${key}/taken`, 'by another');
+    await link.setEnabled(true);
+    await waitFor(() => restored.length === 1);
+    expect(restored[0]).toMatchObject({ restored: [`${key}/kept`], taken: [`${key}/taken`], refused: [] });
+    expect(restored[0]?.lease).toBe(lasting.lease);
+    expect(await etcd.get(`${key}/taken`)).toBe('by another');
+    expect(await etcd.leaseOf(`${key}/kept`)).toBe(hex(lasting.lease.id));
+    // Revoked by hand, it comes back within a third of its time.
+    await etcd.revoke(hex(lasting.lease.id));
+    await waitFor(async () => restored.length === 2 && (await etcd.get(`${key}/kept`)) === 'kept');
+    expect(lost.length).toBe(2);
+    await lasting.revoke();
+    expect(await etcd.keys(key)).toEqual([`${key}/taken`]);
+    await delay(300);
+    expect([lost.length, restored.length]).toEqual([2, 2]);
   });
 
   test('a server that is killed and started again keeps the leases', async (context) => {

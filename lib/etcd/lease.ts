@@ -105,7 +105,13 @@ export class Lease extends EventEmitter {
   #hears = false;
 
   /** @internal */
-  constructor(connection: Connection, keyspace: Keyspace, ttl: number, options: ILeaseOptions = {}, attachTo?: bigint) {
+  constructor(
+    connection: Connection,
+    keyspace: Keyspace,
+    ttl: number,
+    options: ILeaseOptions = {},
+    { attachTo, insists = false }: { attachTo?: bigint; insists?: boolean } = {},
+  ) {
     super();
     if (attachTo === undefined && !(ttl >= 1)) {
       const text = `The TTL in an etcd lease must be at least 1 second. Got: ${ttl}`;
@@ -137,6 +143,7 @@ export class Lease extends EventEmitter {
         lease: attachTo ?? null,
         renewsItself: this.#autoKeepAlive,
         timeoutMs,
+        insists,
         stallTimeoutMs,
       });
     } catch (failure) {
@@ -167,7 +174,7 @@ export class Lease extends EventEmitter {
     const { connection, keyspace } = namespace;
     const exact = BigInt(int64(id, 'Lease.attach()'));
     if (connection.mocked) throw new InvalidArgumentError('Lease.attach(): not while the client is mocked');
-    const lease = new Lease(connection, keyspace, 0, options, exact);
+    const lease = new Lease(connection, keyspace, 0, options, { attachTo: exact });
     await lease.grant();
     return lease;
   }

@@ -30,6 +30,8 @@ pub struct NativeLeaseOptions {
     pub renews_itself: bool,
     /// For the grant.
     pub timeout_ms: f64,
+    /// Whether the grant is tried until it is answered.
+    pub insists: bool,
     /// 0 for none.
     pub stall_timeout_ms: f64,
 }
@@ -100,6 +102,7 @@ impl LeaseHandle {
             ttl,
             renews_itself: options.renews_itself,
             until: Instant::now() + ms(options.timeout_ms),
+            insists: options.insists,
             stall,
         };
         let (inbox, mailbox) = (events.clone(), client.mailbox.clone());

@@ -13,6 +13,7 @@ use super::client::EtcdClient;
 use super::error::{Cause, Fault};
 use super::lease::{Lease, LeaseEvent, LeaseOptions, LeaseStall};
 use super::wire::LeaseKeepAliveResponse;
+use crate::backoff::Backoff;
 use crate::error::ErrorKind;
 
 /// What happens to a wanted lease.
@@ -40,6 +41,9 @@ pub struct TenureOptions {
     pub renews_itself: bool,
     /// When the grant must have been answered.
     pub until: Instant,
+    /// A grant that fails for want of a server is tried again, with growing pauses, until it is answered or given up;
+    /// each try has the timeout of the client, and `until` does not count.
+    pub insists: bool,
     /// See [`LeaseOptions::stall`].
     pub stall: Option<LeaseStall>,
 }
@@ -94,9 +98,19 @@ impl Tenure {
             stall: options.stall,
         };
         let granted = async {
-            match options.ttl {
-                Some(ttl) => self.client.grant_for(options.id, ttl, options.until, kept).await,
-                None => self.client.attach(options.id, options.until, kept).await,
+            let Some(ttl) = options.ttl else {
+                return self.client.attach(options.id, options.until, kept).await;
+            };
+            if !options.insists {
+                return self.client.grant_for(options.id, ttl, options.until, kept).await;
+            }
+            let mut backoff = Backoff::new();
+            loop {
+                let until = Instant::now() + self.client.options().timeout;
+                match self.client.grant_for(options.id, ttl, until, kept.clone()).await {
+                    Err(fault) if fault.error.is_retryable() => tokio::time::sleep(backoff.next_pause()).await,
+                    done => return done,
+                }
             }
         };
         let closed = self.client.closed().clone();

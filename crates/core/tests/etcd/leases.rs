@@ -39,6 +39,7 @@ fn wanted(ttl: i64, until: Instant) -> TenureOptions {
         ttl: Some(ttl),
         renews_itself: true,
         until,
+        insists: false,
         stall: None,
     }
 }
