@@ -23,8 +23,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::client::EtcdClient;
-use super::error::{Cause, Fault};
+use super::client::{EtcdClient, Tries};
+use super::error::{Cause, Fault, judge};
 use super::keepalive::{Command, Keep, time_to_live};
 use super::options::MAX_TTL;
 use super::wire::LeaseKeepAliveResponse;
@@ -32,6 +32,10 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// How often a grant is begun anew because the lease that an earlier request of it made was gone when it was looked at.
 const GRANTS: u32 = 2;
+
+/// The most that a call about a lease waits for one member while there are others. Each may be made twice: a lease has its
+/// id from the start.
+const TRY_MOST: Duration = Duration::from_secs(3);
 
 /// How a lease stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -304,7 +308,7 @@ impl EtcdClient {
         let mut grants = 1;
         loop {
             let answer = self
-                .call_until("grant a lease", until, |client| async move {
+                .lease_call("grant a lease", until, |client| async move {
                     // Of this try: those before it may have waited for a frozen member longer than the lease lives.
                     let sent = Instant::now();
                     let options = etcd_client::LeaseGrantOptions::new().with_id(id);
@@ -313,7 +317,7 @@ impl EtcdClient {
                 })
                 .await;
             match answer {
-                Ok(((granted, sent), _)) => {
+                Ok((granted, sent)) => {
                     let Some(granted) = time_to_live(granted) else {
                         return Err(gone("etcd granted a lease that had expired when its answer came"));
                     };
@@ -363,8 +367,8 @@ impl EtcdClient {
         until: Instant,
         options: &LeaseOptions,
     ) -> Result<(Lease, LeaseKeepAliveResponse), Fault> {
-        let (answer, _) = self
-            .call_until("read a lease", until, |client| async move {
+        let answer = self
+            .lease_call("read a lease", until, |client| async move {
                 client.lease_client().time_to_live(id, None).await
             })
             .await?;
@@ -380,6 +384,24 @@ impl EtcdClient {
         let lease = self.kept(id, Instant::now(), granted, unproved);
         let answer = lease.renew_once(until).await?;
         Ok((lease, answer))
+    }
+
+    async fn lease_call<T, F, Fut>(&self, op: &'static str, until: Instant, make: F) -> Result<T, Fault>
+    where
+        F: Fn(etcd_client::Client) -> Fut,
+        Fut: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        let tries = Tries {
+            deadline: Some(until),
+            most: Some(TRY_MOST),
+            repeatable: true,
+            only: None,
+        };
+        let answer = self.attempt(op, tries, |connection| {
+            let answer = make(connection.client.clone());
+            async move { answer.await.map_err(|error| judge(error, &connection.url)) }
+        });
+        answer.await.map(|(answer, _)| answer)
     }
 
     fn kept(&self, id: i64, confirmed: Instant, ttl: Duration, options: LeaseOptions) -> Lease {
@@ -406,7 +428,7 @@ impl EtcdClient {
     /// [`revoke`](Self::revoke) until `until`.
     pub async fn revoke_until(&self, id: i64, until: Instant) -> Result<(), Fault> {
         let answer = self
-            .call_until("revoke a lease", until, |client| async move {
+            .lease_call("revoke a lease", until, |client| async move {
                 client.lease_client().revoke(id).await
             })
             .await;

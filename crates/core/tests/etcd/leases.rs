@@ -156,6 +156,27 @@ async fn a_lease_lives_longer_than_the_token_it_was_granted_with() {
 }
 
 #[tokio::test]
+async fn a_member_that_never_answers_costs_a_grant_and_a_revocation_three_seconds_at_most() {
+    let server = etcd!();
+    let hole = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap(); // accepts, and says nothing
+    let dead = hole.local_addr().unwrap().to_string();
+    // The order is drawn at random: some of these ask the silent one first.
+    let each = (0..6).map(|_| {
+        let client = client(EtcdOptions {
+            timeout: Duration::from_secs(60),
+            ..options(&[&dead, &server.address()])
+        });
+        async move {
+            let id = Lease::new_id();
+            let lease = within(4, "the grant", client.grant(id)).await.unwrap();
+            assert!(lease.is_alive());
+            within(4, "the revocation", client.revoke(id)).await.unwrap();
+        }
+    });
+    futures::future::join_all(each).await;
+}
+
+#[tokio::test]
 async fn a_grant_whose_answer_was_lost_leaves_one_lease() {
     let server = etcd!();
     let proxy = Proxy::to(server.address()).await;
