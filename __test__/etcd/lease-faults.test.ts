@@ -380,10 +380,11 @@ test('a grant that fails is one loss, and nobody has to listen', async (context)
     lease.on('lost', (error) => lost.push([error, lease.revoked()]));
     const put = await lease.put('a').value('1').exec().catch((error) => error);
     const grant = await lease.grant().catch((error) => error);
+    const once = await lease.keepaliveOnce().catch((error) => error);
     await lease.revoke();
     await delay(300);
     say({
-      lost: lost.length, same: lost[0][0] === grant && put === grant, revoked: lost[0][1],
+      lost: lost.length, same: lost[0][0] === grant && put === grant && once === grant, revoked: lost[0][1],
       name: grant.name, quiet: quiet.revoked(), state: lease.state,
     });
     await client.close();

@@ -44,7 +44,8 @@ test('a ttl that is missing or below a second is refused at once, as by etcd3', 
     expect(refused).toBeInstanceOf(RangeError);
     expect(refused).toMatchObject({ message: text, code: 'ERR_INVALID_ARGUMENT' });
   }
-  expect(() => ours.lease(5, { stallTimeoutMs: 5 })).toThrow(/stallTimeoutMs/);
+  expect(() => ours.lease(5, { stallTimeoutMs: 5 })).toThrow(/options\.stallTimeoutMs/);
+  expect(() => ours.lease(5, { timeoutMs: -1 })).toThrow(/options\.timeoutMs/);
   theirs.close();
 });
 

@@ -1,13 +1,13 @@
 /** Keys that stand for as long as this program can reach etcd: under a lease that is asked for anew when it is lost. */
 
 import { EventEmitter } from 'node:events';
-import { EtcdLeaseInvalidError } from './errors.js';
+import { type EtcdClientError, EtcdLeaseInvalidError } from './errors.js';
 import { type ILeaseOptions, Lease } from './lease.js';
 import type { Namespace } from './namespace.js';
 
 /** The events of a lasting lease. */
 export interface LastingLeaseEvents {
-  lost: [error: Error];
+  lost: [error: EtcdClientError];
   restored: [report: IRestored];
 }
 
@@ -99,7 +99,7 @@ export class LastingLease extends EventEmitter {
   }
 
   /** A lease was lost, and the next one is being asked for; or a grant was refused. */
-  override on(event: 'lost', handler: (error: Error) => void): this;
+  override on(event: 'lost', handler: (error: EtcdClientError) => void): this;
   /** The keys stand again, under another lease. */
   override on(event: 'restored', handler: (report: IRestored) => void): this;
   override on(event: string | symbol, handler: (...args: never[]) => void): this;

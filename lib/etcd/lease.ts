@@ -51,11 +51,11 @@ export interface ILeaseOptions extends CallOptions {
 
 /** The events of a lease. */
 export interface LeaseEvents {
-  lost: [error: Error];
+  lost: [error: EtcdClientError];
   keepaliveEstablished: [];
   keepaliveFired: [];
   keepaliveSucceeded: [response: ILeaseKeepAliveResponse];
-  keepaliveFailed: [error: Error];
+  keepaliveFailed: [error: EtcdClientError];
 }
 
 /** How long the leases of a client may take to be revoked when it is closed, in milliseconds. */
@@ -148,6 +148,7 @@ export class Lease extends EventEmitter {
       });
     } catch (failure) {
       this.#unlisten();
+      if (failure instanceof InvalidArgumentError) throw failure;
       // As a grant that fails: whoever is to hear of it has yet to listen.
       queueMicrotask(() => this.#refused(fromFailure(failure, 'Lease.leaseGrant')));
       return;
@@ -284,6 +285,8 @@ export class Lease extends EventEmitter {
     } catch (error) {
       failure = error;
     }
+    this.#take(); // the loss, when that is what it failed by
+    if (this.#loss) throw this.#loss;
     const error = this.#failure(failure, 'leaseKeepAlive', options);
     throw error instanceof EtcdLeaseInvalidError ? this.#lose(error) : error;
   }
@@ -299,13 +302,13 @@ export class Lease extends EventEmitter {
   }
 
   /** The lease is over and was not revoked by this program. `revoked()` is true already. At most once. */
-  override on(event: 'lost', handler: (error: Error) => void): this;
+  override on(event: 'lost', handler: (error: EtcdClientError) => void): this;
   /** A renewal is about to be sent. */
   override on(event: 'keepaliveFired', handler: () => void): this;
   /** A renewal was answered, and the lease lives. */
   override on(event: 'keepaliveSucceeded', handler: (response: ILeaseKeepAliveResponse) => void): this;
   /** A renewal failed; it is tried again until the lease is lost. */
-  override on(event: 'keepaliveFailed', handler: (error: Error) => void): this;
+  override on(event: 'keepaliveFailed', handler: (error: EtcdClientError) => void): this;
   /** There is a stream for the renewals: at first, and again after each failure. */
   override on(event: 'keepaliveEstablished', handler: () => void): this;
   override on(event: string | symbol, handler: (...args: never[]) => void): this;
@@ -389,8 +392,9 @@ export class Lease extends EventEmitter {
     this.#state = LeaseState.Revoked;
     this.#handle?.release();
     this.#over();
-    if (isRenewal) this.#tell('keepaliveFailed', error);
-    this.#tell('lost', error);
+    const told = error as EtcdClientError; // or whatever a mock rejects with
+    if (isRenewal) this.#tell('keepaliveFailed', told);
+    this.#tell('lost', told);
     return error;
   }
 
