@@ -277,10 +277,15 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
     const start = performance.now();
     await waitFor(() => performance.now() - start > 3000, { intervalMs: 100 });
     expect(leases.filter((lease) => !lease.isValid())).toEqual([]);
+    const closed = performance.now();
     await client.close();
+    expect(performance.now() - closed).toBeLessThan(1500);
     expect(lost.flat()).toEqual([]);
     expect(leases.filter((lease) => !lease.revoked())).toEqual([]);
-    expect((await etcd.leases()).filter((id) => ids.has(BigInt(`0x${id}`).toString()))).toEqual([]);
+    // On a busy machine not all are revoked in that time: the rest expires, since nobody renews it any more.
+    const left = async () => (await etcd.leases()).filter((id) => ids.has(BigInt(`0x${id}`).toString()));
+    expect((await left()).length).toBeLessThan(900);
+    await waitFor(async () => (await left()).length === 0, { timeoutMs: 6000, what: 'the leases to go' });
   });
 
   test('close() while a lease is being granted ends it, and its grant() settles', async () => {

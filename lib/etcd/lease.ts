@@ -9,6 +9,7 @@ import { int64 } from './check.js';
 import type { Connection } from './connection.js';
 import {
   ClientClosedError,
+  type EtcdClientError,
   EtcdLeaseInvalidError,
   fromFailure,
   GRPCDeadlineExceededError,
