@@ -36,7 +36,7 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use prost::Message as _;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -79,10 +79,23 @@ pub(super) struct Keep {
     pub(super) ttl: Duration,
 }
 
+/// Grants and revocations under way, per client: each takes some 26 KB while it is.
+const CALLS: usize = 512;
+
 /// The leases of a client. The task runs while there are any.
-#[derive(Default)]
 pub(crate) struct KeepAlives {
     door: Arc<Mutex<Door>>,
+    /// Whoever makes a call about a lease holds one meanwhile.
+    pub(super) calls: Semaphore,
+}
+
+impl Default for KeepAlives {
+    fn default() -> Self {
+        Self {
+            door: Arc::default(),
+            calls: Semaphore::new(CALLS),
+        }
+    }
 }
 
 #[derive(Default)]

@@ -397,10 +397,18 @@ impl EtcdClient {
             repeatable: true,
             only: None,
         };
-        let answer = self.attempt(op, tries, |connection| {
+        let Ok(_turn) = timeout_at(until, self.keep_alives().calls.acquire()).await else {
+            return Err(Fault::new(
+                Cause::NotSent,
+                ErrorKind::Timeout,
+                format!("too many calls about leases were under way to {op} in time"),
+            ));
+        };
+        // Boxed, so that those who wait for their turn are small.
+        let answer = Box::pin(self.attempt(op, tries, |connection| {
             let answer = make(connection.client.clone());
             async move { answer.await.map_err(|error| judge(error, &connection.url)) }
-        });
+        }));
         answer.await.map(|(answer, _)| answer)
     }
 

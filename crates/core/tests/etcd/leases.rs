@@ -307,7 +307,7 @@ async fn a_lease_whose_owner_does_not_tick_is_revoked() {
             limit,
         }),
         observer: Some(Arc::new(move |event: &LeaseEvent| {
-            inner.lock().unwrap().push(event.clone())
+            inner.lock().unwrap().push(event.clone());
         })),
         ..LeaseOptions::default()
     };
