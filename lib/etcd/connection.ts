@@ -63,6 +63,8 @@ export class Connection implements ICallable<unknown> {
   readonly #live = new Set<Live>();
   #wanted = true;
   #busy = false;
+  /** Calls under way that don't go through the pages. */
+  #working = 0;
   #alive = false;
 
   /** Checks the options. Does no I/O: the native client is made at the first use. */
@@ -284,6 +286,16 @@ export class Connection implements ICallable<unknown> {
     };
   }
 
+  /** A call is under way that doesn't go through the pages: it keeps the process alive, as any. Gives what ends it. */
+  work(): () => void {
+    this.#working += 1;
+    this.#keepAlive();
+    return () => {
+      this.#working -= 1;
+      this.#keepAlive();
+    };
+  }
+
   ref(): void {
     this.#wanted = true;
     this.#keepAlive();
@@ -366,10 +378,11 @@ export class Connection implements ICallable<unknown> {
   }
 
   #keepAlive(): void {
-    const inUse = this.#busy || this.#live.size > 0;
+    const busy = this.#busy || this.#working > 0;
+    const inUse = busy || this.#live.size > 0;
     if (inUse) IN_USE.add(this);
     else IN_USE.delete(this);
-    const alive = this.#busy || (this.#wanted && inUse);
+    const alive = busy || (this.#wanted && inUse);
     if (alive === this.#alive) return;
     this.#alive = alive;
     if (alive) this.#open().ref();
