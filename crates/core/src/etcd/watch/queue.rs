@@ -1,0 +1,208 @@
+//! What a watch tells, waiting for a consumer on another thread: in order, packed, and bounded.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::pack::{CONNECTING, DISCONNECTED, END, Pack, SETTLED};
+use super::{Created, Delivery, Response, WatchControl, WatchEnd, WatchRequest, WatchSink};
+use crate::error::Error;
+use crate::etcd::client::EtcdClient;
+use crate::etcd::error::{Cause, Fault};
+
+/// When a batch is full: a consumer takes one at a time, and is not to be busy with it for long.
+const BATCH_EVENTS: usize = 1024;
+/// The same in bytes. A single response may be larger.
+const BATCH_BYTES: usize = 256 << 10;
+
+/// How much may wait. It is exceeded by one response at most.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Events.
+    pub events: usize,
+    /// Bytes.
+    pub bytes: usize,
+}
+
+impl Default for Limits {
+    /// 16,384 events and 4 MiB.
+    fn default() -> Self {
+        Self {
+            events: 16_384,
+            bytes: 4 << 20,
+        }
+    }
+}
+
+/// What stands behind a record of a disconnection or of the end.
+#[derive(Debug, Clone)]
+pub enum Failure {
+    /// Why the connection is lost.
+    Disconnected(Error),
+    /// Why the watch is over.
+    End(WatchEnd),
+}
+
+/// The consumer's side of a watch. Dropping it cancels the watch.
+pub struct WatchQueue {
+    waiting: Arc<Mutex<Waiting>>,
+    control: Mutex<Option<WatchControl>>,
+}
+
+struct Waiting {
+    batches: VecDeque<Pack>,
+    failures: VecDeque<Failure>,
+    events: usize,
+    bytes: usize,
+    limits: Limits,
+    /// Nothing more is sent until there is room.
+    is_full: bool,
+    /// Who consumes has been woken, and has not taken everything since.
+    is_awake: bool,
+}
+
+struct Sink {
+    waiting: Arc<Mutex<Waiting>>,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+impl WatchQueue {
+    /// Watches for a consumer that [`take`](Self::take)s what there is when `wake` was called, until it gets nothing.
+    /// `wake` is called by the task of the stream, once until then. Needs a tokio runtime.
+    pub fn open(
+        client: &EtcdClient,
+        request: WatchRequest,
+        limits: Limits,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        let waiting = Arc::new(Mutex::new(Waiting {
+            batches: VecDeque::new(),
+            failures: VecDeque::new(),
+            events: 0,
+            bytes: 0,
+            limits,
+            is_full: false,
+            is_awake: false,
+        }));
+        let sink = Sink {
+            waiting: Arc::clone(&waiting),
+            wake: Box::new(wake),
+        };
+        Self {
+            waiting,
+            control: Mutex::new(Some(client.watch(request, Box::new(sink)))),
+        }
+    }
+
+    /// Writes the oldest batch behind what `into` holds (see [`pack`](super::pack)); false when there is none.
+    pub fn take(&self, into: &mut Vec<u8>) -> bool {
+        let mut waiting = lock(&self.waiting);
+        let Some(batch) = waiting.batches.pop_front() else {
+            waiting.is_awake = false;
+            return false;
+        };
+        waiting.events -= batch.events;
+        waiting.bytes -= batch.size();
+        let has_room = waiting.events <= waiting.limits.events / 2 && waiting.bytes <= waiting.limits.bytes / 2;
+        let resume = waiting.is_full && has_room;
+        waiting.is_full &= !resume;
+        drop(waiting);
+        batch.write(into);
+        if resume && let Some(control) = &*lock(&self.control) {
+            control.resume();
+        }
+        true
+    }
+
+    /// What stands behind the oldest record of a disconnection or of the end that was not asked for yet.
+    pub fn failure(&self) -> Option<Failure> {
+        lock(&self.waiting).failures.pop_front()
+    }
+
+    /// See [`WatchControl::rewind`].
+    pub fn rewind(&self, revision: i64) {
+        if let Some(control) = &*lock(&self.control) {
+            control.rewind(revision);
+        }
+    }
+
+    /// Cancels the watch and forgets what waits. May be repeated.
+    pub fn stop(&self) {
+        drop(lock(&self.control).take());
+        let mut waiting = lock(&self.waiting);
+        waiting.batches.clear();
+        waiting.failures.clear();
+        (waiting.events, waiting.bytes) = (0, 0);
+    }
+}
+
+impl Sink {
+    fn put(&self, write: impl FnOnce(&mut Pack)) -> Delivery {
+        let mut waiting = lock(&self.waiting);
+        let is_full = waiting
+            .batches
+            .back()
+            .is_none_or(|last| last.events >= BATCH_EVENTS || last.size() >= BATCH_BYTES);
+        let mut batch = if is_full {
+            Pack::default()
+        } else {
+            waiting.batches.pop_back().unwrap_or_default()
+        };
+        let (events, size) = if is_full { (0, 0) } else { (batch.events, batch.size()) };
+        write(&mut batch);
+        waiting.events += batch.events - events;
+        waiting.bytes += batch.size() - size;
+        waiting.batches.push_back(batch);
+        let was_awake = std::mem::replace(&mut waiting.is_awake, true);
+        waiting.is_full |= waiting.events >= waiting.limits.events || waiting.bytes >= waiting.limits.bytes;
+        let delivery = if waiting.is_full {
+            Delivery::Full
+        } else {
+            Delivery::Taken
+        };
+        drop(waiting);
+        if !was_awake {
+            (self.wake)();
+        }
+        delivery
+    }
+
+    fn fail(&self, kind: i32, failure: Failure) {
+        lock(&self.waiting).failures.push_back(failure);
+        self.put(|batch| batch.record(kind));
+    }
+}
+
+impl WatchSink for Sink {
+    fn connecting(&mut self) {
+        self.put(|batch| batch.record(CONNECTING));
+    }
+
+    fn created(&mut self, created: Created) {
+        self.put(|batch| batch.created(&created));
+    }
+
+    fn settled(&mut self) {
+        self.put(|batch| batch.record(SETTLED));
+    }
+
+    fn deliver(&mut self, response: Response) -> Delivery {
+        self.put(|batch| batch.response(&response))
+    }
+
+    /// A password that is refused, and whatever else no other try can mend, ends it.
+    fn disconnected(&mut self, fault: &Fault) -> bool {
+        let mends = fault.cause != Cause::Refused || fault.error.is_retryable();
+        if mends {
+            self.fail(DISCONNECTED, Failure::Disconnected(fault.error.clone()));
+        }
+        mends
+    }
+
+    fn end(self: Box<Self>, why: WatchEnd) {
+        self.fail(END, Failure::End(why));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
