@@ -13,9 +13,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 
 use super::client::EtcdClient;
-use super::error::Fault;
+use super::error::{Cause, Fault, judge_reason};
 use super::hub::{Hub, Watch};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
 pub mod pack;
 pub mod queue;
@@ -181,6 +181,23 @@ pub enum WatchEnd {
     Refused(Error),
     /// The client was closed.
     Closed,
+}
+
+impl WatchEnd {
+    /// The same as a failed call.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Disconnected(error) | Self::Refused(error) => Fault::of(Cause::Refused, error.clone()),
+            Self::Compacted(_) => judge_reason("etcdserver: mvcc: required revision has been compacted", ""),
+            Self::Lapsed => Fault::new(
+                Cause::TooLarge,
+                ErrorKind::InvalidArgument,
+                "one revision of the watch is larger than the option maxMessageBytes allows; let it come in fragments",
+            ),
+            Self::HistoryBroke(why) => Fault::new(Cause::Refused, ErrorKind::Unavailable, why),
+            Self::Closed => Fault::new(Cause::Refused, ErrorKind::Closed, "the client was closed"),
+        }
+    }
 }
 
 /// What a lost connection means to a watch.

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::pack::{CONNECTING, DISCONNECTED, END, Pack, SETTLED};
 use super::{Created, Delivery, Response, WatchControl, WatchEnd, WatchRequest, WatchSink};
-use crate::error::Error;
 use crate::etcd::client::EtcdClient;
 use crate::etcd::error::{Cause, Fault};
 
@@ -37,7 +36,7 @@ impl Default for Limits {
 #[derive(Debug, Clone)]
 pub enum Failure {
     /// Why the connection is lost.
-    Disconnected(Error),
+    Disconnected(Fault),
     /// Why the watch is over.
     End(WatchEnd),
 }
@@ -193,7 +192,7 @@ impl WatchSink for Sink {
     fn disconnected(&mut self, fault: &Fault) -> bool {
         let mends = fault.cause != Cause::Refused || fault.error.is_retryable();
         if mends {
-            self.fail(DISCONNECTED, Failure::Disconnected(fault.error.clone()));
+            self.fail(DISCONNECTED, Failure::Disconnected(fault.clone()));
         }
         mends
     }
