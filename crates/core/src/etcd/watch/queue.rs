@@ -65,7 +65,7 @@ struct Sink {
 }
 
 impl WatchQueue {
-    /// Watches for a consumer that [`take`](Self::take)s what there is when `wake` was called, until it gets nothing.
+    /// Watches for a consumer that [`take`](Self::take)s what there is when `wake` was called, until nothing is left.
     /// `wake` is called by the task of the stream, once until then. Needs a tokio runtime.
     pub fn open(
         client: &EtcdClient,
@@ -92,13 +92,14 @@ impl WatchQueue {
         }
     }
 
-    /// Writes the oldest batch behind what `into` holds (see [`pack`](super::pack)); false when there is none.
-    pub fn take(&self, into: &mut Vec<u8>) -> bool {
+    /// Writes the oldest batch behind what `into` holds (see [`pack`](super::pack)); says whether there are more, or
+    /// `None` when there was none.
+    pub fn take(&self, into: &mut Vec<u8>) -> Option<bool> {
         let mut waiting = lock(&self.waiting);
-        let Some(batch) = waiting.batches.pop_front() else {
-            waiting.is_awake = false;
-            return false;
-        };
+        let batch = waiting.batches.pop_front();
+        waiting.is_awake = !waiting.batches.is_empty();
+        let more = waiting.is_awake;
+        let batch = batch?;
         waiting.events -= batch.events;
         waiting.bytes -= batch.size();
         let has_room = waiting.events <= waiting.limits.events / 2 && waiting.bytes <= waiting.limits.bytes / 2;
@@ -109,7 +110,7 @@ impl WatchQueue {
         if resume && let Some(control) = &*lock(&self.control) {
             control.resume();
         }
-        true
+        Some(more)
     }
 
     /// What stands behind the oldest record of a disconnection or of the end that was not asked for yet.
