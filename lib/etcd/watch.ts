@@ -217,7 +217,6 @@ export class Watcher<E = WatchChange> extends EventEmitter {
   #next: string | undefined;
   /** What the program has written to `request.start_revision`, until it is used. */
   #written: string | undefined;
-  #wasConnected = false;
   #isConnected = false;
 
   /** What is being read. */
