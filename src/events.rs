@@ -84,13 +84,6 @@ impl Mailbox {
         }
     }
 
-    /// Several watches have something new: one wake-up.
-    pub fn notice_all(&self, ids: Vec<u32>) {
-        for id in ids {
-            self.notice(id);
-        }
-    }
-
     pub fn bad_record(&self, record: BadRecord) {
         self.push(NativeEvent {
             kind: "badRecord",

@@ -19,6 +19,37 @@ const OPERATION = 'Watch.watch';
 /** Which filter leaves only one kind of change. */
 const ONLY = { put: FilterType.Nodelete, delete: FilterType.Noput } as const;
 
+/** Who is told that the native side has something, by the ids of the watches of a client. */
+type Board = Map<number, () => void>;
+
+const boards = new WeakMap<Connection, Board>();
+let lastId = 0;
+
+/** One for each client, made with its first watch: a wake-up of its own for watches is cheaper than an event for each. */
+function boardOf(connection: Connection): Board {
+  const known = boards.get(connection);
+  if (known) return known;
+  const board: Board = new Map();
+  connection.native.watchesTell((ids) => {
+    for (const id of ids) {
+      try {
+        board.get(id)?.();
+      } catch (error) {
+        rethrow(error); // the other watches are not to be lost with it
+      }
+    }
+  });
+  boards.set(connection, board);
+  return board;
+}
+
+/** What a listener of the program threw is not ours to swallow. */
+function rethrow(error: unknown): void {
+  queueMicrotask(() => {
+    throw error;
+  });
+}
+
 /** How often the list after a gap is tried to be read before the watch fails. Each try goes over all members. */
 const LIST_TRIES = 3;
 
@@ -207,7 +238,8 @@ export class Watcher<E = WatchChange> extends EventEmitter {
   readonly #connection: Connection;
   readonly #keyspace: Keyspace;
   readonly #shape: Shape;
-  readonly #listenId: number;
+  readonly #listenId = ++lastId;
+  readonly #board: Board;
   readonly #release: () => void;
   readonly #unlisten: () => void = () => {};
   #handle: EtcdWatchHandle;
@@ -246,6 +278,7 @@ export class Watcher<E = WatchChange> extends EventEmitter {
     }
     this.#connection = connection;
     this.#keyspace = keyspace;
+    this.#board = boardOf(connection);
     this.#shape = shape;
     this.#written = request.start_revision === undefined ? undefined : String(request.start_revision);
     this.request = Object.defineProperty({ ...request }, 'start_revision', {
@@ -259,17 +292,12 @@ export class Watcher<E = WatchChange> extends EventEmitter {
           this.#opening = resolve;
         })
       : Promise.resolve(undefined);
-    this.#listenId = connection.listen(() => {
+    this.#handle = this.#open(BigInt(this.#written ?? 0), shape.awaited);
+    this.#board.set(this.#listenId, () => {
       this.#ready = true;
       if (this.#held) this.#resume();
       this.#read();
     });
-    try {
-      this.#handle = this.#open(BigInt(this.#written ?? 0), shape.awaited);
-    } catch (error) {
-      connection.unlisten(this.#listenId);
-      throw error;
-    }
     this.#release = connection.hold({ end: () => this.#closed() });
     const { signal } = shape;
     if (signal?.aborted) void this.#aborted(signal);
@@ -369,19 +397,20 @@ export class Watcher<E = WatchChange> extends EventEmitter {
   #read(): void {
     if (this.#reading) return;
     this.#reading = true;
+    // One batch for each sign of the native side, so that others get their turn. A sign may stand for two: one that was
+    // asked for, and one of news.
+    let taken = false;
     try {
       while (!this.#over && !this.#held) {
         if (!this.#records) {
-          if (!this.#ready || this.#isBusy()) return;
+          if (taken || !this.#ready || this.#isBusy()) return;
           this.#ready = false;
+          taken = true;
           const batch = this.#handle.take();
           if (!batch) return;
           this.#records = new Records(batch, this.#keyspace.prefix.length);
         }
-        if (!this.#record(this.#records)) {
-          this.#records = undefined;
-          return; // one batch for each sign of the native side, so that others get their turn
-        }
+        if (!this.#record(this.#records)) this.#records = undefined;
       }
     } finally {
       this.#reading = false;
@@ -432,7 +461,7 @@ export class Watcher<E = WatchChange> extends EventEmitter {
         const { deleted, kv, previous } = change;
         events?.push({ type: deleted ? 'Delete' : 'Put', kv, prev_kv: previous as IKeyValue });
         if (iterates) this.#give(watchChange(change) as E);
-        if (deleted ? deletes : puts) this.#tell(deleted ? 'delete' : 'put', kv, previous);
+        if (deleted ? deletes : puts) this.#tellChange(deleted ? 'delete' : 'put', kv, previous);
         if (this.#over) return; // cancelled by a listener
       }
     } else {
@@ -593,9 +622,16 @@ export class Watcher<E = WatchChange> extends EventEmitter {
     try {
       super.emit(event, ...args);
     } catch (error) {
-      queueMicrotask(() => {
-        throw error;
-      });
+      rethrow(error);
+    }
+  }
+
+  /** The same, without making an array of the arguments: this runs for every event. */
+  #tellChange(event: 'put' | 'delete', kv: IKeyValue, previous: IKeyValue | null): void {
+    try {
+      super.emit(event, kv, previous);
+    } catch (error) {
+      rethrow(error);
     }
   }
 
@@ -614,7 +650,7 @@ export class Watcher<E = WatchChange> extends EventEmitter {
     this.#records = undefined;
     this.#deferred = undefined;
     this.#handle.stop();
-    this.#connection.unlisten(this.#listenId);
+    this.#board.delete(this.#listenId);
     this.#release();
     this.#unlisten();
     return true;

@@ -5,7 +5,7 @@ mod lease;
 mod stream;
 mod watch;
 
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 
 use napi::bindgen_prelude::{Buffer, Function, PromiseRaw};
 use napi::{Env, JsValue, Result};
@@ -57,7 +57,8 @@ pub struct EtcdHandle {
     pub(crate) stall: Arc<StallMonitor>,
     pages: Pages,
     alive: KeepAlive,
-    pacer: Mutex<Weak<watch::Pacer>>,
+    /// Tells JavaScript of watches.
+    pacer: Mutex<Option<Arc<watch::Pacer>>>,
 }
 
 #[napi]

@@ -4,8 +4,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use napi::bindgen_prelude::{BigInt, BufferSlice, Uint8Array};
-use napi::{Env, Result};
+use napi::bindgen_prelude::{BigInt, BufferSlice, Function, Uint8Array};
+use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
+use napi::{Env, Error, Result, Status};
 use napi_derive::napi;
 use rollcall_core::etcd::watch::queue::{Failure as Behind, Limits, WatchQueue};
 use rollcall_core::etcd::watch::{OnDisconnect, WatchEnd, WatchRequest};
@@ -14,8 +15,14 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::EtcdHandle;
-use crate::events::Mailbox;
 use crate::pages::Failure;
+
+/// Up to which size a batch is copied: an external Buffer costs more than that to make and to free.
+const COPIED: usize = 16 << 10;
+
+/// Tells which watches have something. `weak`: it keeps no process alive.
+type Wake =
+    ThreadsafeFunction<Vec<u32>, (), Vec<u32>, Status, /* callee handles errors: */ false, /* weak: */ true>;
 
 /// While a burst lasts JavaScript is told no more often than this. A wake-up costs it as much as some fifty events.
 const BURST: Duration = Duration::from_millis(1);
@@ -41,15 +48,15 @@ pub struct NativeWatchRequest {
 pub struct EtcdWatchHandle {
     id: u32,
     queue: WatchQueue,
-    mailbox: Arc<Mailbox>,
-    _pacer: Arc<Pacer>,
+    pacer: Arc<Pacer>,
 }
 
 #[napi]
 impl EtcdWatchHandle {
-    /// Starts to watch. What it tells is announced as a `watch` event of `id`: answer each with one `take()`.
+    /// Starts to watch. What it tells is announced under `id` to the callback of `watchesTell()`, which the client must
+    /// have: answer each sign with one `take()`.
     #[napi(factory, catch_unwind)]
-    pub fn open(client: &EtcdHandle, id: u32, request: NativeWatchRequest) -> Self {
+    pub fn open(client: &EtcdHandle, id: u32, request: NativeWatchRequest) -> Result<Self> {
         let request = WatchRequest {
             key: request.key.to_vec(),
             range_end: request.range_end.to_vec(),
@@ -63,34 +70,37 @@ impl EtcdWatchHandle {
             settle: request.settle,
             ..WatchRequest::default()
         };
-        let pacer = client.pacer();
+        let pacer = client.pacer()?;
         let wake = Arc::clone(&pacer.waiting);
         let _inside = client.io.handle().enter();
-        Self {
+        Ok(Self {
             id,
             queue: WatchQueue::open(&client.client, request, Limits::default(), move || wake.put(id)),
-            mailbox: Arc::clone(&client.mailbox),
-            _pacer: pacer,
-        }
+            pacer,
+        })
     }
 
-    /// The oldest batch, or `null`. When there are more, another `watch` event says so.
+    /// The oldest batch, or `null`. When there are more, another sign says so.
     #[napi(catch_unwind)]
     pub fn take<'env>(&self, env: &'env Env) -> Result<Option<BufferSlice<'env>>> {
-        let mut batch = Vec::new();
-        let Some(more) = self.queue.take(&mut batch) else {
+        let Some((batch, more)) = self.queue.take() else {
             return Ok(None);
         };
         if more {
-            self.mailbox.notice(self.id);
+            self.pacer.tell(vec![self.id]);
         }
-        BufferSlice::copy_from(env, batch).map(Some)
+        let buffer = if batch.len() <= COPIED {
+            BufferSlice::copy_from(env, batch)
+        } else {
+            BufferSlice::from_data(env, batch)
+        };
+        buffer.map(Some)
     }
 
-    /// Asks for a `watch` event, in a turn of the event loop of its own.
+    /// Asks for a sign, in a turn of the event loop of its own.
     #[napi(catch_unwind)]
     pub fn nudge(&self) {
-        self.mailbox.notice(self.id);
+        self.pacer.tell(vec![self.id]);
     }
 
     /// What stands behind the next record of a disconnection or an end, as JSON.
@@ -137,6 +147,7 @@ impl EtcdWatchHandle {
 /// that came within [`BURST`] of the last time.
 pub struct Pacer {
     waiting: Arc<Waiting>,
+    wake: Arc<Wake>,
     task: AbortHandle,
 }
 
@@ -158,9 +169,9 @@ impl Waiting {
 }
 
 impl Pacer {
-    fn start(io: &tokio::runtime::Handle, mailbox: Arc<Mailbox>) -> Self {
-        let waiting = Arc::new(Waiting::default());
-        let inbox = Arc::clone(&waiting);
+    fn start(io: &tokio::runtime::Handle, wake: Wake) -> Self {
+        let (waiting, wake) = (Arc::new(Waiting::default()), Arc::new(wake));
+        let (inbox, telling) = (Arc::clone(&waiting), Arc::clone(&wake));
         let task = io.spawn(async move {
             let mut told = Instant::now();
             loop {
@@ -170,15 +181,25 @@ impl Pacer {
                 if told.elapsed() < BURST {
                     tokio::time::sleep_until(told + BURST).await;
                 }
-                mailbox.notice_all(std::mem::take(&mut *inbox.lock()));
+                tell(&telling, std::mem::take(&mut *inbox.lock()));
                 told = Instant::now();
             }
         });
         Self {
             waiting,
+            wake,
             task: task.abort_handle(),
         }
     }
+
+    fn tell(&self, ids: Vec<u32>) {
+        tell(&self.wake, ids);
+    }
+}
+
+fn tell(wake: &Wake, ids: Vec<u32>) {
+    // An environment that is closing answers with an error: then nobody listens any more.
+    let _ = wake.call(ids, ThreadsafeFunctionCallMode::NonBlocking);
 }
 
 impl Drop for Pacer {
@@ -187,15 +208,24 @@ impl Drop for Pacer {
     }
 }
 
+#[napi]
 impl EtcdHandle {
-    /// One for all watches of the client, while there are any.
-    fn pacer(&self) -> Arc<Pacer> {
-        let mut slot = self.pacer.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pacer) = slot.upgrade() {
-            return pacer;
-        }
-        let pacer = Arc::new(Pacer::start(self.io.handle(), Arc::clone(&self.mailbox)));
-        *slot = Arc::downgrade(&pacer);
+    /// Says who is told which watches have something new: called once, before the first watch.
+    #[napi(catch_unwind)]
+    pub fn watches_tell(&self, callback: Function<'_, Vec<u32>, ()>) -> Result<()> {
+        let wake = callback
+            .build_threadsafe_function::<Vec<u32>>()
+            .weak::<true>()
+            .build()?;
+        let pacer = Pacer::start(self.io.handle(), wake);
+        *self.pacer.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(pacer));
+        Ok(())
+    }
+
+    fn pacer(&self) -> Result<Arc<Pacer>> {
+        let pacer = self.pacer.lock().unwrap_or_else(PoisonError::into_inner);
         pacer
+            .clone()
+            .ok_or_else(|| Error::new(Status::GenericFailure, "nobody is told of watches"))
     }
 }

@@ -45,6 +45,10 @@ pub(super) struct Pack {
 }
 
 impl Pack {
+    pub(super) fn is_empty(&self) -> bool {
+        self.numbers.is_empty()
+    }
+
     /// How many bytes it takes.
     pub(super) fn size(&self) -> usize {
         4 + self.numbers.len() * 4 + self.bytes.len()
@@ -110,14 +114,12 @@ impl Pack {
         self.numbers.push(i32::try_from(length).unwrap_or(i32::MAX));
     }
 
-    /// Writes the batch behind what `into` holds.
-    pub(super) fn write(&self, into: &mut Vec<u8>) {
-        into.reserve(self.size());
+    pub(super) fn write(&self) -> Vec<u8> {
+        let mut batch = Vec::with_capacity(self.size());
         let count = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
-        into.extend_from_slice(&count.to_le_bytes());
-        for number in &self.numbers {
-            into.extend_from_slice(&number.to_le_bytes());
-        }
-        into.extend_from_slice(&self.bytes);
+        batch.extend_from_slice(&count.to_le_bytes());
+        batch.extend(self.numbers.iter().flat_map(|number| number.to_le_bytes()));
+        batch.extend_from_slice(&self.bytes);
+        batch
     }
 }

@@ -48,7 +48,8 @@ pub struct WatchQueue {
 }
 
 struct Waiting {
-    batches: VecDeque<Pack>,
+    /// All but the last are full, and written.
+    batches: VecDeque<Batch>,
     failures: VecDeque<Failure>,
     events: usize,
     bytes: usize,
@@ -57,6 +58,12 @@ struct Waiting {
     is_full: bool,
     /// Who consumes has been woken, and has not taken everything since.
     is_awake: bool,
+}
+
+enum Batch {
+    Open(Pack),
+    /// With the number of events in it.
+    Full(Vec<u8>, usize),
 }
 
 struct Sink {
@@ -92,25 +99,26 @@ impl WatchQueue {
         }
     }
 
-    /// Writes the oldest batch behind what `into` holds (see [`pack`](super::pack)); says whether there are more, or
-    /// `None` when there was none.
-    pub fn take(&self, into: &mut Vec<u8>) -> Option<bool> {
+    /// The oldest batch (see [`pack`](super::pack)), and whether there are more; `None` when there is none.
+    pub fn take(&self) -> Option<(Vec<u8>, bool)> {
         let mut waiting = lock(&self.waiting);
         let batch = waiting.batches.pop_front();
         waiting.is_awake = !waiting.batches.is_empty();
         let more = waiting.is_awake;
-        let batch = batch?;
-        waiting.events -= batch.events;
-        waiting.bytes -= batch.size();
+        let (bytes, events) = match batch? {
+            Batch::Open(pack) => (pack.write(), pack.events),
+            Batch::Full(bytes, events) => (bytes, events),
+        };
+        waiting.events -= events;
+        waiting.bytes -= bytes.len();
         let has_room = waiting.events <= waiting.limits.events / 2 && waiting.bytes <= waiting.limits.bytes / 2;
         let resume = waiting.is_full && has_room;
         waiting.is_full &= !resume;
         drop(waiting);
-        batch.write(into);
         if resume && let Some(control) = &*lock(&self.control) {
             control.resume();
         }
-        Some(more)
+        Some((bytes, more))
     }
 
     /// What stands behind the oldest record of a disconnection or of the end that was not asked for yet.
@@ -138,19 +146,28 @@ impl WatchQueue {
 impl Sink {
     fn put(&self, write: impl FnOnce(&mut Pack)) -> Delivery {
         let mut waiting = lock(&self.waiting);
-        let is_full = waiting
-            .batches
-            .back()
-            .is_none_or(|last| last.events >= BATCH_EVENTS || last.size() >= BATCH_BYTES);
-        let mut batch = if is_full {
-            Pack::default()
-        } else {
-            waiting.batches.pop_back().unwrap_or_default()
+        let mut pack = match waiting.batches.pop_back() {
+            Some(Batch::Open(pack)) => pack,
+            last => {
+                waiting.batches.extend(last);
+                Pack::default()
+            }
         };
-        let (events, size) = if is_full { (0, 0) } else { (batch.events, batch.size()) };
-        write(&mut batch);
-        waiting.events += batch.events - events;
-        waiting.bytes += batch.size() - size;
+        let before = if pack.is_empty() {
+            (0, 0)
+        } else {
+            (pack.events, pack.size())
+        };
+        write(&mut pack);
+        waiting.events += pack.events - before.0;
+        waiting.bytes += pack.size() - before.1;
+        let is_full = pack.events >= BATCH_EVENTS || pack.size() >= BATCH_BYTES;
+        // Written here, and not where it is taken: that thread has other things to do.
+        let batch = if is_full {
+            Batch::Full(pack.write(), pack.events)
+        } else {
+            Batch::Open(pack)
+        };
         waiting.batches.push_back(batch);
         let was_awake = std::mem::replace(&mut waiting.is_awake, true);
         waiting.is_full |= waiting.events >= waiting.limits.events || waiting.bytes >= waiting.limits.bytes;
