@@ -7,6 +7,7 @@ import { onAbort } from '../registry/call.js';
 import { int64, unexpected } from './check.js';
 import type { Connection } from './connection.js';
 import { abortedRead, ClientClosedError, CompactedError, EtcdError, fromFailure, keyMissing } from './errors.js';
+import type { Backoff, BackoffFactory } from './fault-handling.js';
 import type { Keyspace } from './keyspace.js';
 import { type Rangable, Range } from './range.js';
 import { FilterType } from './rpc/enums.js';
@@ -38,9 +39,27 @@ function boardOf(connection: Connection): Board {
         rethrow(error); // the other watches are not to be lost with it
       }
     }
-  });
+  }, pausesOf(connection.options.faultHandling.watchBackoff));
   boards.set(connection, board);
   return board;
+}
+
+/** The most pauses that are asked of a backoff: by then it is at its longest. */
+const PAUSES = 32;
+/** The longest pause, in milliseconds: an hour. */
+const PAUSE_MOST_MS = 3_600_000;
+
+/** The pauses of a backoff, or of what makes one, asked for once: the native side waits, not JavaScript. */
+function pausesOf(given: Backoff | BackoffFactory | undefined): number[] {
+  const pauses: number[] = [];
+  let backoff = given && 'duration' in given ? given : given?.next(undefined);
+  // One that is over keeps its last pause.
+  while (backoff && pauses.length < PAUSES) {
+    const { duration } = backoff;
+    pauses.push(Number.isFinite(duration) ? Math.min(Math.max(duration, 0), PAUSE_MOST_MS) : 0);
+    backoff = backoff.next(undefined);
+  }
+  return pauses;
 }
 
 /** What a listener of the program threw is not ours to swallow. */

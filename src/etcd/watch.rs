@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::EtcdHandle;
+use crate::call::ms;
 use crate::pages::Failure;
 
 /// Up to which size a batch is copied: an external Buffer costs more than that to make and to free.
@@ -210,9 +211,11 @@ impl Drop for Pacer {
 
 #[napi]
 impl EtcdHandle {
-    /// Says who is told which watches have something new: called once, before the first watch.
+    /// Says who is told which watches have something new: called once, before the first watch. `pauses` are the
+    /// milliseconds before each try to connect again, in place of the built-in ones unless there are none.
     #[napi(catch_unwind)]
-    pub fn watches_tell(&self, callback: Function<'_, Vec<u32>, ()>) -> Result<()> {
+    pub fn watches_tell(&self, callback: Function<'_, Vec<u32>, ()>, pauses: Vec<f64>) -> Result<()> {
+        self.client.set_watch_pauses(pauses.into_iter().map(ms).collect());
         let wake = callback
             .build_threadsafe_function::<Vec<u32>>()
             .weak::<true>()

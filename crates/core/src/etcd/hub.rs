@@ -132,7 +132,9 @@ impl Hub {
         let most = Duration::from_millis(100)
             .saturating_mul(1 << self.failures.min(10))
             .min(PAUSE_MOST);
-        let until = Instant::now() + most.mul_f64(0.5 + fastrand::f64() / 2.0);
+        let pause = HubState::pause(&self.state, self.failures);
+        let pause = pause.unwrap_or_else(|| most.mul_f64(0.5 + fastrand::f64() / 2.0));
+        let until = Instant::now() + pause;
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => return,

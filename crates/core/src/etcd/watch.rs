@@ -9,6 +9,7 @@
 //!   bound. When it is full its watch is cancelled on the server, and made anew from there when there is room.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -331,9 +332,18 @@ pub(crate) struct WatchHub {
 pub(super) struct HubState {
     commands: Option<mpsc::UnboundedSender<Command>>,
     last_id: i64,
+    /// The pauses between tries to open the stream, in place of our own; the last one for all that follow.
+    pauses: Arc<[Duration]>,
 }
 
 impl HubState {
+    /// The pause after this many failures in a row, if somebody has said so.
+    pub(super) fn pause(state: &Mutex<Self>, failures: u32) -> Option<Duration> {
+        let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = usize::try_from(failures.saturating_sub(1)).unwrap_or(usize::MAX);
+        state.pauses.get(place).or(state.pauses.last()).copied()
+    }
+
     /// Called by the hub's task when it has nothing to watch: takes itself out, unless a command has just come.
     pub(super) fn retire(state: &Mutex<Self>, commands: &mpsc::UnboundedReceiver<Command>) -> bool {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -346,6 +356,13 @@ impl HubState {
 }
 
 impl EtcdClient {
+    /// The pauses before the stream of all watches is opened again, after each failure in a row; the last one for all that
+    /// follow. Empty, which is the default: random ones that grow to 5 s.
+    pub fn set_watch_pauses(&self, pauses: Vec<Duration>) {
+        let mut state = self.watches().state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.pauses = pauses.into();
+    }
+
     /// Watches a range. Resolves nothing and fails never: what etcd says to it comes out of [`Subscription::next`].
     pub fn subscribe(&self, request: WatchRequest) -> Subscription {
         let (sender, batches) = mpsc::channel(QUEUE);

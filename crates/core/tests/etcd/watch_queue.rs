@@ -11,7 +11,7 @@ use rollcall_core::etcd::{EtcdClient, EtcdOptions};
 use rollcall_core::log::Log;
 use tokio::sync::Notify;
 
-use crate::support::{Proxy, etcd, options, within};
+use crate::support::{Proxy, Server, binary, etcd, options, within};
 
 /// A key-value as it was packed.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -670,4 +670,39 @@ async fn a_denied_watch_fails_alone_and_an_old_token_fails_none() {
     for queue in [&mut before, &mut after, &mut late] {
         assert_eq!(queue.events().await[0].1.value, b"2");
     }
+}
+
+#[tokio::test]
+async fn a_member_without_a_leader_is_left() {
+    let Some(binary) = binary() else { return };
+    let mut servers = Server::three(&binary).await;
+    let addresses: Vec<String> = servers.iter().map(Server::address).collect();
+    // The one that the watch is on is the only one that the client knows: it has nowhere to go.
+    let client = client(options(&[&addresses[0]]));
+    let mut queue = Queue::watch(&client, prefix("p/", 0));
+    queue.created().await;
+    servers[1].kill();
+    servers[2].kill();
+    let told = within(15, "the loss of the leader", queue.next()).await;
+    assert!(matches!(told, Told::Disconnected(ErrorKind::Unavailable)), "{told:?}");
+    servers[1].restart().await;
+    queue.created().await;
+    servers[1].raw().await.put("p/k", "x", None).await.unwrap();
+    assert_eq!(queue.events().await.len(), 1);
+}
+
+#[tokio::test]
+async fn the_pauses_between_tries_may_be_given() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener); // nobody listens there
+    let client = client(options(&[&address]));
+    client.set_watch_pauses(vec![Duration::from_millis(700)]);
+    let mut queue = Queue::watch(&client, prefix("p/", 0));
+    assert!(matches!(queue.next().await, Told::Disconnected(_)));
+    let start = tokio::time::Instant::now();
+    let listener = tokio::net::TcpListener::bind(&address).await.unwrap();
+    within(5, "the next try", listener.accept()).await.unwrap();
+    let waited = start.elapsed();
+    assert!(waited > Duration::from_millis(500), "{waited:?}");
 }
