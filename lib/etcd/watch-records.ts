@@ -27,8 +27,8 @@ const EXACT = 2097152;
 
 /** The digits of two halves of a signed number. */
 function digits(lower: number, upper: number): string {
-  if (upper === 0) return String(lower >>> 0);
-  if (upper > 0 && upper < EXACT) return String(upper * UPPER + (lower >>> 0));
+  if (upper === 0) return `${lower >>> 0}`;
+  if (upper > 0 && upper < EXACT) return `${upper * UPPER + (lower >>> 0)}`;
   return String((BigInt(upper) << 32n) | BigInt(lower >>> 0));
 }
 

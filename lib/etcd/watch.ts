@@ -31,15 +31,18 @@ function boardOf(connection: Connection): Board {
   const known = boards.get(connection);
   if (known) return known;
   const board: Board = new Map();
-  connection.native.watchesTell((ids) => {
-    for (const id of ids) {
-      try {
-        board.get(id)?.();
-      } catch (error) {
-        rethrow(error); // the other watches are not to be lost with it
-      }
+  const tell = (id: number) => {
+    try {
+      board.get(id)?.();
+    } catch (error) {
+      rethrow(error); // the other watches are not to be lost with it
     }
-  }, pausesOf(connection.options.faultHandling.watchBackoff));
+  };
+  const pauses = pausesOf(connection.options.faultHandling.watchBackoff);
+  connection.native.watchesTell((ids) => {
+    if (typeof ids === 'number') tell(ids);
+    else for (const id of ids) tell(id);
+  }, pauses);
   boards.set(connection, board);
   return board;
 }

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use napi::bindgen_prelude::{BigInt, BufferSlice, Function, Uint8Array};
+use napi::bindgen_prelude::{BigInt, BufferSlice, Either, Function, Uint8Array};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, Error, Result, Status};
 use napi_derive::napi;
@@ -22,8 +22,10 @@ use crate::pages::Failure;
 const COPIED: usize = 16 << 10;
 
 /// Tells which watches have something. `weak`: it keeps no process alive.
-type Wake =
-    ThreadsafeFunction<Vec<u32>, (), Vec<u32>, Status, /* callee handles errors: */ false, /* weak: */ true>;
+type Wake = ThreadsafeFunction<Ids, (), Ids, Status, /* callee handles errors: */ false, /* weak: */ true>;
+
+/// One watch, as a rule; an array costs more than the rest of the call.
+type Ids = Either<u32, Vec<u32>>;
 
 /// While a burst lasts JavaScript is told no more often than this. A wake-up costs it as much as some fifty events.
 const BURST: Duration = Duration::from_millis(1);
@@ -199,6 +201,10 @@ impl Pacer {
 }
 
 fn tell(wake: &Wake, ids: Vec<u32>) {
+    let ids = match ids[..] {
+        [one] => Either::A(one),
+        _ => Either::B(ids),
+    };
     // An environment that is closing answers with an error: then nobody listens any more.
     let _ = wake.call(ids, ThreadsafeFunctionCallMode::NonBlocking);
 }
@@ -213,13 +219,13 @@ impl Drop for Pacer {
 impl EtcdHandle {
     /// Says who is told which watches have something new: called once, before the first watch. `pauses` are the
     /// milliseconds before each try to connect again, in place of the built-in ones unless there are none.
-    #[napi(catch_unwind)]
-    pub fn watches_tell(&self, callback: Function<'_, Vec<u32>, ()>, pauses: Vec<f64>) -> Result<()> {
+    #[napi(
+        catch_unwind,
+        ts_args_type = "callback: (ids: number | Array<number>) => void, pauses: Array<number>"
+    )]
+    pub fn watches_tell(&self, callback: Function<'_, Ids, ()>, pauses: Vec<f64>) -> Result<()> {
         self.client.set_watch_pauses(pauses.into_iter().map(ms).collect());
-        let wake = callback
-            .build_threadsafe_function::<Vec<u32>>()
-            .weak::<true>()
-            .build()?;
+        let wake = callback.build_threadsafe_function::<Ids>().weak::<true>().build()?;
         let pacer = Pacer::start(self.io.handle(), wake);
         *self.pacer.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(pacer));
         Ok(())
