@@ -109,6 +109,25 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
     await watcher.cancel();
   });
 
+  it('the pauses of watchBackoff are kept', async () => {
+    // As those of cockatiel: what makes backoffs, each of which makes the next.
+    const backoff = (duration: number) => ({ duration, next: () => backoff(20) });
+    const own = new Etcd3({ hosts: proxy.host, faultHandling: { watchBackoff: { next: () => backoff(10) } } });
+    const watcher = await own.watch().key('k').create();
+    proxy.setEnabled(false);
+    try {
+      const before = proxy.accepted;
+      const start = Date.now();
+      await waitFor(() => proxy.accepted >= before + 30, { what: 'many tries' });
+      // By itself it would have made a handful, with pauses that grow to seconds.
+      expect(Date.now() - start).toBeLessThan(8000);
+    } finally {
+      proxy.setEnabled(true);
+      await watcher.cancel();
+      await own.close();
+    }
+  });
+
   it('a start revision that is written to the request counts from the next connection on', async () => {
     const key = uniqueName();
     const first = (await client.put(key).value('1')).header.revision;

@@ -18,7 +18,7 @@ import {
 } from 'rollcall/etcd';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ETCD_VERSIONS, type EtcdCluster, startEtcd } from '../support/etcd.js';
-import { uniqueName, waitFor, within } from '../support/process.js';
+import { runProgram, uniqueName, waitFor, within } from '../support/process.js';
 import { type Both, connectBoth } from './both.js';
 
 const text = (kv: IKeyValue | null | undefined) =>
@@ -376,6 +376,24 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
       expect(fragments.at(-1)).toBe(false);
       await watcher.cancel();
     }
+  });
+
+  it('a watcher keeps the process alive, and close() lets it end', async () => {
+    const key = uniqueName();
+    const program = runProgram(process.execPath, [
+      '-e',
+      `const { Etcd3 } = require('rollcall/etcd');
+      const client = new Etcd3({ hosts: ${JSON.stringify(etcd.hosts)} });
+      client.watch().key(${JSON.stringify(key)}).create().then((watcher) => {
+        watcher.on('put', () => client.close());
+        console.log('{"ready":true}');
+      });`,
+    ]);
+    await program.line(({ ready }) => ready === true, { what: 'the watch' });
+    const early = await Promise.race([program.exit, new Promise((resolve) => setTimeout(resolve, 700))]);
+    expect(early).toBeUndefined();
+    await etcd.put(key, 'go');
+    expect(await within(program.exit, 2000, 'the end of the process')).toMatchObject({ code: 0, stderr: '' });
   });
 
   it('misuse is refused at once', async () => {
