@@ -40,6 +40,11 @@ export declare class ClientHandle {
 /** One client of one cluster. */
 export declare class EtcdHandle {
   /**
+   * Says who is told which watches have something new: called once, before the first watch. `pauses` are the
+   * milliseconds before each try to connect again, in place of the built-in ones unless there are none.
+   */
+  watchesTell(callback: (ids: number | Array<number>) => void, pauses: Array<number>): void
+  /**
    * A client; no I/O. `wake` is called when `drain()` has answers, `notify` when `events()` has something to give or
    * a sign of life is asked for: answer each with its call.
    */
@@ -63,6 +68,24 @@ export declare class EtcdHandle {
   unref(): void
   /** Ends everything that goes on by itself and gives the connections up. Calls under way end as closed. */
   close(): Promise<void>
+}
+
+export declare class EtcdWatchHandle {
+  /**
+   * Starts to watch. What it tells is announced under `id` to the callback of `watchesTell()`, which the client must
+   * have: answer each sign with one `take()`.
+   */
+  static open(client: EtcdHandle, id: number, request: NativeWatchRequest): EtcdWatchHandle
+  /** The oldest batch, or `null`. When there are more, another sign says so. */
+  take(): Buffer | null
+  /** Asks for a sign, in a turn of the event loop of its own. */
+  nudge(): void
+  /** What stands behind the next record of a disconnection or an end, as JSON. */
+  failure(): string | null
+  /** The next creation of the watch starts here; 0: from then on. */
+  rewind(revision: bigint): void
+  /** Ends it, without another event. May be repeated. */
+  stop(): void
 }
 
 export declare class LeaseHandle {
@@ -301,6 +324,21 @@ export interface NativeTlsOptions {
   cert: Buffer | null
   key: Buffer | null
   serverName: string | null
+}
+
+/** What to watch. */
+export interface NativeWatchRequest {
+  key: Uint8Array
+  /** Empty: one key. */
+  rangeEnd: Uint8Array
+  /** 0: from now on. */
+  startRevision: bigint
+  prevKv: boolean
+  noPut: boolean
+  noDelete: boolean
+  fragment: boolean
+  /** Say when the start revision is known not to be compacted. */
+  settle: boolean
 }
 
 /** The measures of the pages that calls and answers cross in. */

@@ -6,6 +6,7 @@ export type {
   CancelHandle,
   ClientHandle,
   EtcdHandle,
+  EtcdWatchHandle,
   LeaseHandle,
   MemoryServerHandle,
   NativeEtcdClientOptions,

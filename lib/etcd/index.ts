@@ -8,6 +8,7 @@ export {
   InternalError,
   InvalidArgumentError,
   RollcallError,
+  UnsupportedError,
 } from '../errors.js';
 export type { Logger } from '../registry/logger.js';
 export { type IPermissionRequest, type IPermissionResult, Role, User } from './auth.js';
@@ -103,3 +104,5 @@ export {
 export type * from './rpc/messages.js';
 export { type ISTMOptions, Isolation, SoftwareTransaction } from './stm.js';
 export { ComparatorBuilder, comparator, compareTarget, type ICompareTarget } from './txn.js';
+export { WatchBuilder, Watcher, type WatchOptions } from './watch.js';
+export type { WatchChange, WatchedKey, WatchList } from './watch-iterator.js';

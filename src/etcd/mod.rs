@@ -3,8 +3,9 @@
 
 mod lease;
 mod stream;
+mod watch;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use napi::bindgen_prelude::{Buffer, Function, PromiseRaw};
 use napi::{Env, JsValue, Result};
@@ -56,6 +57,8 @@ pub struct EtcdHandle {
     pub(crate) stall: Arc<StallMonitor>,
     pages: Pages,
     alive: KeepAlive,
+    /// Tells JavaScript of watches.
+    pacer: Mutex<Option<Arc<watch::Pacer>>>,
 }
 
 #[napi]
@@ -95,6 +98,7 @@ impl EtcdHandle {
             mailbox,
             pages,
             alive,
+            pacer: Mutex::default(),
         })
     }
 

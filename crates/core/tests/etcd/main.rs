@@ -15,4 +15,5 @@ mod presence;
 mod reading;
 mod support;
 mod tls;
+mod watch_queue;
 mod watches;
