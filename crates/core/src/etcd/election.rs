@@ -23,7 +23,7 @@ use tokio::sync::watch;
 pub use super::candidate::{Naming, Place};
 use super::client::EtcdClient;
 use super::error::Fault;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind};
 
 mod machine;
 
@@ -38,6 +38,8 @@ pub struct CampaignOptions {
     pub value: Vec<u8>,
     /// The time to live of the lease, rounded up to whole seconds; what the server grants counts.
     pub ttl: Duration,
+    /// Whether to wait in the queue. Without it, a candidate that is not the oldest at once fails as [`Failure::Taken`].
+    pub waits: bool,
     /// Whether a lost term is followed by another one, with a new lease at the end of the queue.
     pub again: bool,
     /// Goes on with the key of this lease instead of writing one.
@@ -93,7 +95,7 @@ pub enum Failure {
     KeyGone(String),
     /// The user's thread was silent for too long.
     Stalled(Duration),
-    /// The key is there already, and someone else's ([`Place::Key`] only).
+    /// Someone else leads, and it was not to wait.
     Taken,
     /// It was told to end, or ended before.
     Over,
@@ -149,7 +151,7 @@ pub struct Campaign {
 
 impl Drop for Campaign {
     fn drop(&mut self) {
-        self.give_up();
+        let _ = self.give_up();
     }
 }
 
@@ -195,7 +197,7 @@ impl Campaign {
         self.machine.now.borrow().last.clone()
     }
 
-    /// Why it failed.
+    /// Why it failed, or why its last term ended.
     pub fn failure(&self) -> Option<Failure> {
         self.machine.now.borrow().failure.clone()
     }
@@ -236,32 +238,42 @@ impl Campaign {
     /// failure the value may have been written or not; another proclamation settles that.
     pub async fn proclaim(&self, value: Vec<u8>) -> Result<(), Failure> {
         let machine = &self.machine;
-        let done = machine.over.run_until_cancelled(machine.proclaim(value)).await;
+        let done = machine
+            .over
+            .run_until_cancelled(Box::pin(machine.proclaim(value)))
+            .await;
         done.unwrap_or(Err(Failure::Over))
     }
 
-    /// Ends it, at once as far as this process is concerned, without waiting for etcd. Harmless a second time.
-    pub fn give_up(&self) {
+    /// Ends it, at once as far as this process is concerned. What is given can be waited for; it need not.
+    pub fn give_up(&self) -> Revocation {
         let left = self.machine.finish(CampaignState::Resigned, None);
-        if let Some(left) = left {
+        Revocation(left.map(|left| {
+            let (said, first) = watch::channel(None);
             let client = self.machine.client.clone();
-            self.runtime.spawn(async move { tidy(&client, left, None).await });
-        }
+            self.runtime.spawn(async move { tidy(&client, left, Some(said)).await });
+            first
+        }))
     }
 
     /// Ends it and waits until its lease is revoked and its key with it. A second call resolves at once.
     ///
     /// Fails when etcd could not be asked: then the revocation is tried for ten minutes more, and at the latest the lease
     /// expires. In this process it is over in any case.
-    pub async fn resign(&self) -> Result<()> {
-        let Some(left) = self.machine.finish(CampaignState::Resigned, None) else {
-            return Ok(());
-        };
-        let (said, mut first) = watch::channel(None);
-        let client = self.machine.client.clone();
-        self.runtime.spawn(async move { tidy(&client, left, Some(said)).await });
+    pub async fn resign(&self) -> Result<(), Fault> {
+        self.give_up().wait().await
+    }
+}
+
+/// The revocation of a lease that is under way.
+pub struct Revocation(Option<watch::Receiver<Option<Result<(), Fault>>>>);
+
+impl Revocation {
+    /// Resolves with how the first try went. At once when there was nothing to revoke.
+    pub async fn wait(self) -> Result<(), Fault> {
+        let Some(mut first) = self.0 else { return Ok(()) };
         match first.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(Err(error))) => Err(error.clone()),
+            Ok(Some(Err(fault))) => Err(fault.clone()),
             _ => Ok(()),
         }
     }

@@ -10,17 +10,19 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::client::EtcdClient;
-use super::election::{Campaign, CampaignEvent, CampaignOptions, Failure, Naming, Place};
+use super::election::{Campaign, CampaignEvent, CampaignOptions, Failure, Naming, Place, Revocation};
 use super::error::{Cause, Fault};
-use crate::error::{ErrorKind, Result};
+use crate::error::ErrorKind;
 
 /// Which lock, and how it is held.
 #[derive(Clone)]
 pub struct LockOptions {
     /// Its name: the key of a try-lock, and what stands before the slash in a queueing lock's keys.
     pub name: Vec<u8>,
-    /// Whether to wait in a queue. Without it, a lock that is held is a failure at once.
+    /// Whether its holders stand in a queue, as those of `etcdctl lock`. Without, it is etcd3's.
     pub queue: bool,
+    /// Whether to wait in that queue. Without it, or without a queue, a lock that is held is a failure at once.
+    pub waits: bool,
     /// The time to live of the lease, rounded up to whole seconds; what the server grants counts.
     pub ttl: Duration,
     /// Goes on with the key of this lease, which another process may have taken the lock with.
@@ -47,7 +49,7 @@ impl Lock {
     /// Acquires it, waiting for its turn until `deadline` at most. Dropping the future gives the place in the queue back.
     ///
     /// After a failure nothing stays in etcd: the lease is revoked, with tries for ten minutes while etcd is not there.
-    /// Errors: [`Failure::Taken`] without a queue; `Timeout`; what etcd refuses.
+    /// Errors: [`Failure::Taken`] when it is not to wait; `Timeout`; what etcd refuses.
     pub async fn acquire(
         client: &EtcdClient,
         options: LockOptions,
@@ -70,6 +72,7 @@ impl Lock {
                 place,
                 value: Vec::new(),
                 ttl: options.ttl,
+                waits: options.waits,
                 again: false,
                 attach: options.attach,
                 stall: options.stall,
@@ -106,8 +109,13 @@ impl Lock {
     }
 
     /// Releases it; see [`Campaign::resign`].
-    pub async fn release(&self) -> Result<()> {
+    pub async fn release(&self) -> Result<(), Fault> {
         self.campaign.resign().await
+    }
+
+    /// Releases it without waiting; see [`Campaign::give_up`].
+    pub fn give_up(&self) -> Revocation {
+        self.campaign.give_up()
     }
 }
 

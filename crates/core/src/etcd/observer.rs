@@ -7,10 +7,9 @@ use tokio::time::sleep;
 
 use super::candidate::end_of;
 use super::client::EtcdClient;
-use super::error::Fault;
+use super::error::{Cause, Fault};
 use super::watch::{OnDisconnect, WatchEnd, WatchRequest};
 use crate::backoff::Backoff;
-use crate::error::Error;
 
 /// The leader of an election.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,9 +28,9 @@ pub enum ObserverEvent {
     /// There is something new to read in [`Observer::leader`]: the first leader, another one, another value, none.
     Changed,
     /// The watch dropped, and what is known may be old. Once, until the leader has been read again.
-    Disconnected(Error),
+    Disconnected(Fault),
     /// The first reading failed, or etcd refuses. Nothing follows.
-    Failed(Error),
+    Failed(Fault),
 }
 
 /// Called on the runtime's thread. It must not block.
@@ -96,6 +95,11 @@ impl Observer {
         }
     }
 
+    /// Ends it; nothing is told from here on.
+    pub fn close(&self) {
+        self.task.abort();
+    }
+
     /// The leader as last read.
     pub fn leader(&self) -> Option<Leader> {
         self.leader.borrow().clone()
@@ -108,7 +112,7 @@ async fn observe(
     prefix: &[u8],
     leader: &watch::Sender<Option<Leader>>,
     on_event: &OnObserved,
-) -> Error {
+) -> Fault {
     let mut backoff = Backoff::new();
     // The first reading is told whatever it finds, and somebody waits for it.
     let mut first = true;
@@ -117,11 +121,11 @@ async fn observe(
         let (found, revision, cluster) = match read(client, prefix).await {
             Ok(read) => read,
             Err(fault) if !first && fault.error.is_retryable() => {
-                tell_drop(&mut connected, fault.error, on_event);
+                tell_drop(&mut connected, fault, on_event);
                 sleep(backoff.next_pause()).await;
                 continue;
             }
-            Err(fault) => return fault.error,
+            Err(fault) => return fault,
         };
         connected = true;
         let changed = leader.send_if_modified(|known| {
@@ -166,11 +170,11 @@ async fn observe(
                     }
                 }
                 Err(WatchEnd::Disconnected(error)) => {
-                    tell_drop(&mut connected, error, on_event);
+                    tell_drop(&mut connected, Fault::of(Cause::Broken, error), on_event);
                     sleep(backoff.next_pause()).await;
                     break;
                 }
-                Err(WatchEnd::Refused(error)) if !error.is_retryable() => return error,
+                Err(WatchEnd::Refused(error)) if !error.is_retryable() => return Fault::of(Cause::Refused, error),
                 Err(WatchEnd::Closed) => return std::future::pending().await,
                 Err(_) => {
                     sleep(backoff.next_pause()).await;
@@ -182,8 +186,8 @@ async fn observe(
 }
 
 /// Told once for each drop of what was connected.
-fn tell_drop(connected: &mut bool, error: Error, on_event: &OnObserved) {
+fn tell_drop(connected: &mut bool, fault: Fault, on_event: &OnObserved) {
     if std::mem::take(connected) {
-        on_event(ObserverEvent::Disconnected(error));
+        on_event(ObserverEvent::Disconnected(fault));
     }
 }

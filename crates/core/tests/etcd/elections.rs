@@ -26,6 +26,7 @@ fn running_for(value: &str) -> CampaignOptions {
         },
         value: value.into(),
         ttl: Duration::from_secs(2),
+        waits: true,
         again: false,
         attach: None,
         stall: None,

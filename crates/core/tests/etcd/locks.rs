@@ -21,6 +21,7 @@ fn lock(queue: bool) -> LockOptions {
     LockOptions {
         name: b"l".to_vec(),
         queue,
+        waits: queue,
         ttl: Duration::from_secs(3),
         attach: None,
         stall: None,
@@ -104,6 +105,24 @@ async fn a_try_lock_that_is_taken_fails_at_once_and_leaves_nothing() {
     held.release().await.unwrap();
     let next = acquire(&client, lock(false)).await.unwrap();
     assert!(next.revision > held.revision);
+}
+
+#[tokio::test]
+async fn who_does_not_wait_in_the_queue_leaves_it_at_once() {
+    let server = etcd!();
+    let client = client(server.options());
+    let trying = LockOptions {
+        waits: false,
+        ..lock(true)
+    };
+    let held = acquire(&client, trying.clone()).await.unwrap();
+    assert!(matches!(acquire(&client, trying.clone()).await, Err(Failure::Taken)));
+    held.release().await.unwrap();
+    eventually("the place is given back", || async {
+        server.raw().await.leases().await.unwrap().leases().is_empty()
+    })
+    .await;
+    acquire(&client, trying).await.unwrap();
 }
 
 #[tokio::test]

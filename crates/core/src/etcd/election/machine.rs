@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CampaignEvent, CampaignOptions, CampaignState, Failure, OnEvent};
 use crate::backoff::Backoff;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind};
 use crate::etcd::candidate::{Creation, Look, Moment, Seat, Written};
 use crate::etcd::client::EtcdClient;
 use crate::etcd::error::{Cause, Fault};
@@ -134,7 +134,7 @@ impl Machine {
     pub async fn run(&self) {
         let mut backoff = Backoff::new();
         loop {
-            let failure = self.term().await;
+            let failure = Box::pin(self.term()).await;
             let closed = self.client.closed().is_cancelled();
             if closed || !self.options.again || !failure.is_passing() {
                 let failure = if closed { Failure::Over } else { failure };
@@ -147,6 +147,7 @@ impl Machine {
                 .debug(format_args!("a campaign goes on in a new term: {error}"));
             let mut left = None;
             self.change(|now| {
+                now.failure = Some(failure.clone());
                 if now.led {
                     backoff.reset();
                     (self.on_event)(CampaignEvent::Lost(failure));
@@ -205,7 +206,7 @@ impl Machine {
         let granted = tokio::select! {
             biased;
             silence = &mut stalled => return Failure::Stalled(silence),
-            granted = Box::pin(self.client.grant_for(id, self.options.ttl)) => granted,
+            granted = self.client.grant_for(id, self.options.ttl) => granted,
         };
         let lease = match granted {
             Ok(lease) => lease,
@@ -235,7 +236,7 @@ impl Machine {
             },
             silence = &mut stalled => Failure::Stalled(silence),
             () = term.gone.cancelled() => self.explain(id, "a write did not find it").await,
-            failure = Box::pin(self.candidate(&term)) => failure,
+            failure = self.candidate(&term) => failure,
         }
     }
 
@@ -316,6 +317,9 @@ impl Machine {
                 Err(fault) => return Err(Failure::Call(fault)),
             }
         };
+        if !created.is_first && !self.options.waits {
+            return Err(Failure::Taken);
+        }
         backoff.reset();
         value.created = created.revision;
         value.mod_revision = created.mod_revision;
@@ -425,7 +429,7 @@ impl Machine {
                     term.gone.cancel();
                     return Err(Failure::Over);
                 }
-                Err(fault) => return Err(Failure::Call(fault)),
+                Err(fault) => return Err(Failure::Call(fault.of_a_write())),
             }
         }
         Err(Failure::Call(Fault::new(
@@ -493,14 +497,18 @@ async fn ended(end: WatchEnd) -> Heard {
 }
 
 /// Revokes a lease, again and again if need be. Says how the first try went.
-pub(super) async fn tidy(client: &EtcdClient, left: Leftover, mut said: Option<watch::Sender<Option<Result<()>>>>) {
+pub(super) async fn tidy(
+    client: &EtcdClient,
+    left: Leftover,
+    mut said: Option<watch::Sender<Option<Result<(), Fault>>>>,
+) {
     let mut backoff = Backoff::new();
     let end = Instant::now() + TIDYING;
     loop {
         let done = client.revoke(left.lease).await;
         let again = left.granted && matches!(&done, Err(fault) if fault.error.is_retryable());
         if let Some(said) = said.take() {
-            said.send_replace(Some(done.map_err(Error::from)));
+            said.send_replace(Some(done));
         }
         let pause = backoff.next_pause();
         if !again || Instant::now() + pause > end {
