@@ -5,11 +5,12 @@ use std::sync::Arc;
 use napi::bindgen_prelude::{BigInt, Buffer, PromiseRaw};
 use napi::{Env, Result};
 use napi_derive::napi;
-use rollcall_core::etcd::election::{Campaign, CampaignEvent, CampaignOptions, Failure, Naming, Place};
+use rollcall_core::etcd::election::{Campaign, CampaignEvent, CampaignOptions, Naming, Place};
 use rollcall_core::etcd::error::Fault;
 use rollcall_core::etcd::observer::{Leader, Observer, ObserverEvent};
 
-use super::{EtcdHandle, NativeFailure, stall_of};
+use super::EtcdHandle;
+use super::failure::{NativeFailure, stall_of, waited_for};
 use crate::call::{JsResult, ms, promise};
 use crate::io::Io;
 
@@ -132,13 +133,16 @@ impl CampaignHandle {
         })
     }
 
-    /// Over from here on; the promise waits for the revocation of the lease.
+    /// Over from here on; the promise waits for the revocation of the lease, for so long at most; 0: no limit.
     #[napi(catch_unwind, ts_return_type = "Promise<NativeFailure | null>")]
-    pub fn resign<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, JsResult<Option<NativeFailure>>>> {
+    pub fn resign<'env>(
+        &self,
+        env: &'env Env,
+        limit_ms: f64,
+    ) -> Result<PromiseRaw<'env, JsResult<Option<NativeFailure>>>> {
         let revoked = self.campaign.give_up();
         promise(env, &self.io, None, "resign", async move {
-            let done = revoked.wait().await;
-            Ok(done.err().map(|fault| NativeFailure::from(&Failure::Call(fault))))
+            Ok(waited_for(revoked, limit_ms).await)
         })
     }
 }
@@ -201,5 +205,5 @@ impl ObserverHandle {
 }
 
 fn json(fault: &Fault) -> String {
-    crate::pages::Failure::of(fault).json()
+    crate::pages::Failure::of(fault).json().to_owned()
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use napi_derive::napi;
-use rollcall_core::etcd::election::Failure;
+use rollcall_core::etcd::election::{Failure, Revocation};
 use tokio::sync::watch;
 
 use super::EtcdHandle;
@@ -44,11 +44,21 @@ impl From<&Failure> for NativeFailure {
                 _ => None,
             },
             call: match failure {
-                Failure::Call(fault) => Some(crate::pages::Failure::of(fault).json()),
+                Failure::Call(fault) => Some(crate::pages::Failure::of(fault).json().to_owned()),
                 _ => None,
             },
         }
     }
+}
+
+/// Waits until a lease is revoked; gives why it is not, so far.
+pub async fn waited_for(revoked: Revocation, limit_ms: f64) -> Option<NativeFailure> {
+    let done = if limit_ms > 0.0 {
+        tokio::time::timeout(ms(limit_ms), revoked.wait()).await.ok()?
+    } else {
+        revoked.wait().await
+    };
+    done.err().map(|fault| NativeFailure::from(&Failure::Call(fault)))
 }
 
 /// The silence of the JavaScript thread to give up at; 0: none.

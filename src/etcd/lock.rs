@@ -10,7 +10,8 @@ use rollcall_core::etcd::election::Failure;
 use rollcall_core::etcd::lock::{Lock, LockOptions};
 use tokio::time::Instant;
 
-use super::{EtcdHandle, NativeFailure, stall_of};
+use super::EtcdHandle;
+use super::failure::{NativeFailure, stall_of, waited_for};
 use crate::call::{CancelHandle, JsResult, ms, promise};
 use crate::events::Mailbox;
 use crate::io::Io;
@@ -126,14 +127,17 @@ impl LockHandle {
         locked(&self.held).failure.as_ref().map(NativeFailure::from)
     }
 
-    /// Not held from here on; the promise waits for the revocation of the lease.
+    /// Not held from here on; the promise waits for the revocation of the lease, for so long at most; 0: no limit.
     #[napi(catch_unwind, ts_return_type = "Promise<NativeFailure | null>")]
-    pub fn release<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, JsResult<Option<NativeFailure>>>> {
+    pub fn release<'env>(
+        &self,
+        env: &'env Env,
+        limit_ms: f64,
+    ) -> Result<PromiseRaw<'env, JsResult<Option<NativeFailure>>>> {
         let revoked = self.lock().map(|lock| lock.give_up());
         promise(env, &self.io, None, "release", async move {
             let Some(revoked) = revoked else { return Ok(None) };
-            let done = revoked.wait().await;
-            Ok(done.err().map(|fault| NativeFailure::from(&Failure::Call(fault))))
+            Ok(waited_for(revoked, limit_ms).await)
         })
     }
 

@@ -19,8 +19,6 @@ mod election;
 mod failure;
 mod lock;
 
-use failure::{NativeFailure, stall_of};
-
 use crate::alive::KeepAlive;
 use crate::call::{JsResult, ms, promise, to_js};
 use crate::convert::NativeTlsOptions;
