@@ -5,7 +5,7 @@ import { UnsupportedError } from '../errors.js';
 import { type CampaignHandle, type NativeLeader, native, type ObserverHandle } from '../native.js';
 import { valueBytes } from './check.js';
 import type { Connection, Live } from './connection.js';
-import { ClientClosedError, fromFailure, NotCampaigningError } from './errors.js';
+import { ClientClosedError, fromFailure, type NotCampaigningError } from './errors.js';
 import { stillCreated } from './lock.js';
 import type { Namespace } from './namespace.js';
 import { CLOSING_MS, checkTtl, errorOf, type IStallOptions, notCampaigning, stallMs, thrown } from './recipe.js';
@@ -348,7 +348,8 @@ export class Campaign extends EventEmitter implements Live {
   }
 
   #notCampaigning(operation: string): NotCampaigningError {
-    const cause = this.#over === true ? undefined : (this.#over ?? (this.#handle?.failure() ? this.#failure() : undefined));
+    const cause =
+      this.#over === true ? undefined : (this.#over ?? (this.#handle?.failure() ? this.#failure() : undefined));
     return notCampaigning(operation, undefined, cause);
   }
 }

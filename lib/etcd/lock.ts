@@ -1,13 +1,13 @@
 /** Locks: the try-lock of etcd3, and the queueing lock of etcd's Go client and of `etcdctl lock`. */
 
-import { onAbort } from '../registry/call.js';
 import { type CancelHandle, type LockHandle, native } from '../native.js';
+import { onAbort } from '../registry/call.js';
 import { type Bytes, plainError } from './check.js';
 import type { Connection, Live } from './connection.js';
 import { ClientClosedError, EtcdLockFailedError } from './errors.js';
 import type { Keyspace } from './keyspace.js';
 import { PutBuilder } from './put.js';
-import { aborted, CLOSING_MS, checkTtl, errorOf, type IStallOptions, stallMs, thrown, timeLeft } from './recipe.js';
+import { aborted, CLOSING_MS, checkTtl, errorOf, type IStallOptions, stallMs, thrown, timeFor } from './recipe.js';
 import type { CallOptions } from './rpc/calls.js';
 import type { ICompare, ILeaseGrantResponse } from './rpc/messages.js';
 import { ComparatorBuilder } from './txn.js';
@@ -127,7 +127,11 @@ class Acquisition implements Live {
   }
 }
 
-/** A compare for transactions: whether the key is still the one that was created then. */
+/**
+ * A compare for transactions: whether the key is still the one that was created then.
+ *
+ * @internal
+ */
 export function stillCreated(key: Buffer, revision: bigint): ICompare {
   return { key, result: 'Equal', target: 'Create', create_revision: String(revision) };
 }
@@ -198,7 +202,7 @@ export class Lock {
       throw new EtcdLockFailedError(`Failed to acquire a lock on ${shown}`, { operation: 'acquire' });
     }
     if (this.#connection.mocked) return await this.#acquireMocked(shown);
-    const timeoutMs = timeLeft(this.#options, 'acquire');
+    const timeoutMs = timeFor(this.#options, this.#connection.options.timeoutMs, 'acquire');
     this.#mocked = undefined;
     this.#acquisition = new Acquisition(this.#connection, {
       name: this.#keyspace.key(this.#key),
@@ -260,7 +264,10 @@ export class Lock {
    */
   async do<T>(fn: (signal: AbortSignal) => T | Promise<T>): Promise<T> {
     await this.acquire();
-    return await releasing(() => fn(this.signal), () => this.release());
+    return await releasing(
+      () => fn(this.signal),
+      () => this.release(),
+    );
   }
 
   /** Releases the lock, if it was acquired. */
@@ -414,7 +421,10 @@ export class Mutex {
   /** Acquires the lock, runs `fn`, and releases the lock whatever became of it; see `Lock.do()`. */
   async do<T>(fn: (signal: AbortSignal) => T | Promise<T>, options: IAcquireOptions = {}): Promise<T> {
     await this.acquire(options);
-    return await releasing(() => fn(this.signal), () => this.release());
+    return await releasing(
+      () => fn(this.signal),
+      () => this.release(),
+    );
   }
 
   /** Releases the lock, if it is held. */
@@ -424,11 +434,14 @@ export class Mutex {
 
   async #acquire(waits: boolean, attach: string | null, options: IAcquireOptions): Promise<void> {
     if (this.#waiting || this.isHeld) {
-      throw new EtcdLockFailedError(`Failed to acquire a lock on ${this.#shown}: this object holds it or waits for it`, {
-        operation: 'acquire',
-      });
+      throw new EtcdLockFailedError(
+        `Failed to acquire a lock on ${this.#shown}: this object holds it or waits for it`,
+        {
+          operation: 'acquire',
+        },
+      );
     }
-    const timeoutMs = timeLeft(options, 'acquire');
+    const timeoutMs = timeFor(options, 0, 'acquire');
     this.#acquisition = new Acquisition(this.#connection, {
       name: this.#name,
       queue: true,

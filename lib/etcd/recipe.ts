@@ -10,9 +10,14 @@ import {
   GRPCDeadlineExceededError,
   NotCampaigningError,
 } from './errors.js';
+import { timeLeft } from './options.js';
 import type { CallOptions } from './rpc/calls.js';
 
-/** How long `close()` of a client waits for the revocation of the lease of one campaign or lock, in milliseconds. */
+/**
+ * How long `close()` of a client waits for the revocation of the lease of one campaign or lock, in milliseconds.
+ *
+ * @internal
+ */
 export const CLOSING_MS = 500;
 
 /** What is asked of the lease of a lock or campaign besides its time to live. */
@@ -25,7 +30,11 @@ export interface IStallOptions {
   stallTimeoutMs?: number;
 }
 
-/** The `stallTimeoutMs` of options, 0 for none. */
+/**
+ * The `stallTimeoutMs` of options, 0 for none.
+ *
+ * @internal
+ */
 export function stallMs(options: IStallOptions | undefined, operation: string): number {
   const value = options?.stallTimeoutMs ?? 0;
   if (!Number.isFinite(value) || value < 0) {
@@ -36,7 +45,11 @@ export function stallMs(options: IStallOptions | undefined, operation: string): 
   return value;
 }
 
-/** A time to live in seconds, as the `RangeError` of etcd3 has it. */
+/**
+ * A time to live in seconds, as the `RangeError` of etcd3 has it.
+ *
+ * @internal
+ */
 export function checkTtl(seconds: number): number {
   if (!(seconds >= 1) || !Number.isFinite(seconds)) {
     const text = `The TTL in an etcd lease must be at least 1 second. Got: ${String(seconds)}`;
@@ -48,7 +61,11 @@ export function checkTtl(seconds: number): number {
 /** What is said of who led or held, and what class says so when the key is gone and the lease is not. */
 type Kind = 'campaign' | 'lock';
 
-/** The public error for why a campaign or a lock ended. `lease` is its id, where the failure itself knows none. */
+/**
+ * The public error for why a campaign or a lock ended. `lease` is its id, where the failure itself knows none.
+ *
+ * @internal
+ */
 export function errorOf(failure: NativeFailure, kind: Kind, operation: string, lease?: bigint | null): RollcallError {
   const id = failure.lease ?? lease?.toString();
   const { text } = failure;
@@ -72,30 +89,40 @@ export function errorOf(failure: NativeFailure, kind: Kind, operation: string, l
   }
 }
 
-export function notCampaigning(operation: string, why = 'it has resigned or failed', cause?: unknown): NotCampaigningError {
+/** @internal */
+export function notCampaigning(
+  operation: string,
+  why = 'it has resigned or failed',
+  cause?: unknown,
+): NotCampaigningError {
   return new NotCampaigningError(`The campaign is over: ${why}`, { operation, cause });
 }
 
-/** What the addon rejects with where it can't go on: aborted, closed. */
+/**
+ * What the addon rejects with where it can't go on: aborted, closed.
+ *
+ * @internal
+ */
 export function thrown(raw: unknown, operation: string, signal: AbortSignal | undefined): RollcallError {
   if (signal?.aborted && (raw as { code?: unknown } | null)?.code === 'ERR_ABORTED') return aborted(signal, operation);
   return fromFailure(raw, operation);
 }
 
+/** @internal */
 export function aborted(signal: AbortSignal, operation: string): GRPCCancelledError {
   return new GRPCCancelledError('1 CANCELLED: aborted', { operation, cause: signal.reason });
 }
 
-/** What is left of the time of options, in milliseconds; 0 for no limit. Throws when it is over. */
-export function timeLeft(options: CallOptions | undefined, operation: string): number {
-  const { deadline, timeoutMs = 0 } = options ?? {};
-  const until = deadline === undefined ? Number.POSITIVE_INFINITY : Number(deadline);
-  const left = until === Number.POSITIVE_INFINITY ? Number.POSITIVE_INFINITY : Math.ceil(until - Date.now());
-  if (!(left > 0)) {
-    throw new GRPCDeadlineExceededError('4 DEADLINE_EXCEEDED: the deadline had passed before anything was sent', {
-      operation,
-    });
+/**
+ * What is left of the time of options, in milliseconds; 0 for no limit. Throws when it is over.
+ *
+ * @internal
+ */
+export function timeFor(options: CallOptions | undefined, fallbackMs: number, operation: string): number {
+  const left = timeLeft(options, fallbackMs, 'options');
+  if (left !== undefined && left <= 0) {
+    const text = '4 DEADLINE_EXCEEDED: the deadline had passed before anything was sent';
+    throw new GRPCDeadlineExceededError(text, { operation });
   }
-  const least = timeoutMs > 0 ? Math.min(left, timeoutMs) : left;
-  return least === Number.POSITIVE_INFINITY ? 0 : least;
+  return left ?? 0;
 }

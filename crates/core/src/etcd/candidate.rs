@@ -4,8 +4,11 @@
 //!
 //! Everything here does the same twice as once, so an answer that was lost is answered by asking again.
 
+use std::time::Duration;
+
 use etcd_client::proto::{PbTxnOpResponse, PbTxnResponse};
 use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, SortOrder, SortTarget, Txn, TxnOp};
+use tokio::time::Instant;
 
 use super::client::EtcdClient;
 use super::error::{Cause, Fault};
@@ -72,6 +75,8 @@ pub(super) struct Seat<'a> {
     pub place: &'a Place,
     pub lease: i64,
     pub key: &'a [u8],
+    /// How long one question may take: a member that is silent is to cost a part of the lease's time only.
+    pub patience: Duration,
 }
 
 /// Where and when an answer was given.
@@ -246,9 +251,10 @@ impl Seat<'_> {
     }
 
     async fn commit(&self, op: &'static str, txn: &Txn) -> Result<(PbTxnResponse, Moment), Fault> {
-        let answer = self
+        let until = Instant::now() + self.patience;
+        let (answer, _) = self
             .client
-            .call(op, |connection| {
+            .call_until(op, until, |connection| {
                 let (mut kv, txn) = (self.client.kv(&connection), txn.clone());
                 async move { kv.txn(txn).await }
             })

@@ -19,6 +19,12 @@ use crate::etcd::watch::{Batch, Subscription, WatchEnd};
 
 /// How often a key of ours may change between being read and being written before a proclamation is given up.
 const RACES: u32 = 4;
+/// How often a candidate looks although its watches say nothing: every time to live, within these bounds. A member that
+/// stopped takes the watches on it along, until the connection is given up.
+const LOOK_LEAST: Duration = Duration::from_secs(2);
+const LOOK_MOST: Duration = Duration::from_secs(10);
+/// The least that one question may take, whatever the lease.
+const PATIENCE_LEAST: Duration = Duration::from_millis(1500);
 /// How long after a campaign the revocation of its lease is tried, when etcd does not answer.
 const TIDYING: Duration = Duration::from_secs(600);
 /// How long it may take to find out why a key is gone, which changes nothing but the words.
@@ -65,6 +71,8 @@ enum Heard {
     OlderGone,
     /// Nothing certain: a watch ended.
     Nothing,
+    /// Nothing, for long enough to look.
+    Due,
     /// etcd does not let us watch.
     Refused(Error),
 }
@@ -248,43 +256,56 @@ impl Machine {
             Ok(created) => created,
             Err(failure) => return failure,
         };
+        // Not all candidates in step, and not much more often than their leases are renewed.
+        let due = term.lease.granted().clamp(LOOK_LEAST, LOOK_MOST);
+        let mut own: Option<Subscription> = None;
+        let mut older: Option<(Vec<u8>, Subscription)> = None;
         loop {
             let seen = match first.take() {
                 Some(first) => Ok(first),
                 None => self.look(&seat, created, &mut backoff).await,
             };
-            let heard = match seen {
+            match seen {
                 Err(failure) => return failure,
-                Ok(Look::Gone) => Heard::Gone("it is not there any more"),
+                Ok(Look::Gone) => return self.explain(seat.lease, "it is not there any more").await,
                 Ok(Look::First(at)) => {
-                    let mut own = seat.watch(seat.key, at);
-                    if self.lead(term) {
-                        own_gone(&mut own, seat.lease).await
-                    } else {
-                        Heard::Nothing
+                    older = None;
+                    own.get_or_insert_with(|| seat.watch(seat.key, at));
+                    if !self.lead(term) {
+                        sleep(backoff.next_pause()).await; // whoever looks after the lease will tell
+                        continue;
                     }
                 }
                 Ok(Look::Behind { .. }) if self.now.borrow().led => {
-                    return Failure::KeyGone(
-                        "an older candidate has come back: etcd was restored from a backup".to_owned(),
-                    );
+                    let why = "an older candidate has come back: etcd was restored from a backup";
+                    return Failure::KeyGone(why.to_owned());
                 }
-                Ok(Look::Behind { older, at }) => {
-                    let (mut own, mut older) = (seat.watch(seat.key, at), seat.watch(&older, at));
-                    tokio::select! {
-                        biased;
-                        heard = own_gone(&mut own, seat.lease) => heard,
-                        heard = deleted(&mut older) => heard,
+                Ok(Look::Behind { older: key, at }) => {
+                    own.get_or_insert_with(|| seat.watch(seat.key, at));
+                    if older.as_ref().is_none_or(|(known, _)| *known != key) {
+                        let watch = seat.watch(&key, at);
+                        older = Some((key, watch));
                     }
                 }
+            }
+            let heard = tokio::select! {
+                biased;
+                heard = own_gone(own.as_mut(), seat.lease) => heard,
+                heard = deleted(older.as_mut().map(|(_, watch)| watch)) => heard,
+                () = sleep(due.mul_f64(0.8 + fastrand::f64() * 0.4)) => Heard::Due,
             };
             match heard {
                 Heard::Gone(how) => return self.explain(seat.lease, how).await,
-                Heard::OlderGone => backoff.reset(),
-                Heard::Nothing => sleep(backoff.next_pause()).await,
-                Heard::Refused(error) => {
-                    return Failure::Call(Fault::of(Cause::Refused, error));
+                Heard::Due => {}
+                Heard::OlderGone => {
+                    older = None;
+                    backoff.reset();
                 }
+                Heard::Nothing => {
+                    (own, older) = (None, None);
+                    sleep(backoff.next_pause()).await;
+                }
+                Heard::Refused(error) => return Failure::Call(Fault::of(Cause::Refused, error)),
             }
         }
     }
@@ -295,6 +316,11 @@ impl Machine {
             place: &self.options.place,
             lease: term.lease.id(),
             key: &term.key,
+            patience: term
+                .lease
+                .granted()
+                .max(PATIENCE_LEAST)
+                .min(self.client.options().timeout),
         }
     }
 
@@ -456,7 +482,8 @@ async fn stalled(stall: Option<(Duration, watch::Receiver<Duration>)>) -> Durati
 }
 
 /// Waits until our key is deleted or put under another lease, or its watch ends.
-async fn own_gone(own: &mut Subscription, lease: i64) -> Heard {
+async fn own_gone(own: Option<&mut Subscription>, lease: i64) -> Heard {
+    let Some(own) = own else { return pending().await };
     loop {
         match own.next().await {
             Ok(Batch { changes, .. }) => {
@@ -475,7 +502,8 @@ async fn own_gone(own: &mut Subscription, lease: i64) -> Heard {
 }
 
 /// Waits until the key before ours is deleted, or its watch ends.
-async fn deleted(older: &mut Subscription) -> Heard {
+async fn deleted(older: Option<&mut Subscription>) -> Heard {
+    let Some(older) = older else { return pending().await };
     loop {
         match older.next().await {
             Ok(Batch { changes, .. }) => {
