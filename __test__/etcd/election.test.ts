@@ -252,6 +252,7 @@ it('refuses what cannot be, at once', async (test) => {
   expect(() => client.election('a', 0).campaign('b')).toThrow(RangeError);
   expect(() => client.election('a').campaign(undefined as never)).toThrow(/campaign\(\)/);
   expect(() => client.election('a').campaign('b', { stallTimeoutMs: -1 })).toThrow(/stallTimeoutMs/);
+  expect(() => client.election('a', 5, { layout: 'java' as never })).toThrow(/"java"/);
   expect(Campaign).toBeTypeOf('function');
 });
 

@@ -187,6 +187,19 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
     await Promise.all(locks.map((lock) => lock.release()));
   });
 
+  it('is given up for a blocked thread that is to give up, and stays lost', async (test) => {
+    const client = connect(test, etcd.hosts);
+    const [key, name] = [uniqueName(), uniqueName()];
+    const lock = await client.lock(key).options({ stallTimeoutMs: 1000 }).acquire();
+    const mutex = await client.mutex(name, { stallTimeoutMs: 1000 }).acquire();
+    block(3000);
+    expect([lock.isHeld, mutex.isHeld]).toEqual([false, false]);
+    await waitFor(() => lock.signal.aborted && mutex.signal.aborted);
+    expect(mutex.signal.reason.message).toContain('silent');
+    await gone(etcd, key);
+    await gone(etcd, name);
+  });
+
   it('is lost to a process that was stopped, before it acts', async (test) => {
     const name = uniqueName();
     const order = { hosts: etcd.hosts, name, ttl: 2, mode: 'mutex' } as const;
@@ -197,6 +210,7 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
     const next = await within(client.mutex(name).acquire(), 10_000, 'the next holder');
     const woken = Date.now();
     old.kill('SIGCONT');
+    expect((await said(old, 'woke', woken)).acts).toBe(false);
     await said(old, 'stops', woken);
     expect((await said(old, 'error', woken)).name).toBe('EtcdLeaseInvalidError');
     old.send({ write: `${name}-w` });

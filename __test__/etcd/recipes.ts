@@ -20,7 +20,7 @@ export function connect({ onTestFinished }: Finish, hosts: readonly string[], op
 export interface Line {
   /** By the clock of the machine, in milliseconds. */
   at: number;
-  event: 'elected' | 'error' | 'lost' | 'acts' | 'stops' | 'blocked' | 'wrote' | 'resigned';
+  event: 'elected' | 'error' | 'lost' | 'acts' | 'stops' | 'woke' | 'blocked' | 'wrote' | 'resigned';
   name?: string;
   message?: string;
   revision?: string;

@@ -3,7 +3,7 @@
 import { EventEmitter } from 'node:events';
 import { UnsupportedError } from '../errors.js';
 import { type CampaignHandle, type NativeLeader, native, type ObserverHandle } from '../native.js';
-import { valueBytes } from './check.js';
+import { unexpected, valueBytes } from './check.js';
 import type { Connection, Live } from './connection.js';
 import { ClientClosedError, fromFailure, type NotCampaigningError } from './errors.js';
 import { stillCreated } from './lock.js';
@@ -31,9 +31,6 @@ export interface IElectionOptions {
    */
   layout?: 'etcd3' | 'go';
 }
-
-/** The layouts, by the namespace of the candidates: a campaign is made with nothing else, as in etcd3. */
-const GO_LAYOUT = new WeakSet<Namespace>();
 
 /**
  * Follows the leader of an election, from `election.observe()`. It keeps the process alive until `cancel()`.
@@ -171,13 +168,18 @@ export class Campaign extends EventEmitter implements Live {
    * @param ttl of the lease, in seconds: how long a leader that has died goes on being it at most.
    * @throws RangeError for a ttl below 1.
    */
-  constructor(namespace: Namespace, value: string | Buffer, ttl: number, options: ICampaignOptions = {}) {
+  constructor(
+    namespace: Namespace,
+    value: string | Buffer,
+    ttl: number,
+    options: ICampaignOptions & IElectionOptions = {},
+  ) {
     super();
     const { connection } = namespace;
     this.#connection = connection;
     const settings = {
       prefix: namespace.prefix,
-      naming: GO_LAYOUT.has(namespace) ? ('hex' as const) : ('decimal' as const),
+      naming: options.layout === 'go' ? ('hex' as const) : ('decimal' as const),
       value: valueBytes(value, 'campaign()'),
       ttlMs: checkTtl(ttl) * 1000,
       again: options.keepCampaigning ?? false,
@@ -371,6 +373,7 @@ export class Election {
   readonly name: string;
   readonly #namespace: Namespace;
   readonly #ttl: number;
+  readonly #layout: IElectionOptions['layout'];
 
   /**
    * @param ttl of the lease of a candidate, in seconds. Default: 60.
@@ -379,9 +382,10 @@ export class Election {
   constructor(parent: Namespace, name: string, ttl = 60, options: IElectionOptions = {}) {
     this.name = name;
     this.#ttl = ttl;
-    const go = options.layout === 'go';
-    this.#namespace = parent.namespace(go ? `${name}/` : `${Election.prefix}/${name}/`);
-    if (go) GO_LAYOUT.add(this.#namespace);
+    const { layout = 'etcd3' } = options;
+    if (layout !== 'etcd3' && layout !== 'go') throw unexpected(layout, 'the layout of an election', ['etcd3', 'go']);
+    this.#layout = layout;
+    this.#namespace = parent.namespace(layout === 'go' ? `${name}/` : `${Election.prefix}/${name}/`);
   }
 
   /**
@@ -391,7 +395,7 @@ export class Election {
    * @throws RangeError when the ttl of the election is below 1.
    */
   campaign(value: string | Buffer, options?: ICampaignOptions): Campaign {
-    return new Campaign(this.#namespace, value, this.#ttl, options);
+    return new Campaign(this.#namespace, value, this.#ttl, { ...options, layout: this.#layout });
   }
 
   /** The value of the leader; `undefined` when there is none. A read: tried again on other members. */
