@@ -3,18 +3,23 @@
 import type * as Binding from '#native';
 
 export type {
+  CampaignHandle,
   CancelHandle,
   ClientHandle,
   EtcdHandle,
   LeaseHandle,
+  LockHandle,
   MemoryServerHandle,
   NativeEtcdClientOptions,
   NativeEvent,
+  NativeFailure,
   NativeInstance,
+  NativeLeader,
   NativeLeaseEvent,
   NativeList,
   NativeOptions,
   NativeTlsOptions,
+  ObserverHandle,
   RegistrationHandle,
   StreamHandle,
   WatcherHandle,
