@@ -369,7 +369,7 @@ export class Mutex {
   /**
    * Goes on with a lock that was taken under this lease, perhaps by another process, and keeps it alive from here on.
    * Waits for its turn if it has not come yet. Rejects with `EtcdLockFailedError` when no key of this lock lies under the
-   * lease, with `EtcdLeaseInvalidError` when there is no such lease; the lease is revoked then. Otherwise like `acquire()`.
+   * lease, with `EtcdLeaseInvalidError` when there is no such lease. Otherwise like `acquire()`.
    */
   async attach(leaseId: string | bigint, options: IAcquireOptions = {}): Promise<this> {
     await this.#acquire(true, BigInt(leaseId).toString(), options);

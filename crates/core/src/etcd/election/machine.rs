@@ -48,7 +48,8 @@ pub(super) struct Now {
     pub term: Option<Arc<Term>>,
     /// The create revision of the key of this term, or of the last one; 0 before it is written.
     pub created: i64,
-    /// The lease that was asked for, whether it is granted or not.
+    /// The lease that is ours to revoke: one that was asked for, whether it is granted or not, and one that was attached to
+    /// once our key was found under it.
     asked: Option<i64>,
     /// The lease and the key of the last term.
     pub last: Option<(i64, Vec<u8>)>,
@@ -210,7 +211,9 @@ impl Machine {
         let stalled = stalled(self.options.stall.clone());
         tokio::pin!(stalled);
         let id = self.options.attach.unwrap_or_else(Lease::new_id);
-        self.change(|now| now.asked = Some(id)); // before it is asked for: the answer may be lost
+        if self.options.attach.is_none() {
+            self.change(|now| now.asked = Some(id)); // before it is asked for: the answer may be lost
+        }
         let granted = tokio::select! {
             biased;
             silence = &mut stalled => return Failure::Stalled(silence),
@@ -352,6 +355,7 @@ impl Machine {
         value.written = Some(created.value);
         // While the value is held: who proclaims sees both or neither.
         self.change(|now| {
+            now.asked = Some(seat.lease);
             now.created = created.revision;
             now.state = CampaignState::Waiting;
         });
