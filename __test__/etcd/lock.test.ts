@@ -190,12 +190,25 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
   it('is given up for a blocked thread that is to give up, and stays lost', async (test) => {
     const client = connect(test, etcd.hosts);
     const [key, name] = [uniqueName(), uniqueName()];
-    const lock = await client.lock(key).options({ stallTimeoutMs: 1000 }).acquire();
-    const mutex = await client.mutex(name, { stallTimeoutMs: 1000 }).acquire();
-    block(3000);
+    const lock = await client.lock(key).options({ stallTimeoutMs: 500 }).acquire();
+    const mutex = await client.mutex(name, { stallTimeoutMs: 500 }).acquire();
+    block(1500);
     expect([lock.isHeld, mutex.isHeld]).toEqual([false, false]);
     await waitFor(() => lock.signal.aborted && mutex.signal.aborted);
     expect(mutex.signal.reason.message).toContain('silent');
+    await gone(etcd, key);
+    await gone(etcd, name);
+  });
+
+  it('is not acquired by a thread that hears of it when it is lost already', async (test) => {
+    const client = connect(test, etcd.hosts);
+    const options = { stallTimeoutMs: 500 };
+    const [key, name] = [uniqueName(), uniqueName()];
+    const refused = [client.lock(key).options(options).acquire(), client.mutex(name, options).acquire()].map(
+      (acquired) => expect(acquired).rejects.toMatchObject({ name: 'EtcdLeaseInvalidError' }),
+    );
+    block(1500);
+    await Promise.all(refused);
     await gone(etcd, key);
     await gone(etcd, name);
   });

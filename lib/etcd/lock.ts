@@ -60,7 +60,7 @@ class Acquisition implements Live {
   }
 
   get isHeld(): boolean {
-    return !this.#over && this.#handle.isHeld();
+    return !this.#over && this.#held !== undefined && this.#handle.isHeld();
   }
 
   /** Waits until it is held, for so many milliseconds at most; 0 for no limit. */
@@ -76,6 +76,9 @@ class Acquisition implements Live {
         throw new EtcdLockFailedError(`Failed to acquire a lock on ${shown}`, { operation: 'acquire' });
       }
       if (failure) throw errorOf(failure, 'lock', 'acquire');
+      // It was lost before this thread came to hear of it, blocked or stopped as it was.
+      this.#lost.signal.throwIfAborted();
+      if (!this.#handle.isHeld()) throw this.#expired();
     } catch (error) {
       this.#end();
       throw error;
@@ -110,6 +113,12 @@ class Acquisition implements Live {
     } finally {
       this.#end();
     }
+  }
+
+  #expired(): Error {
+    const lease = this.#handle.lease()?.toString() ?? null;
+    this.#handle.release(CLOSING_MS).catch(() => {}); // it expires
+    return errorOf({ reason: 'lease', text: 'it was not renewed in time', lease, call: null }, 'lock', 'acquire');
   }
 
   #isLost(): void {
