@@ -9,7 +9,7 @@ describe.each(ETCD_VERSIONS)('three members of etcd %s', (version) => {
   it('lose their leader, and nobody loses the election', async (test) => {
     const etcd = await server(test, { version, members: 3 });
     const client = connect(test, etcd.hosts);
-    const election = client.election(uniqueName(), 5);
+    const election = client.election(uniqueName(), 8);
     const told: Error[] = [];
     const leader = await election.campaign('a').wait();
     const next = election.campaign('b');
@@ -31,7 +31,7 @@ describe.each(ETCD_VERSIONS)('three members of etcd %s', (version) => {
       expect(leader.isLeader).toBe(true);
       await leader.resign();
       // Its watch may be on the stopped member: it does not wait for that alone.
-      await within(next.wait(), 12_000, 'the next leads');
+      await within(next.wait(), 14_000, 'the next leads');
       await waitFor(() => nextLeads.length === 1);
     } finally {
       frozen.thaw();
