@@ -14,7 +14,8 @@ use crate::error::{Error, ErrorKind};
 use crate::etcd::candidate::{Creation, Look, Moment, Seat, Written};
 use crate::etcd::client::EtcdClient;
 use crate::etcd::error::{Cause, Fault};
-use crate::etcd::lease::{Lease, lost};
+use crate::etcd::lease::{Lease, LeaseOptions, lost};
+use crate::etcd::options::whole_seconds;
 use crate::etcd::watch::{Batch, Subscription, WatchEnd};
 
 /// How often a key of ours may change between being read and being written before a proclamation is given up.
@@ -217,10 +218,14 @@ impl Machine {
         let granted = tokio::select! {
             biased;
             silence = &mut stalled => return Failure::Stalled(silence),
-            granted = self.client.grant_for(id, self.options.ttl) => granted,
+            granted = self.grant(id) => granted,
         };
         let lease = match granted {
             Ok(lease) => lease,
+            Err(fault) if fault.cause == Cause::LeaseNotFound => {
+                let why = "it expired or was revoked".to_owned();
+                return Failure::LeaseLost { lease: id, why };
+            }
             Err(fault) => return Failure::Call(fault),
         };
         let mut state = lease.state();
@@ -249,6 +254,15 @@ impl Machine {
             () = term.gone.cancelled() => self.explain(id, "a write did not find it").await,
             failure = self.candidate(&term) => failure,
         }
+    }
+
+    async fn grant(&self, id: i64) -> Result<Lease, Fault> {
+        let until = Instant::now() + self.client.options().timeout;
+        if self.options.attach.is_some() {
+            return self.client.attach(id, until, LeaseOptions::default()).await;
+        }
+        let ttl = whole_seconds(self.options.ttl);
+        self.client.grant_for(id, ttl, until, LeaseOptions::default()).await
     }
 
     /// Writes the key, waits for its turn and leads, until the key is gone. Others look after the lease meanwhile.
