@@ -16,6 +16,10 @@ use rollcall_core::etcd::{EtcdClient, EtcdOptions, TlsOptions};
 use rollcall_core::log::Log;
 use rollcall_core::stall::StallMonitor;
 
+mod election;
+mod failure;
+mod lock;
+
 use crate::alive::KeepAlive;
 use crate::call::{JsResult, ms, promise, to_js};
 use crate::convert::NativeTlsOptions;

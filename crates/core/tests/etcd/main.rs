@@ -8,9 +8,11 @@
 mod auth;
 mod cluster;
 mod doubts;
+mod elections;
 mod exec;
 mod faults;
 mod leases;
+mod locks;
 mod presence;
 mod reading;
 mod support;
