@@ -128,7 +128,9 @@ describe('paths', () => {
     await refused(open({ tls: true }), 'ERR_INVALID_ARGUMENT', /options\.tls\.ca/);
   });
 
-  test('names and ids that ZooKeeper takes in no path are encoded, and do not meet others', async ({ onTestFinished }) => {
+  test('names and ids that ZooKeeper takes in no path are encoded, and do not meet others', async ({
+    onTestFinished,
+  }) => {
     const registry = await open({ prefix: prefixed() });
     onTestFinished(() => registry.close());
     const odd = ['.', '..', '%', '%2E', '%~%2E', '%~', 'a\ue000b', '...', ' ', 'ä'];
@@ -156,7 +158,9 @@ describe('paths', () => {
     expect(await registry.services()).toEqual(['orders-at-the-root']);
   });
 
-  test('a node with nodes below it is no instance: it is passed over, and its id is refused', async ({ onTestFinished }) => {
+  test('a node with nodes below it is no instance: it is passed over, and its id is refused', async ({
+    onTestFinished,
+  }) => {
     const prefix = prefixed();
     const registry = await open({ prefix });
     onTestFinished(() => registry.close());
@@ -172,11 +176,19 @@ describe('a chroot', () => {
     const chroot = `/${uniqueName('chroot')}`;
     const [host] = zookeeper.hosts;
     const url = `zookeeper://${host}${chroot}?ttlMs=4000`;
-    await refused(connect(`${url}&connectTimeoutMs=800`), ['ERR_UNAVAILABLE', 'ERR_TIMEOUT'], /chroot .* does not exist/);
+    await refused(
+      connect(`${url}&connectTimeoutMs=800`),
+      ['ERR_UNAVAILABLE', 'ERR_TIMEOUT'],
+      /chroot .* does not exist/,
+    );
     const lazy = await open({ chroot, lazy: true });
     onTestFinished(() => lazy.close());
     await refused(lazy.getService('orders', { timeoutMs: 500 }), ['ERR_UNAVAILABLE', 'ERR_TIMEOUT'], /chroot/);
-    await refused(lazy.register({ name: 'orders', id: 'a' }, { timeoutMs: 500 }), ['ERR_UNAVAILABLE', 'ERR_TIMEOUT'], /chroot/);
+    await refused(
+      lazy.register({ name: 'orders', id: 'a' }, { timeoutMs: 500 }),
+      ['ERR_UNAVAILABLE', 'ERR_TIMEOUT'],
+      /chroot/,
+    );
     const around = await zookeeper.client();
     await around.create(chroot);
     const registry = await connect(url);
@@ -240,7 +252,11 @@ describe('servers', { timeout: 60_000 }, () => {
     await second?.kill();
     await quiet(1500); // it takes its time to see that it is alone
     const { ms } = await timed(
-      refused(open({ hosts: [third?.host as string], connectTimeoutMs: 2000 }), ['ERR_TIMEOUT', 'ERR_UNAVAILABLE'], /quorum/),
+      refused(
+        open({ hosts: [third?.host as string], connectTimeoutMs: 2000 }),
+        ['ERR_TIMEOUT', 'ERR_UNAVAILABLE'],
+        /quorum/,
+      ),
     );
     expect(ms).toBeLessThan(3500);
   });
@@ -249,7 +265,9 @@ describe('servers', { timeout: 60_000 }, () => {
     const silent = await startSilentServer();
     onTestFinished(() => silent.close());
     for (const host of ['127.0.0.1:1', silent.host, 'no-such-host.invalid:2181']) {
-      const { ms } = await timed(refused(open({ hosts: [host], connectTimeoutMs: 1000 }), ['ERR_TIMEOUT', 'ERR_UNAVAILABLE']));
+      const { ms } = await timed(
+        refused(open({ hosts: [host], connectTimeoutMs: 1000 }), ['ERR_TIMEOUT', 'ERR_UNAVAILABLE']),
+      );
       expect(ms, host).toBeLessThan(2500);
     }
   });

@@ -60,7 +60,8 @@ forEveryBackend('connecting', (it, row) => {
 
   it('a URL object is as good as its text, of any realm', async (scope) => {
     const options = scope.options() as unknown as Record<string, string>;
-    const url = options.backend === 'memory' ? `memory://${options.namespace}` : `${options.backend}://${options.hosts}`;
+    const url =
+      options.backend === 'memory' ? `memory://${options.namespace}` : `${options.backend}://${options.hosts}`;
     const foreign = runInNewContext('Object.assign(Object.create({ [Symbol.toStringTag]: "URL" }), { href })', {
       href: url,
     });

@@ -77,7 +77,9 @@ export const storedUnder = async (url: string, prefix: string): Promise<Stored[]
 };
 
 export const put = (url: string, key: string, value: string): Promise<unknown> =>
-  isZookeeper(url) ? zookeeper(url, (client) => client.put(key, value)) : ask(url, '/v3/kv/put', { key: b64(key), value: b64(value) });
+  isZookeeper(url)
+    ? zookeeper(url, (client) => client.put(key, value))
+    : ask(url, '/v3/kv/put', { key: b64(key), value: b64(value) });
 
 export const remove = (url: string, key: string): Promise<unknown> =>
   isZookeeper(url) ? zookeeper(url, (client) => client.delete(key)) : ask(url, '/v3/kv/deleterange', { key: b64(key) });
@@ -87,12 +89,14 @@ export const removeUnder = (url: string, prefix: string): Promise<unknown> =>
 
 /** Puts and deletes in one transaction. */
 export const transact = (url: string, puts: Record<string, string>, deletes: string[] = []): Promise<unknown> =>
-  isZookeeper(url) ? zookeeper(url, (client) => client.transact(puts, deletes)) : ask(url, '/v3/kv/txn', {
-    success: [
-      ...Object.entries(puts).map(([key, value]) => ({ request_put: { key: b64(key), value: b64(value) } })),
-      ...deletes.map((key) => ({ request_delete_range: { key: b64(key) } })),
-    ],
-  });
+  isZookeeper(url)
+    ? zookeeper(url, (client) => client.transact(puts, deletes))
+    : ask(url, '/v3/kv/txn', {
+        success: [
+          ...Object.entries(puts).map(([key, value]) => ({ request_put: { key: b64(key), value: b64(value) } })),
+          ...deletes.map((key) => ({ request_delete_range: { key: b64(key) } })),
+        ],
+      });
 
 export const revoke = (url: string, lease: string): Promise<unknown> => ask(url, '/v3/lease/revoke', { ID: lease });
 

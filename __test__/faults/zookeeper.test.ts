@@ -5,12 +5,23 @@ import type { Registry, RegistryOptions, ZookeeperOptions } from 'rollcall';
 import { connect } from 'rollcall';
 import type { TestContext } from 'vitest';
 import { describe, expect, test } from 'vitest';
-import { hear, ids, inProcess, listsUntil, nextList, quiet, refused, sees, timed, waitFor } from '../conformance/kit.js';
+import {
+  hear,
+  ids,
+  inProcess,
+  listsUntil,
+  nextList,
+  quiet,
+  refused,
+  sees,
+  timed,
+  waitFor,
+} from '../conformance/kit.js';
 import { startTcpProxy } from '../support/tcp.js';
 import { startToxiproxy } from '../support/toxiproxy.js';
-import type { ZookeeperEnsemble, ZookeeperOptions as ServerOptions } from '../support/zookeeper.js';
+import type { ZookeeperOptions as ServerOptions, ZookeeperEnsemble } from '../support/zookeeper.js';
 import { startZookeeper } from '../support/zookeeper.js';
-import { expireSession, ZkClient } from '../support/zookeeper-client.js';
+import { expireSession, type ZkClient } from '../support/zookeeper-client.js';
 
 const instance = { name: 'orders', id: 'a', version: '1', metadata: { zone: 'a' } };
 const PATH = '/microservices/orders/a';
@@ -68,7 +79,10 @@ describe.concurrent('a single ZooKeeper', { timeout: 90_000 }, () => {
     const registrations = await Promise.all(['a', 'b', 'c'].map((id) => registry.register({ ...instance, id })));
     const heard = registrations.map(hear);
     await zookeeper.kill();
-    await waitFor(() => registrations.every(({ state }) => state === 'lost'), { timeoutMs: 10_000, what: 'the losses' });
+    await waitFor(() => registrations.every(({ state }) => state === 'lost'), {
+      timeoutMs: 10_000,
+      what: 'the losses',
+    });
     await registrations[1]?.update({ version: '2' }, { timeoutMs: 300 }).catch(() => undefined);
     await refused(registrations[2]?.deregister({ timeoutMs: 300 }) ?? Promise.resolve(), 'ERR_TIMEOUT');
     await zookeeper.start();
@@ -89,7 +103,9 @@ describe.concurrent('a single ZooKeeper', { timeout: 90_000 }, () => {
     const registration = await registry.register(instance);
     const heard = hear(registration);
     zookeeper.freeze();
-    const { ms } = await timed(refused(registry.getService('orders', { timeoutMs: 500 }), ['ERR_TIMEOUT', 'ERR_UNAVAILABLE']));
+    const { ms } = await timed(
+      refused(registry.getService('orders', { timeoutMs: 500 }), ['ERR_TIMEOUT', 'ERR_UNAVAILABLE']),
+    );
     expect(ms).toBeLessThan(1500);
     await quiet(4000); // the length of the outage
     zookeeper.thaw();
@@ -314,7 +330,9 @@ describe.concurrent('an ensemble of three', { timeout: 120_000 }, () => {
     await first?.kill();
     await second?.kill();
     await waitFor(() => watcher.stale, { timeoutMs: 20_000, what: 'the watch to be stale' });
-    const { ms } = await timed(refused(registry.register({ ...instance, id: 'b' }, { timeoutMs: 1000 }), ['ERR_TIMEOUT', 'ERR_UNAVAILABLE']));
+    const { ms } = await timed(
+      refused(registry.register({ ...instance, id: 'b' }, { timeoutMs: 1000 }), ['ERR_TIMEOUT', 'ERR_UNAVAILABLE']),
+    );
     expect(ms).toBeLessThan(2000);
     await waitFor(() => registration.state === 'lost', { timeoutMs: 15_000, what: 'the loss' });
     await refused(connect(optionsFor(zookeeper.hosts, { connectTimeoutMs: 1500 })), ['ERR_TIMEOUT', 'ERR_UNAVAILABLE']);
@@ -330,7 +348,11 @@ describe.concurrent('an ensemble of three', { timeout: 120_000 }, () => {
     const toxiproxy = await startToxiproxy();
     context.onTestFinished(() => toxiproxy.close());
     const ways = await Promise.all(zookeeper.hosts.map((host) => toxiproxy.proxy(host)));
-    const registry = await client(context, ways.map(({ host }) => host), { ttlMs: 10_000 });
+    const registry = await client(
+      context,
+      ways.map(({ host }) => host),
+      { ttlMs: 10_000 },
+    );
     const registration = await registry.register(instance);
     const heard = hear(registration);
     const watcher = registry.watch('orders');

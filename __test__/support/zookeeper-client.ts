@@ -175,7 +175,10 @@ export class ZkClient {
   }
 
   /** A new session, or the one with this id: any id will do, that is what makes a session expire on request. */
-  static async connect(host: string, { session = 0n, timeoutMs = 20_000, closeAtOnce = false } = {}): Promise<ZkClient> {
+  static async connect(
+    host: string,
+    { session = 0n, timeoutMs = 20_000, closeAtOnce = false } = {},
+  ): Promise<ZkClient> {
     const [address, port] = host.split(':');
     const socket = connect(Number(port), address);
     const client = new ZkClient(socket);
@@ -322,7 +325,12 @@ export class ZkClient {
       } else if ('set' in write) {
         body.int(OPCODES.setData).flag(false).int(-1).bytes(write.set).bytes(write.value).int(-1);
       } else {
-        body.int(OPCODES.delete).flag(false).int(-1).bytes(write.delete).int(write.version ?? -1);
+        body
+          .int(OPCODES.delete)
+          .flag(false)
+          .int(-1)
+          .bytes(write.delete)
+          .int(write.version ?? -1);
       }
     }
     await this.ask('multi', body.int(-1).flag(true).int(-1), 'multi');

@@ -6,14 +6,14 @@
 #![cfg(feature = "zookeeper")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on should say where
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use rollcall_core::backend::{Backend as _, Follow, Intent, Loss, Presence as _, Snapshot};
+use rollcall_core::backend::{Backend as _, Follow, Intent, Loss, Snapshot};
 use rollcall_core::backends::zookeeper::{ZookeeperBackend, ZookeeperOptions};
 use rollcall_core::error::Result;
 use rollcall_core::log::Log;
@@ -92,7 +92,10 @@ impl Server {
             .unwrap();
         let server = Self { child, port, folder };
         for _ in 0..600 {
-            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            // It listens before it serves.
+            let probe = server.client(true);
+            if probe.contact().await.is_ok() {
+                probe.close().await;
                 return Some(server);
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

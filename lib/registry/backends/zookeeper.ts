@@ -82,12 +82,14 @@ export const zookeeper: Backend<ZookeeperOptions> = {
   async settle(options) {
     const tls = await settleTls(options.tls, undefined);
     if (tls && !tls.ca) throw invalid('options.tls.ca', 'expected with TLS to ZooKeeper: no authority is built in');
-    if (tls?.serverName) throw invalid('options.tls.serverName', 'not to be had with ZooKeeper: use the host of the certificate');
+    if (tls?.serverName)
+      throw invalid('options.tls.serverName', 'not to be had with ZooKeeper: use the host of the certificate');
     const username = text('options.username', options.username);
     const password = text('options.password', options.password);
     if (username !== undefined && password === undefined) throw invalid('options.password', 'expected with a username');
     if (password !== undefined && username === undefined) throw invalid('options.username', 'expected with a password');
-    if (username?.includes(':')) throw invalid('options.username', 'expected no ":", which ends a user name of ZooKeeper');
+    if (username?.includes(':'))
+      throw invalid('options.username', 'expected no ":", which ends a user name of ZooKeeper');
     const known = username !== undefined;
     const acl = choice(
       'options.acl',
