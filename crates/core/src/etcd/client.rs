@@ -5,6 +5,7 @@
 //! gets a part of the time only.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -276,22 +277,25 @@ impl EtcdClient {
             .connection()
             .map_err(|error| Fault::of(Cause::Refused, error))?;
         let start = Instant::now();
-        let work = self.with_token(&connection, make);
-        let result = match until {
-            None => work.await,
-            Some(until) => timeout_at(until, work).await.unwrap_or_else(|_| {
-                // It may be the member or a connection that died in silence: the next try makes a new one either way.
-                // Tries that are too short to tell, as those of renewals, tell it together.
-                let again = connection.is_silent_again(start);
-                if again || start.elapsed() >= SILENCE.min(self.shared.options.timeout / 3) {
-                    endpoint.abandon(&connection);
-                }
-                Err(Fault::new(
-                    Cause::Broken,
-                    ErrorKind::Timeout,
-                    format!("{} did not answer {op} in time", endpoint.url),
-                ))
-            }),
+        let result = {
+            // Pinned here: handed over by value it would be copied, and every call would have room for it twice.
+            let work = pin!(self.with_token(&connection, make));
+            match until {
+                None => work.await,
+                Some(until) => timeout_at(until, work).await.unwrap_or_else(|_| {
+                    // It may be the member or a connection that died in silence: the next try makes a new one either
+                    // way. Tries that are too short to tell, as those of renewals, tell it together.
+                    let again = connection.is_silent_again(start);
+                    if again || start.elapsed() >= SILENCE.min(self.shared.options.timeout / 3) {
+                        endpoint.abandon(&connection);
+                    }
+                    Err(Fault::new(
+                        Cause::Broken,
+                        ErrorKind::Timeout,
+                        format!("{} did not answer {op} in time", endpoint.url),
+                    ))
+                }),
+            }
         };
         match result {
             Ok((answer, token)) => {
