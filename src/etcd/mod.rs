@@ -3,8 +3,9 @@
 
 mod lease;
 mod stream;
+mod watch;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use napi::bindgen_prelude::{Buffer, Function, PromiseRaw};
 use napi::{Env, JsValue, Result};
@@ -14,6 +15,10 @@ use rollcall_core::etcd::metrics::BUCKETS_US;
 use rollcall_core::etcd::{EtcdClient, EtcdOptions, TlsOptions};
 use rollcall_core::log::Log;
 use rollcall_core::stall::StallMonitor;
+
+mod election;
+mod failure;
+mod lock;
 
 use crate::alive::KeepAlive;
 use crate::call::{JsResult, ms, promise, to_js};
@@ -56,6 +61,8 @@ pub struct EtcdHandle {
     pub(crate) stall: Arc<StallMonitor>,
     pages: Pages,
     alive: KeepAlive,
+    /// Tells JavaScript of watches.
+    pacer: Mutex<Option<Arc<watch::Pacer>>>,
 }
 
 #[napi]
@@ -95,6 +102,7 @@ impl EtcdHandle {
             mailbox,
             pages,
             alive,
+            pacer: Mutex::default(),
         })
     }
 
