@@ -32,6 +32,9 @@ const CATCHING_UP: usize = 32;
 const TRY_LEAST: Duration = Duration::from_millis(500);
 /// From how long a silence on a connection is given up, when calls may take that long. A shorter one is a slow disk.
 const SILENCE: Duration = Duration::from_secs(1);
+/// How long a member may say nothing before others are preferred. A write waits on; one that was not sent, because the
+/// member has not even said that it speaks HTTP/2, goes to another one.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How often a refused token is replaced within one try. Twice, because the auth store may change in between.
 const TOKEN_TRIES: u32 = 2;
 /// How often all members are gone through within one call.
@@ -195,9 +198,12 @@ impl EtcdClient {
         if let Some(most) = tries.most {
             share = Some(share.map_or(most, |share| share.min(most)));
         }
-        if let Some(member) = tries.only {
+        if let Some(place) = tries.only {
+            let Some(member) = self.shared.endpoints.index_of(place) else {
+                return Err(Fault::new(Cause::Refused, ErrorKind::Internal, "there is no such host"));
+            };
             return self
-                .try_member(op, member, tries.deadline, &make)
+                .try_member(op, member, tries.deadline, None, &make)
                 .await
                 .map_err(|fault| if tries.repeatable { fault } else { fault.of_a_write() });
         }
@@ -214,7 +220,8 @@ impl EtcdClient {
                         (deadline, until) => until.or(deadline),
                     }
                 };
-                let fault = match self.try_member(op, member, until, &make).await {
+                let patience = (self.shared.endpoints.count() > 1 && !is_last).then(|| Instant::now() + PATIENCE);
+                let fault = match self.try_member(op, member, until, patience, &make).await {
                     Ok(done) => return Ok(done),
                     Err(fault) => fault,
                 };
@@ -265,6 +272,7 @@ impl EtcdClient {
         op: &'static str,
         member: usize,
         until: Option<Instant>,
+        patience: Option<Instant>,
         make: &F,
     ) -> Result<(T, Route), Fault>
     where
@@ -276,7 +284,28 @@ impl EtcdClient {
             .connection()
             .map_err(|error| Fault::of(Cause::Refused, error))?;
         let start = Instant::now();
-        let work = self.with_token(&connection, make);
+        let unopened = connection.link.unopened();
+        let work = async {
+            let work = self.with_token(&connection, make);
+            let Some(patience) = patience else { return work.await };
+            tokio::pin!(work);
+            if let Ok(done) = timeout_at(patience, &mut work).await {
+                return done;
+            }
+            if unopened.is_some_and(|mark| connection.link.shut(mark)) {
+                endpoint.abandon(&connection);
+                let text = format!(
+                    "cannot connect to {}: it said nothing in {} ms",
+                    endpoint.url,
+                    PATIENCE.as_millis()
+                );
+                return Err(Fault::new(Cause::NotSent, ErrorKind::Unavailable, text));
+            }
+            if !connection.has_answered_since(start) {
+                self.shared.endpoints.failed(member);
+            }
+            work.await
+        };
         let result = match until {
             None => work.await,
             Some(until) => timeout_at(until, work).await.unwrap_or_else(|_| {
@@ -307,6 +336,12 @@ impl EtcdClient {
                 ))
             }
             Err(mut fault) => {
+                let is_broken = fault.cause == Cause::Broken;
+                // A connection that broke before it opened has sent nothing. One that is still waited for may open yet.
+                let never_opened = || unopened.is_some_and(|mark| connection.link.is_unopened(mark));
+                if is_broken && fault.error.kind() != ErrorKind::Timeout && never_opened() {
+                    fault.cause = Cause::NotSent;
+                }
                 if fault.cause.is_elsewhere_better() {
                     self.shared.endpoints.failed(member);
                 }
@@ -315,7 +350,7 @@ impl EtcdClient {
                     connection.has_answered();
                 }
                 let silent = !connection.answered.load(Ordering::Relaxed);
-                if silent && fault.cause == Cause::Broken && fault.error.kind() == ErrorKind::Unavailable {
+                if silent && is_broken && fault.error.kind() == ErrorKind::Unavailable {
                     let hint = format!(
                         "{}; is the server TLS, or something else than etcd?",
                         fault.error.message()
