@@ -9,6 +9,7 @@ import { ClientClosedError, fromFailure } from './errors.js';
 import { FaultHandling } from './fault-handling.js';
 import { type IOptions, type SettledOptions, settleOptions, timeLeft } from './options.js';
 import { type Call, type Chunk, GROUPS, type Header, NEEDS_LEADER, Pages, POINT, READS } from './pages.js';
+import { expired } from './queue.js';
 import {
   type CallContext,
   type CallOptions,
@@ -194,7 +195,7 @@ export class Connection implements ICallable<unknown> {
     member: number,
   ): Promise<Buffer> {
     const left = timeLeft(options, takesLong(method, params) ? 0 : this.options.timeoutMs, 'options');
-    if (left !== undefined && left <= 0) return Promise.reject(tooLate());
+    if (left !== undefined && left <= 0) return Promise.reject(expired());
     const reads = readsOnly(method, params);
     let flags = reads ? READS : 0;
     if (needsLeader(method, params)) flags |= NEEDS_LEADER;
@@ -436,18 +437,6 @@ function tooLarge(bytes: number): object {
     grpcCode: 8,
     details: 'Attempted to send a message larger than the limit of the client',
     retryable: false,
-    outcomeUnknown: false,
-    tried: [],
-  };
-}
-
-function tooLate(): object {
-  return {
-    code: 'ERR_TIMEOUT',
-    message: 'the deadline of the call had passed before it was sent',
-    grpcCode: 4,
-    details: 'Deadline exceeded',
-    retryable: true,
     outcomeUnknown: false,
     tried: [],
   };

@@ -336,11 +336,18 @@ impl EtcdClient {
                 ))
             }
             Err(mut fault) => {
-                let is_broken = fault.cause == Cause::Broken;
                 // A connection that broke before it opened has sent nothing. One that is still waited for may open yet.
-                let never_opened = || unopened.is_some_and(|mark| connection.link.is_unopened(mark));
-                if is_broken && fault.error.kind() != ErrorKind::Timeout && never_opened() {
+                let is_lost = matches!(fault.cause, Cause::Broken | Cause::NotSent)
+                    && fault.error.kind() == ErrorKind::Unavailable;
+                let never_opened = is_lost && unopened.is_some_and(|mark| connection.link.is_unopened(mark));
+                let why = never_opened.then(|| connection.link.why()).flatten();
+                let was_broken = fault.cause == Cause::Broken;
+                if never_opened {
                     fault.cause = Cause::NotSent;
+                }
+                if let Some(why) = &why {
+                    let text = format!("cannot connect to {}: {why}", endpoint.url);
+                    fault.error = crate::Error::new(ErrorKind::Unavailable, text).caused_by(fault.error);
                 }
                 if fault.cause.is_elsewhere_better() {
                     self.shared.endpoints.failed(member);
@@ -349,8 +356,7 @@ impl EtcdClient {
                 if !matches!(fault.cause, Cause::NotSent | Cause::Broken) {
                     connection.has_answered();
                 }
-                let silent = !connection.answered.load(Ordering::Relaxed);
-                if silent && is_broken && fault.error.kind() == ErrorKind::Unavailable {
+                if is_lost && (was_broken || why.is_some()) && !connection.answered.load(Ordering::Relaxed) {
                     let hint = format!(
                         "{}; is the server TLS, or something else than etcd?",
                         fault.error.message()

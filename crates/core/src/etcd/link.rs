@@ -38,6 +38,8 @@ struct State {
     /// How many of them are there still.
     open: u32,
     shut: bool,
+    /// Why the last socket did not open.
+    why: Option<String>,
 }
 
 impl Link {
@@ -59,6 +61,15 @@ impl Link {
         let unopened = state.opened == mark;
         state.shut |= unopened;
         unopened
+    }
+
+    /// Why the last socket did not open, if the server did it: the calls that waited were told of an end alone.
+    pub(crate) fn why(&self) -> Option<String> {
+        self.lock().why.clone()
+    }
+
+    fn failed(&self, why: impl ToString) {
+        self.lock().why = Some(why.to_string());
     }
 
     fn open(&self) -> Result<()> {
@@ -103,6 +114,7 @@ pub(crate) fn connect_lazy(endpoint: &Endpoint, timeout: Duration) -> (Channel, 
             if link.is_shut() {
                 return Err(given_up());
             }
+            link.lock().why = None;
             let until = Instant::now() + timeout;
             // TLS waits for the server by itself, and its bytes say nothing here.
             let is_plain = uri.scheme_str() != Some("https");
@@ -226,9 +238,11 @@ impl<T: Read + Unpin> Read for Guarded<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut into: ReadBufCursor<'_>) -> Poll<Result<()>> {
         let this = &mut *self;
         if let Phase::Silent(silent) = &mut this.phase {
-            let spoke = ready!(Self::poll_first(&mut this.io, silent, cx))?;
+            let spoke = ready!(Self::poll_first(&mut this.io, silent, cx)).inspect_err(|e| this.link.failed(e))?;
             if spoke {
                 this.link.open()?;
+            } else {
+                this.link.failed("it hung up without a word of HTTP/2");
             }
             let (head, got) = (silent.head, silent.got);
             if let Some(held) = silent.held.take() {
