@@ -241,8 +241,8 @@ impl<T: Read + Unpin> Read for Guarded<T> {
             let spoke = ready!(Self::poll_first(&mut this.io, silent, cx)).inspect_err(|e| this.link.failed(e))?;
             if spoke {
                 this.link.open()?;
-            } else {
-                this.link.failed("it hung up without a word of HTTP/2");
+            } else if silent.is_plain {
+                this.link.failed("it hung up without a word of HTTP/2"); // TLS says so itself
             }
             let (head, got) = (silent.head, silent.got);
             if let Some(held) = silent.held.take() {
