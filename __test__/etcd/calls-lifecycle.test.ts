@@ -1,7 +1,7 @@
 // The life of a client: close(), the end of the process, worker threads, garbage, memory.
 import { Worker } from 'node:worker_threads';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ClientClosedError, Etcd3 } from 'rollcall/etcd';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type EtcdCluster, startEtcd } from '../support/etcd.js';
 import { runProgram, uniqueName, within } from '../support/process.js';
 import { startSilentServer, startTcpProxy } from '../support/tcp.js';
@@ -46,7 +46,9 @@ describe('close()', () => {
     const under = kinds.map((call) => call());
     const closing = client.close();
     for (const call of under) {
-      await expect(within(Promise.resolve(call as Promise<unknown>), 2000, 'a call')).rejects.toBeInstanceOf(ClientClosedError);
+      await expect(within(Promise.resolve(call as Promise<unknown>), 2000, 'a call')).rejects.toBeInstanceOf(
+        ClientClosedError,
+      );
     }
     await within(closing, 2000, 'close()');
     for (const call of kinds) {
@@ -67,7 +69,12 @@ describe('close()', () => {
       const calls = Array.from({ length: 6000 }, (_, i) =>
         i % 3 === 0
           ? ended(ns.put(`k${i}`).value('v').exec())
-          : ended(ns.get(`k${i}`).options(i % 3 === 1 ? controller : undefined).string()),
+          : ended(
+              ns
+                .get(`k${i}`)
+                .options(i % 3 === 1 ? controller : undefined)
+                .string(),
+            ),
       );
       if (round % 2) await calls[round * 100];
       if (round === 3) controller.abort();
@@ -84,7 +91,9 @@ describe('close()', () => {
   it('while it is still connecting to what never answers', async () => {
     const silent = await startSilentServer();
     const client = connect({ hosts: [silent.host] });
-    const calls = Array.from({ length: 100 }, (_, i) => ended(i % 2 ? client.get('k').string() : client.put('k').value('v').exec()));
+    const calls = Array.from({ length: 100 }, (_, i) =>
+      ended(i % 2 ? client.get('k').string() : client.put('k').value('v').exec()),
+    );
     await new Promise((resolve) => setImmediate(resolve));
     await within(client.close(), 2000, 'close()');
     expect(new Set(await Promise.all(calls))).toEqual(new Set(['ERR_CLOSED']));
@@ -137,7 +146,9 @@ describe('the process', () => {
   });
 
   it('ends without close() when no call is under way, and not before', async () => {
-    const { code, stdout, stderr } = await run(`${head} client.put('k').value('v').then(() => client.get('k')).then(console.log);`);
+    const { code, stdout, stderr } = await run(
+      `${head} client.put('k').value('v').then(() => client.get('k')).then(console.log);`,
+    );
     expect({ code, stdout, stderr }).toEqual({ code: 0, stdout: 'v\n', stderr: '' });
   });
 
@@ -147,7 +158,11 @@ describe('the process', () => {
     const exits = await run(
       `${head} for (let i = 0; i < 5000; i++) client.put('k' + i).value('v').catch(() => {}); setImmediate(() => process.exit(7));`,
     );
-    expect({ code: exits.code, signal: exits.signal, stderr: exits.stderr }).toEqual({ code: 7, signal: null, stderr: '' });
+    expect({ code: exits.code, signal: exits.signal, stderr: exits.stderr }).toEqual({
+      code: 7,
+      signal: null,
+      stderr: '',
+    });
   });
 
   it('keeps no client that is dropped, but settles its calls', async () => {
@@ -219,7 +234,8 @@ describe('worker threads', () => {
     for (let round = 0; round < 20; round++) {
       const workers = Array.from(
         { length: 2 },
-        (_, i) => new Worker(code, { eval: true, workerData: { hosts: [...etcd.hosts], close: (round + i) % 4 === 0 } }),
+        (_, i) =>
+          new Worker(code, { eval: true, workerData: { hosts: [...etcd.hosts], close: (round + i) % 4 === 0 } }),
       );
       await Promise.all(
         workers.map(async (worker, i) => {

@@ -131,7 +131,7 @@ export class Connection implements ICallable<unknown> {
         : await this.#raw(method, params, body, resolveCallOptions(options, this.callOptionsFactory, context), -1);
       return decode(method.response, answer) as T;
     } catch (failure) {
-      throw fromFailure(failure, `${service}.${name}`, leaseOf(params));
+      throw isForeign(failure) ? failure : fromFailure(failure, `${service}.${name}`, leaseOf(params));
     }
   }
 
@@ -146,7 +146,7 @@ export class Connection implements ICallable<unknown> {
     try {
       return await this.#raw(method, params, body, options, host);
     } catch (failure) {
-      throw fromFailure(failure, `${method.service}.${method.name}`, leaseOf(params));
+      throw isForeign(failure) ? failure : fromFailure(failure, `${method.service}.${method.name}`, leaseOf(params));
     }
   }
 
@@ -449,6 +449,11 @@ function tooLarge(bytes: number): object {
     outcomeUnknown: false,
     tried: [],
   };
+}
+
+/** What a policy, a factory of options or a getter of the program has thrown: it comes out as it is. */
+function isForeign(failure: unknown): boolean {
+  return failure instanceof Error && !('retryable' in failure);
 }
 
 /** Whether a member that has no leader is to refuse at once: not where a member answers by itself. */

@@ -197,10 +197,13 @@ function listOf(value: unknown): string[] {
 
 const HOST = /^(?:https?:\/\/)?(\[[0-9a-f:.]+\]|[^\s:/@?#[\]]+)(?::(\d{1,5}))?\/?$/i;
 
+/** Control characters, lone surrogates and what URLs don't allow. */
+const NEVER_IN_HOST = /[\p{C}<>"\\^`{|}%]/u;
+
 /** `host:port`. Messages don't show the host: a misplaced password would be in it. */
 function hostOf(value: string, path: string, secure: boolean): string {
   const [, host, port = secure ? '443' : '2379'] = HOST.exec(value) ?? [];
-  if (!host) throw invalid(path, 'expected "host:port" or "http(s)://host:port"');
+  if (!host || NEVER_IN_HOST.test(host)) throw invalid(path, 'expected "host:port" or "http(s)://host:port"');
   if (Number(port) < 1 || Number(port) > 65_535) throw invalid(path, 'expected a port from 1 to 65535');
   return `${host}:${Number(port)}`;
 }
