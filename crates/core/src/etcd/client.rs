@@ -39,6 +39,10 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const TOKEN_TRIES: u32 = 2;
 /// How often all members are gone through within one call.
 const ROUNDS: u32 = 2;
+/// How often the one member is asked that there is, while that takes no longer than `QUICK`: two resets in a row, as of a
+/// proxy that restarts, are then over.
+const ROUNDS_OF_ONE: u32 = 4;
+const QUICK: Duration = Duration::from_secs(2);
 /// The method that gives a token for a password.
 const AUTHENTICATE: &str = "/etcdserverpb.Auth/Authenticate";
 
@@ -208,10 +212,16 @@ impl EtcdClient {
                 .map_err(|fault| if tries.repeatable { fault } else { fault.of_a_write() });
         }
         let mut past = Tried::default();
-        for round in 0..ROUNDS {
+        let rounds = if self.shared.endpoints.count() == 1 {
+            ROUNDS_OF_ONE
+        } else {
+            ROUNDS
+        };
+        for round in 0..rounds {
+            let last_round = round + 1 == rounds || (round + 1 >= ROUNDS && start.elapsed() >= QUICK);
             let order = self.shared.endpoints.order();
             for (i, member) in order.iter().copied().enumerate() {
-                let is_last = round + 1 == ROUNDS && i + 1 == order.len();
+                let is_last = last_round && i + 1 == order.len();
                 let until = if is_last || !tries.repeatable {
                     tries.deadline
                 } else {
@@ -237,10 +247,13 @@ impl EtcdClient {
                     return Err(self.out_of_time(op, start, past));
                 }
             }
+            if last_round {
+                break;
+            }
             // A moment for a member that is just starting, or for an election; longer waits are the caller's.
             let pause = Duration::from_millis(fastrand::u64(50..150));
             let fits = tries.deadline.is_none_or(|deadline| Instant::now() + pause < deadline);
-            if round + 1 < ROUNDS && fits {
+            if fits {
                 tokio::time::sleep(pause).await;
             }
         }
@@ -285,11 +298,11 @@ impl EtcdClient {
             .map_err(|error| Fault::of(Cause::Refused, error))?;
         let start = Instant::now();
         let unopened = connection.link.unopened();
-        let work = async {
-            let work = self.with_token(&connection, make);
+        // Pinned where they are made: each move would keep room for another copy in the future of every call.
+        let work = std::pin::pin!(async {
+            let mut work = std::pin::pin!(self.with_token(&connection, make));
             let Some(patience) = patience else { return work.await };
-            tokio::pin!(work);
-            if let Ok(done) = timeout_at(patience, &mut work).await {
+            if let Ok(done) = timeout_at(patience, work.as_mut()).await {
                 return done;
             }
             if unopened.is_some_and(|mark| connection.link.shut(mark)) {
@@ -305,7 +318,7 @@ impl EtcdClient {
                 self.shared.endpoints.failed(member);
             }
             work.await
-        };
+        });
         let result = match until {
             None => work.await,
             Some(until) => timeout_at(until, work).await.unwrap_or_else(|_| {

@@ -68,8 +68,8 @@ impl Link {
         self.lock().why.clone()
     }
 
-    fn failed(&self, why: impl ToString) {
-        self.lock().why = Some(why.to_string());
+    fn failed(&self, why: String) {
+        self.lock().why = Some(why);
     }
 
     fn open(&self) -> Result<()> {
@@ -238,11 +238,12 @@ impl<T: Read + Unpin> Read for Guarded<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut into: ReadBufCursor<'_>) -> Poll<Result<()>> {
         let this = &mut *self;
         if let Phase::Silent(silent) = &mut this.phase {
-            let spoke = ready!(Self::poll_first(&mut this.io, silent, cx)).inspect_err(|e| this.link.failed(e))?;
+            let spoke =
+                ready!(Self::poll_first(&mut this.io, silent, cx)).inspect_err(|e| this.link.failed(e.to_string()))?;
             if spoke {
                 this.link.open()?;
             } else if silent.is_plain {
-                this.link.failed("it hung up without a word of HTTP/2"); // TLS says so itself
+                this.link.failed("it hung up without a word of HTTP/2".to_owned()); // TLS says so itself
             }
             let (head, got) = (silent.head, silent.got);
             if let Some(held) = silent.held.take() {
