@@ -298,42 +298,44 @@ impl EtcdClient {
             .map_err(|error| Fault::of(Cause::Refused, error))?;
         let start = Instant::now();
         let unopened = connection.link.unopened();
-        // Pinned where they are made: each move would keep room for another copy in the future of every call.
-        let work = std::pin::pin!(async {
-            let mut work = std::pin::pin!(self.with_token(&connection, make));
-            let Some(patience) = patience else { return work.await };
-            if let Ok(done) = timeout_at(patience, work.as_mut()).await {
-                return done;
-            }
-            if unopened.is_some_and(|mark| connection.link.shut(mark)) {
-                endpoint.abandon(&connection);
-                let text = format!(
-                    "cannot connect to {}: it said nothing in {} ms",
-                    endpoint.url,
-                    PATIENCE.as_millis()
-                );
-                return Err(Fault::new(Cause::NotSent, ErrorKind::Unavailable, text));
-            }
-            if !connection.has_answered_since(start) {
-                self.shared.endpoints.failed(member);
-            }
-            work.await
-        });
-        let result = match until {
-            None => work.await,
-            Some(until) => timeout_at(until, work).await.unwrap_or_else(|_| {
-                // It may be the member or a connection that died in silence: the next try makes a new one either way.
-                // Tries that are too short to tell, as those of renewals, tell it together.
-                let again = connection.is_silent_again(start);
-                if again || start.elapsed() >= SILENCE.min(self.shared.options.timeout / 3) {
-                    endpoint.abandon(&connection);
+        let result = {
+            // Pinned where they are made: each move would keep room for another copy in the future of every call.
+            let work = std::pin::pin!(async {
+                let mut work = std::pin::pin!(self.with_token(&connection, make));
+                let Some(patience) = patience else { return work.await };
+                if let Ok(done) = timeout_at(patience, work.as_mut()).await {
+                    return done;
                 }
-                Err(Fault::new(
-                    Cause::Broken,
-                    ErrorKind::Timeout,
-                    format!("{} did not answer {op} in time", endpoint.url),
-                ))
-            }),
+                if unopened.is_some_and(|mark| connection.link.shut(mark)) {
+                    endpoint.abandon(&connection);
+                    let text = format!(
+                        "cannot connect to {}: it said nothing in {} ms",
+                        endpoint.url,
+                        PATIENCE.as_millis()
+                    );
+                    return Err(Fault::new(Cause::NotSent, ErrorKind::Unavailable, text));
+                }
+                if !connection.has_answered_since(start) {
+                    self.shared.endpoints.failed(member);
+                }
+                work.await
+            });
+            match until {
+                None => work.await,
+                Some(until) => timeout_at(until, work).await.unwrap_or_else(|_| {
+                    // It may be the member or a connection that died in silence: the next try makes a new one either way.
+                    // Tries that are too short to tell, as those of renewals, tell it together.
+                    let again = connection.is_silent_again(start);
+                    if again || start.elapsed() >= SILENCE.min(self.shared.options.timeout / 3) {
+                        endpoint.abandon(&connection);
+                    }
+                    Err(Fault::new(
+                        Cause::Broken,
+                        ErrorKind::Timeout,
+                        format!("{} did not answer {op} in time", endpoint.url),
+                    ))
+                }),
+            }
         };
         match result {
             Ok((answer, token)) => {
@@ -369,12 +371,17 @@ impl EtcdClient {
                 if !matches!(fault.cause, Cause::NotSent | Cause::Broken) {
                     connection.has_answered();
                 }
-                if is_lost && (was_broken || why.is_some()) && !connection.answered.load(Ordering::Relaxed) {
-                    let hint = format!(
-                        "{}; is the server TLS, or something else than etcd?",
-                        fault.error.message()
-                    );
-                    fault.error = crate::Error::new(ErrorKind::Unavailable, hint).caused_by(fault.error);
+                let is_tls = endpoint.url.starts_with("https");
+                let ended = was_broken || fault.error.message().contains("ended before the request was sent");
+                if is_lost && (ended || why.is_some()) && !connection.answered.load(Ordering::Relaxed) {
+                    // With TLS 1.3 a server says so after the handshake, and its word may be lost.
+                    let hint = if is_tls {
+                        "does the server want a certificate of the client?"
+                    } else {
+                        "is the server TLS, or something else than etcd?"
+                    };
+                    let text = format!("{}; {hint}", fault.error.message());
+                    fault.error = crate::Error::new(ErrorKind::Unavailable, text).caused_by(fault.error);
                 }
                 Err(fault)
             }
