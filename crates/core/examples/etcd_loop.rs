@@ -84,20 +84,18 @@ async fn run(client: &Client, command: Command) -> Outcome<Value> {
     let wall = start.elapsed();
     let cpu = cpu_us() - cpu;
     times.sort_unstable();
-    let quantile = |share: f64| {
-        let place = (times.len() as f64 * share) as usize;
+    let count = u32::try_from(times.len())?.max(1);
+    let at = |percent: usize| {
         times
-            .get(place.min(times.len().saturating_sub(1)))
-            .map(Duration::as_secs_f64)
-            .unwrap_or_default()
-            * 1e6
+            .get(times.len() * percent / 100)
+            .map_or(0.0, |time| time.as_secs_f64() * 1e6)
     };
-    let calls = times.len().max(1) as f64;
+    let calls = f64::from(count);
     Ok(json!({
         "calls": times.len(),
         "perSecond": calls / wall.as_secs_f64(),
-        "p50": quantile(0.5),
-        "p99": quantile(0.99),
+        "p50": at(50),
+        "p99": at(99),
         "process": cpu / calls,
     }))
 }
@@ -153,7 +151,7 @@ async fn write(kv: KvClient, load: Rc<Load>, count: usize, at_once: usize) -> Ou
                         .put(key, load.value.as_str(), None)
                         .await
                         .map_err(|e| e.to_string())?;
-                    let revision = answer.header().map_or(0, |header| header.revision());
+                    let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
                     (low, high) = (low.min(revision), high.max(revision));
                 }
                 Ok::<_, String>((low, high))
