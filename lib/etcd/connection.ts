@@ -6,10 +6,11 @@ import { onAbort } from '../registry/call.js';
 import { describe } from '../registry/events.js';
 import type { LogLevel } from '../registry/logger.js';
 import { MAX_MS } from '../registry/shape.js';
+import type { Chunk, Header } from './chunk.js';
 import { ClientClosedError, fromFailure } from './errors.js';
 import { FaultHandling } from './fault-handling.js';
 import { type IOptions, type SettledOptions, settleOptions, timeLeft } from './options.js';
-import { type Call, type Chunk, GROUPS, type Header, NEEDS_LEADER, Pages, POINT, READS } from './pages.js';
+import { type Call, GROUPS, NEEDS_LEADER, Pages, POINT, READS } from './pages.js';
 import { abortFailure, expired } from './queue.js';
 import {
   type CallContext,

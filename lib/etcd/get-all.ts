@@ -2,9 +2,9 @@
 
 import { InvalidArgumentError } from '../errors.js';
 import { memberOf } from './check.js';
+import { asBytes, asNothing, asText, type Chunk } from './chunk.js';
 import { abortedRead, compactedRead, fromFailure, isTooLarge } from './errors.js';
 import { RangeBuilder } from './get.js';
-import { asBytes, asNothing, asText, type Chunk } from './pages.js';
 import { type Rangable, Range } from './range.js';
 import { SortOrder, SortTarget } from './rpc/enums.js';
 import type { IKeyValue, IRangeRequest, IRangeResponse } from './rpc/messages.js';

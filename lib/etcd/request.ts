@@ -1,7 +1,7 @@
 /** What all request builders share: they are sent when awaited, and can be operations of a transaction. */
 
+import type { Chunk } from './chunk.js';
 import type { Keyspace } from './keyspace.js';
-import type { Chunk } from './pages.js';
 import type { CallOptions } from './rpc/calls.js';
 import type { IRangeRequest, IRequestOp, IResponseHeader } from './rpc/messages.js';
 
