@@ -215,6 +215,11 @@ impl Agent {
             .tcp_nodelay(true)
             .pool_max_idle_per_host(CALLS)
             .pool_idle_timeout(Duration::from_secs(60));
+        let secure = options.tls.is_some() || host.starts_with("https://");
+        if !secure || host.starts_with("unix://") {
+            // Without TLS no authority is needed, and reading the system's takes longer than all the rest.
+            http = http.tls_certs_only([]);
+        }
         if let Some(path) = host.strip_prefix("unix://") {
             #[cfg(unix)]
             {
@@ -228,7 +233,6 @@ impl Agent {
                 http: built(http)?,
             });
         }
-        let secure = options.tls.is_some() || host.starts_with("https://");
         let rest = host.split_once("://").map_or(host, |(_, rest)| rest);
         let scheme = if secure { "https" } else { "http" };
         let mut url = Url::parse(&format!("{scheme}://{rest}")).map_err(|error| wrong(&error.to_string()))?;
