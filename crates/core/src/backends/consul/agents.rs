@@ -329,6 +329,17 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 impl Answer {
+    #[cfg(test)]
+    pub(super) fn of(status: u16, body: &str) -> Self {
+        Self {
+            host: "h:1".to_owned(),
+            status,
+            index: None,
+            filtered: false,
+            body: body.as_bytes().to_vec(),
+        }
+    }
+
     pub(super) fn is_ok(&self) -> bool {
         self.status == 200
     }
