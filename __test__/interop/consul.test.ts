@@ -139,8 +139,11 @@ test('both send the same bytes, but for the status of the checks and the mark in
     request.on('end', () => {
       const { pathname } = new URL(request.url ?? '', 'http://stub');
       if (pathname === '/v1/agent/service/register') bodies.push(body);
-      if (pathname.startsWith('/v1/agent/health/')) answer.statusCode = 404;
-      answer.end(pathname.startsWith('/v1/health/') ? '[]' : '');
+      if (pathname.startsWith('/v1/agent/health/')) {
+        answer.writeHead(404).end('{"AggregatedStatus":"critical","Service":null,"Checks":null}');
+      } else {
+        answer.end(pathname.startsWith('/v1/health/') ? '[]' : '');
+      }
     });
   });
   await new Promise<void>((resolve) => stub.listen(0, '127.0.0.1', resolve));

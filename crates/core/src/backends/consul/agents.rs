@@ -360,11 +360,13 @@ impl Answer {
     /// What an answer other than 200 comes to.
     pub(super) fn refusal(&self, what: &str) -> Error {
         let text = self.shown();
+        let no_filter = self.says("boolean expression evaluator");
+        let what = if no_filter { "options.filter is refused" } else { what };
         let kind = if self.says("ACL not found") || self.status == 401 {
             ErrorKind::Unauthenticated
         } else if self.status == 403 || self.says("Permission denied") {
             ErrorKind::PermissionDenied
-        } else if matches!(self.status, 400 | 413) {
+        } else if matches!(self.status, 400 | 413) || no_filter {
             ErrorKind::InvalidArgument
         } else {
             ErrorKind::Unavailable

@@ -87,6 +87,9 @@ pub(super) enum Held {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct AgentService {
+    #[allow(dead_code)] // that it is there tells Consul's answer from a page of somebody else
+    aggregated_status: String,
+    service: Option<serde::de::IgnoredAny>,
     checks: Option<Vec<Check>>,
 }
 
@@ -99,16 +102,18 @@ impl Record {
     pub(super) async fn look(&self, agent: usize, limit: Duration) -> Result<Held> {
         let path = format!("/v1/agent/health/service/id/{}", segment(&self.id));
         let answer = self.shared.agents.call(agent, Method::GET, &path, None, limit).await?;
-        match answer.status {
-            404 => return Ok(Held::Nothing),
-            200 | 429 | 503 => {} // its health, if it is a service that is answered
-            _ => return Err(self.refused(&answer, "read")),
+        if !matches!(answer.status, 200 | 404 | 429 | 503) {
+            return Err(self.refused(&answer, "read"));
         }
+        // The status is that of the service, if it is Consul that answers.
         let service: AgentService = match answer.json() {
             Ok(service) => service,
-            Err(error) if answer.is_ok() => return Err(error),
+            Err(error) if matches!(answer.status, 200 | 404) => return Err(error),
             Err(_) => return Err(self.refused(&answer, "read")),
         };
+        if service.service.is_none() {
+            return Ok(Held::Nothing);
+        }
         let checks = service.checks.unwrap_or_default();
         Ok(match record::mark_of(&checks, &self.id) {
             Some(mark) if mark.owner == self.owner => Held::Ours {
