@@ -1,5 +1,6 @@
 //! The agents: one HTTP client each, which of them is asked, and what their answers mean.
 
+use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -62,12 +63,10 @@ impl Agents {
             .iter()
             .map(|host| Agent::new(host, options))
             .collect::<Result<_>>()?;
-        let mut tenancy = String::new();
-        for (name, value) in [("ns", &options.namespace), ("partition", &options.partition)] {
-            if let Some(value) = value {
-                tenancy.push_str(&format!("&{name}={}", segment(value)));
-            }
-        }
+        let tenancy = [("ns", &options.namespace), ("partition", &options.partition)]
+            .into_iter()
+            .filter_map(|(name, value)| Some(format!("&{name}={}", segment(value.as_ref()?))))
+            .collect();
         Ok(Self {
             all,
             current: AtomicUsize::new(0),
@@ -408,12 +407,11 @@ impl Answer {
 impl ConsulOptions {
     /// What every read of the catalog is asked with.
     pub(super) fn read_query(&self) -> String {
-        let mut query = String::new();
-        for (name, value) in [("dc", &self.datacenter), ("near", &self.near), ("filter", &self.filter)] {
-            if let Some(value) = value {
-                query.push_str(&format!("{name}={}&", segment(value)));
-            }
-        }
+        let named = [("dc", &self.datacenter), ("near", &self.near), ("filter", &self.filter)];
+        let mut query: String = named
+            .into_iter()
+            .filter_map(|(name, value)| Some(format!("{name}={}&", segment(value.as_ref()?))))
+            .collect();
         query.push_str(match self.consistency {
             Consistency::Default => "",
             Consistency::Stale => "stale",
@@ -430,7 +428,7 @@ pub(super) fn segment(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
             out.push(char::from(byte));
         } else {
-            out.push_str(&format!("%{byte:02X}"));
+            let _ = write!(out, "%{byte:02X}"); // writing to a String cannot fail
         }
     }
     out

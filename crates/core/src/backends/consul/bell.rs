@@ -95,12 +95,10 @@ impl Bells {
 async fn ring(shared: Arc<Shared>, path: String, rings: watch::Sender<u64>) {
     let agents = &shared.agents;
     let wait = shared.options.wait;
-    let mut query = String::new();
-    for (name, value) in [("dc", &shared.options.datacenter)] {
-        if let Some(value) = value {
-            query = format!("&{name}={}", segment(value));
-        }
-    }
+    let query = match &shared.options.datacenter {
+        Some(datacenter) => format!("&dc={}", segment(datacenter)),
+        None => String::new(),
+    };
     let mut backoff = Backoff::new();
     let mut index = 0;
     let mut agent = None;
@@ -109,24 +107,22 @@ async fn ring(shared: Arc<Shared>, path: String, rings: watch::Sender<u64>) {
             return;
         };
         let blocking = format!("{path}{query}&index={index}&wait={}ms", wait.as_millis());
-        match timeout(wait + wait / 8 + SLACK, agents.block(at, &blocking)).await {
-            Ok(Ok(answer)) => {
-                let new = answer.index.unwrap_or(0).max(1);
-                if new != index {
-                    rings.send_modify(|n| *n += 1);
-                }
-                // An index that goes back is begun anew, as Consul asks for.
-                index = if new < index { 0 } else { new };
-                agent = Some(at);
-                backoff.reset();
-                sleep(PAUSE).await;
-            }
-            Ok(Err(_)) | Err(_) => {
+        let answer = timeout(wait + wait / 8 + SLACK, agents.block(at, &blocking)).await;
+        if let Ok(Ok(answer)) = answer {
+            let new = answer.index.unwrap_or(0).max(1);
+            if new != index {
                 rings.send_modify(|n| *n += 1);
-                agents.failed(at);
-                (agent, index) = (None, 0);
-                sleep(backoff.next_pause()).await;
             }
+            // An index that goes back is begun anew, as Consul asks for.
+            index = if new < index { 0 } else { new };
+            agent = Some(at);
+            backoff.reset();
+            sleep(PAUSE).await;
+        } else {
+            rings.send_modify(|n| *n += 1);
+            agents.failed(at);
+            (agent, index) = (None, 0);
+            sleep(backoff.next_pause()).await;
         }
     }
 }

@@ -82,17 +82,16 @@ impl Following {
     async fn next(&mut self) -> Result<Snapshot> {
         let Some((agent, life)) = self.agent.clone() else {
             let (agent, answer) = self.shared.agents.read(&self.path).await?;
-            let snapshot = self.shared.snapshot(&self.name, &answer)?;
+            let snapshot = super::snapshot(&self.name, &answer)?;
             self.index = index_of(&answer);
             self.agent = Some((agent, self.shared.lives.of(&self.shared.agents, agent)));
             return Ok(snapshot);
         };
-        let shared = Arc::clone(&self.shared);
         let answer = tokio::select! {
             error = life.over() => return Err(error),
             answer = self.changed(agent) => answer?,
         };
-        shared.snapshot(&self.name, &answer)
+        super::snapshot(&self.name, &answer)
     }
 
     /// The next answer with another index.
@@ -102,28 +101,25 @@ impl Following {
             if !matches!(self.turn, Some(Turn::Own(_))) {
                 self.turn = Some(self.take_turn());
             }
-            let answer = match &mut self.turn {
-                Some(Turn::Bell(bell, rung)) => {
-                    let (bell, index) = (Arc::clone(bell), self.index);
-                    let anyway = ANYWAY.mul_f64(0.5 + fastrand::f64() / 2.0);
-                    let _ = timeout(anyway, rung.changed()).await; // an end of the bell is as good as a ring
-                    self.pace().await;
-                    let _turn = bell.turns.acquire().await; // never closed
-                    if self.probe(agent).await? == index {
-                        continue;
-                    }
-                    let limit = self.shared.agents.limit();
-                    let answer = self.shared.agents.call(agent, Method::GET, &self.path, None, limit);
-                    answer.await?.checked()?
+            let answer = if let Some(Turn::Bell(bell, rung)) = &mut self.turn {
+                let (bell, index) = (Arc::clone(bell), self.index);
+                let anyway = ANYWAY.mul_f64(0.5 + fastrand::f64() / 2.0);
+                let _ = timeout(anyway, rung.changed()).await; // an end of the bell is as good as a ring
+                self.pace().await;
+                let _turn = bell.turns.acquire().await; // never closed
+                if self.probe(agent).await? == index {
+                    continue;
                 }
-                _ => {
-                    self.pace().await;
-                    let wait = self.shared.options.wait.mul_f64(0.9 + fastrand::f64() / 10.0);
-                    let path = format!("{}&index={}&wait={}ms", self.path, self.index, wait.as_millis());
-                    let limit = wait + wait / 8 + SLACK;
-                    let answer = timeout(limit, self.shared.agents.block(agent, &path)).await;
-                    answer.unwrap_or_else(|_| Err(Error::no_answer(limit)))?
-                }
+                let limit = self.shared.agents.limit();
+                let answer = self.shared.agents.call(agent, Method::GET, &self.path, None, limit);
+                answer.await?.checked()?
+            } else {
+                self.pace().await;
+                let wait = self.shared.options.wait.mul_f64(0.9 + fastrand::f64() / 10.0);
+                let path = format!("{}&index={}&wait={}ms", self.path, self.index, wait.as_millis());
+                let limit = wait + wait / 8 + SLACK;
+                let answer = timeout(limit, self.shared.agents.block(agent, &path)).await;
+                answer.unwrap_or_else(|_| Err(Error::no_answer(limit)))?
             };
             let index = index_of(&answer);
             if index > self.index {
@@ -147,34 +143,33 @@ impl Following {
 
     /// A query of its own while there is one left.
     fn take_turn(&mut self) -> Turn {
-        match Arc::clone(&self.shared.slots).try_acquire_owned() {
-            Ok(slot) => Turn::Own(slot),
-            Err(_) => match self.turn.take() {
-                Some(turn) => turn,
-                None => {
-                    let bell = self.shared.bells.hear(&self.shared);
-                    let mut rung = bell.listen();
-                    rung.mark_changed(); // something may have changed since the list was read
-                    Turn::Bell(bell, rung)
-                }
-            },
+        if let Ok(slot) = Arc::clone(&self.shared.slots).try_acquire_owned() {
+            return Turn::Own(slot);
         }
+        self.turn.take().unwrap_or_else(|| {
+            let bell = self.shared.bells.hear(&self.shared);
+            let mut rung = bell.listen();
+            rung.mark_changed(); // something may have changed since the list was read
+            Turn::Bell(bell, rung)
+        })
     }
 
     /// The index of the name, without its list.
     async fn probe(&self, agent: usize) -> Result<u64> {
         let agents = &self.shared.agents;
-        let mut path = format!(
-            "/v1/health/service/{}?filter={}",
+        let options = &self.shared.options;
+        let datacenter = options.datacenter.as_ref();
+        let path = format!(
+            "/v1/health/service/{}?filter={}{}{}",
             segment(&self.name),
-            segment("Service.ID == \"\"")
+            segment("Service.ID == \"\""),
+            datacenter.map_or_else(String::new, |datacenter| format!("&dc={}", segment(datacenter))),
+            match options.consistency {
+                Consistency::Stale => "&stale",
+                Consistency::Consistent => "&consistent",
+                Consistency::Default => "",
+            }
         );
-        if let Some(datacenter) = &self.shared.options.datacenter {
-            path.push_str(&format!("&dc={}", segment(datacenter)));
-        }
-        if self.shared.options.consistency == Consistency::Stale {
-            path.push_str("&stale");
-        }
         let answer = agents.call(agent, Method::GET, &path, None, agents.limit()).await?;
         Ok(index_of(&answer.checked()?))
     }

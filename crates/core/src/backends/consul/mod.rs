@@ -109,7 +109,7 @@ impl Backend for ConsulBackend {
 
     async fn fetch(&self, name: &str) -> Result<Snapshot> {
         let (_, answer) = self.shared.agents.read(&self.shared.health_path(name)?).await?;
-        self.shared.snapshot(name, &answer)
+        snapshot(name, &answer)
     }
 
     fn follow(&self, name: &str) -> Follow {
@@ -128,7 +128,7 @@ impl Backend for ConsulBackend {
         }
         for name in shared.doubtful(&names).await? {
             let (_, answer) = shared.agents.read(&shared.health_path(&name)?).await?;
-            if shared.snapshot(&name, &answer)?.instances.is_empty() {
+            if snapshot(&name, &answer)?.instances.is_empty() {
                 names.remove(&name);
             }
         }
@@ -160,21 +160,6 @@ impl Shared {
             if self.options.passing_only { "passing=1&" } else { "" },
             self.options.read_query()
         ))
-    }
-
-    /// Reads the list of a name out of an answer.
-    fn snapshot(&self, name: &str, answer: &Answer) -> Result<Snapshot> {
-        let snapshot = record::read_list(&name.into(), answer)?;
-        if snapshot.instances.is_empty() && answer.filtered {
-            // An empty list because of a missing right would be an invented one.
-            return Err(Error::new(
-                ErrorKind::PermissionDenied,
-                format!(
-                    "the token may not read the service {name:?} (or its nodes); it needs service:read and node:read"
-                ),
-            ));
-        }
-        Ok(snapshot)
     }
 
     /// The names of which an instance does not pass, so that perhaps none does.
@@ -212,6 +197,19 @@ impl Shared {
         }
         Ok(doubtful.intersection(names).cloned().collect())
     }
+}
+
+/// Reads the list of a name out of an answer.
+fn snapshot(name: &str, answer: &Answer) -> Result<Snapshot> {
+    let snapshot = record::read_list(&name.into(), answer)?;
+    if snapshot.instances.is_empty() && answer.filtered {
+        // An empty list because of a missing right would be an invented one.
+        return Err(Error::new(
+            ErrorKind::PermissionDenied,
+            format!("the token may not read the service {name:?} (or its nodes); it needs service:read and node:read"),
+        ));
+    }
+    Ok(snapshot)
 }
 
 #[cfg(test)]
