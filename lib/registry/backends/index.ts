@@ -1,12 +1,13 @@
 /** Every backend. A new one is a file beside this one, and its name in each of the lists here. */
 
 import type { Backend } from '../backend.js';
+import { type ConsulOptions, consul } from './consul.js';
 import { type EtcdOptions, etcd } from './etcd.js';
 import { type MemoryOptions, memory } from './memory.js';
 import { type ZookeeperOptions, zookeeper } from './zookeeper.js';
 
 /** The options of `connect()`, told apart by `backend`. */
-export type RegistryOptions = MemoryOptions | EtcdOptions | ZookeeperOptions;
+export type RegistryOptions = MemoryOptions | EtcdOptions | ConsulOptions | ZookeeperOptions;
 
 /** @internal */
 export type BackendName = RegistryOptions['backend'];
@@ -19,6 +20,7 @@ export type BackendName = RegistryOptions['backend'];
 export const BACKENDS: { readonly [Name in BackendName]: Backend<Extract<RegistryOptions, { backend: Name }>> } = {
   memory,
   etcd,
+  consul,
   zookeeper,
 };
 
