@@ -410,6 +410,7 @@ export interface NativeOptions {
   memory: NativeMemoryOptions | null
   etcd: NativeEtcdOptions | null
   consul: NativeConsulOptions | null
+  zookeeper: NativeZookeeperOptions | null
 }
 
 /** The measures that JavaScript writes and reads pages by. */
@@ -453,6 +454,18 @@ export interface NativeWatchRequest {
   fragment: boolean
   /** Say when the start revision is known not to be compacted. */
   settle: boolean
+}
+
+export interface NativeZookeeperOptions {
+  hosts: Array<string>
+  chroot: string
+  prefix: string
+  codec: 'kratos' | 'metadata'
+  username: string | null
+  password: string | null
+  auth: 'digest' | 'sasl'
+  acl: 'anyone' | 'creator' | 'creator-anyone-reads'
+  tls: NativeTlsOptions | null
 }
 
 /** The measures of the pages that calls and answers cross in. */

@@ -20,6 +20,7 @@ export type { ConsulOptions } from './registry/backends/consul.js';
 export type { EtcdOptions } from './registry/backends/etcd.js';
 export type { RegistryOptions } from './registry/backends/index.js';
 export type { MemoryOptions } from './registry/backends/memory.js';
+export type { ZookeeperOptions } from './registry/backends/zookeeper.js';
 export type { CommonOptions } from './registry/common-options.js';
 export { connect } from './registry/connect.js';
 export type { InstanceInput, InstanceUpdate, ServiceInstance, ServiceList } from './registry/instance.js';

@@ -10,6 +10,9 @@ use rollcall_core::backend::Backend;
 use rollcall_core::backends::consul::{ConsulBackend, ConsulOptions};
 use rollcall_core::backends::etcd::EtcdBackend;
 use rollcall_core::backends::memory::MemoryBackend;
+use rollcall_core::backends::zookeeper::{
+    Authentication, NodeAcl, User, ZookeeperBackend, ZookeeperOptions, ZookeeperTls,
+};
 use rollcall_core::etcd::{EtcdOptions, TlsOptions};
 use rollcall_core::instance::Codec;
 use rollcall_core::log::Log;
@@ -18,7 +21,7 @@ use rollcall_core::{Error, ErrorKind};
 
 use crate::alive::KeepAlive;
 use crate::call::{CancelHandle, JsResult, ms, promise, to_js};
-use crate::convert::{ListOut, NativeEtcdOptions, NativeInstance, NativeOptions};
+use crate::convert::{ListOut, NativeEtcdOptions, NativeInstance, NativeOptions, NativeZookeeperOptions};
 use crate::events::{Mailbox, NativeEvent};
 use crate::io::Io;
 use crate::registration::{RegistrationHandle, events_of};
@@ -257,6 +260,14 @@ fn open_backend(options: NativeOptions, log: Log) -> rollcall_core::Result<Arc<d
             };
             Ok(Arc::new(ConsulBackend::new(options, log)?))
         }
+        "zookeeper" => {
+            let zookeeper = options.zookeeper.ok_or_else(missing)?;
+            let options = ZookeeperOptions {
+                ttl,
+                ..zookeeper.into()
+            };
+            Ok(Arc::new(ZookeeperBackend::new(options, log)?))
+        }
         unknown => Err(Error::new(ErrorKind::Internal, format!("unknown backend {unknown:?}"))),
     }
 }
@@ -278,6 +289,40 @@ impl From<NativeEtcdOptions> for EtcdOptions {
             keep_alive: ms(options.keep_alive_ms),
             keep_alive_timeout: ms(options.keep_alive_timeout_ms),
             max_message_bytes: options.max_message_bytes as usize,
+            ..Self::default()
+        }
+    }
+}
+
+impl From<NativeZookeeperOptions> for ZookeeperOptions {
+    fn from(options: NativeZookeeperOptions) -> Self {
+        let by = if options.auth == "sasl" {
+            Authentication::Sasl
+        } else {
+            Authentication::Digest
+        };
+        Self {
+            hosts: options.hosts,
+            chroot: options.chroot,
+            prefix: options.prefix,
+            codec: if options.codec == "metadata" {
+                Codec::Metadata
+            } else {
+                Codec::Kratos
+            },
+            user: options
+                .username
+                .zip(options.password)
+                .map(|(name, password)| User { name, password, by }),
+            acl: match options.acl.as_str() {
+                "creator" => NodeAcl::Creator,
+                "creator-anyone-reads" => NodeAcl::CreatorAnyoneReads,
+                _ => NodeAcl::Anyone,
+            },
+            tls: options.tls.map(|tls| ZookeeperTls {
+                ca: tls.ca.map(Into::into),
+                identity: tls.cert.zip(tls.key).map(|(cert, key)| (cert.into(), key.into())),
+            }),
             ..Self::default()
         }
     }

@@ -140,6 +140,7 @@ pub struct NativeOptions {
     pub memory: Option<NativeMemoryOptions>,
     pub etcd: Option<NativeEtcdOptions>,
     pub consul: Option<NativeConsulOptions>,
+    pub zookeeper: Option<NativeZookeeperOptions>,
 }
 
 #[napi(object)]
@@ -189,6 +190,22 @@ pub struct NativeConsulOptions {
     pub wait_ms: f64,
     pub max_watch_connections: u32,
     pub max_message_bytes: f64,
+}
+
+#[napi(object, use_nullable = true)]
+pub struct NativeZookeeperOptions {
+    pub hosts: Vec<String>,
+    pub chroot: String,
+    pub prefix: String,
+    #[napi(ts_type = "'kratos' | 'metadata'")]
+    pub codec: String,
+    pub username: Option<String>,
+    pub password: Option<String>,
+    #[napi(ts_type = "'digest' | 'sasl'")]
+    pub auth: String,
+    #[napi(ts_type = "'anyone' | 'creator' | 'creator-anyone-reads'")]
+    pub acl: String,
+    pub tls: Option<NativeTlsOptions>,
 }
 
 #[napi(object, use_nullable = true)]

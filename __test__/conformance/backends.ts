@@ -11,6 +11,9 @@ import { ETCD_VERSIONS, startEtcd } from '../support/etcd.js';
 import { uniqueName } from '../support/process.js';
 import type { TcpProxy } from '../support/tcp.js';
 import { startTcpProxy } from '../support/tcp.js';
+import { startZookeeper } from '../support/zookeeper.js';
+import type { ZkClient } from '../support/zookeeper-client.js';
+import { expireSession } from '../support/zookeeper-client.js';
 import * as gateway from './gateway.js';
 import type { Process, Scenario, Step } from './kit.js';
 import { inProcess, inThread } from './kit.js';
@@ -388,6 +391,87 @@ class ConsulScope extends Clients implements Scope {
   }
 }
 
+/** `/suite-x/name/id`: a prefix of its own, two levels deep. */
+class ZookeeperScope extends Clients implements Scope {
+  readonly ttlMs = 3000;
+  readonly serverUrl: string;
+  private readonly prefix = `/suite/${uniqueName('scope')}`;
+
+  constructor(
+    private readonly host: string,
+    /** Around the product; shared by the scopes. */
+    private readonly client: ZkClient,
+    readonly link: TcpProxy,
+  ) {
+    super();
+    this.serverUrl = `zookeeper://${host}`;
+    this.opened.push(() => link.close());
+  }
+
+  options(more?: Common): RegistryOptions {
+    return this.of(this.link.host, more);
+  }
+
+  url(query = ''): string {
+    return `zookeeper://${this.link.host}?prefix=${encodeURIComponent(this.prefix)}&${query}`;
+  }
+
+  protected direct(more?: Common): RegistryOptions {
+    return this.of(this.host, more);
+  }
+
+  private of(hosts: string, more?: Common): RegistryOptions {
+    return { backend: 'zookeeper', hosts, prefix: this.prefix, ttlMs: this.ttlMs, logger: false, ...more };
+  }
+
+  protected launch(steps: Step[], more?: Common): Process {
+    return inProcess(this.direct(more), steps);
+  }
+
+  async process(steps: Step[], more?: Common): Promise<Process> {
+    return (await this.run(steps, more)) as Process;
+  }
+
+  async outage(): Promise<void> {
+    this.link.setEnabled(false);
+  }
+
+  async restore(): Promise<void> {
+    this.link.dropAnswers(false);
+    this.link.release();
+    this.link.setEnabled(true);
+  }
+
+  put(name: string, id: string, value: string): Promise<void> {
+    return this.client.put(this.key(name, id), value);
+  }
+
+  remove(name: string, id: string): Promise<boolean> {
+    return this.client.delete(this.key(name, id));
+  }
+
+  async loseSession(name: string, id: string): Promise<void> {
+    const there = await this.client.get(this.key(name, id));
+    if (!there) throw new Error(`no record ${name}/${id}`);
+    await expireSession(this.host, there.stat.ephemeralOwner);
+  }
+
+  wipe(): Promise<void> {
+    return this.client.deleteBelow(this.prefix);
+  }
+
+  async mortal(name: string, id: string): Promise<{ die(): Promise<void> }> {
+    const owner = inProcess(this.direct(), [['register', { name, id }]]);
+    this.opened.push(() => owner.stop());
+    await owner.until('register:done');
+    return { die: () => owner.stop() };
+  }
+
+  key(name: string, id: string): string {
+    return `${this.prefix}/${name}/${id}`;
+  }
+}
+
 const memory: Row = {
   name: 'memory',
   ttlMs: 1000,
@@ -446,7 +530,25 @@ const consul: Row = {
   },
 };
 
-export const rows: Row[] = [memory, ...ETCD_VERSIONS.map(etcd), consul];
+const zookeeper: Row = {
+  name: 'zookeeper 3.8',
+  ttlMs: 3000,
+  cannot: {
+    leases: 'all registrations of a client share its session, which ends with the client',
+    counts: 'ZooKeeper counts no streams and requests by kind',
+  },
+  async start() {
+    const server = await startZookeeper();
+    const client = await server.client();
+    const host = server.hosts[0] as string;
+    return {
+      scope: async () => new ZookeeperScope(host, client, await startTcpProxy(host)),
+      close: () => server.close(),
+    };
+  },
+};
+
+export const rows: Row[] = [memory, ...ETCD_VERSIONS.map(etcd), consul, zookeeper];
 
 export type It = (
   title: string,

@@ -4,9 +4,10 @@ import type { Backend } from '../backend.js';
 import { type ConsulOptions, consul } from './consul.js';
 import { type EtcdOptions, etcd } from './etcd.js';
 import { type MemoryOptions, memory } from './memory.js';
+import { type ZookeeperOptions, zookeeper } from './zookeeper.js';
 
 /** The options of `connect()`, told apart by `backend`. */
-export type RegistryOptions = MemoryOptions | EtcdOptions | ConsulOptions;
+export type RegistryOptions = MemoryOptions | EtcdOptions | ConsulOptions | ZookeeperOptions;
 
 /** @internal */
 export type BackendName = RegistryOptions['backend'];
@@ -20,6 +21,7 @@ export const BACKENDS: { readonly [Name in BackendName]: Backend<Extract<Registr
   memory,
   etcd,
   consul,
+  zookeeper,
 };
 
 /** @internal */

@@ -6,3 +6,5 @@ pub mod consul;
 pub mod etcd;
 #[cfg(feature = "memory")]
 pub mod memory;
+#[cfg(feature = "zookeeper")]
+pub mod zookeeper;

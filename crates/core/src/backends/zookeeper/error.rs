@@ -1,0 +1,53 @@
+//! What an error of ZooKeeper means for the caller.
+
+use zookeeper_client::Error as ZkError;
+
+use crate::error::{Error, ErrorKind};
+
+/// The error of a request that was about `what`.
+pub(super) fn explain(error: ZkError, what: &str) -> Error {
+    let (kind, message) = match &error {
+        ZkError::NoAuth => (
+            ErrorKind::PermissionDenied,
+            format!(
+                "ZooKeeper does not let us {what}: its access list does not name our user, or the password is another (the scheme digest refuses no password by itself)"
+            ),
+        ),
+        ZkError::AuthFailed => (
+            ErrorKind::Unauthenticated,
+            "ZooKeeper refused our user or password".to_owned(),
+        ),
+        ZkError::InvalidAcl => (
+            ErrorKind::Unauthenticated,
+            format!("ZooKeeper does not take the access list with which we would {what}: it knows us by no user"),
+        ),
+        ZkError::QuotaExceeded => (
+            ErrorKind::PermissionDenied,
+            format!("the quota of ZooKeeper does not let us {what}"),
+        ),
+        ZkError::BadArguments(why) => (ErrorKind::InvalidArgument, format!("can't {what}: {why}")),
+        ZkError::Unimplemented => (
+            ErrorKind::Unsupported,
+            format!("this ZooKeeper can't {what}: it is too old"),
+        ),
+        other => (ErrorKind::Unavailable, format!("ZooKeeper could not {what}: {other}")),
+    };
+    Error::new(kind, message).caused_by(error)
+}
+
+/// Why no session could be had.
+pub(super) fn no_session(error: ZkError, place: &str) -> Error {
+    let why = match &error {
+        ZkError::AuthFailed => return explain(error, "connect"),
+        // The crate says no more: refused, closed by a member without a quorum, or something else behind the port.
+        ZkError::NoHosts | ZkError::Timeout | ZkError::ConnectionLoss => {
+            "no member gave a session: they can't be reached, have no quorum, or are no ZooKeeper".to_owned()
+        }
+        ZkError::BadArguments(why) => {
+            let message = format!("{place}: {why}");
+            return Error::new(ErrorKind::InvalidArgument, message).caused_by(error);
+        }
+        other => format!("no session: {other}"),
+    };
+    Error::new(ErrorKind::Unavailable, format!("{place}: {why}")).caused_by(error)
+}

@@ -1,0 +1,133 @@
+//! The ZooKeeper backend: one ephemeral node per instance, `{prefix}/{name}/{id}`, as Go Kratos writes it
+//! (`contrib/registry/zookeeper`), all of one client under one session.
+
+mod error;
+mod follow;
+mod options;
+mod paths;
+mod presence;
+mod read;
+mod session;
+#[cfg(feature = "zookeeper-tls")]
+mod tls;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use zookeeper_client::{Acl, Acls, CreateMode, Error as ZkError};
+
+use self::error::explain;
+pub use self::options::{Authentication, NodeAcl, User, ZookeeperOptions, ZookeeperTls};
+use self::paths::Paths;
+use self::presence::{Owners, ZookeeperPresence};
+use self::session::{Session, Sessions};
+use crate::backend::{Backend, Capabilities, Follow, Presence, Snapshot};
+use crate::error::{Error, Result};
+use crate::log::Log;
+
+/// Service registry in ZooKeeper.
+pub struct ZookeeperBackend {
+    shared: Arc<Shared>,
+}
+
+/// What the backend, its presences and its streams have in common.
+struct Shared {
+    options: ZookeeperOptions,
+    acls: Vec<Acl>,
+    paths: Paths,
+    sessions: Arc<Sessions>,
+    owners: Owners,
+}
+
+impl ZookeeperBackend {
+    /// A backend for these options. No I/O; errors are `InvalidArgument` and name the option.
+    pub fn new(options: ZookeeperOptions, log: Log) -> Result<Self> {
+        let options = options.checked()?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                acls: options.acls(),
+                paths: Paths::new(&options.prefix, options.codec),
+                sessions: Sessions::new(options.clone(), place(&options), log),
+                owners: Owners::default(),
+                options,
+            }),
+        })
+    }
+}
+
+fn place(options: &ZookeeperOptions) -> String {
+    format!("ZooKeeper at {}{}", options.hosts.join(", "), options.chroot)
+}
+
+#[async_trait]
+impl Backend for ZookeeperBackend {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::ALL
+    }
+
+    fn place(&self) -> String {
+        place(&self.shared.options)
+    }
+
+    /// Opens the session and reads the prefix, which proves the user where it has an access list.
+    async fn contact(&self) -> Result<()> {
+        let shared = &self.shared;
+        let session = shared.sessions.get().await?;
+        shared.chroot_is_there(&session).await?;
+        let prefix = shared.paths.prefix();
+        match session.client.get_data(prefix).await {
+            Ok(_) | Err(ZkError::NoNode) => Ok(()),
+            Err(error) => Err(explain(error, &format!("read {prefix}"))),
+        }
+    }
+
+    fn presence(&self, name: &str, id: &str) -> Result<Box<dyn Presence>> {
+        if self.shared.paths.is_reserved(name, &self.shared.options.chroot) {
+            return Err(Error::invalid(
+                "instance.name: \"zookeeper\" belongs to ZooKeeper itself where the prefix is \"/\"",
+            ));
+        }
+        Ok(Box::new(ZookeeperPresence::new(Arc::clone(&self.shared), name, id)))
+    }
+
+    async fn fetch(&self, name: &str) -> Result<Snapshot> {
+        let session = self.shared.sessions.get().await?;
+        let entries = self.shared.entries(&session, &name.into()).await?;
+        Ok(read::snapshot(&entries))
+    }
+
+    fn follow(&self, name: &str) -> Follow {
+        Follow::Stream(follow::follow(Arc::clone(&self.shared), name))
+    }
+
+    async fn services(&self) -> Result<Vec<String>> {
+        let session = self.shared.sessions.get().await?;
+        self.shared.names(&session).await
+    }
+
+    async fn close(&self) {
+        self.shared.sessions.close().await;
+    }
+}
+
+impl Shared {
+    /// Makes a node and the parents that it lacks, persistent and empty.
+    async fn make(&self, session: &Session, path: &str) -> Result<()> {
+        let options = CreateMode::Persistent.with_acls(Acls::new(&self.acls));
+        let mut missing = vec![path];
+        while let Some(path) = missing.last().copied() {
+            match session.client.create(path, b"", &options).await {
+                Ok(_) | Err(ZkError::NodeExists) => {
+                    missing.pop();
+                }
+                Err(ZkError::NoNode) => match path.rfind('/') {
+                    // In the upwards direction; it comes down again. Bounded: a path that goes again and again is a race.
+                    Some(slash) if slash > 0 && missing.len() < 256 => missing.push(&path[..slash]),
+                    _ => return Err(self.no_chroot()),
+                },
+                Err(error) => return Err(explain(error, &format!("create {path}"))),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,393 @@
+//! One registration in ZooKeeper: an ephemeral node of the client's session.
+//!
+//! Whose a node is:
+//!
+//! - It belongs to a client by the session on it: one that is or was the client's.
+//! - Within a client it belongs to the registration that made it, by the transaction that made it (`czxid`), which no two
+//!   nodes share. A node of ours that nobody knows by its transaction is one whose making was not answered: it belongs
+//!   to the registration that last sent such a request for this path.
+//!
+//! A node that is not of the current session is taken by deleting it and making it anew, in one transaction guarded by
+//! its version. Versions begin at 0 again with each node, so an old owner that is about to delete "its" version could
+//! hit the node of a newer one: the transaction writes the new node until its version is above the old one's.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use zookeeper_client::{Acls, CreateMode, Error as ZkError, MultiWriteError, MultiWriteResult, Stat, WatchedEvent};
+
+use super::Shared;
+use super::error::explain;
+use super::session::Session;
+use crate::backend::{Intent, Loss, Presence};
+use crate::backoff::Backoff;
+use crate::error::{Error, ErrorKind, Result};
+use crate::instance::ServiceInstance;
+
+/// How often a node may change between being looked at and being written before the attempt is given up.
+const RACES: u32 = 4;
+/// The highest version that a newer node is lifted above. A node with a higher one was updated that often; then the
+/// newer begins at 0, and would have to be updated that often between two requests of the older owner.
+const LIFTED: i32 = 64;
+
+/// Which registration of a client made which node.
+#[derive(Default)]
+pub(super) struct Owners {
+    state: Mutex<Made>,
+}
+
+#[derive(Default)]
+struct Made {
+    next: u64,
+    /// By the transaction that made the node, for nodes whose making was answered.
+    by_czxid: HashMap<i64, u64>,
+    /// Who last asked for a node of this path to be made.
+    by_path: HashMap<String, u64>,
+}
+
+impl Owners {
+    fn with<T>(&self, look: impl FnOnce(&mut Made) -> T) -> T {
+        look(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+pub(super) struct ZookeeperPresence {
+    shared: Arc<Shared>,
+    parent: String,
+    path: String,
+    /// Tells the registrations of this client apart.
+    token: u64,
+    /// Whether anything was ever sent that may have made a node.
+    sent: bool,
+    /// The node as we last knew it to be ours.
+    held: Option<Held>,
+    /// A write of ours was not answered: it may be what stands.
+    unanswered: bool,
+    /// Fires when the node changes, once.
+    watch: Option<BoxFuture<'static, WatchedEvent>>,
+    /// Between two looks that brought no watch.
+    backoff: Backoff,
+    looked: bool,
+    loss: Option<Loss>,
+    ttl: Duration,
+}
+
+struct Held {
+    session: Arc<Session>,
+    czxid: i64,
+    version: i32,
+}
+
+impl ZookeeperPresence {
+    pub(super) fn new(shared: Arc<Shared>, name: &str, id: &str) -> Self {
+        let token = shared.owners.with(|made| {
+            made.next += 1;
+            made.next
+        });
+        Self {
+            parent: shared.paths.service(name),
+            path: shared.paths.instance(name, id),
+            token,
+            sent: false,
+            held: None,
+            unanswered: false,
+            watch: None,
+            backoff: Backoff::new(),
+            looked: false,
+            loss: None,
+            ttl: shared.options.ttl,
+            shared,
+        }
+    }
+
+    fn is_ours(&self, stat: &Stat) -> bool {
+        let owner = self.shared.owners.with(|made| match made.by_czxid.get(&stat.czxid) {
+            Some(token) => Some(*token),
+            None if self.shared.sessions.is_ours(stat.ephemeral_owner) => made.by_path.get(&self.path).copied(),
+            None => None,
+        });
+        owner == Some(self.token)
+    }
+
+    /// Remembers a node as ours.
+    fn hold(&mut self, session: &Arc<Session>, stat: &Stat) {
+        let before = self.held.take().map(|held| held.czxid);
+        self.shared.owners.with(|made| {
+            if let Some(before) = before {
+                made.by_czxid.remove(&before);
+            }
+            made.by_czxid.insert(stat.czxid, self.token);
+        });
+        self.ttl = session.granted;
+        self.held = Some(Held {
+            session: Arc::clone(session),
+            czxid: stat.czxid,
+            version: stat.version,
+        });
+    }
+
+    /// From here on a node of this path that nobody knows is ours.
+    fn will_make(&mut self) {
+        self.sent = true;
+        self.shared.owners.with(|made| {
+            made.by_path.insert(self.path.clone(), self.token);
+        });
+    }
+
+    /// Makes the record visible; gives the node's state.
+    async fn write(&mut self, session: &Arc<Session>, value: &[u8], intent: Intent) -> Result<Stat> {
+        // Nobody has it, as a rule: one request.
+        let mut look = self.held.is_some();
+        for _ in 0..RACES {
+            let stat = if look {
+                let stat = session.client.check_stat(&self.path).await;
+                stat.map_err(|error| self.explain(error, "look at"))?
+            } else {
+                None
+            };
+            look = true;
+            let written = match stat {
+                None => self.make(session, value).await?,
+                Some(stat) if self.is_ours(&stat) && stat.ephemeral_owner == session.id => {
+                    self.overwrite(session, value, &stat).await?
+                }
+                Some(stat) if intent == Intent::Claim || self.is_ours(&stat) => {
+                    self.take(session, value, &stat).await?
+                }
+                Some(_) => {
+                    return Err(Error::new(
+                        ErrorKind::Replaced,
+                        format!("{} belongs to a newer registration of the same id", self.path),
+                    ));
+                }
+            };
+            if let Some(stat) = written {
+                return Ok(stat);
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            format!("{} changes faster than it can be written", self.path),
+        ))
+    }
+
+    /// `None`: somebody else was quicker.
+    async fn make(&mut self, session: &Arc<Session>, value: &[u8]) -> Result<Option<Stat>> {
+        self.will_make();
+        for parents_made in [false, true] {
+            let made = session
+                .client
+                .create(&self.path, value, &CreateMode::Ephemeral.with_acls(self.acls()))
+                .await;
+            match made {
+                Ok((stat, _)) => return Ok(Some(stat)),
+                Err(ZkError::NodeExists) => return Ok(None),
+                Err(ZkError::NoNode) if !parents_made => self.shared.make(session, &self.parent).await?,
+                Err(error) => return Err(self.explain(error, "create")),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn overwrite(&mut self, session: &Arc<Session>, value: &[u8], stat: &Stat) -> Result<Option<Stat>> {
+        match session.client.set_data(&self.path, value, Some(stat.version)).await {
+            Ok(stat) => Ok(Some(stat)),
+            Err(ZkError::NoNode | ZkError::BadVersion) => Ok(None),
+            Err(error) => Err(self.explain(error, "write")),
+        }
+    }
+
+    /// Puts a node of this session in the place of another.
+    async fn take(&mut self, session: &Arc<Session>, value: &[u8], stat: &Stat) -> Result<Option<Stat>> {
+        self.will_make();
+        let lifts = if (0..=LIFTED).contains(&stat.version) {
+            stat.version + 1
+        } else {
+            0
+        };
+        let committed = {
+            let acls = self.acls();
+            let mut multi = session.client.new_multi_writer();
+            let add = (|| {
+                multi.add_delete(&self.path, Some(stat.version))?;
+                // The value goes last, and once: a request may not be large.
+                let first: &[u8] = if lifts == 0 { value } else { b"" };
+                multi.add_create(&self.path, first, &CreateMode::Ephemeral.with_acls(acls))?;
+                for lift in 1..=lifts {
+                    multi.add_set_data(&self.path, if lift == lifts { value } else { b"" }, None)?;
+                }
+                Ok::<_, ZkError>(())
+            })();
+            add.map_err(|error| self.explain(error, "write"))?;
+            multi.commit()
+        };
+        match committed.await {
+            Ok(results) => match results.last() {
+                Some(MultiWriteResult::SetData { stat }) => Ok(Some(*stat)),
+                Some(MultiWriteResult::Create { stat, .. }) if !stat.is_invalid() => Ok(Some(*stat)),
+                _ => Ok(None), // it was not told what we made: look
+            },
+            Err(MultiWriteError::OperationFailed {
+                source: ZkError::NoNode | ZkError::BadVersion | ZkError::NodeExists,
+                ..
+            }) => Ok(None),
+            Err(MultiWriteError::OperationFailed {
+                source: ZkError::NotEmpty,
+                ..
+            }) => Err(Error::invalid(format!(
+                "{} has nodes below it: it is no instance, and the id can't be used",
+                self.path
+            ))),
+            Err(error) => Err(self.explain(error.into(), "write")),
+        }
+    }
+
+    fn acls(&self) -> Acls<'_> {
+        Acls::new(&self.shared.acls)
+    }
+
+    fn explain(&self, error: ZkError, verb: &str) -> Error {
+        explain(error, &format!("{verb} {}", self.path))
+    }
+
+    /// Looks at the node and watches it.
+    async fn look(&mut self) -> Result<()> {
+        let Some(held) = &self.held else { return Ok(()) };
+        let session = Arc::clone(&held.session);
+        let version = held.version;
+        session.up().await?;
+        let (stat, watcher) = session
+            .client
+            .check_and_watch_stat(&self.path)
+            .await
+            .map_err(|error| self.explain(error, "look at"))?;
+        self.watch = Some(watcher.changed().boxed());
+        self.loss = match stat {
+            None => Some(Loss::Gone("its node was deleted by someone else".to_owned())),
+            Some(stat) if !self.is_ours(&stat) => Some(Loss::Replaced),
+            Some(stat) if stat.version != version && !self.unanswered => {
+                Some(Loss::Gone("its node was overwritten by someone else".to_owned()))
+            }
+            Some(stat) => {
+                self.hold(&session, &stat);
+                None
+            }
+        };
+        Ok(())
+    }
+
+    /// One thing that may have happened to our node. Cancel-safe: what was learnt is kept in `self`.
+    async fn hear(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            let _event = watch.await; // the node tells, not the event
+            self.watch = None;
+            self.looked = false;
+            self.backoff.reset();
+        }
+        if self.looked {
+            tokio::time::sleep(self.backoff.next_pause()).await;
+        }
+        self.looked = true;
+        // A failed look is not a loss by itself: the session tells when it is one.
+        let _ = self.look().await;
+    }
+}
+
+#[async_trait]
+impl Presence for ZookeeperPresence {
+    async fn publish(&mut self, instance: &ServiceInstance, intent: Intent) -> Result<()> {
+        let value = self.shared.paths.value(instance);
+        let session = self.shared.sessions.get().await?;
+        self.unanswered = true; // until it is answered: this future may be dropped at any await
+        let stat = self.write(&session, value.as_bytes(), intent).await?;
+        self.unanswered = false;
+        self.loss = None;
+        if self.held.as_ref().is_none_or(|held| held.session.id != session.id) {
+            self.watch = None; // of a session of before
+            self.looked = false;
+        }
+        self.hold(&session, &stat);
+        Ok(())
+    }
+
+    async fn lost(&mut self) -> Loss {
+        loop {
+            if let Some(loss) = &self.loss {
+                return loss.clone();
+            }
+            let Some(session) = self.held.as_ref().map(|held| Arc::clone(&held.session)) else {
+                return Loss::Gone("it has no node".to_owned());
+            };
+            tokio::select! {
+                why = session.lapsed() => self.loss = Some(Loss::Gone(why)),
+                () = self.hear() => {}
+            }
+        }
+    }
+
+    /// The session, which others share, goes on: the node stands until it is withdrawn.
+    fn stop(&mut self) {
+        self.watch = None;
+    }
+
+    async fn withdraw(&mut self) -> Result<()> {
+        self.loss = None;
+        if !self.sent {
+            return Ok(());
+        }
+        let session = self.shared.sessions.get().await?;
+        for _ in 0..RACES {
+            let stat = session.client.check_stat(&self.path).await;
+            let Some(stat) = stat
+                .map_err(|error| self.explain(error, "look at"))?
+                .filter(|stat| self.is_ours(stat))
+            else {
+                self.forget();
+                return Ok(());
+            };
+            match session.client.delete(&self.path, Some(stat.version)).await {
+                Ok(()) | Err(ZkError::NoNode) => {
+                    self.forget();
+                    return Ok(());
+                }
+                Err(ZkError::BadVersion) => {} // written since, by an attempt of ours or by a newer owner
+                Err(error) => return Err(self.explain(error, "delete")),
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            format!("{} changes faster than it can be deleted", self.path),
+        ))
+    }
+
+    fn ttl(&self) -> Duration {
+        self.ttl
+    }
+}
+
+impl ZookeeperPresence {
+    /// Nothing of ours is there any more.
+    fn forget(&mut self) {
+        self.sent = false;
+        self.unanswered = false;
+        let held = self.held.take();
+        self.shared.owners.with(|made| {
+            if let Some(held) = held {
+                made.by_czxid.remove(&held.czxid);
+            }
+            if made.by_path.get(&self.path) == Some(&self.token) {
+                made.by_path.remove(&self.path);
+            }
+        });
+    }
+}
+
+impl Drop for ZookeeperPresence {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}

@@ -1,0 +1,282 @@
+//! Reading: nodes many at a time, a name as a snapshot, the names.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::future::join_all;
+use zookeeper_client::{Error as ZkError, MultiReadResult, Stat};
+
+use super::Shared;
+use super::error::explain;
+use super::session::Session;
+use crate::backend::{BadRecord, Snapshot};
+use crate::error::{Error, ErrorKind, Result};
+use crate::instance::ServiceInstance;
+
+/// Nodes asked for in one request, where what belongs together need not be of one moment.
+const AT_ONCE: usize = 64;
+/// Bytes of the paths in one request: a server breaks the connection over one above 1 MiB.
+const REQUEST: usize = 256 * 1024;
+/// How often a list is read again because its members changed while it was read. What changes faster is given as it is:
+/// every record of it stood there at some time of the reading.
+const ROUNDS: u32 = 8;
+
+/// What a node holds, as far as a name is concerned.
+#[derive(PartialEq)]
+pub(super) enum Entry {
+    Good(Arc<ServiceInstance>),
+    Bad(Box<BadRecord>),
+}
+
+/// What became of one node.
+pub(super) enum Node {
+    /// Data, and whether it has children.
+    There(Vec<u8>, bool),
+    Gone,
+    /// We may list it and not read it.
+    Denied,
+}
+
+impl Shared {
+    /// The children of a node; none if it does not exist.
+    pub(super) async fn children(&self, session: &Session, path: &str) -> Result<Vec<String>> {
+        match session.client.list_children(path).await {
+            Ok(children) => Ok(children),
+            Err(ZkError::NoNode) => {
+                self.chroot_is_there(session).await?;
+                Ok(Vec::new())
+            }
+            Err(error) => Err(explain(error, &format!("list {path}"))),
+        }
+    }
+
+    /// A missing chroot is a registry that is not there, not an empty one.
+    pub(super) async fn chroot_is_there(&self, session: &Session) -> Result<()> {
+        let chroot = &self.options.chroot;
+        if chroot.is_empty() {
+            return Ok(());
+        }
+        match session.client.check_stat("/").await {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(self.no_chroot()),
+            Err(error) => Err(explain(error, &format!("look at {chroot}"))),
+        }
+    }
+
+    pub(super) fn no_chroot(&self) -> Error {
+        let chroot = &self.options.chroot;
+        Error::new(
+            ErrorKind::Unavailable,
+            format!("the chroot {chroot} does not exist; it is not made here, so that a wrong one is noticed"),
+        )
+    }
+
+    /// Some children of a node, in the order given: of one moment, unless there are so many that they take several
+    /// requests.
+    pub(super) async fn nodes(&self, session: &Session, parent: &str, children: &[String]) -> Result<Vec<Node>> {
+        let paths: Vec<String> = children.iter().map(|child| join(parent, child)).collect();
+        let mut nodes = Vec::with_capacity(paths.len());
+        for some in requests(&paths) {
+            for read in read(session, some).await.map_err(|error| below(error, parent))? {
+                nodes.push(match read {
+                    Ok((data, stat)) => there(data, &stat),
+                    Err(error) => absent(error).map_err(|error| below(error, parent))?,
+                });
+            }
+        }
+        Ok(nodes)
+    }
+
+    /// What a node means to the readers of a name.
+    pub(super) fn entry(&self, name: &Arc<str>, child: &str, node: &Node) -> Option<Entry> {
+        let read = match node {
+            Node::Gone => return None,
+            Node::Denied => Err(self
+                .paths
+                .bad(name, child, "we may not read it: it belongs to another user")),
+            Node::There(data, has_children) => self.paths.read(name, child, data, *has_children)?,
+        };
+        Some(match read {
+            Ok(instance) => Entry::Good(Arc::new(instance)),
+            Err(bad) => Entry::Bad(Box::new(bad)),
+        })
+    }
+
+    /// All that lies under a name, by node.
+    ///
+    /// The parent is read with its children once more: when its children are still those that were listed, all of one
+    /// request is of one moment.
+    pub(super) async fn entries(&self, session: &Session, name: &Arc<str>) -> Result<BTreeMap<String, Entry>> {
+        let parent = self.paths.service(name);
+        let mut entries = BTreeMap::new();
+        for _ in 0..ROUNDS {
+            let (children, listed) = match session.client.get_children(&parent).await {
+                Ok(listed) => listed,
+                Err(ZkError::NoNode) => {
+                    self.chroot_is_there(session).await?;
+                    return Ok(BTreeMap::new());
+                }
+                Err(error) => return Err(explain(error, &format!("list {parent}"))),
+            };
+            let mut paths: Vec<String> = children.iter().map(|child| join(&parent, child)).collect();
+            paths.push(parent.clone());
+            let mut reads = Vec::with_capacity(paths.len());
+            for some in requests(&paths) {
+                reads.extend(read(session, some).await.map_err(|error| below(error, &parent))?);
+            }
+            let unchanged = matches!(reads.pop(), Some(Ok((_, stat))) if stat.pzxid == listed.pzxid);
+            entries = BTreeMap::new();
+            for (child, read) in children.into_iter().zip(reads) {
+                let node = match read {
+                    Ok((data, stat)) => there(data, &stat),
+                    Err(error) => absent(error).map_err(|error| below(error, &parent))?,
+                };
+                if let Some(entry) = self.entry(name, &child, &node) {
+                    entries.insert(child, entry);
+                }
+            }
+            if unchanged {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+
+    /// The names that have an instance.
+    pub(super) async fn names(&self, session: &Session) -> Result<Vec<String>> {
+        let prefix = self.paths.prefix();
+        let names = self.children(session, prefix).await?;
+        let mut found = Vec::new();
+        for some in names.chunks(AT_ONCE) {
+            // The first few of each name in one go; as a rule the first of them is an instance.
+            let parents: Vec<String> = some.iter().map(|name| join(prefix, name)).collect();
+            let listed = self.lists(session, &parents).await?;
+            for (node, children) in some.iter().zip(listed) {
+                let name: Arc<str> = super::paths::decode(node).into();
+                let parent = join(prefix, node);
+                for few in children.chunks(AT_ONCE) {
+                    let nodes = self.nodes(session, &parent, few).await?;
+                    let is_good = |(child, node): (&String, &Node)| {
+                        matches!(self.entry(&name, child, node), Some(Entry::Good(_)))
+                    };
+                    if few.iter().zip(&nodes).any(is_good) {
+                        found.push(name.to_string());
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The children of some nodes; none of one that is gone or that we may not list.
+    async fn lists(&self, session: &Session, parents: &[String]) -> Result<Vec<Vec<String>>> {
+        match multi_read(session, parents, true).await {
+            Ok(results) => Ok(results
+                .into_iter()
+                .map(|result| match result {
+                    MultiReadResult::Children { children } => children,
+                    _ => Vec::new(),
+                })
+                .collect()),
+            Err(ZkError::Unimplemented) => {
+                let lists = join_all(parents.iter().map(|parent| session.client.list_children(parent))).await;
+                Ok(lists.into_iter().map(Result::unwrap_or_default).collect())
+            }
+            Err(error) => Err(explain(error, "list names")),
+        }
+    }
+}
+
+/// A snapshot of entries.
+pub(super) fn snapshot(entries: &BTreeMap<String, Entry>) -> Snapshot {
+    let mut snapshot = Snapshot {
+        instances: Vec::with_capacity(entries.len()),
+        bad: Vec::new(),
+    };
+    for entry in entries.values() {
+        match entry {
+            Entry::Good(instance) => snapshot.instances.push(Arc::clone(instance)),
+            Entry::Bad(bad) => snapshot.bad.push((**bad).clone()),
+        }
+    }
+    snapshot
+}
+
+/// Paths in as many requests as it takes.
+fn requests(paths: &[String]) -> impl Iterator<Item = &[String]> {
+    let mut bytes = 0;
+    paths.chunk_by(move |_, next| {
+        bytes += next.len();
+        if bytes > REQUEST {
+            bytes = 0;
+        }
+        bytes != 0
+    })
+}
+
+/// Some nodes by one request, at one moment.
+async fn read(session: &Session, paths: &[String]) -> Result<Vec<Result<(Vec<u8>, Stat), ZkError>>, ZkError> {
+    match multi_read(session, paths, false).await {
+        Ok(results) => Ok(results
+            .into_iter()
+            .map(|result| match result {
+                MultiReadResult::Data { data, stat } => Ok((data, stat)),
+                MultiReadResult::Error { err } => Err(err),
+                _ => Err(ZkError::UnexpectedError("children for data".to_owned())),
+            })
+            .collect()),
+        // Before 3.6: one request each, all of them on their way at once.
+        Err(ZkError::Unimplemented) => Ok(join_all(paths.iter().map(|path| session.client.get_data(path))).await),
+        Err(error) => Err(error),
+    }
+}
+
+fn below(error: ZkError, parent: &str) -> Error {
+    explain(error, &format!("read below {parent}"))
+}
+
+async fn multi_read(session: &Session, paths: &[String], children: bool) -> Result<Vec<MultiReadResult>, ZkError> {
+    let answer = {
+        let mut reader = session.client.new_multi_reader();
+        for path in paths {
+            if children {
+                reader.add_get_children(path)?;
+            } else {
+                reader.add_get_data(path)?;
+            }
+        }
+        reader.commit()
+    };
+    let results = answer.await?;
+    if results.len() == paths.len() {
+        Ok(results)
+    } else {
+        Err(ZkError::UnexpectedError(format!(
+            "{} answers to {} reads",
+            results.len(),
+            paths.len()
+        )))
+    }
+}
+
+pub(super) fn there(data: Vec<u8>, stat: &Stat) -> Node {
+    Node::There(data, stat.num_children > 0)
+}
+
+/// A node that could not be read.
+pub(super) fn absent(error: ZkError) -> Result<Node, ZkError> {
+    match error {
+        ZkError::NoNode => Ok(Node::Gone),
+        ZkError::NoAuth => Ok(Node::Denied),
+        error => Err(error),
+    }
+}
+
+pub(super) fn join(parent: &str, child: &str) -> String {
+    if parent == "/" {
+        format!("/{child}")
+    } else {
+        format!("{parent}/{child}")
+    }
+}

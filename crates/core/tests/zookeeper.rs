@@ -1,0 +1,252 @@
+//! What only Rust can ask of the ZooKeeper backend: both ways to follow a name. A server that lacks recursive watches
+//! (before 3.6) can't be had, so the one that has them is used without.
+//!
+//! The server is Debian's, in `/usr/share/java`. With `CI=true` a missing one is a failure, else the tests pass without
+//! having run. What the public API can show is shown by `__test__`.
+#![cfg(feature = "zookeeper")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on should say where
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use rollcall_core::backend::{Backend as _, Follow, Intent, Loss, Snapshot};
+use rollcall_core::backends::zookeeper::{ZookeeperBackend, ZookeeperOptions};
+use rollcall_core::error::Result;
+use rollcall_core::log::Log;
+use rollcall_core::{ErrorKind, ServiceInstance};
+use tokio::time::timeout;
+
+struct Server {
+    child: Child,
+    port: u16,
+    folder: PathBuf,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+impl Server {
+    async fn start() -> Option<Self> {
+        let jars = [
+            "zookeeper",
+            "zookeeper-jute",
+            "slf4j-api",
+            "slf4j-simple",
+            "netty-all",
+            "netty-handler",
+        ]
+        .iter()
+        .chain(&[
+            "netty-common",
+            "netty-buffer",
+            "netty-transport",
+            "netty-codec",
+            "netty-resolver",
+        ])
+        .chain(&[
+            "netty-transport-native-unix-common",
+            "netty-transport-native-epoll",
+            "snappy-java",
+        ])
+        .chain(&[
+            "metrics-core",
+            "commons-io",
+            "commons-cli",
+            "jackson-core",
+            "jackson-databind",
+        ])
+        .map(|jar| format!("/usr/share/java/{jar}.jar"))
+        .filter(|path| Path::new(path).exists())
+        .collect::<Vec<_>>();
+        if !jars.iter().any(|jar| jar.ends_with("/zookeeper.jar")) {
+            assert!(
+                std::env::var("CI").as_deref() != Ok("true"),
+                "no ZooKeeper to test with: make servers"
+            );
+            return None;
+        }
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let folder = std::env::temp_dir().join(format!("rollcall-zookeeper-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let config = format!(
+            "tickTime=500\ndataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\n",
+            folder.display()
+        );
+        std::fs::write(folder.join("zoo.cfg"), config).unwrap();
+        let child = Command::new("java")
+            .args(["-Xmx128m", "-XX:TieredStopAtLevel=1", "-cp", &jars.join(":")])
+            .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
+            .arg(folder.join("zoo.cfg"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let server = Self { child, port, folder };
+        for _ in 0..600 {
+            // It listens before it serves.
+            let probe = server.client(true);
+            if probe.contact().await.is_ok() {
+                probe.close().await;
+                return Some(server);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("no ZooKeeper on port {port} within 30 s");
+    }
+
+    fn client(&self, recursive_watches: bool) -> ZookeeperBackend {
+        let options = ZookeeperOptions {
+            hosts: vec![format!("127.0.0.1:{}", self.port)],
+            prefix: "/a/b".to_owned(),
+            ttl: Duration::from_secs(3),
+            recursive_watches,
+            ..ZookeeperOptions::default()
+        };
+        ZookeeperBackend::new(options, Log::default()).unwrap()
+    }
+}
+
+fn instance(id: &str, version: &str) -> ServiceInstance {
+    ServiceInstance {
+        id: id.into(),
+        name: "orders".into(),
+        version: version.into(),
+        ..ServiceInstance::default()
+    }
+}
+
+async fn next(stream: &mut BoxStream<'static, Result<Snapshot>>) -> Vec<(String, String)> {
+    let snapshot = timeout(Duration::from_secs(10), stream.next())
+        .await
+        .expect("a snapshot")
+        .unwrap()
+        .unwrap();
+    let mut list: Vec<_> = snapshot
+        .instances
+        .iter()
+        .map(|i| (i.id.to_string(), i.version.to_string()))
+        .collect();
+    list.sort();
+    list
+}
+
+/// Snapshots until one is this.
+async fn until(stream: &mut BoxStream<'static, Result<Snapshot>>, wanted: &[(&str, &str)]) {
+    let wanted: Vec<_> = wanted
+        .iter()
+        .map(|(id, version)| ((*id).to_owned(), (*version).to_owned()))
+        .collect();
+    let mut last = Vec::new();
+    for _ in 0..50 {
+        last = next(stream).await;
+        if last == wanted {
+            return;
+        }
+    }
+    panic!("expected {wanted:?}, the last snapshot was {last:?}");
+}
+
+fn stream(backend: &ZookeeperBackend) -> BoxStream<'static, Result<Snapshot>> {
+    match backend.follow("orders") {
+        Follow::Stream(stream) => stream,
+        Follow::Poll(_) => panic!("a stream was expected"),
+    }
+}
+
+async fn followed(recursive_watches: bool) {
+    let Some(server) = Server::start().await else { return };
+    let (owner, reader) = (server.client(true), server.client(recursive_watches));
+    let mut list = stream(&reader);
+    assert_eq!(
+        next(&mut list).await,
+        [],
+        "the name does not exist, nor does its parent"
+    );
+
+    let (mut a, mut b) = (
+        owner.presence("orders", "a").unwrap(),
+        owner.presence("orders", "b").unwrap(),
+    );
+    a.publish(&instance("a", "1"), Intent::Claim).await.unwrap();
+    until(&mut list, &[("a", "1")]).await;
+    b.publish(&instance("b", "1"), Intent::Claim).await.unwrap();
+    until(&mut list, &[("a", "1"), ("b", "1")]).await;
+    for version in 2..=20 {
+        a.publish(&instance("a", &version.to_string()), Intent::Keep)
+            .await
+            .unwrap();
+    }
+    until(&mut list, &[("a", "20"), ("b", "1")]).await;
+    a.withdraw().await.unwrap();
+    until(&mut list, &[("b", "1")]).await;
+    a.publish(&instance("a", "21"), Intent::Keep).await.unwrap();
+    until(&mut list, &[("a", "21"), ("b", "1")]).await;
+
+    // Two that come and go while they are read.
+    for round in 0..100 {
+        a.withdraw().await.unwrap();
+        a.publish(&instance("a", &round.to_string()), Intent::Keep)
+            .await
+            .unwrap();
+    }
+    until(&mut list, &[("a", "99"), ("b", "1")]).await;
+    drop((a, b));
+    owner.close().await;
+    until(&mut list, &[]).await;
+
+    let end = async {
+        loop {
+            match list.next().await {
+                Some(Ok(_)) => {}
+                other => return other,
+            }
+        }
+    };
+    drop(server);
+    let end = timeout(Duration::from_secs(10), end).await.expect("the end");
+    assert!(end.is_none_or(|end| end.is_err_and(|error| error.kind() == ErrorKind::Unavailable)));
+}
+
+#[tokio::test]
+async fn a_name_is_followed_by_one_recursive_watch() {
+    followed(true).await;
+}
+
+#[tokio::test]
+async fn a_name_is_followed_by_watches_that_fire_once() {
+    followed(false).await;
+}
+
+#[tokio::test]
+async fn an_owner_that_was_replaced_in_its_own_client_leaves_the_newer_node_alone() {
+    let Some(server) = Server::start().await else { return };
+    let client = server.client(true);
+    let (mut older, mut newer) = (
+        client.presence("orders", "a").unwrap(),
+        client.presence("orders", "a").unwrap(),
+    );
+    older.publish(&instance("a", "older"), Intent::Claim).await.unwrap();
+    newer.publish(&instance("a", "newer"), Intent::Claim).await.unwrap();
+    assert_eq!(
+        timeout(Duration::from_secs(5), older.lost()).await.unwrap(),
+        Loss::Replaced
+    );
+    let kept = older.publish(&instance("a", "older"), Intent::Keep).await;
+    assert_eq!(kept.unwrap_err().kind(), ErrorKind::Replaced);
+    older.withdraw().await.unwrap();
+    let read = client.fetch("orders").await.unwrap();
+    assert_eq!(&*read.instances[0].version, "newer");
+    newer.withdraw().await.unwrap();
+    assert!(client.fetch("orders").await.unwrap().instances.is_empty());
+    drop((older, newer));
+    client.close().await;
+}
