@@ -1,0 +1,120 @@
+// Applications of Nest as their users make them: the packed tarball and Nest installed into an empty folder, the sources
+// compiled as CommonJS and as ES modules, each started as a process.
+
+import { execFile } from 'node:child_process';
+import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { runProgram, type Script, temporaryFolder } from '../support/process.js';
+
+const run = promisify(execFile);
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const fixtures = fileURLToPath(new URL('fixtures/apps', import.meta.url));
+
+export type NestVersion = 10 | 11 | 12;
+export type ModuleKind = 'cjs' | 'esm';
+
+/** What belongs together. */
+const PACKAGES: Record<NestVersion, readonly string[]> = {
+  10: ['common', 'core', 'platform-express', 'platform-fastify', 'microservices', 'testing', 'terminus@11', 'config@3'],
+  11: ['common', 'core', 'platform-express', 'platform-fastify', 'microservices', 'testing', 'terminus@11', 'config@4'],
+  12: [
+    'common',
+    'core',
+    'platform-express',
+    'platform-fastify',
+    'microservices',
+    'testing',
+    'terminus@12',
+    'config@12',
+  ],
+};
+
+/** What an application prints, besides its log. */
+export type Line = Record<string, unknown>;
+
+export interface Project {
+  readonly folder: string;
+  /** Starts an application of `fixtures/apps`. */
+  start(kind: ModuleKind, app: string, env?: NodeJS.ProcessEnv): Script<Line>;
+}
+
+async function tool(command: string, args: readonly string[], cwd: string): Promise<string> {
+  try {
+    const { stdout } = await run(command, args, { cwd, env: { ...process.env, NO_COLOR: '1', NODE_ENV: '' } });
+    return stdout;
+  } catch (error) {
+    const { stdout, stderr } = error as { stdout?: string; stderr?: string };
+    throw new Error(`${command} ${args.join(' ')}\n${stdout}\n${stderr}`, { cause: error });
+  }
+}
+
+const install = ['install', '--prefer-offline', '--no-audit', '--no-fund', '--ignore-scripts'];
+
+/**
+ * A project with rollcall from its tarball, one version of Nest, and all applications compiled both ways. Nest stays in
+ * `build/` from one run to the next; rollcall is installed anew each time.
+ */
+export async function project(version: NestVersion): Promise<Project> {
+  const folder = join(root, 'build', 'test-projects', `nest${version}`);
+  await installNest(folder, version);
+  const tarballs = temporaryFolder('rollcall-packed-');
+  const [packed] = JSON.parse(await tool('npm', ['pack', '--json', '--pack-destination', tarballs.path], root));
+  rmSync(join(folder, 'node_modules', 'rollcall'), { recursive: true, force: true });
+  await tool('npm', [...install, '--offline', '--no-save', join(tarballs.path, packed.filename)], folder);
+  tarballs.remove();
+  await Promise.all((['cjs', 'esm'] as const).map((kind) => compile(folder, kind)));
+  return {
+    folder,
+    start: (kind, app, env = {}) =>
+      runProgram(process.execPath, [join(folder, kind, 'out', `${app}.js`)], {
+        NODE_OPTIONS: '',
+        NO_COLOR: '1',
+        ROLLCALL_REGISTRY: undefined,
+        ...env,
+      }),
+  };
+}
+
+async function installNest(folder: string, version: NestVersion): Promise<void> {
+  const named = PACKAGES[version].map((name) => `@nestjs/${name.includes('@') ? name : `${name}@${version}`}`);
+  const rest = ['rxjs@7', 'reflect-metadata@0.2', '@grpc/grpc-js@1', '@grpc/proto-loader@0.8'];
+  const stamp = JSON.stringify([...named, ...rest]);
+  const stampFile = join(folder, 'installed.json');
+  if (existsSync(stampFile) && readFileSync(stampFile, 'utf8') === stamp) return;
+  rmSync(folder, { recursive: true, force: true });
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(join(folder, 'package.json'), '{ "name": "project", "private": true }\n');
+  // Terminus apart: one of its optional peers, resolved in one go with Nest 12, wants Nest 11.
+  const terminus = named.filter((name) => name.includes('terminus'));
+  await tool('npm', [...install, ...named.filter((name) => !terminus.includes(name)), ...rest], folder);
+  await tool('npm', [...install, ...terminus], folder);
+  writeFileSync(stampFile, stamp);
+}
+
+/** As `nest build` does it with tsc. */
+async function compile(folder: string, kind: ModuleKind): Promise<void> {
+  const own = join(folder, kind);
+  rmSync(own, { recursive: true, force: true });
+  mkdirSync(own);
+  cpSync(fixtures, join(own, 'src'), { recursive: true });
+  const type = kind === 'esm' ? 'module' : 'commonjs';
+  writeFileSync(join(own, 'package.json'), JSON.stringify({ name: kind, private: true, type }));
+  const compilerOptions = {
+    target: 'ES2022',
+    module: 'NodeNext',
+    moduleResolution: 'NodeNext',
+    rootDir: 'src',
+    outDir: 'out',
+    strict: true,
+    experimentalDecorators: true,
+    emitDecoratorMetadata: true,
+    skipLibCheck: true,
+    typeRoots: [join(root, 'node_modules', '@types')],
+    types: ['node'],
+  };
+  writeFileSync(join(own, 'tsconfig.json'), JSON.stringify({ compilerOptions, include: ['src'] }));
+  await tool(join(root, 'node_modules', '.bin', 'tsc'), ['--project', own], own);
+  cpSync(join(fixtures, 'hero.proto'), join(own, 'out', 'hero.proto'));
+}

@@ -1,0 +1,5 @@
+/** Nest 11: see suite.ts. */
+
+import { suite } from './suite.js';
+
+suite(11);

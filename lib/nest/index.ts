@@ -1,0 +1,34 @@
+/** rollcall/nest: modules for NestJS 10, 11 and 12. Enter at `RegistryModule` and `EtcdModule`. */
+
+export type { AsyncOptions, ModuleExtras } from './async-options.js';
+export {
+  type InjectDecorator,
+  InjectEtcd,
+  InjectEtcdService,
+  InjectRegistry,
+  InjectRegistryService,
+  OnServiceChange,
+} from './decorators.js';
+export {
+  RegistryModule,
+  type RegistryModuleAsyncOptions,
+  type RegistryModuleOptions,
+  type RegistryOptionsFactory,
+} from './registry.module.js';
+export {
+  ETCD_CLIENT,
+  EtcdHealthIndicator,
+  getEtcdOptionsToken,
+  getEtcdServiceToken,
+  getEtcdToken,
+  getRegistryOptionsToken,
+  getRegistryServiceToken,
+  getRegistryToken,
+  type HealthResult,
+  type HealthStatus,
+  type OnServiceList,
+  REGISTRY_CLIENT,
+  RegistryHealthIndicator,
+  RegistryService,
+  type SelfOptions,
+} from './shared/index.js';
