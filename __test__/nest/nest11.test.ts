@@ -2,4 +2,4 @@
 
 import { suite } from './suite.js';
 
-suite(11);
+suite(11, { kind: 'cjs', adapter: 'express' });

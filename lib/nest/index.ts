@@ -10,6 +10,12 @@ export {
   OnServiceChange,
 } from './decorators.js';
 export {
+  EtcdModule,
+  type EtcdModuleAsyncOptions,
+  type EtcdModuleOptions,
+  type EtcdOptionsFactory,
+} from './etcd.module.js';
+export {
   RegistryModule,
   type RegistryModuleAsyncOptions,
   type RegistryModuleOptions,
@@ -18,6 +24,7 @@ export {
 export {
   ETCD_CLIENT,
   EtcdHealthIndicator,
+  EtcdService,
   getEtcdOptionsToken,
   getEtcdServiceToken,
   getEtcdToken,
@@ -26,9 +33,12 @@ export {
   getRegistryToken,
   type HealthResult,
   type HealthStatus,
+  type Json,
   type OnServiceList,
+  type OnServices,
   REGISTRY_CLIENT,
   RegistryHealthIndicator,
   RegistryService,
   type SelfOptions,
 } from './shared/index.js';
+export { type TestingBuilder, useMemoryRegistry } from './testing.js';

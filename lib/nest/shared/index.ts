@@ -5,12 +5,13 @@
 
 export { Etcd3 } from '../../etcd/index.js';
 export { connect, Registry } from '../../index.js';
+export { EtcdService, type Json, type OnServices } from './etcd-service.js';
 export type { OnServiceList } from './follow.js';
 export { markHandler } from './handlers.js';
 export { EtcdHealthIndicator, type HealthResult, type HealthStatus, RegistryHealthIndicator } from './health.js';
 export { endsOf, placeAtEnds, type Resident } from './lifecycle.js';
 export type { NestLogger } from './logger.js';
-export { explained, openRegistry } from './open.js';
+export { type EtcdOpenOptions, explained, openEtcd, openRegistry } from './open.js';
 export { RegistryResident } from './registry-resident.js';
 export { RegistryService } from './registry-service.js';
 export { checkedSelf, type SelfOptions, SelfRegistration } from './self-registration.js';

@@ -1,11 +1,13 @@
 /** From the options of a module to a client, with failures that say what to change. */
 
 import { RollcallError } from '../../errors.js';
+import { Etcd3 } from '../../etcd/client.js';
+import type { IOptions } from '../../etcd/options.js';
 import type { RegistryOptions } from '../../registry/backends/index.js';
 import { named } from '../../registry/call.js';
 import { connect } from '../../registry/connect.js';
 import type { Registry } from '../../registry/registry.js';
-import { invalid, record } from '../../registry/shape.js';
+import { integer, invalid, kindOf, record } from '../../registry/shape.js';
 import { parseUrl } from '../../registry/url.js';
 import type { NestLogger } from './logger.js';
 
@@ -30,6 +32,39 @@ export async function openRegistry(where: string, options: OpenOptions, log: Nes
     }
   } catch (error) {
     throw explained(where, named(error, 'connect'));
+  }
+}
+
+/** What is needed of the options of an `EtcdModule`, besides those of the client. */
+export interface EtcdOpenOptions extends IOptions {
+  connectTimeoutMs?: number | undefined;
+  lazy?: boolean | undefined;
+  onClientCreated?: ((client: Etcd3) => void) | undefined;
+  closeOnShutdown?: boolean | undefined;
+}
+
+/** Makes the etcd client of a module, and makes contact unless it is lazy. */
+export async function openEtcd(where: string, options: EtcdOpenOptions, log: NestLogger): Promise<Etcd3> {
+  try {
+    const { connectTimeoutMs, lazy, onClientCreated, closeOnShutdown: _, ...given } = record('options', options);
+    const timeoutMs = integer('options.connectTimeoutMs', connectTimeoutMs, 10_000, { min: 1 });
+    const { hosts } = given;
+    if (hosts === undefined || hosts === null || hosts === '') {
+      // Not the server on this machine, as of a client without options: the setting that they come from is missing.
+      const got = hosts === '' ? 'an empty string' : kindOf(hosts);
+      throw invalid('options.hosts', `expected the members, such as "10.0.0.1:2379", got ${got}`);
+    }
+    const client = new Etcd3({ logger: log, ...given } as unknown as IOptions);
+    try {
+      (onClientCreated as EtcdOpenOptions['onClientCreated'])?.(client);
+      if (!lazy) await client.ready({ timeoutMs });
+    } catch (error) {
+      await client.close();
+      throw error;
+    }
+    return client;
+  } catch (error) {
+    throw explained(where, error);
   }
 }
 
