@@ -111,12 +111,14 @@ export class EtcdService {
   }
 
   /**
-   * The metadata of all instances of a service, as they were registered: of those of exactly this name.
+   * The metadata of all instances of a service, as they were registered: of those of exactly this name. Asks etcd; where
+   * that is too slow, or etcd may be away, keep the list that `watchService()` tells.
    *
    * @throws as `Registry.getService()`. Values that are no JSON are left out.
    */
   async discoverService<T = unknown>(name: string): Promise<T[]> {
-    return parsed<T>(await (await this.#services()).getService(name));
+    const registry = await this.#services();
+    return parsed<T>(await registry.getService(name, { consistent: true }));
   }
 
   /**
@@ -159,7 +161,7 @@ export class EtcdService {
     try {
       await work;
     } catch (error) {
-      this.#log.warn(`at the end: ${(error as Error).message}`);
+      this.#log.warn(`a service was not taken out of etcd in order: ${(error as Error).message}`);
     }
   }
 
