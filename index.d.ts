@@ -65,6 +65,33 @@ export declare class EtcdHandle {
   close(): Promise<void>
 }
 
+export declare class LeaseHandle {
+  /** Asks for a lease and keeps it. Events are announced as a `watch` event of `id`: take them. */
+  static open(client: EtcdHandle, id: number, options: NativeLeaseOptions): LeaseHandle
+  /** What has happened since the last call. */
+  take(): Array<NativeLeaseEvent>
+  /** The lease's own id, granted or not. */
+  leaseId(): bigint
+  /** Granted, kept, and within its local deadline. */
+  isAlive(): boolean
+  /** Until the local deadline; 0 when it has passed, `null` when the lease is not kept. */
+  expiresInMs(): number | null
+  /** The seconds granted, or said in the last answer; `null` when the lease is not kept. */
+  ttl(): number | null
+  /** Why it is lost; `null` when that was not told. */
+  failure(): string | null
+  /** Whether renewals are told of, and not the loss alone. */
+  tellAll(all: boolean): void
+  /** Stops renewing it. */
+  release(): void
+  /** Gives a grant up that is not answered yet. */
+  giveUp(): void
+  /** Revokes it, begun at once. Resolves with an empty string, or with the failure as JSON. */
+  revoke(timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<string>
+  /** Renews it now. Always resolves. */
+  keepaliveOnce(timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<NativeRenewal>
+}
+
 export declare class MemoryServerHandle {
   static of(namespace: string): MemoryServerHandle
   crash(name: string, id: string): boolean
@@ -179,6 +206,29 @@ export interface NativeInstance {
   endpoints: Array<string>
 }
 
+/**
+ * `text`: of `granted` nothing; of `refused` the failure as JSON; of `succeeded` cluster, member, revision, term and
+ * time to live, with commas; of `failed` and `lost` why.
+ */
+export interface NativeLeaseEvent {
+  kind: 'granted' | 'refused' | 'established' | 'fired' | 'succeeded' | 'failed' | 'lost'
+  text: string | null
+}
+
+export interface NativeLeaseOptions {
+  /** Seconds to ask for; 0 to take over the lease `lease`. */
+  ttl: number
+  /** The lease to take over; else null. */
+  lease: bigint | null
+  renewsItself: boolean
+  /** For the grant. */
+  timeoutMs: number
+  /** Whether the grant is tried until it is answered. */
+  insists: boolean
+  /** 0 for none. */
+  stallTimeoutMs: number
+}
+
 /** A list and its number. Numbers grow with each new list of a name. */
 export interface NativeList {
   version: number
@@ -238,6 +288,12 @@ export interface NativeRegisterOptions {
   background: boolean
   timeoutMs: number
   stallTimeoutMs: number
+}
+
+/** The answer to a renewal, as `text` of `succeeded`, or the failure as JSON. */
+export interface NativeRenewal {
+  answer: string | null
+  failure: string | null
 }
 
 export interface NativeTlsOptions {

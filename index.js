@@ -838,6 +838,7 @@ module.exports = nativeBinding
 module.exports.CancelHandle = nativeBinding.CancelHandle
 module.exports.ClientHandle = nativeBinding.ClientHandle
 module.exports.EtcdHandle = nativeBinding.EtcdHandle
+module.exports.LeaseHandle = nativeBinding.LeaseHandle
 module.exports.MemoryServerHandle = nativeBinding.MemoryServerHandle
 module.exports.RegistrationHandle = nativeBinding.RegistrationHandle
 module.exports.StreamHandle = nativeBinding.StreamHandle

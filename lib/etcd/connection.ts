@@ -63,6 +63,8 @@ export class Connection implements ICallable<unknown> {
   readonly #live = new Set<Live>();
   #wanted = true;
   #busy = false;
+  /** Calls under way that don't go through the pages. */
+  #working = 0;
   #alive = false;
 
   /** Checks the options. Does no I/O: the native client is made at the first use. */
@@ -93,6 +95,19 @@ export class Connection implements ICallable<unknown> {
 
   /** One call. What it rejects with is a typed error whose stack shows the caller. */
   async exec<T>(service: CallContext['service'], name: string, params: unknown, options?: CallOptions): Promise<T> {
+    const ended = this.options.observe?.begin({ service, method: name });
+    if (!ended) return await this.#exec<T>(service, name, params, options);
+    try {
+      const answer = await this.#exec<T>(service, name, params, options);
+      ended();
+      return answer;
+    } catch (error) {
+      ended(error as Error);
+      throw error;
+    }
+  }
+
+  async #exec<T>(service: CallContext['service'], name: string, params: unknown, options?: CallOptions): Promise<T> {
     const mock = this.#mock;
     if (mock) return (await (mock.exec as ICallable<unknown>['exec'])(service, name, params)) as T;
     const method = methodOf(service, name);
@@ -130,7 +145,7 @@ export class Connection implements ICallable<unknown> {
 
   /** Whether the quick paths may be taken: nothing stands between the builders and the native side. */
   get #isPlain(): boolean {
-    return !this.#mock && !this.#faults.active && !this.closed;
+    return !this.#mock && !this.#faults.active && !this.options.observe && !this.closed;
   }
 
   /** A plain read of one key, or `undefined` when it has to go by `exec`. */
@@ -271,6 +286,16 @@ export class Connection implements ICallable<unknown> {
     };
   }
 
+  /** A call is under way that doesn't go through the pages: it keeps the process alive, as any. Gives what ends it. */
+  work(): () => void {
+    this.#working += 1;
+    this.#keepAlive();
+    return () => {
+      this.#working -= 1;
+      this.#keepAlive();
+    };
+  }
+
   ref(): void {
     this.#wanted = true;
     this.#keepAlive();
@@ -353,10 +378,11 @@ export class Connection implements ICallable<unknown> {
   }
 
   #keepAlive(): void {
-    const inUse = this.#busy || this.#live.size > 0;
+    const busy = this.#busy || this.#working > 0;
+    const inUse = busy || this.#live.size > 0;
     if (inUse) IN_USE.add(this);
     else IN_USE.delete(this);
-    const alive = this.#busy || (this.#wanted && inUse);
+    const alive = busy || (this.#wanted && inUse);
     if (alive === this.#alive) return;
     this.#alive = alive;
     if (alive) this.#open().ref();

@@ -60,8 +60,11 @@ export {
 export type { Backoff, BackoffFactory, FaultHandlingOptions, Policy, PolicyContext } from './fault-handling.js';
 export { RangeBuilder, SingleRangeBuilder } from './get.js';
 export { type IEntry, type IStreamOptions, MultiRangeBuilder } from './get-all.js';
+export { type IRestored, LastingLease, type LastingLeaseEvents } from './lasting-lease.js';
+export { type ILeaseOptions, Lease, LeaseState } from './lease.js';
 export type { IMethodMetrics, IMetrics } from './metrics.js';
 export { type ILeaseTimeToLive, Namespace } from './namespace.js';
+export { type CallObserver, type MeterLike, type ObservedCall, openTelemetry, type TracerLike } from './observe.js';
 export type { AuthOptions, ClientTlsOptions, IOptions } from './options.js';
 export { PutBuilder } from './put.js';
 export { type Rangable, Range } from './range.js';

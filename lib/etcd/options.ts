@@ -7,6 +7,7 @@ import { checkedPem } from '../registry/tls.js';
 import { plainError } from './check.js';
 import type { FaultHandlingOptions } from './fault-handling.js';
 import { settleGrpcOptions } from './grpc-options.js';
+import type { CallObserver } from './observe.js';
 import type { CallOptions, CallOptionsFactory } from './rpc/calls.js';
 
 /** A user of etcd. */
@@ -73,6 +74,8 @@ export interface IOptions {
   maxInFlight?: number;
   /** Whether single reads of the same moment are sent as one transaction. Default false. */
   groupGets?: boolean;
+  /** Is told of every call, for traces and measurements: see `openTelemetry()`. Default: nobody. */
+  observe?: CallObserver;
   /** Where to log: `console`, pino, winston and their like; `false` for silence. Default: `console`, from `warn` on. */
   logger?: Logger | false;
 }
@@ -107,6 +110,7 @@ export interface SettledOptions {
   readonly authority: string | null;
   /** What stands before the client's own name; `null`: nothing. */
   readonly userAgent: string | null;
+  readonly observe: CallObserver | undefined;
   readonly log: Log;
 }
 
@@ -125,6 +129,7 @@ const KNOWN: readonly (keyof IOptions)[] = [
   'maxMessageBytes',
   'maxInFlight',
   'groupGets',
+  'observe',
   'logger',
 ];
 
@@ -172,6 +177,7 @@ export function settleOptions(given: IOptions | undefined): SettledOptions {
     maxRequestBytes: channel.maxRequestBytes ?? MAX_MS,
     maxInFlight: integer('options.maxInFlight', options.maxInFlight, 4096, { min: 1, max: 1_000_000 }),
     groupGets: boolean('options.groupGets', options.groupGets, false),
+    observe: settleObserver(options.observe),
     authority: channel.authority ?? null,
     userAgent: channel.userAgent ?? null,
     log,
@@ -285,6 +291,12 @@ function settleFaultHandling(value: unknown): FaultHandlingOptions {
     throw invalid(`${path}.watchBackoff`, `expected a backoff, which has a method next, got ${kindOf(watchBackoff)}`);
   }
   return { host, global, watchBackoff } as FaultHandlingOptions;
+}
+
+function settleObserver(value: unknown): CallObserver | undefined {
+  if (value === undefined || value === null) return undefined;
+  if (typeof (value as Partial<CallObserver>).begin === 'function') return value as CallObserver;
+  throw invalid('options.observe', `expected an object with a method begin, got ${kindOf(value)}`);
 }
 
 function checkFactory(path: string, value: unknown): void {

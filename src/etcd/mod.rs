@@ -1,6 +1,7 @@
 //! The etcd client as JavaScript holds it: calls through [`pages`](crate::pages), and what lives longer (leases, watches,
 //! campaigns, streams) as handles of their own that are opened on it and report through its mailbox.
 
+mod lease;
 mod stream;
 
 use std::sync::Arc;

@@ -17,6 +17,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use super::endpoints::{Connection, EndpointSet};
 use super::error::{Cause, Fault, judge, judge_status};
 use super::group::GroupSize;
+use super::keepalive::KeepAlives;
 use super::metrics::Metrics;
 use super::options::EtcdOptions;
 use super::watch::WatchHub;
@@ -24,8 +25,6 @@ use super::wire::{AuthenticateRequest, AuthenticateResponse};
 use crate::error::{ErrorKind, Result};
 use crate::log::Log;
 
-/// Renewals in flight per client. A thousand leases come due together after an outage; they take turns.
-const RENEWALS_IN_FLIGHT: usize = 64;
 /// Reads under way per client, of those who have lost the thread of their watch. A compaction or a burst of changes
 /// makes many of them at once, and nobody above paces them.
 const CATCHING_UP: usize = 32;
@@ -54,9 +53,9 @@ struct Shared {
     log: Log,
     /// Set once the cluster has said that it has no authentication, so that it is said once.
     auth_off_told: AtomicBool,
-    renewals: Arc<tokio::sync::Semaphore>,
     catching_up: tokio::sync::Semaphore,
     watches: WatchHub,
+    keep_alives: KeepAlives,
     metrics: Metrics,
     group: GroupSize,
     closed: CancellationToken,
@@ -81,9 +80,9 @@ impl EtcdClient {
                 options,
                 log,
                 auth_off_told: AtomicBool::new(false),
-                renewals: Arc::new(tokio::sync::Semaphore::new(RENEWALS_IN_FLIGHT)),
                 catching_up: tokio::sync::Semaphore::new(CATCHING_UP),
                 watches: WatchHub::default(),
+                keep_alives: KeepAlives::default(),
                 metrics: Metrics::default(),
                 group: GroupSize::default(),
                 closed: CancellationToken::new(),
@@ -100,8 +99,8 @@ impl EtcdClient {
         &self.shared.log
     }
 
-    pub(crate) fn renewals(&self) -> &Arc<tokio::sync::Semaphore> {
-        &self.shared.renewals
+    pub(crate) fn keep_alives(&self) -> &KeepAlives {
+        &self.shared.keep_alives
     }
 
     /// Whoever reads anew because its watch ended, and not because somebody asked, holds one of these meanwhile.
@@ -442,6 +441,15 @@ impl EtcdClient {
     /// A stream over `route` broke: its member is avoided for a while.
     pub(crate) fn broke(&self, route: &Route) {
         self.shared.endpoints.failed(route.member);
+    }
+
+    /// A stream over `route` has said nothing since `since`, though it was asked: its member is avoided for a while, and
+    /// the connection given up unless something else came over it meanwhile.
+    pub(crate) fn fell_silent(&self, route: &Route, since: Instant) {
+        if !route.connection.has_answered_since(since) {
+            self.shared.endpoints.member(route.member).abandon(&route.connection);
+        }
+        self.broke(route);
     }
 
     /// Ends the watch stream and the renewal of leases, and gives the connections up. Calls under way end by themselves,

@@ -53,6 +53,11 @@ impl Connection {
         lock(&self.silence).ends(Instant::now());
     }
 
+    /// Whether something has come over it since then.
+    pub(crate) fn has_answered_since(&self, since: Instant) -> bool {
+        lock(&self.silence).heard.is_some_and(|heard| heard > since)
+    }
+
     /// A try that began at `start` has waited in vain. True when it is the second in a row: with nothing heard in
     /// between, it is the connection rather than the call. Not of one that never answered: it may still be connecting.
     pub(crate) fn is_silent_again(&self, start: Instant) -> bool {

@@ -10,10 +10,12 @@ pub mod error;
 pub mod exec;
 pub mod group;
 mod hub;
+mod keepalive;
 pub mod lease;
 pub mod metrics;
 pub mod options;
 pub mod raw;
+pub mod tenure;
 pub mod watch;
 pub mod wire;
 

@@ -10,6 +10,7 @@ mod cluster;
 mod doubts;
 mod exec;
 mod faults;
+mod leases;
 mod presence;
 mod reading;
 mod support;

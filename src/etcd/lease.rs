@@ -1,0 +1,244 @@
+//! One lease, as JavaScript holds it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use napi::bindgen_prelude::{BigInt, PromiseRaw};
+use napi::{Env, Result};
+use napi_derive::napi;
+use rollcall_core::etcd::lease::{Lease, LeaseEvent, LeaseStall};
+use rollcall_core::etcd::tenure::{Tenure, TenureEvent, TenureOptions};
+use rollcall_core::etcd::wire::LeaseKeepAliveResponse;
+use tokio::time::Instant;
+
+use super::EtcdHandle;
+use crate::call::{CancelHandle, JsResult, ms, promise};
+use crate::events::Mailbox;
+use crate::io::Io;
+use crate::pages::Failure;
+
+/// Events of one lease that wait for JavaScript. Over it the oldest goes that is told only to those who listen; how a
+/// grant ended and that a lease is lost is always kept.
+const EVENTS: usize = 64;
+
+#[napi(object, use_nullable = true)]
+pub struct NativeLeaseOptions {
+    /// Seconds to ask for; 0 to take over the lease `lease`.
+    pub ttl: f64,
+    /// The lease to take over; else null.
+    pub lease: Option<BigInt>,
+    pub renews_itself: bool,
+    /// For the grant.
+    pub timeout_ms: f64,
+    /// Whether the grant is tried until it is answered.
+    pub insists: bool,
+    /// 0 for none.
+    pub stall_timeout_ms: f64,
+}
+
+/// `text`: of `granted` nothing; of `refused` the failure as JSON; of `succeeded` cluster, member, revision, term and
+/// time to live, with commas; of `failed` and `lost` why.
+#[napi(object, object_from_js = false, use_nullable = true)]
+pub struct NativeLeaseEvent {
+    #[napi(ts_type = "'granted' | 'refused' | 'established' | 'fired' | 'succeeded' | 'failed' | 'lost'")]
+    pub kind: &'static str,
+    pub text: Option<String>,
+}
+
+/// The answer to a renewal, as `text` of `succeeded`, or the failure as JSON.
+#[napi(object, object_from_js = false, use_nullable = true)]
+pub struct NativeRenewal {
+    pub answer: Option<String>,
+    pub failure: Option<String>,
+}
+
+#[napi]
+pub struct LeaseHandle {
+    io: Arc<Io>,
+    tenure: Arc<Tenure>,
+    events: Arc<Events>,
+}
+
+#[derive(Default)]
+struct Events(Mutex<VecDeque<NativeLeaseEvent>>);
+
+impl Events {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<NativeLeaseEvent>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, event: NativeLeaseEvent) {
+        let mut waiting = self.lock();
+        if waiting.len() >= EVENTS {
+            let told = |event: &NativeLeaseEvent| !matches!(event.kind, "granted" | "refused" | "lost");
+            let oldest = waiting.iter().position(told);
+            oldest.and_then(|at| waiting.remove(at));
+        }
+        waiting.push_back(event);
+    }
+}
+
+#[napi]
+impl LeaseHandle {
+    /// Asks for a lease and keeps it. Events are announced as a `watch` event of `id`: take them.
+    #[napi(factory, catch_unwind)]
+    #[allow(clippy::cast_possible_truncation)] // TypeScript has checked the range
+    pub fn open(client: &EtcdHandle, id: u32, options: NativeLeaseOptions) -> Self {
+        let _inside = client.io.handle().enter();
+        let events = Arc::new(Events::default());
+        let stall = (options.stall_timeout_ms > 0.0).then(|| {
+            let limit = ms(options.stall_timeout_ms);
+            LeaseStall {
+                silence: client.stall.subscribe(limit),
+                limit,
+            }
+        });
+        let (lease, ttl) = match options.lease {
+            Some(lease) => (lease.get_i64().0, None),
+            None => (Lease::new_id(), Some(options.ttl as i64)),
+        };
+        let wanted = TenureOptions {
+            id: lease,
+            ttl,
+            renews_itself: options.renews_itself,
+            until: Instant::now() + ms(options.timeout_ms),
+            insists: options.insists,
+            stall,
+        };
+        let (inbox, mailbox) = (events.clone(), client.mailbox.clone());
+        let tenure = Tenure::begin(
+            client.client.clone(),
+            wanted,
+            Arc::new(move |event| tell(&inbox, &mailbox, id, event)),
+        );
+        Self {
+            io: client.io.clone(),
+            tenure,
+            events,
+        }
+    }
+
+    /// What has happened since the last call.
+    #[napi(catch_unwind)]
+    pub fn take(&self) -> Vec<NativeLeaseEvent> {
+        std::mem::take(&mut *self.events.lock()).into()
+    }
+
+    /// The lease's own id, granted or not.
+    #[napi(catch_unwind)]
+    pub fn lease_id(&self) -> BigInt {
+        BigInt::from(self.tenure.id())
+    }
+
+    /// Granted, kept, and within its local deadline.
+    #[napi(catch_unwind)]
+    pub fn is_alive(&self) -> bool {
+        self.tenure.is_alive()
+    }
+
+    /// Until the local deadline; 0 when it has passed, `null` when the lease is not kept.
+    #[napi(catch_unwind)]
+    pub fn expires_in_ms(&self) -> Option<f64> {
+        let deadline = self.tenure.deadline()?;
+        Some(deadline.saturating_duration_since(Instant::now()).as_secs_f64() * 1000.0)
+    }
+
+    /// The seconds granted, or said in the last answer; `null` when the lease is not kept.
+    #[napi(catch_unwind)]
+    pub fn ttl(&self) -> Option<f64> {
+        self.tenure.granted().map(|ttl| ttl.as_secs_f64())
+    }
+
+    /// Why it is lost; `null` when that was not told.
+    #[napi(catch_unwind)]
+    pub fn failure(&self) -> Option<String> {
+        self.tenure.failure()
+    }
+
+    /// Whether renewals are told of, and not the loss alone.
+    #[napi(catch_unwind)]
+    pub fn tell_all(&self, all: bool) {
+        self.tenure.tell_all(all);
+    }
+
+    /// Stops renewing it.
+    #[napi(catch_unwind)]
+    pub fn release(&self) {
+        self.tenure.release();
+    }
+
+    /// Gives a grant up that is not answered yet.
+    #[napi(catch_unwind)]
+    pub fn give_up(&self) {
+        self.tenure.give_up();
+    }
+
+    /// Revokes it, begun at once. Resolves with an empty string, or with the failure as JSON.
+    #[napi(catch_unwind, ts_return_type = "Promise<string>")]
+    pub fn revoke<'env>(
+        &self,
+        env: &'env Env,
+        timeout_ms: f64,
+        cancel: Option<&CancelHandle>,
+    ) -> Result<PromiseRaw<'env, JsResult<String>>> {
+        self.tenure.release();
+        let (tenure, until) = (self.tenure.clone(), Instant::now() + ms(timeout_ms));
+        promise(env, &self.io, cancel, "Lease.leaseRevoke", async move {
+            let revoked = tenure.revoke(until).await;
+            Ok(revoked
+                .err()
+                .map_or_else(String::new, |fault| Failure::of(&fault).json().to_owned()))
+        })
+    }
+
+    /// Renews it now. Always resolves.
+    #[napi(catch_unwind, ts_return_type = "Promise<NativeRenewal>")]
+    pub fn keepalive_once<'env>(
+        &self,
+        env: &'env Env,
+        timeout_ms: f64,
+        cancel: Option<&CancelHandle>,
+    ) -> Result<PromiseRaw<'env, JsResult<NativeRenewal>>> {
+        let (tenure, until) = (self.tenure.clone(), Instant::now() + ms(timeout_ms));
+        promise(env, &self.io, cancel, "Lease.leaseKeepAlive", async move {
+            Ok(match tenure.renew_once(until).await {
+                Ok(answer) => NativeRenewal {
+                    answer: Some(line(answer)),
+                    failure: None,
+                },
+                Err(fault) => NativeRenewal {
+                    answer: None,
+                    failure: Some(Failure::of(&fault).json().to_owned()),
+                },
+            })
+        })
+    }
+}
+
+impl Drop for LeaseHandle {
+    fn drop(&mut self) {
+        self.tenure.release();
+    }
+}
+
+fn tell(events: &Events, mailbox: &Mailbox, id: u32, event: &TenureEvent) {
+    let (kind, text) = match event {
+        TenureEvent::Granted => ("granted", None),
+        TenureEvent::Refused(fault) => ("refused", Some(Failure::of(fault).json().to_owned())),
+        TenureEvent::Lease(LeaseEvent::Established) => ("established", None),
+        TenureEvent::Lease(LeaseEvent::Fired) => ("fired", None),
+        TenureEvent::Lease(LeaseEvent::Succeeded(answer)) => ("succeeded", Some(line(*answer))),
+        TenureEvent::Lease(LeaseEvent::Failed(why)) => ("failed", Some(why.to_string())),
+        TenureEvent::Lease(LeaseEvent::Lost(why)) => ("lost", Some(why.to_string())),
+    };
+    events.put(NativeLeaseEvent { kind, text });
+    mailbox.notice(id);
+}
+
+fn line(answer: LeaseKeepAliveResponse) -> String {
+    let header = answer.header.unwrap_or_default();
+    format!(
+        "{},{},{},{},{}",
+        header.cluster_id, header.member_id, header.revision, header.raft_term, answer.ttl
+    )
+}
