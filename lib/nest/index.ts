@@ -14,13 +14,13 @@ export {
   type EtcdModuleAsyncOptions,
   type EtcdModuleOptions,
   type EtcdOptionsFactory,
-} from './etcd.module.js';
+} from './etcd-module.js';
 export {
   RegistryModule,
   type RegistryModuleAsyncOptions,
   type RegistryModuleOptions,
   type RegistryOptionsFactory,
-} from './registry.module.js';
+} from './registry-module.js';
 export {
   ETCD_CLIENT,
   EtcdHealthIndicator,
