@@ -1,14 +1,12 @@
 // Applications of Nest as their users make them: the packed tarball and Nest installed into an empty folder, the sources
 // compiled as CommonJS and as ES modules, each started as a process.
 
-import { execFile } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
+import { packInto, tool } from '../packaging/tools.js';
 import { runProgram, type Script, temporaryFolder } from '../support/process.js';
 
-const run = promisify(execFile);
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const fixtures = fileURLToPath(new URL('fixtures/apps', import.meta.url));
 
@@ -40,16 +38,6 @@ export interface Project {
   start(kind: ModuleKind, app: string, env?: NodeJS.ProcessEnv): Script<Line>;
 }
 
-async function tool(command: string, args: readonly string[], cwd: string): Promise<string> {
-  try {
-    const { stdout } = await run(command, args, { cwd, env: { ...process.env, NO_COLOR: '1', NODE_ENV: '' } });
-    return stdout;
-  } catch (error) {
-    const { stdout, stderr } = error as { stdout?: string; stderr?: string };
-    throw new Error(`${command} ${args.join(' ')}\n${stdout}\n${stderr}`, { cause: error });
-  }
-}
-
 const install = ['install', '--prefer-offline', '--no-audit', '--no-fund', '--ignore-scripts'];
 
 /**
@@ -60,9 +48,9 @@ export async function project(version: NestVersion): Promise<Project> {
   const folder = join(root, 'build', 'test-projects', `nest${version}`);
   await installNest(folder, version);
   const tarballs = temporaryFolder('rollcall-packed-');
-  const [packed] = JSON.parse(await tool('npm', ['pack', '--json', '--pack-destination', tarballs.path], root));
+  const tarball = await packInto(tarballs.path);
   rmSync(join(folder, 'node_modules', 'rollcall'), { recursive: true, force: true });
-  await tool('npm', [...install, '--offline', '--no-save', join(tarballs.path, packed.filename)], folder);
+  await tool('npm', [...install, '--offline', '--no-save', tarball], folder);
   tarballs.remove();
   await Promise.all((['cjs', 'esm'] as const).map((kind) => compile(folder, kind)));
   return {

@@ -20,7 +20,8 @@ function more(ground: () => Ground): void {
       ],
       ['unknownBackend', {}, /^RegistryModule: options: expected a URL such as .*"etcd:\/\/host:port"/],
       ['noName', {}, 'RegistryModule: register.name: expected a string that is not empty'],
-      ['badMetadata', {}, 'RegistryModule: instance.metadata.weight: expected a string, got number; write String(1)'],
+      ['slashInName', {}, /^RegistryModule: instance\.name: /],
+      ['badMetadata', {}, 'RegistryModule: register.metadata.weight: expected a string, got number; write String(1)'],
       [
         'etcdAway',
         { HOSTS: '127.0.0.1:1' },

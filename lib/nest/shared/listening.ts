@@ -9,10 +9,12 @@ export interface HttpAdapter {
 /** What is needed of the server of a microservice. */
 export interface MicroserviceServer {
   listen(callback: (error?: unknown, info?: unknown) => void): unknown;
+  close?(): unknown;
 }
 
 interface Addressed {
   address?: () => { address: string; port: number } | string | null;
+  close?: () => unknown;
   /** TLS servers have it. */
   setSecureContext?: unknown;
 }
@@ -42,7 +44,11 @@ export function followHttp(adapter: HttpAdapter, told: OnListening): void {
       if (results[0] instanceof Error) return done(...results);
       announce().then(
         () => done(...results),
-        (error: unknown) => done(error),
+        (error: unknown) => {
+          // The start has failed: nothing is to be left of it.
+          (adapter.getHttpServer() as Addressed).close?.();
+          done(error);
+        },
       );
     };
     return listen.apply(this, [...args.slice(0, -1), heard]);
@@ -59,7 +65,10 @@ export function followMicroservice(server: MicroserviceServer, told: OnListening
       if (error) return callback(error, info);
       announce().then(
         () => callback(error, info),
-        (failure: unknown) => callback(failure),
+        (failure: unknown) => {
+          server.close?.();
+          callback(failure);
+        },
       );
     });
   };

@@ -81,7 +81,10 @@ function chosen(options: OpenOptions, log: NestLogger): { origin: string; given:
     }
     if ('registry' in options) {
       // Written down, and yet nothing: the setting that it comes from is missing.
-      throw invalid('registry', `expected a URL such as "etcd://10.0.0.1:2379" or options, got ${registry ?? '""'}`);
+      throw invalid(
+        'registry',
+        `expected a URL such as "etcd://10.0.0.1:2379" or options, got ${registry === '' ? 'an empty string' : 'undefined'}`,
+      );
     }
     log.warn(`no registry given, neither as an option nor by ${VARIABLE}: using memory://default`);
     return { origin: '', given: { backend: 'memory' } };

@@ -3,6 +3,7 @@
 import cluster from 'node:cluster';
 import { hostname } from 'node:os';
 import { InvalidArgumentError } from '../../errors.js';
+import { instanceOf } from '../../registry/instance.js';
 import type { Registration } from '../../registry/registration.js';
 import type { Registry } from '../../registry/registry.js';
 import { choice, didYouMean, integer, invalid, record, text } from '../../registry/shape.js';
@@ -52,12 +53,16 @@ export function checkedSelf(value: unknown): SelfOptions {
     throw invalid(`${path}.${key}`, `unknown option${didYouMean(key, KNOWN)}`);
   }
   if (text(`${path}.name`, given.name) === undefined) throw invalid(`${path}.name`, 'expected the name of the service');
-  text(`${path}.id`, given.id);
+  try {
+    const { when: _, drainMs: __, ...instance } = given;
+    instanceOf(instance);
+  } catch (error) {
+    throw error instanceof InvalidArgumentError
+      ? new InvalidArgumentError(error.message.replace(/^instance\b/, path))
+      : error;
+  }
   choice(`${path}.when`, given.when, ['listen', 'bootstrap', 'manual'], 'listen');
   integer(`${path}.drainMs`, given.drainMs, 0, { min: 0 });
-  if (given.endpoints !== undefined && !Array.isArray(given.endpoints)) {
-    throw invalid(`${path}.endpoints`, 'expected an array of URLs');
-  }
   if (given.when === 'bootstrap' && given.endpoints === undefined) {
     throw invalid(`${path}.endpoints`, 'expected, since the application registers before it listens');
   }
