@@ -9,6 +9,7 @@ import { runProgram, type Script, temporaryFolder } from '../support/process.js'
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const fixtures = fileURLToPath(new URL('fixtures/apps', import.meta.url));
+const scripts = fileURLToPath(new URL('fixtures/scripts', import.meta.url));
 
 export type NestVersion = 10 | 11 | 12;
 export type ModuleKind = 'cjs' | 'esm';
@@ -35,7 +36,9 @@ export type Line = Record<string, unknown>;
 export interface Project {
   readonly folder: string;
   /** Starts an application of `fixtures/apps`. */
-  start(kind: ModuleKind, app: string, env?: NodeJS.ProcessEnv): Script<Line>;
+  start(kind: ModuleKind | 'swc', app: string, env?: NodeJS.ProcessEnv): Script<Line>;
+  /** Runs a file of `fixtures/scripts` to its end, and gives what it printed. */
+  run(script: string): Promise<string>;
 }
 
 const install = ['install', '--prefer-offline', '--no-audit', '--no-fund', '--ignore-scripts'];
@@ -53,8 +56,10 @@ export async function project(version: NestVersion): Promise<Project> {
   await tool('npm', [...install, '--offline', '--no-save', tarball], folder);
   tarballs.remove();
   await Promise.all((['cjs', 'esm'] as const).map((kind) => compile(folder, kind)));
+  cpSync(scripts, folder, { recursive: true });
   return {
     folder,
+    run: (script) => tool(process.execPath, [script], folder),
     start: (kind, app, env = {}) =>
       runProgram(process.execPath, [join(folder, kind, 'out', `${app}.js`)], {
         NODE_OPTIONS: '',
@@ -67,7 +72,13 @@ export async function project(version: NestVersion): Promise<Project> {
 
 async function installNest(folder: string, version: NestVersion): Promise<void> {
   const named = PACKAGES[version].map((name) => `@nestjs/${name.includes('@') ? name : `${name}@${version}`}`);
-  const rest = ['rxjs@7', 'reflect-metadata@0.2', '@grpc/grpc-js@1', '@grpc/proto-loader@0.8'];
+  const rest = [
+    ...(version === 11 ? ['@swc/core@1'] : []),
+    'rxjs@7',
+    'reflect-metadata@0.2',
+    '@grpc/grpc-js@1',
+    '@grpc/proto-loader@0.8',
+  ];
   const stamp = JSON.stringify([...named, ...rest]);
   const stampFile = join(folder, 'installed.json');
   if (existsSync(stampFile) && readFileSync(stampFile, 'utf8') === stamp) return;
@@ -79,6 +90,33 @@ async function installNest(folder: string, version: NestVersion): Promise<void> 
   await tool('npm', [...install, ...named.filter((name) => !terminus.includes(name)), ...rest], folder);
   await tool('npm', [...install, ...terminus], folder);
   writeFileSync(stampFile, stamp);
+}
+
+/** As `nest build -b swc` does it: into CommonJS, which needs `@swc/core` in the project. */
+export async function compileBySwc({ folder }: Project): Promise<void> {
+  const own = join(folder, 'swc');
+  rmSync(own, { recursive: true, force: true });
+  mkdirSync(join(own, 'out'), { recursive: true });
+  writeFileSync(join(own, 'package.json'), '{ "name": "swc", "private": true, "type": "commonjs" }\n');
+  // What the schematics of Nest write into .swcrc.
+  const options = {
+    swcrc: false,
+    module: { type: 'commonjs' },
+    jsc: {
+      target: 'es2022',
+      parser: { syntax: 'typescript', decorators: true },
+      transform: { legacyDecorator: true, decoratorMetadata: true },
+      keepClassNames: true,
+    },
+  };
+  const script = `
+    const { transformFileSync } = require('@swc/core');
+    const { readdirSync, writeFileSync } = require('node:fs');
+    for (const name of readdirSync('cjs/src').filter((name) => name.endsWith('.ts'))) {
+      const { code } = transformFileSync('cjs/src/' + name, ${JSON.stringify(options)});
+      writeFileSync('swc/out/' + name.replace('.ts', '.js'), code);
+    }`;
+  await tool(process.execPath, ['-e', script], folder);
 }
 
 /** As `nest build` does it with tsc. */

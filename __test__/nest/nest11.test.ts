@@ -4,6 +4,7 @@ import { connect } from 'rollcall';
 import { describe, expect, it } from 'vitest';
 import { startEtcd } from '../support/etcd.js';
 import { uniqueName, waitFor } from '../support/process.js';
+import { compileBySwc } from './kit.js';
 import { type Ground, suite } from './suite.js';
 
 suite(11, { kind: 'cjs', adapter: 'express', more });
@@ -121,6 +122,15 @@ function more(ground: () => Ground): void {
         await etcd.stop();
       }
     });
+  });
+
+  it('an application compiled by SWC has everything injected', async () => {
+    const { apps, url, told } = ground();
+    await compileBySwc(apps);
+    const app = apps.start('swc', 'orders', { REGISTRY: url, SERVICE: uniqueName('orders') });
+    expect(await told(app, 'registered')).toMatchObject({ state: 'registered' });
+    app.kill();
+    expect(await app.exit).toMatchObject({ signal: 'SIGTERM' });
   });
 
   it('workers of one cluster on one port have a record each, and no id twice', async () => {

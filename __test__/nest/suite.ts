@@ -78,6 +78,10 @@ export function suite(
   });
 
   describe(`Nest ${version}`, () => {
+    it('is loaded both ways and all at once', async () => {
+      expect(await ground.apps.run('both.mjs')).toBe('both');
+    });
+
     it('refuses no request of one who found it by name while instances come and go', async () => {
       const { apps, url, told } = ground;
       const env = { REGISTRY: url, SERVICE: uniqueName('orders'), ADAPTER: adapter };
