@@ -57,6 +57,7 @@ describe('the tarball', () => {
   it('is not made before the package is built', async () => {
     const empty = await mkdtemp(join(folder, 'unbuilt-'));
     await cp(join(root, 'package.json'), join(empty, 'package.json'));
+    await cp(join(root, 'scripts', 'prepack.mjs'), join(empty, 'scripts', 'prepack.mjs'));
     await expect(output('npm', ['pack', '--dry-run'], empty)).rejects.toThrow(
       'Nothing to pack: there is no dist or no .node file; run npm run build first.',
     );
