@@ -9,6 +9,27 @@
  */
 export declare const __napiBindingTarget: 'native' | 'wasm32-wasi' | 'wasm32-wasip1'
 
+/** Events: `elected`; `termLost` and `campaignFailed`, after which `failure()` says why. */
+export declare class CampaignHandle {
+  /** Starts a campaign whose events carry `id`. */
+  static open(client: EtcdHandle, id: number, options: NativeCampaignOptions): CampaignHandle
+  state(): 'granting' | 'waiting' | 'leading' | 'resigned' | 'failed'
+  /** Whether it leads at this moment, by the clock. */
+  isLeading(): boolean
+  revision(): bigint | null
+  /** The key of the present term, or of the last one. */
+  key(): Buffer | null
+  /** The lease of the present term, or of the last one. */
+  lease(): bigint | null
+  /** Why the last term or the campaign ended. */
+  failure(): NativeFailure | null
+  /** Resolves when the key is known, or with why it never will be. */
+  granted(): Promise<NativeFailure | null>
+  proclaim(value: Buffer): Promise<NativeFailure | null>
+  /** Over from here on; the promise waits for the revocation of the lease, for so long at most; 0: no limit. */
+  resign(limitMs: number): Promise<NativeFailure | null>
+}
+
 /** Aborts the calls it was given to. One for each `AbortSignal` in use. */
 export declare class CancelHandle {
   constructor()
@@ -40,6 +61,11 @@ export declare class ClientHandle {
 /** One client of one cluster. */
 export declare class EtcdHandle {
   /**
+   * Says who is told which watches have something new: called once, before the first watch. `pauses` are the
+   * milliseconds before each try to connect again, in place of the built-in ones unless there are none.
+   */
+  watchesTell(callback: (ids: number | Array<number>) => void, pauses: Array<number>): void
+  /**
    * A client; no I/O. `wake` is called when `drain()` has answers, `notify` when `events()` has something to give or
    * a sign of life is asked for: answer each with its call.
    */
@@ -63,6 +89,24 @@ export declare class EtcdHandle {
   unref(): void
   /** Ends everything that goes on by itself and gives the connections up. Calls under way end as closed. */
   close(): Promise<void>
+}
+
+export declare class EtcdWatchHandle {
+  /**
+   * Starts to watch. What it tells is announced under `id` to the callback of `watchesTell()`, which the client must
+   * have: answer each sign with one `take()`.
+   */
+  static open(client: EtcdHandle, id: number, request: NativeWatchRequest): EtcdWatchHandle
+  /** The oldest batch, or `null`. When there are more, another sign says so. */
+  take(): Buffer | null
+  /** Asks for a sign, in a turn of the event loop of its own. */
+  nudge(): void
+  /** What stands behind the next record of a disconnection or an end, as JSON. */
+  failure(): string | null
+  /** The next creation of the watch starts here; 0: from then on. */
+  rewind(revision: bigint): void
+  /** Ends it, without another event. May be repeated. */
+  stop(): void
 }
 
 export declare class LeaseHandle {
@@ -92,6 +136,23 @@ export declare class LeaseHandle {
   keepaliveOnce(timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<NativeRenewal>
 }
 
+/** One acquisition of a lock. Event: `lockLost`, after which `failure()` says why. */
+export declare class LockHandle {
+  /** A lock that is not held yet; its event carries `id`. */
+  static open(client: EtcdHandle, id: number, options: NativeLockOptions): LockHandle
+  /** Resolves when it is held, or with why it is not. `timeout_ms` 0: no limit. */
+  acquire(timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<NativeFailure | null>
+  /** Whether it is held at this moment, by the clock. */
+  isHeld(): boolean
+  lease(): bigint | null
+  revision(): bigint | null
+  key(): Buffer | null
+  /** Why it was lost. */
+  failure(): NativeFailure | null
+  /** Not held from here on; the promise waits for the revocation of the lease, for so long at most; 0: no limit. */
+  release(limitMs: number): Promise<NativeFailure | null>
+}
+
 export declare class MemoryServerHandle {
   static of(namespace: string): MemoryServerHandle
   crash(name: string, id: string): boolean
@@ -100,6 +161,18 @@ export declare class MemoryServerHandle {
   wipe(): void
   put(name: string, id: string, value: string): void
   remove(name: string, id: string): boolean
+}
+
+/**
+ * Events: `leader`, after which `leader()` says who; `leaderUnknown` when the watch dropped, with the reason, and
+ * `observerFailed` with a failure, both as JSON in `text`.
+ */
+export declare class ObserverHandle {
+  /** Observes the election whose candidates' keys begin with `prefix`; events carry `id`. */
+  static open(client: EtcdHandle, id: number, prefix: Buffer): ObserverHandle
+  leader(): NativeLeader | null
+  /** Nothing is observed from here on. */
+  close(): void
 }
 
 export declare class RegistrationHandle {
@@ -146,6 +219,17 @@ export declare class WatcherHandle {
 /** The methods in the order of their numbers: `/etcdserverpb.KV/Range` is 0. */
 export declare function etcdMethods(): Array<string>
 
+export interface NativeCampaignOptions {
+  /** What the keys of all candidates begin with. */
+  prefix: Buffer
+  naming: 'decimal' | 'hex'
+  value: Buffer
+  ttlMs: number
+  again: boolean
+  /** 0: off. */
+  stallTimeoutMs: number
+}
+
 export interface NativeCapabilities {
   register: boolean
   expires: boolean
@@ -190,11 +274,20 @@ export interface NativeEtcdOptions {
 
 /** One event. `id` is the watcher's or registration's, else 0; `level` and `text` belong to log lines and reasons. */
 export interface NativeEvent {
-  kind: 'watch' | 'stale' | 'fresh' | 'watchError' | 'lost' | 'restored' | 'replaced' | 'badRecord' | 'log'
+  kind: 'watch' | 'stale' | 'fresh' | 'watchError' | 'lost' | 'restored' | 'replaced' | 'badRecord' | 'log' | 'elected' | 'termLost' | 'campaignFailed' | 'leader' | 'leaderUnknown' | 'observerFailed' | 'lockLost'
   id: number
   level: string | null
   key: string | null
   text: string | null
+}
+
+export interface NativeFailure {
+  reason: 'lease' | 'key' | 'stalled' | 'taken' | 'over' | 'call'
+  text: string
+  /** The lease that was lost; decimal. */
+  lease: string | null
+  /** Of a call: the failure as the pages carry it, in JSON. */
+  call: string | null
 }
 
 /** A service instance on its way in. An empty `id` asks for a new one. */
@@ -204,6 +297,12 @@ export interface NativeInstance {
   version: string
   metadata: Record<string, string>
   endpoints: Array<string>
+}
+
+export interface NativeLeader {
+  key: Buffer
+  value: Buffer
+  revision: bigint
 }
 
 /**
@@ -238,6 +337,18 @@ export interface NativeList {
    */
   kept: Int32Array | null
   instances: Array<NativeInstance>
+}
+
+export interface NativeLockOptions {
+  name: Buffer
+  /** Go's lock, or else etcd3's. */
+  queue: boolean
+  waits: boolean
+  ttlMs: number
+  /** Goes on with the key of this lease; decimal. */
+  attach: string | null
+  /** 0: off. */
+  stallTimeoutMs: number
 }
 
 export interface NativeMemoryOptions {
@@ -301,6 +412,21 @@ export interface NativeTlsOptions {
   cert: Buffer | null
   key: Buffer | null
   serverName: string | null
+}
+
+/** What to watch. */
+export interface NativeWatchRequest {
+  key: Uint8Array
+  /** Empty: one key. */
+  rangeEnd: Uint8Array
+  /** 0: from now on. */
+  startRevision: bigint
+  prevKv: boolean
+  noPut: boolean
+  noDelete: boolean
+  fragment: boolean
+  /** Say when the start revision is known not to be compacted. */
+  settle: boolean
 }
 
 /** The measures of the pages that calls and answers cross in. */

@@ -835,11 +835,15 @@ function __napiStampBindingTarget(exportsObject, target) {
 // linked import resolves to `undefined`.
 module.exports.__napiBindingTarget = __napiStampBindingTarget(nativeBinding, __napiLoadedBindingTarget)
 module.exports = nativeBinding
+module.exports.CampaignHandle = nativeBinding.CampaignHandle
 module.exports.CancelHandle = nativeBinding.CancelHandle
 module.exports.ClientHandle = nativeBinding.ClientHandle
 module.exports.EtcdHandle = nativeBinding.EtcdHandle
+module.exports.EtcdWatchHandle = nativeBinding.EtcdWatchHandle
 module.exports.LeaseHandle = nativeBinding.LeaseHandle
+module.exports.LockHandle = nativeBinding.LockHandle
 module.exports.MemoryServerHandle = nativeBinding.MemoryServerHandle
+module.exports.ObserverHandle = nativeBinding.ObserverHandle
 module.exports.RegistrationHandle = nativeBinding.RegistrationHandle
 module.exports.StreamHandle = nativeBinding.StreamHandle
 module.exports.WatcherHandle = nativeBinding.WatcherHandle

@@ -8,12 +8,20 @@ export {
   InternalError,
   InvalidArgumentError,
   RollcallError,
+  UnsupportedError,
 } from '../errors.js';
 export type { Logger } from '../registry/logger.js';
 export { type IPermissionRequest, type IPermissionResult, Role, User } from './auth.js';
 export { BatchBuilder, type IBatchPutOptions, type IBatchResult } from './batch.js';
 export { Etcd3 } from './client.js';
 export { DeleteBuilder } from './delete.js';
+export {
+  Campaign,
+  Election,
+  ElectionObserver,
+  type ICampaignOptions,
+  type IElectionOptions,
+} from './election.js';
 export {
   ClientClosedError,
   ClientRuntimeError,
@@ -62,12 +70,14 @@ export { RangeBuilder, SingleRangeBuilder } from './get.js';
 export { type IEntry, type IStreamOptions, MultiRangeBuilder } from './get-all.js';
 export { type IRestored, LastingLease, type LastingLeaseEvents } from './lasting-lease.js';
 export { type ILeaseOptions, Lease, LeaseState } from './lease.js';
+export { type IAcquireOptions, type ILockOptions, type IMutexOptions, Lock, Mutex } from './lock.js';
 export type { IMethodMetrics, IMetrics } from './metrics.js';
 export { type ILeaseTimeToLive, Namespace } from './namespace.js';
 export { type CallObserver, type MeterLike, type ObservedCall, openTelemetry, type TracerLike } from './observe.js';
 export type { AuthOptions, ClientTlsOptions, IOptions } from './options.js';
 export { PutBuilder } from './put.js';
 export { type Rangable, Range } from './range.js';
+export type { IStallOptions } from './recipe.js';
 export type { IOperation } from './request.js';
 export type {
   CallContext,
@@ -102,4 +112,6 @@ export {
 } from './rpc/enums.js';
 export type * from './rpc/messages.js';
 export { type ISTMOptions, Isolation, SoftwareTransaction } from './stm.js';
-export { ComparatorBuilder, comparator, compareTarget, type ICompareTarget } from './txn.js';
+export { ComparatorBuilder, type Comparison, comparator, compareTarget, type ICompareTarget } from './txn.js';
+export { WatchBuilder, Watcher, type WatchOptions } from './watch.js';
+export type { WatchChange, WatchedKey, WatchList } from './watch-iterator.js';

@@ -4,19 +4,20 @@ import { BatchBuilder } from './batch.js';
 import { int64 } from './check.js';
 import type { Connection } from './connection.js';
 import { DeleteBuilder } from './delete.js';
-import { Election } from './election.js';
+import { Election, type IElectionOptions } from './election.js';
 import { SingleRangeBuilder } from './get.js';
 import { MultiRangeBuilder } from './get-all.js';
 import { Keyspace } from './keyspace.js';
 import { type ILeaseOptions, Lease } from './lease.js';
-import { Lock } from './lock.js';
+import { type IMutexOptions, Lock, Mutex } from './lock.js';
 import { PutBuilder } from './put.js';
 import { type Rangable, Range } from './range.js';
 import type { CallOptions } from './rpc/calls.js';
 import { KVClient, LeaseClient, WatchClient } from './rpc/clients.js';
 import type { CompareTarget } from './rpc/enums.js';
+import type { ICompare } from './rpc/messages.js';
 import { type ISTMOptions, SoftwareTransaction } from './stm.js';
-import { ComparatorBuilder, type comparator } from './txn.js';
+import { ComparatorBuilder, type Comparison, type comparator } from './txn.js';
 import { WatchBuilder } from './watch.js';
 
 /** What is left of a lease. */
@@ -99,9 +100,14 @@ export class Namespace {
     return new Lease(this.connection, this.keyspace, ttl, options);
   }
 
-  /** A lock on a key, not yet acquired. */
+  /** A lock on a key, not yet acquired: etcd3's, which is taken or refused at once. */
   lock(key: string | Buffer): Lock {
     return new Lock(this.connection, this.keyspace, key);
+  }
+
+  /** A lock with a queue, not yet acquired: that of etcd's Go client and of `etcdctl lock`. */
+  mutex(name: string | Buffer, options?: IMutexOptions): Mutex {
+    return new Mutex(this.connection, this.keyspace, name, options);
   }
 
   /** A software transaction, not yet run. */
@@ -113,15 +119,19 @@ export class Namespace {
    * A transaction that begins with a comparison. `Create`, `Mod`, `Version` and `Lease` are compared as numbers, `Value`
    * as bytes. Given a `Range`, every key in it has to meet the condition.
    *
+   * A compare in etcd's own form, such as `campaign.guard()` and `lock.guard()` give it, is taken as it is.
+   *
    * @throws Error for an unknown column or comparison.
    */
+  if(guard: ICompare): ComparatorBuilder;
   if(
     key: string | Buffer | Range,
     column: keyof typeof CompareTarget,
     cmp: keyof typeof comparator,
     value: string | Buffer | number | bigint,
-  ): ComparatorBuilder {
-    return new ComparatorBuilder(this.connection, this.keyspace).and(key, column, cmp, value);
+  ): ComparatorBuilder;
+  if(...comparison: [ICompare] | Comparison): ComparatorBuilder {
+    return new ComparatorBuilder(this.connection, this.keyspace).and(...(comparison as Comparison));
   }
 
   /** A watch, not yet created. */
@@ -145,8 +155,8 @@ export class Namespace {
    * @param ttl of the lease of a candidate, in seconds: how long a leader that has died goes on being it at most.
    *   Default: 60.
    */
-  election(name: string, ttl?: number): Election {
-    return new Election(this, name, ttl);
+  election(name: string, ttl?: number, options?: IElectionOptions): Election {
+    return new Election(this, name, ttl, options);
   }
 
   /**

@@ -35,6 +35,14 @@ export const compareTarget: { [key in keyof typeof CompareTarget]: keyof ICompar
   Lease: 'lease',
 };
 
+/** A key, one of its columns, and what that has to be. */
+export type Comparison = [
+  key: string | Buffer | Range,
+  column: keyof typeof CompareTarget,
+  cmp: keyof typeof comparator,
+  value: string | Buffer | number | bigint,
+];
+
 /**
  * A transaction: when every comparison holds, the operations of `then()` are done, else those of `else()`, all at one
  * revision. Nothing is sent before `commit()`; the builder can't be awaited.
@@ -65,15 +73,20 @@ export class ComparatorBuilder implements IOperation {
   /**
    * Adds a comparison; all of them have to hold. Of a key that does not exist `Version`, `Create`, `Mod` and `Lease` are
    * 0, and comparing its `Value` never holds. With a `Range` every key in it has to meet the condition.
+   * A compare in etcd's own form, such as `campaign.guard()` and `lock.guard()` give it, is taken as it is: its key is a
+   * whole one, of no namespace.
    *
    * @throws Error for an unknown column or comparison, InvalidArgumentError for a key or value of the wrong type.
    */
-  and(
-    key: string | Buffer | Range,
-    column: keyof typeof CompareTarget,
-    cmp: keyof typeof comparator,
-    value: string | Buffer | number | bigint,
-  ): this {
+  and(guard: ICompare): this;
+  and(...comparison: Comparison): this;
+  and(...comparison: [ICompare] | Comparison): this {
+    if (comparison.length === 1) {
+      if (typeof comparison[0] !== 'object' || !('target' in comparison[0])) throw unexpectedGuard();
+      this.#compare.push(comparison[0]);
+      return this;
+    }
+    const [key, column, cmp, value] = comparison;
     const target = columnOf(column);
     const compares = Object.keys(comparator);
     if (!compares.includes(cmp)) throw unexpected(cmp, 'comparator in client.and(...)', compares);
@@ -149,6 +162,12 @@ export class ComparatorBuilder implements IOperation {
       success: await Promise.all(this.#success),
     };
   }
+}
+
+function unexpectedGuard(): InvalidArgumentError {
+  return new InvalidArgumentError(
+    'comparison: expected a key, a column, a comparison and a value, or a compare of etcd',
+  );
 }
 
 function operationOf(op: IRequestOp | IOperation): Promise<IRequestOp> {

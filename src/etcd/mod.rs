@@ -3,8 +3,9 @@
 
 mod lease;
 mod stream;
+mod watch;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use napi::bindgen_prelude::{Buffer, Function, PromiseRaw};
 use napi::{Env, JsValue, Result};
@@ -14,6 +15,10 @@ use rollcall_core::etcd::metrics::BUCKETS_US;
 use rollcall_core::etcd::{EtcdClient, EtcdOptions, TlsOptions};
 use rollcall_core::log::Log;
 use rollcall_core::stall::StallMonitor;
+
+mod election;
+mod failure;
+mod lock;
 
 use crate::alive::KeepAlive;
 use crate::call::{JsResult, ms, promise, to_js};
@@ -56,6 +61,8 @@ pub struct EtcdHandle {
     pub(crate) stall: Arc<StallMonitor>,
     pages: Pages,
     alive: KeepAlive,
+    /// Tells JavaScript of watches.
+    pacer: Mutex<Option<Arc<watch::Pacer>>>,
 }
 
 #[napi]
@@ -95,6 +102,7 @@ impl EtcdHandle {
             mailbox,
             pages,
             alive,
+            pacer: Mutex::default(),
         })
     }
 
@@ -138,7 +146,6 @@ impl EtcdHandle {
     pub fn metrics(&self) -> NativeMetrics {
         use std::sync::atomic::Ordering::Relaxed;
         let metrics = self.client.metrics();
-        let number = |n: u64| n as f64;
         NativeMetrics {
             attempts: number(metrics.attempts.load(Relaxed)),
             groups: number(metrics.groups.load(Relaxed)),
@@ -184,6 +191,12 @@ pub fn page_layout() -> pages::NativePageLayout {
     pages::layout()
 }
 
+/// A counter as JavaScript has numbers.
+#[allow(clippy::cast_precision_loss)] // from 2^53 on a counter of calls may be off by one
+fn number(n: u64) -> f64 {
+    n as f64
+}
+
 #[napi(object, object_from_js = false)]
 pub struct NativeMetrics {
     pub attempts: f64,
@@ -207,11 +220,11 @@ impl From<rollcall_core::etcd::metrics::MethodMetrics> for NativeMethodMetrics {
     fn from(metrics: rollcall_core::etcd::metrics::MethodMetrics) -> Self {
         Self {
             path: metrics.path,
-            begun: metrics.begun as f64,
-            failed: metrics.failed as f64,
-            unknown: metrics.unknown as f64,
-            total_us: metrics.total_us as f64,
-            buckets: metrics.buckets.iter().map(|n| *n as f64).collect(),
+            begun: number(metrics.begun),
+            failed: number(metrics.failed),
+            unknown: number(metrics.unknown),
+            total_us: number(metrics.total_us),
+            buckets: metrics.buckets.iter().copied().map(number).collect(),
         }
     }
 }

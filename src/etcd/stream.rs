@@ -37,8 +37,16 @@ struct Answers {
 struct Waiting {
     messages: VecDeque<Bytes>,
     bytes: usize,
-    /// It has ended: why, or `None` for well.
-    end: Option<Option<Failure>>,
+    end: End,
+}
+
+/// How a stream stands.
+#[derive(Default)]
+enum End {
+    #[default]
+    Open,
+    Well,
+    Failed(Failure),
 }
 
 impl Answers {
@@ -91,10 +99,10 @@ impl StreamHandle {
             };
             let closed = etcd.closed_token();
             let end = tokio::select! {
-                end = run => end.err().map(|fault| Failure::of(&fault)),
-                () = closed.cancelled() => Some(Failure::closed()),
+                end = run => end.err().map_or(End::Well, |fault| End::Failed(Failure::of(&fault))),
+                () = closed.cancelled() => End::Failed(Failure::closed()),
             };
-            inbox.lock().end = Some(end);
+            inbox.lock().end = end;
             mailbox.notice(id);
         });
         Ok(Self {
@@ -147,11 +155,11 @@ impl StreamHandle {
         if !waiting.messages.is_empty() {
             return None;
         }
-        let end = waiting.end.as_ref()?;
-        Some(
-            end.as_ref()
-                .map_or_else(String::new, |failure| failure.json().to_owned()),
-        )
+        match &waiting.end {
+            End::Open => None,
+            End::Well => Some(String::new()),
+            End::Failed(failure) => Some(failure.json().to_owned()),
+        }
     }
 }
 

@@ -1,25 +1,30 @@
 //! The task behind all watches of a client: one stream to etcd, opened anew on another member when it breaks, with every
 //! watch created again from where it was. As Go's `client/v3/watch.go`, but for what a lost connection means, which each
-//! subscription says for itself.
+//! watch says for itself, and for consumers that are slow, which hold up nobody.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use etcd_client::proto::{PbEvent, PbResponseHeader, PbWatchResponse};
-use etcd_client::{GetOptions, WatchOptions, WatchRequestSender, WatchResponseStream};
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use etcd_client::proto::PbWatchResponse;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{EtcdClient, Route};
+use self::ahead::{Ahead, ask_leader, settle};
+pub(super) use self::entry::Watch;
+use self::entry::header_of;
+use self::stream::{Asked, Open, Silence, Wanted, asked, send};
+use super::client::EtcdClient;
 use super::endpoints::Connection;
 use super::error::{Cause, Fault, judge, judge_reason};
-use super::watch::{Batch, Change, Command, HubState, OnDisconnect, Outlet, WatchEnd, WatchRequest};
+use super::watch::{Command, Delivery, Header, HubState, OnDisconnect, WatchEnd};
 use crate::error::{Error, ErrorKind};
+
+mod ahead;
+mod entry;
+mod stream;
 
 /// The longest pause between two tries to open the stream, before jitter.
 const PAUSE_MOST: Duration = Duration::from_secs(5);
@@ -29,116 +34,6 @@ const TOKEN_TRIES: u32 = 3;
 const ANSWERS_IN_A_ROW: u32 = 64;
 /// The pause before a question that was not answered is asked again, before jitter.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-
-/// One watch as the hub keeps it.
-pub(super) struct Watch {
-    request: WatchRequest,
-    /// The first revision not yet delivered.
-    next_revision: i64,
-    outlet: Outlet,
-    /// Changes of a response that came in parts so far, and their size.
-    parts: Vec<Change>,
-    parts_bytes: usize,
-    token_refusals: u32,
-    /// Whether the stream that it is being created on carries a token that was got after it was asked for.
-    has_new_token: bool,
-}
-
-impl Watch {
-    pub(super) fn new(request: WatchRequest, outlet: Outlet) -> Self {
-        Self {
-            next_revision: request.from_revision,
-            request,
-            outlet,
-            parts: Vec::new(),
-            parts_bytes: 0,
-            token_refusals: 0,
-            has_new_token: false,
-        }
-    }
-
-    fn options(&self, id: i64) -> WatchOptions {
-        let options = WatchOptions::new()
-            .with_watch_id(id)
-            .with_start_revision(self.next_revision)
-            // Revisions that pass without events are told every ten minutes, so that a quiet watch that resumes does
-            // not ask for a revision compacted long ago.
-            .with_progress_notify()
-            // Without it one large transaction would exceed the decode limit and end the stream, again and again.
-            .with_fragment();
-        if self.request.range_end.is_empty() {
-            options
-        } else {
-            options.with_range(self.request.range_end.clone())
-        }
-    }
-
-    fn is_of_another_cluster(&self, header: &PbResponseHeader) -> bool {
-        self.request.cluster != 0 && header.cluster_id != 0 && self.request.cluster != header.cluster_id
-    }
-}
-
-/// Whether who waits for `next_revision` has seen more than all there is at `revision`.
-fn is_ahead(next_revision: i64, revision: i64) -> bool {
-    revision + 1 < next_revision
-}
-
-enum Wanted {
-    Create(i64),
-    Cancel(i64),
-}
-
-struct Open {
-    requests: WatchRequestSender,
-    responses: WatchResponseStream,
-    route: Route,
-    /// Requests that wait for room: the stream takes a hundred at a time, and its answers must be read meanwhile.
-    wanted: VecDeque<Wanted>,
-    /// Creations sent and not answered, in order. Some servers answer a denied one with id -1.
-    unanswered: VecDeque<i64>,
-    /// Watches that are ahead of the member that took them. It may lag behind the cluster, or the cluster may have lost
-    /// its data: the leader is asked.
-    ahead: Ahead,
-    leader: Option<BoxFuture<'static, Result<i64, Fault>>>,
-}
-
-/// Watches that are ahead, and whom the question under way is about.
-#[derive(Default)]
-struct Ahead {
-    /// For whom the next question will be.
-    waiting: Vec<i64>,
-    /// For whom the last one is, each with its next revision at that time: an answer says nothing about what came after.
-    asked: Vec<(i64, i64)>,
-}
-
-impl Ahead {
-    /// Asks for all who wait and are still there, unless a question is under way. Returns whose range is to be read.
-    fn ask(&mut self, next_revision: impl Fn(i64) -> Option<i64>) -> Option<i64> {
-        if !self.asked.is_empty() {
-            return None;
-        }
-        let waiting = self.waiting.drain(..);
-        self.asked = waiting.filter_map(|id| Some((id, next_revision(id)?))).collect();
-        self.asked.first().map(|(id, _)| *id)
-    }
-
-    /// The leader has said its revision: returns who is ahead of that too.
-    fn answered(&mut self, revision: i64) -> Vec<i64> {
-        let asked = self.asked.drain(..);
-        asked
-            .filter(|(_, next_revision)| is_ahead(*next_revision, revision))
-            .map(|(id, _)| id)
-            .collect()
-    }
-
-    /// The leader could not be asked: all wait again, the one whose range was to be read behind the others.
-    fn unanswered(&mut self) {
-        let mut asked = self.asked.drain(..).map(|(id, _)| id);
-        let first = asked.next();
-        self.waiting.extend(asked);
-        self.waiting.extend(first);
-    }
-}
 
 /// Why no more is read from a stream.
 enum Stop {
@@ -153,8 +48,12 @@ enum Stop {
 pub(super) struct Hub {
     client: EtcdClient,
     commands: mpsc::UnboundedReceiver<Command>,
+    /// For tasks of the hub's own.
+    sender: mpsc::WeakUnboundedSender<Command>,
     state: Arc<Mutex<HubState>>,
-    watches: HashMap<i64, Watch>,
+    watches: HashMap<i64, Box<Watch>>,
+    /// The last id that was given on a stream. Each creation gets another, so that late answers find nobody.
+    last_wire: i64,
     failures: u32,
     /// Whose token has been renewed since the last stream was opened.
     renewed: Option<Arc<Connection>>,
@@ -164,13 +63,16 @@ impl Hub {
     pub(super) fn new(
         client: EtcdClient,
         commands: mpsc::UnboundedReceiver<Command>,
+        sender: mpsc::WeakUnboundedSender<Command>,
         state: Arc<Mutex<HubState>>,
     ) -> Self {
         Self {
             client,
             commands,
+            sender,
             state,
             watches: HashMap::new(),
+            last_wire: 0,
             failures: 0,
             renewed: None,
         }
@@ -181,7 +83,7 @@ impl Hub {
         self.commands.close();
         self.take_commands();
         for (_, watch) in self.watches.drain() {
-            watch.outlet.end(WatchEnd::Closed);
+            watch.end(WatchEnd::Closed);
         }
     }
 
@@ -192,6 +94,13 @@ impl Hub {
             if self.watches.is_empty() {
                 if HubState::retire(&self.state, &self.commands) {
                     return;
+                }
+                continue;
+            }
+            if self.watches.values().all(|watch| watch.is_paused) {
+                match self.commands.recv().await {
+                    Some(command) => self.accept(command, None),
+                    None => return,
                 }
                 continue;
             }
@@ -223,13 +132,15 @@ impl Hub {
         let most = Duration::from_millis(100)
             .saturating_mul(1 << self.failures.min(10))
             .min(PAUSE_MOST);
-        let until = Instant::now() + most.mul_f64(0.5 + fastrand::f64() / 2.0);
+        let pause = HubState::pause(&self.state, self.failures);
+        let pause = pause.unwrap_or_else(|| most.mul_f64(0.5 + fastrand::f64() / 2.0));
+        let until = Instant::now() + pause;
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => return,
                 command = self.commands.recv() => {
                     // Who watches has just read: there is somebody to connect to.
-                    let done = !matches!(command, Some(Command::Cancel(_)));
+                    let done = matches!(command, None | Some(Command::Create(..)));
                     if let Some(command) = command {
                         self.accept(command, None);
                     }
@@ -243,14 +154,28 @@ impl Hub {
 
     /// Opens a stream with one watch on it and lists the others as wanted.
     async fn open(&mut self) -> Result<Open, Fault> {
-        for watch in self.watches.values_mut() {
-            // Half a revision is not kept: the rest will not come, the whole will.
-            watch.parts.clear();
-            watch.parts_bytes = 0;
+        let mut ids: Vec<i64> = self.watches.keys().copied().collect();
+        ids.sort_unstable();
+        let mut wires = HashMap::new();
+        let mut wanted = VecDeque::new();
+        for id in ids {
+            if let Some(watch) = self.watches.get_mut(&id) {
+                watch.wire = None;
+                if !watch.is_paused {
+                    watch.restart();
+                    self.last_wire += 1;
+                    watch.wire = Some(self.last_wire);
+                    wires.insert(self.last_wire, id);
+                    wanted.push_back(Wanted::Create(self.last_wire));
+                }
+            }
         }
-        let mut ids: VecDeque<i64> = self.watches.keys().copied().collect();
-        ids.make_contiguous().sort_unstable();
-        let Some((first, watch)) = ids.pop_front().and_then(|id| Some((id, self.watches.get(&id)?))) else {
+        let first = match wanted.pop_front() {
+            Some(Wanted::Create(wire)) => Some(wire),
+            _ => None,
+        };
+        let watch = first.and_then(|wire| self.watches.get(wires.get(&wire)?));
+        let (Some(first), Some(watch)) = (first, watch) else {
             return Err(Fault::new(Cause::Refused, ErrorKind::Internal, "nothing to watch"));
         };
         let (key, options) = (watch.request.key.clone(), watch.options(first));
@@ -272,15 +197,19 @@ impl Hub {
             watch.has_new_token = has_new_token;
         }
         let (requests, responses) = stream.split();
-        Ok(Open {
+        let open = Open {
             requests,
             responses,
             route,
-            wanted: ids.into_iter().map(Wanted::Create).collect(),
-            unanswered: VecDeque::from([first]),
+            wanted,
+            unanswered: VecDeque::from([Asked::Watch(first)]),
+            wires,
             ahead: Ahead::default(),
             leader: None,
-        })
+            silence: Silence::new(self.client.options().keep_alive),
+        };
+        self.tell_connecting(&open);
+        Ok(open)
     }
 
     /// Moves requests, answers and commands until the stream ends.
@@ -299,6 +228,7 @@ impl Hub {
                 biased;
                 message = open.responses.message() => {
                     answers += 1;
+                    open.silence.ends();
                     let url = self.client.url_of(&open.route);
                     let next = match message {
                         Ok(Some(response)) => self.answer(response.0, open),
@@ -321,13 +251,29 @@ impl Hub {
                     open.leader = None;
                     self.compare(said, open);
                 }
-                sent = send(&mut open.requests, open.wanted.front(), &self.watches), if !open.wanted.is_empty() => {
-                    if sent.is_err() {
+                sent = send(&mut open.requests, open.wanted.front(), &open.wires, &self.watches), if !open.wanted.is_empty() => {
+                    match sent {
+                        Ok(sent) => {
+                            open.wanted.pop_front();
+                            let was_idle = open.unanswered.is_empty();
+                            open.unanswered.extend(sent);
+                            if was_idle {
+                                self.tell_connecting(open);
+                            }
+                        }
                         // The stream is going; its answers say why.
-                        open.wanted.clear();
-                    } else if let Some(Wanted::Create(id)) = open.wanted.pop_front() {
-                        open.unanswered.push_back(id);
+                        Err(_) => open.wanted.clear(),
                     }
+                }
+                // With no watch on it nobody is kept waiting by a stream that has died.
+                () = tokio::time::sleep_until(open.silence.due()), if !open.wires.is_empty() => {
+                    if open.silence.is_over() {
+                        let url = self.client.url_of(&open.route);
+                        let lasted = open.silence.lasted().as_millis();
+                        let text = format!("{url} said nothing on the watch stream for {lasted} ms, though it was asked to");
+                        return Stop::Broke(Fault::new(Cause::Broken, ErrorKind::Timeout, text));
+                    }
+                    open.nudge();
                 }
             }
         }
@@ -343,97 +289,162 @@ impl Hub {
         match command {
             Command::Create(id, watch) => {
                 self.watches.insert(id, watch);
-                if let Some(open) = open {
-                    open.wanted.push_back(Wanted::Create(id));
-                }
+                self.create(id, open);
             }
             Command::Cancel(id) => {
-                if self.watches.remove(&id).is_some()
-                    && let Some(open) = open
+                if let Some(watch) = self.watches.remove(&id)
+                    && let (Some(wire), Some(open)) = (watch.wire, open)
                 {
-                    open.wanted.push_back(Wanted::Cancel(id));
+                    open.cancel(wire);
+                }
+            }
+            Command::Resume(id) => {
+                if let Some(watch) = self.watches.get_mut(&id)
+                    && std::mem::replace(&mut watch.is_paused, false)
+                {
+                    self.create(id, open);
+                }
+            }
+            Command::Rewind(id, revision) => {
+                if let Some(watch) = self.watches.get_mut(&id) {
+                    watch.rewind = Some(revision);
+                }
+            }
+            Command::Settled(id) => {
+                if let Some(watch) = self.watches.get_mut(&id) {
+                    watch.settled();
                 }
             }
         }
     }
 
-    fn answer(&mut self, response: PbWatchResponse, open: &mut Open) -> ControlFlow<Stop> {
-        let mut id = response.watch_id;
-        if response.created {
-            match open.unanswered.iter().position(|sent| *sent == id) {
-                Some(at) => drop(open.unanswered.remove(at)),
-                // etcd 3.5 and later answer a denied creation with id -1. They answer in order.
-                None => id = open.unanswered.pop_front().unwrap_or(id),
+    /// Asks for a watch on the open stream; one that is opened later carries it anyway.
+    fn create(&mut self, id: i64, open: Option<&mut Open>) {
+        if let (Some(open), Some(watch)) = (open, self.watches.get_mut(&id)) {
+            watch.restart();
+            self.last_wire += 1;
+            watch.wire = Some(self.last_wire);
+            open.wires.insert(self.last_wire, id);
+            open.wanted.push_back(Wanted::Create(self.last_wire));
+        }
+    }
+
+    /// Tells the watch whose creation is answered next that it is being created.
+    fn tell_connecting(&mut self, open: &Open) {
+        let id = open.next_unanswered().and_then(|wire| open.wires.get(&wire));
+        if let Some(watch) = id.and_then(|id| self.watches.get_mut(id)) {
+            watch.tell_connecting();
+        }
+    }
+
+    fn answer(&mut self, mut response: PbWatchResponse, open: &mut Open) -> ControlFlow<Stop> {
+        let header = header_of(response.header.as_ref());
+        if !response.created {
+            return self.news(response, header, open);
+        }
+        let done = match open.answered(response.watch_id) {
+            Some(Asked::Watch(wire)) => {
+                response.watch_id = wire;
+                self.created(&response, header, open)
+            }
+            // The watch that the probe was to collide with had just been cancelled by the server.
+            Some(Asked::Probe) if !response.canceled => {
+                open.wanted.push_back(Wanted::Cancel(response.watch_id));
+                Continue(())
+            }
+            _ => Continue(()),
+        };
+        self.tell_connecting(open);
+        done
+    }
+
+    fn created(&mut self, response: &PbWatchResponse, header: Header, open: &mut Open) -> ControlFlow<Stop> {
+        let wire = response.watch_id;
+        let Some((id, watch)) = watch_of(&mut self.watches, open, wire) else {
+            return Continue(()); // cancelled by us a moment ago
+        };
+        if response.canceled {
+            return self.canceled(id, response, open);
+        }
+        if watch.is_of_another_cluster(&header) {
+            self.another_cluster(id, wire, open);
+            return Continue(());
+        }
+        self.failures = 0;
+        let start = watch.next_revision;
+        let is_ahead = watch.created(header, wire);
+        if watch.request.settle {
+            if start > 0 && start <= header.revision {
+                let (key, range_end) = (watch.request.key.clone(), watch.request.range_end.clone());
+                let settled = settle(self.client.clone(), key, range_end, start);
+                let (closed, sender) = (self.client.closed().clone(), self.sender.clone());
+                tokio::spawn(async move {
+                    let settled = closed.run_until_cancelled(settled).await;
+                    if let (Some(()), Some(sender)) = (settled, sender.upgrade()) {
+                        let _ = sender.send(Command::Settled(id)); // a hub that is gone has told the end
+                    }
+                });
+            } else {
+                watch.settled();
             }
         }
-        let Some(watch) = self.watches.get_mut(&id) else {
+        if is_ahead {
+            open.ahead.waiting.push(id);
+            self.ask(open, Duration::ZERO);
+        }
+        Continue(())
+    }
+
+    fn news(&mut self, response: PbWatchResponse, header: Header, open: &mut Open) -> ControlFlow<Stop> {
+        // Id -1 answers a request for progress. Servers before 3.4.26 and 3.5.8 answer it also while they are behind
+        // with events, so it says no more than that the stream is alive.
+        let wire = response.watch_id;
+        let Some((id, watch)) = watch_of(&mut self.watches, open, wire) else {
             return Continue(()); // cancelled by us a moment ago
         };
         if response.canceled {
             return self.canceled(id, &response, open);
         }
-        if response
-            .header
-            .as_ref()
-            .is_some_and(|header| watch.is_of_another_cluster(header))
-        {
-            open.wanted.push_back(Wanted::Cancel(id));
-            let why = "etcd at this address is another cluster now".to_owned();
-            self.finish(id, WatchEnd::HistoryBroke(why));
+        if watch.is_of_another_cluster(&header) {
+            self.another_cluster(id, wire, open);
             return Continue(());
         }
-        let revision = response.header.as_ref().map_or(0, |h| h.revision);
-        if response.created {
-            self.failures = 0;
-            watch.token_refusals = 0;
-            watch.has_new_token = false;
-            if is_ahead(watch.next_revision, revision) {
-                open.ahead.waiting.push(id);
-                self.ask(open, Duration::ZERO);
+        let delivery = if response.events.is_empty() && !response.fragment {
+            watch.progress(header, wire)
+        } else {
+            let most = self.client.options().max_message_bytes;
+            watch.take(header, wire, response.events, response.fragment, most)
+        };
+        match delivery {
+            Delivery::Taken => {}
+            Delivery::Full => {
+                watch.wire = None;
+                open.cancel(wire);
             }
-            return Continue(());
-        }
-        if response.events.is_empty() && !response.fragment && watch.parts.is_empty() {
-            // Progress: everything up to this revision has been delivered.
-            watch.next_revision = watch.next_revision.max(revision + 1);
-            return Continue(());
-        }
-        for change in response.events.into_iter().filter_map(change_of) {
-            watch.parts_bytes += change.key.len() + change.value.as_ref().map_or(0, Vec::len);
-            // After a resumption the server may begin a revision earlier than asked for. Nothing is delivered twice.
-            if change.mod_revision >= watch.next_revision {
-                watch.parts.push(change);
-            }
-        }
-        if response.fragment {
-            if watch.parts_bytes > self.client.options().max_message_bytes {
-                open.wanted.push_back(Wanted::Cancel(id));
+            Delivery::Lagging => {
+                open.cancel(wire);
                 self.finish(id, WatchEnd::Lapsed);
             }
-            return Continue(());
-        }
-        watch.parts_bytes = 0;
-        let changes = std::mem::take(&mut watch.parts);
-        let Some(last) = changes.last().map(|change| change.mod_revision) else {
-            return Continue(());
-        };
-        watch.next_revision = last + 1;
-        if !watch.outlet.deliver(Batch { changes }) {
-            open.wanted.push_back(Wanted::Cancel(id));
-            self.finish(id, WatchEnd::Lapsed);
         }
         Continue(())
     }
 
-    fn canceled(&mut self, id: i64, response: &PbWatchResponse, open: &Open) -> ControlFlow<Stop> {
+    fn another_cluster(&mut self, id: i64, wire: i64, open: &mut Open) {
+        open.cancel(wire);
+        let why = "etcd at this address is another cluster now".to_owned();
+        self.finish(id, WatchEnd::HistoryBroke(why));
+    }
+
+    fn canceled(&mut self, id: i64, response: &PbWatchResponse, open: &mut Open) -> ControlFlow<Stop> {
+        open.wires.remove(&response.watch_id);
         if response.compact_revision > 0 {
-            self.finish(id, WatchEnd::Compacted);
+            self.finish(id, WatchEnd::Compacted(response.compact_revision));
             return Continue(());
         }
         let url = self.client.url_of(&open.route);
         let fault = judge_reason(&response.cancel_reason, url);
         match fault.cause {
-            Cause::Compacted => self.finish(id, WatchEnd::Compacted),
+            Cause::Compacted => self.finish(id, WatchEnd::Compacted(0)),
             Cause::StaleToken => {
                 if let Some(watch) = self.watches.get_mut(&id) {
                     watch.token_refusals += 1;
@@ -487,10 +498,12 @@ impl Hub {
         match said {
             Ok(revision) => {
                 for id in open.ahead.answered(revision) {
-                    if !self.watches.contains_key(&id) {
+                    let Some(watch) = self.watches.get(&id) else {
                         continue;
+                    };
+                    if let Some(wire) = watch.wire {
+                        open.cancel(wire);
                     }
-                    open.wanted.push_back(Wanted::Cancel(id));
                     let why = format!("etcd's revision went back to {revision}: its data was lost or restored");
                     self.finish(id, WatchEnd::HistoryBroke(why));
                 }
@@ -506,7 +519,7 @@ impl Hub {
 
     fn finish(&mut self, id: i64, why: WatchEnd) {
         if let Some(watch) = self.watches.remove(&id) {
-            watch.outlet.end(why);
+            watch.end(why);
         }
     }
 
@@ -516,80 +529,25 @@ impl Hub {
         self.take_commands();
         self.failures = self.failures.saturating_add(1);
         self.client.log().debug(format_args!("etcd watch: {}", fault.error));
-        let ends: Vec<i64> = self
-            .watches
-            .iter()
-            .filter(|(_, watch)| watch.request.on_disconnect == OnDisconnect::End)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in ends {
-            self.finish(id, WatchEnd::Disconnected(fault.error.clone()));
+        let mut ids: Vec<i64> = self.watches.keys().copied().collect();
+        ids.sort_unstable();
+        for id in ids {
+            let Some(watch) = self.watches.get_mut(&id) else {
+                continue;
+            };
+            if watch.request.on_disconnect == OnDisconnect::End {
+                self.finish(id, WatchEnd::Disconnected(fault.error.clone()));
+            } else if !watch.tell_disconnected(fault) {
+                self.finish(id, WatchEnd::Refused(fault.error.clone()));
+            }
         }
     }
 }
 
-/// Reads the revision of the cluster after a pause, by a linearizable read of what this user may read for certain.
-fn ask_leader(client: EtcdClient, request: &WatchRequest, pause: Duration) -> BoxFuture<'static, Result<i64, Fault>> {
-    let (key, range_end) = (request.key.clone(), request.range_end.clone());
-    async move {
-        tokio::time::sleep(pause).await;
-        let answer = client
-            .call("compare revisions", |connection| {
-                let mut options = GetOptions::new().with_limit(1).with_keys_only();
-                if !range_end.is_empty() {
-                    options = options.with_range(range_end.clone());
-                }
-                let (key, mut kv) = (key.clone(), client.kv(&connection));
-                async move { kv.get(key, Some(options)).await }
-            })
-            .await?;
-        Ok(answer.header().map_or(0, etcd_client::ResponseHeader::revision))
-    }
-    .boxed()
-}
-
-/// The answer to a question, if one was asked.
-async fn asked<T>(question: &mut Option<BoxFuture<'static, T>>) -> T {
-    match question {
-        Some(question) => question.await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Puts a request on the stream. Cancel-safe: a request that was not taken has not been sent.
-async fn send(
-    requests: &mut WatchRequestSender,
-    wanted: Option<&Wanted>,
-    watches: &HashMap<i64, Watch>,
-) -> Result<(), etcd_client::Error> {
-    match wanted {
-        Some(Wanted::Create(id)) => match watches.get(id) {
-            Some(watch) => {
-                requests
-                    .watch(watch.request.key.clone(), Some(watch.options(*id)))
-                    .await
-            }
-            None => Ok(()), // dropped before it was created
-        },
-        Some(Wanted::Cancel(id)) => requests.cancel(*id).await,
-        None => Ok(()),
-    }
-}
-
-/// `None` for what is no change of a key that we know: a later etcd may tell more than puts and deletes.
-fn change_of(event: PbEvent) -> Option<Change> {
-    let kv = event.kv?;
-    let value = match event.r#type {
-        0 => Some(kv.value),
-        1 => None,
-        _ => return None,
-    };
-    Some(Change {
-        key: kv.key,
-        value,
-        lease: kv.lease,
-        mod_revision: kv.mod_revision,
-    })
+/// The watch that has this id on the stream.
+fn watch_of<'a>(watches: &'a mut HashMap<i64, Box<Watch>>, open: &Open, wire: i64) -> Option<(i64, &'a mut Watch)> {
+    let id = *open.wires.get(&wire)?;
+    Some((id, watches.get_mut(&id)?))
 }
 
 #[cfg(test)]

@@ -4,7 +4,9 @@
 //! [`EtcdClient`](client::EtcdClient) makes calls; [`Lease`](lease::Lease) keeps a lease alive;
 //! [`Subscription`](watch::Subscription) is one watch. [`options`] is what people set, [`error`] what etcd's words mean.
 
+mod candidate;
 pub mod client;
+pub mod election;
 pub mod endpoints;
 pub mod error;
 pub mod exec;
@@ -12,7 +14,9 @@ pub mod group;
 mod hub;
 mod keepalive;
 pub mod lease;
+pub mod lock;
 pub mod metrics;
+pub mod observer;
 pub mod options;
 pub mod raw;
 pub mod tenure;

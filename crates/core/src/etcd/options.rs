@@ -137,9 +137,14 @@ impl EtcdOptions {
 
     /// The time to live in whole seconds, as etcd's `LeaseGrant` wants it.
     pub(crate) fn ttl_seconds(&self) -> i64 {
-        let whole = self.ttl.as_secs() + u64::from(self.ttl.subsec_nanos() > 0);
-        i64::try_from(whole.max(1)).unwrap_or(i64::MAX)
+        whole_seconds(self.ttl)
     }
+}
+
+/// A time to live in whole seconds, rounded up, at least 1.
+pub(crate) fn whole_seconds(ttl: Duration) -> i64 {
+    let whole = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+    i64::try_from(whole.max(1)).unwrap_or(i64::MAX)
 }
 
 /// `lease.MaxLeaseTTL` of etcd's `server/lease/lessor.go`.

@@ -183,6 +183,7 @@ async fn a_watch_that_is_denied_disturbs_no_other() {
             from_revision: 1,
             cluster: 0,
             on_disconnect: OnDisconnect::End,
+            ..WatchRequest::default()
         })
     };
     let mut open = watch("/microservices/seen/k");

@@ -8,11 +8,14 @@
 mod auth;
 mod cluster;
 mod doubts;
+mod elections;
 mod exec;
 mod faults;
 mod leases;
+mod locks;
 mod presence;
 mod reading;
 mod support;
 mod tls;
+mod watch_queue;
 mod watches;

@@ -341,6 +341,7 @@ pub fn kind<T>(result: Result<T>) -> ErrorKind {
 pub struct Proxy {
     pub address: String,
     deaf: Arc<AtomicBool>,
+    budget: Arc<AtomicU64>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -355,10 +356,11 @@ impl Proxy {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let deaf = Arc::new(AtomicBool::new(false));
-        let lose = Arc::clone(&deaf);
+        let budget = Arc::new(AtomicU64::new(u64::MAX));
+        let (lose, spent) = (Arc::clone(&deaf), Arc::clone(&budget));
         let task = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
-                let (target, lose) = (target.clone(), Arc::clone(&lose));
+                let (target, lose, budget) = (target.clone(), Arc::clone(&lose), Arc::clone(&spent));
                 tokio::spawn(async move {
                     let Ok(far) = tokio::net::TcpStream::connect(target).await else {
                         return;
@@ -375,18 +377,39 @@ impl Proxy {
                             if !gap && near_write.write_all(&buffer[..n]).await.is_err() {
                                 return;
                             }
+                            let left = budget.load(Ordering::Relaxed);
+                            if left < n as u64 {
+                                budget.store(u64::MAX, Ordering::Relaxed);
+                                // What was written arrives, which a connection that is closed at once may take back.
+                                let _ = near_write.shutdown().await;
+                                tokio::time::sleep(Duration::from_millis(200)).await;
+                                return;
+                            }
+                            budget.store(if left == u64::MAX { left } else { left - n as u64 }, Ordering::Relaxed);
                         }
                     };
                     tokio::select! { _ = up => {}, () = down => {} }
                 });
             }
         });
-        Self { address, deaf, task }
+        Self {
+            address,
+            deaf,
+            budget,
+            task,
+        }
     }
 
     /// From now on nothing that the server says arrives.
     pub fn lose_answers(&self, lose: bool) {
         self.deaf.store(lose, Ordering::Relaxed);
+    }
+}
+
+impl Proxy {
+    /// After this many more bytes of the server the connection that brings them is cut, once.
+    pub fn cut_after(&self, bytes: u64) {
+        self.budget.store(bytes, Ordering::Relaxed);
     }
 }
 

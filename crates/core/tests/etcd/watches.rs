@@ -16,6 +16,7 @@ fn watch(client: &EtcdClient, key: &str, from_revision: i64, on_disconnect: OnDi
         from_revision,
         cluster: 0,
         on_disconnect,
+        ..WatchRequest::default()
     })
 }
 
@@ -62,10 +63,10 @@ async fn compaction_is_told_and_disturbs_no_other() {
     let mut late = watch(&client, "k", 2, OnDisconnect::End);
     assert!(matches!(
         within(5, "the end", late.next()).await,
-        Err(WatchEnd::Compacted)
+        Err(WatchEnd::Compacted(11))
     ));
     assert!(
-        matches!(late.next().await, Err(WatchEnd::Compacted)),
+        matches!(late.next().await, Err(WatchEnd::Compacted(11))),
         "it tells the same again"
     );
     raw.put("k", "new", None).await.unwrap();
@@ -84,6 +85,7 @@ async fn a_revision_in_fragments_is_delivered_whole() {
         from_revision: 1,
         cluster: 0,
         on_disconnect: OnDisconnect::End,
+        ..WatchRequest::default()
     });
     // 100 keys of 14 KB in one transaction, several times, so that catching up exceeds the server's send limit too.
     let value = "x".repeat(14_000);
@@ -105,6 +107,7 @@ async fn a_revision_in_fragments_is_delivered_whole() {
         from_revision: 1,
         cluster: 0,
         on_disconnect: OnDisconnect::End,
+        ..WatchRequest::default()
     });
     let batch = within(10, "all revisions", again.next()).await.unwrap();
     assert_eq!(batch.changes.len() % 100, 0);

@@ -71,7 +71,7 @@ impl Follow {
                     }
                 }
                 // The connection stands and so does the history: read anew here, nobody need know.
-                Err(WatchEnd::Lapsed | WatchEnd::Compacted) => self.watch = None,
+                Err(WatchEnd::Lapsed | WatchEnd::Compacted(_)) => self.watch = None,
                 Err(WatchEnd::Disconnected(error)) => return Err(error),
                 Err(WatchEnd::HistoryBroke(why)) => return Err(Error::new(ErrorKind::Unavailable, why)),
                 Err(WatchEnd::Refused(error)) => {
@@ -112,6 +112,7 @@ impl Follow {
             from_revision: read.revision + 1,
             cluster: read.cluster,
             on_disconnect: OnDisconnect::End,
+            ..WatchRequest::default()
         }));
         Ok(())
     }

@@ -243,6 +243,7 @@ impl EtcdPresence {
             from_revision: published.revision + 1,
             cluster: published.cluster,
             on_disconnect: OnDisconnect::Resume,
+            ..WatchRequest::default()
         }))
     }
 

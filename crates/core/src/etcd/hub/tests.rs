@@ -1,6 +1,6 @@
 //! What the hub knows without a server.
 
-use super::*;
+use super::ahead::Ahead;
 
 #[test]
 fn an_answer_counts_for_those_who_had_asked() {

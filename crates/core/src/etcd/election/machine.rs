@@ -1,0 +1,568 @@
+//! The machine behind a campaign: terms, one after another, each with its lease and its key.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{CampaignEvent, CampaignOptions, CampaignState, Failure, OnEvent};
+use crate::backoff::Backoff;
+use crate::error::{Error, ErrorKind};
+use crate::etcd::candidate::{Creation, Look, Moment, Seat, Written};
+use crate::etcd::client::EtcdClient;
+use crate::etcd::error::{Cause, Fault};
+use crate::etcd::lease::{Lease, LeaseOptions, lost};
+use crate::etcd::options::whole_seconds;
+use crate::etcd::watch::{Batch, Subscription, WatchEnd};
+
+/// How often a key of ours may change between being read and being written before a proclamation is given up.
+const RACES: u32 = 4;
+/// How often a candidate looks although its watches say nothing: every time to live, within these bounds. A member that
+/// stopped takes the watches on it along, until the connection is given up.
+const LOOK_LEAST: Duration = Duration::from_secs(2);
+const LOOK_MOST: Duration = Duration::from_secs(10);
+/// The least that one question may take, whatever the lease.
+const PATIENCE_LEAST: Duration = Duration::from_millis(1500);
+/// How long after a campaign the revocation of its lease is tried, when etcd does not answer.
+const TIDYING: Duration = Duration::from_secs(600);
+/// How long it may take to find out why a key is gone, which changes nothing but the words.
+const ASKING_WHY: Duration = Duration::from_secs(1);
+
+/// A lease, the key under it, and who renews it.
+pub(super) struct Term {
+    lease: Lease,
+    key: Vec<u8>,
+    /// A write found its key gone.
+    gone: CancellationToken,
+    /// Somebody was told that it may not act because its time was over. Then it stays over.
+    pub expired: CancellationToken,
+}
+
+/// What is known now.
+pub(super) struct Now {
+    pub state: CampaignState,
+    /// Whether `Elected` was told in this term.
+    led: bool,
+    pub term: Option<Arc<Term>>,
+    /// The create revision of the key of this term, or of the last one; 0 before it is written.
+    pub created: i64,
+    /// The lease that is ours to revoke: one that was asked for, whether it is granted or not, and one that was attached to
+    /// once our key was found under it.
+    asked: Option<i64>,
+    /// The lease and the key of the last term.
+    pub last: Option<(i64, Vec<u8>)>,
+    pub failure: Option<Failure>,
+}
+
+/// A lease that nobody needs any more.
+#[derive(Clone, Copy)]
+pub(super) struct Leftover {
+    lease: i64,
+    /// Whether a key may lie under it. Without one it may as well expire.
+    granted: bool,
+}
+
+/// What was heard while waiting or leading.
+enum Heard {
+    /// Our key is gone or another's; how that was found.
+    Gone(&'static str),
+    /// The one before us is gone.
+    OlderGone,
+    /// Nothing certain: a watch ended.
+    Nothing,
+    /// Nothing, for long enough to look.
+    Due,
+    /// etcd does not let us watch.
+    Refused(Error),
+}
+
+/// The value as etcd has it.
+#[derive(Default)]
+struct Value {
+    wanted: Vec<u8>,
+    /// Of which create revision the rest is.
+    created: i64,
+    /// What the key holds; `None` while a write is without an answer.
+    written: Option<Vec<u8>>,
+    mod_revision: i64,
+}
+
+/// One campaign.
+pub(super) struct Machine {
+    pub client: EtcdClient,
+    options: CampaignOptions,
+    pub now: watch::Sender<Now>,
+    value: Mutex<Value>,
+    /// It is over.
+    pub over: CancellationToken,
+    on_event: OnEvent,
+}
+
+impl Now {
+    pub fn may_act(&self) -> bool {
+        self.state == CampaignState::Leading
+            && self.term.as_ref().is_some_and(|term| {
+                Instant::now() < term.lease.deadline() && term.lease.is_alive() && !term.expired.is_cancelled()
+            })
+    }
+
+    /// Takes the term out: its renewal ends with the last who holds it.
+    fn end_term(&mut self) -> Option<Leftover> {
+        let granted = self.term.take().is_some();
+        self.led = false;
+        self.asked.take().map(|lease| Leftover { lease, granted })
+    }
+}
+
+impl Machine {
+    pub fn new(client: EtcdClient, options: CampaignOptions, on_event: OnEvent) -> Self {
+        let value = Value {
+            wanted: options.value.clone(),
+            ..Value::default()
+        };
+        Self {
+            client,
+            options,
+            now: watch::Sender::new(Now {
+                state: CampaignState::Granting,
+                led: false,
+                term: None,
+                created: 0,
+                asked: None,
+                last: None,
+                failure: None,
+            }),
+            value: Mutex::new(value),
+            over: CancellationToken::new(),
+            on_event,
+        }
+    }
+
+    pub async fn run(&self) {
+        let mut backoff = Backoff::new();
+        loop {
+            let failure = Box::pin(self.term()).await;
+            let closed = self.client.closed().is_cancelled();
+            if closed || !self.options.again || !failure.is_passing() {
+                let failure = if closed { Failure::Over } else { failure };
+                self.drop_lease(self.finish(CampaignState::Failed, Some(failure)));
+                return;
+            }
+            let error = failure.error();
+            self.client
+                .log()
+                .debug(format_args!("a campaign goes on in a new term: {error}"));
+            let mut left = None;
+            self.change(|now| {
+                now.failure = Some(failure.clone());
+                if now.led {
+                    backoff.reset();
+                    (self.on_event)(CampaignEvent::Lost(failure));
+                }
+                left = now.end_term();
+                now.state = CampaignState::Granting;
+            });
+            self.drop_lease(left);
+            sleep(backoff.next_pause()).await;
+            if let Some((_, mut silence)) = self.options.stall.clone() {
+                // A thread that does not tick is not to hold the next term either.
+                let _ = silence.wait_for(Duration::is_zero).await;
+            }
+        }
+    }
+
+    /// Changes what is known, unless it is over.
+    fn change(&self, change: impl FnOnce(&mut Now)) -> bool {
+        self.now.send_if_modified(|now| {
+            let goes_on = !now.state.is_final();
+            if goes_on {
+                change(now);
+            }
+            goes_on
+        })
+    }
+
+    /// Ends the campaign unless it is over. Gives the lease that is to be revoked.
+    pub fn finish(&self, state: CampaignState, failure: Option<Failure>) -> Option<Leftover> {
+        let mut left = None;
+        self.change(|now| {
+            now.state = state;
+            left = now.end_term();
+            now.failure.clone_from(&failure);
+            if let Some(failure) = failure {
+                (self.on_event)(CampaignEvent::Failed(failure));
+            }
+        });
+        self.over.cancel();
+        left
+    }
+
+    fn drop_lease(&self, left: Option<Leftover>) {
+        if let Some(left) = left {
+            let client = self.client.clone();
+            tokio::spawn(async move { tidy(&client, left, None).await });
+        }
+    }
+
+    /// One lease from its grant to its end; gives why it ended.
+    async fn term(&self) -> Failure {
+        let stalled = stalled(self.options.stall.clone());
+        tokio::pin!(stalled);
+        let id = self.options.attach.unwrap_or_else(Lease::new_id);
+        if self.options.attach.is_none() {
+            self.change(|now| now.asked = Some(id)); // before it is asked for: the answer may be lost
+        }
+        let granted = tokio::select! {
+            biased;
+            silence = &mut stalled => return Failure::Stalled(silence),
+            granted = self.grant(id) => granted,
+        };
+        let lease = match granted {
+            Ok(lease) => lease,
+            Err(fault) if fault.cause == Cause::LeaseNotFound => {
+                let why = "it expired or was revoked".to_owned();
+                return Failure::LeaseLost { lease: id, why };
+            }
+            Err(fault) => return Failure::Call(fault),
+        };
+        let mut state = lease.state();
+        let term = Arc::new(Term {
+            key: self.options.place.key(id),
+            lease,
+            gone: CancellationToken::new(),
+            expired: CancellationToken::new(),
+        });
+        let begun = self.change(|now| {
+            now.last = Some((id, term.key.clone()));
+            now.created = 0;
+            now.term = Some(Arc::clone(&term));
+        });
+        if !begun {
+            return Failure::Over;
+        }
+        tokio::select! {
+            biased;
+            why = lost(&mut state) => Failure::LeaseLost { lease: id, why },
+            () = term.expired.cancelled() => Failure::LeaseLost {
+                lease: id,
+                why: "it was not renewed within its time to live".to_owned(),
+            },
+            silence = &mut stalled => Failure::Stalled(silence),
+            () = term.gone.cancelled() => self.explain(id, "a write did not find it").await,
+            failure = self.candidate(&term) => failure,
+        }
+    }
+
+    async fn grant(&self, id: i64) -> Result<Lease, Fault> {
+        let until = Instant::now() + self.client.options().timeout;
+        if self.options.attach.is_some() {
+            return self.client.attach(id, until, LeaseOptions::default()).await;
+        }
+        let ttl = whole_seconds(self.options.ttl);
+        self.client.grant_for(id, ttl, until, LeaseOptions::default()).await
+    }
+
+    /// Writes the key, waits for its turn and leads, until the key is gone. Others look after the lease meanwhile.
+    async fn candidate(&self, term: &Term) -> Failure {
+        let seat = self.seat(term);
+        let mut backoff = Backoff::new();
+        let (created, mut first) = match self.create(&seat, &mut backoff).await {
+            Ok(created) => created,
+            Err(failure) => return failure,
+        };
+        // Not all candidates in step, and not much more often than their leases are renewed.
+        let due = term.lease.granted().clamp(LOOK_LEAST, LOOK_MOST);
+        let mut own: Option<Subscription> = None;
+        let mut older: Option<(Vec<u8>, Subscription)> = None;
+        loop {
+            let seen = match first.take() {
+                Some(first) => Ok(first),
+                None => self.look(&seat, created, &mut backoff).await,
+            };
+            match seen {
+                Err(failure) => return failure,
+                Ok(Look::Gone) => return self.explain(seat.lease, "it is not there any more").await,
+                Ok(Look::First(at)) => {
+                    older = None;
+                    own.get_or_insert_with(|| seat.watch(seat.key, at));
+                    if !self.lead(term) {
+                        sleep(backoff.next_pause()).await; // whoever looks after the lease will tell
+                        continue;
+                    }
+                }
+                Ok(Look::Behind { .. }) if self.now.borrow().led => {
+                    let why = "an older candidate has come back: etcd was restored from a backup";
+                    return Failure::KeyGone(why.to_owned());
+                }
+                Ok(Look::Behind { older: key, at }) => {
+                    own.get_or_insert_with(|| seat.watch(seat.key, at));
+                    if older.as_ref().is_none_or(|(known, _)| *known != key) {
+                        let watch = seat.watch(&key, at);
+                        older = Some((key, watch));
+                    }
+                }
+            }
+            let heard = tokio::select! {
+                biased;
+                heard = own_gone(own.as_mut(), seat.lease) => heard,
+                heard = deleted(older.as_mut().map(|(_, watch)| watch)) => heard,
+                () = sleep(due.mul_f64(0.8 + fastrand::f64() * 0.4)) => Heard::Due,
+            };
+            match heard {
+                Heard::Gone(how) => return self.explain(seat.lease, how).await,
+                Heard::Due => {}
+                Heard::OlderGone => {
+                    older = None;
+                    backoff.reset();
+                }
+                Heard::Nothing => {
+                    (own, older) = (None, None);
+                    sleep(backoff.next_pause()).await;
+                }
+                Heard::Refused(error) => return Failure::Call(Fault::of(Cause::Refused, error)),
+            }
+        }
+    }
+
+    fn seat<'a>(&'a self, term: &'a Term) -> Seat<'a> {
+        Seat {
+            client: &self.client,
+            place: &self.options.place,
+            lease: term.lease.id(),
+            key: &term.key,
+            patience: term
+                .lease
+                .granted()
+                .max(PATIENCE_LEAST)
+                .min(self.client.options().timeout),
+        }
+    }
+
+    /// Writes the key, and says since when and of which cluster it is, and whether it was the oldest at once.
+    async fn create(&self, seat: &Seat<'_>, backoff: &mut Backoff) -> Result<(Moment, Option<Look>), Failure> {
+        let mut value = self.value.lock().await;
+        let attach = self.options.attach.is_some();
+        let created = loop {
+            match seat.create(&value.wanted, attach).await {
+                Ok(Creation::Ours(created)) => break created,
+                Ok(Creation::Taken) => return Err(Failure::Taken),
+                Ok(Creation::Missing) => return Err(Failure::KeyGone("no key lies under this lease".to_owned())),
+                Err(fault) if fault.cause == Cause::LeaseNotFound => {
+                    return Err(Failure::LeaseLost {
+                        lease: seat.lease,
+                        why: "it expired or was revoked".to_owned(),
+                    });
+                }
+                Err(fault) if fault.error.is_retryable() => sleep(backoff.next_pause()).await,
+                Err(fault) => return Err(Failure::Call(fault)),
+            }
+        };
+        if !created.is_first && !self.options.waits {
+            return Err(Failure::Taken);
+        }
+        backoff.reset();
+        value.created = created.revision;
+        value.mod_revision = created.mod_revision;
+        value.written = Some(created.value);
+        // While the value is held: who proclaims sees both or neither.
+        self.change(|now| {
+            now.asked = Some(seat.lease);
+            now.created = created.revision;
+            now.state = CampaignState::Waiting;
+        });
+        let since = Moment {
+            revision: created.revision,
+            cluster: created.at.cluster,
+        };
+        Ok((since, created.is_first.then_some(Look::First(created.at))))
+    }
+
+    /// Looks until etcd answers.
+    async fn look(&self, seat: &Seat<'_>, created: Moment, backoff: &mut Backoff) -> Result<Look, Failure> {
+        loop {
+            match seat.look(created.revision).await {
+                Ok(Look::First(at) | Look::Behind { at, .. }) if at.cluster != created.cluster => {
+                    return Ok(Look::Gone);
+                }
+                Ok(look) => return Ok(look),
+                Err(fault) if fault.error.is_retryable() => sleep(backoff.next_pause()).await,
+                Err(fault) => return Err(Failure::Call(fault)),
+            }
+        }
+    }
+
+    /// From here it leads, if the lease can still be vouched for: a look may have been answered late.
+    fn lead(&self, term: &Term) -> bool {
+        let mut leads = false;
+        self.change(|now| {
+            leads = now.led;
+            if !now.led && Instant::now() < term.lease.deadline() && term.lease.is_alive() {
+                leads = true;
+                now.led = true;
+                now.state = CampaignState::Leading;
+                (self.on_event)(CampaignEvent::Elected(now.created));
+            }
+        });
+        leads
+    }
+
+    /// The key is gone: stops acting at once, and then asks why.
+    async fn explain(&self, lease: i64, how: &'static str) -> Failure {
+        self.change(|now| now.state = CampaignState::Waiting);
+        let asked = self.client.call("read a lease", |client| async move {
+            client.lease_client().time_to_live(lease, None).await
+        });
+        match timeout(ASKING_WHY, asked).await {
+            Ok(Ok(answer)) if answer.ttl() <= 0 => Failure::LeaseLost {
+                lease,
+                why: "it expired or was revoked".to_owned(),
+            },
+            Ok(Ok(_)) => Failure::KeyGone(format!("its key was deleted or overwritten by someone else: {how}")),
+            _ => Failure::KeyGone(format!("its key is gone, or its lease: {how}")),
+        }
+    }
+
+    pub async fn proclaim(&self, wanted: Vec<u8>) -> Result<(), Failure> {
+        let mut changes = self.now.subscribe();
+        let (mut value, term) = loop {
+            let value = self.value.lock().await;
+            changes.mark_unchanged();
+            let term = {
+                let now = self.now.borrow();
+                let there = now.created > 0 && now.created == value.created;
+                there.then(|| now.term.clone()).flatten()
+            };
+            if let Some(term) = term {
+                break (value, term);
+            }
+            drop(value);
+            if changes.changed().await.is_err() {
+                return Err(Failure::Over);
+            }
+        };
+        if value.written.as_ref() == Some(&wanted) {
+            return Ok(());
+        }
+        value.wanted.clone_from(&wanted);
+        value.written = None;
+        for _ in 0..RACES {
+            match self.seat(&term).write(&wanted, value.created, value.mod_revision).await {
+                Ok(Written::Done { mod_revision }) => {
+                    value.mod_revision = mod_revision;
+                    value.written = Some(wanted);
+                    return Ok(());
+                }
+                Ok(Written::Changed {
+                    mod_revision,
+                    value: held,
+                }) => {
+                    value.mod_revision = mod_revision;
+                    if held == wanted {
+                        value.written = Some(held);
+                        return Ok(());
+                    }
+                }
+                Ok(Written::Gone) => {
+                    term.gone.cancel();
+                    return Err(Failure::Over);
+                }
+                Err(fault) if fault.cause == Cause::LeaseNotFound => {
+                    term.gone.cancel();
+                    return Err(Failure::Over);
+                }
+                Err(fault) => return Err(Failure::Call(fault.of_a_write())),
+            }
+        }
+        Err(Failure::Call(Fault::new(
+            Cause::Refused,
+            ErrorKind::Unavailable,
+            "the key of the campaign changes faster than it can be written",
+        )))
+    }
+}
+
+/// Resolves when the user's thread has been silent for the limit, with how long.
+async fn stalled(stall: Option<(Duration, watch::Receiver<Duration>)>) -> Duration {
+    let Some((limit, mut silence)) = stall else {
+        return pending().await;
+    };
+    let reached = silence
+        .wait_for(|silence| *silence >= limit)
+        .await
+        .map(|silence| *silence);
+    match reached {
+        Ok(silence) => silence,
+        Err(_) => pending().await, // the monitor is gone, and with it the thread
+    }
+}
+
+/// Waits until our key is deleted or put under another lease, or its watch ends.
+async fn own_gone(own: Option<&mut Subscription>, lease: i64) -> Heard {
+    let Some(own) = own else { return pending().await };
+    loop {
+        match own.next().await {
+            Ok(Batch { changes, .. }) => {
+                for change in changes {
+                    if change.value.is_none() {
+                        return Heard::Gone("it was deleted");
+                    }
+                    if change.lease != lease {
+                        return Heard::Gone("it was put under another lease or none");
+                    }
+                }
+            }
+            Err(end) => return ended(end).await,
+        }
+    }
+}
+
+/// Waits until the key before ours is deleted, or its watch ends.
+async fn deleted(older: Option<&mut Subscription>) -> Heard {
+    let Some(older) = older else { return pending().await };
+    loop {
+        match older.next().await {
+            Ok(Batch { changes, .. }) => {
+                if changes.iter().any(|change| change.value.is_none()) {
+                    return Heard::OlderGone;
+                }
+            }
+            Err(end) => return ended(end).await,
+        }
+    }
+}
+
+async fn ended(end: WatchEnd) -> Heard {
+    match end {
+        WatchEnd::Refused(error) if !error.is_retryable() => Heard::Refused(error),
+        WatchEnd::Closed => pending().await, // the end of the lease tells
+        _ => Heard::Nothing,
+    }
+}
+
+/// Revokes a lease, again and again if need be. Says how the first try went.
+pub(super) async fn tidy(
+    client: &EtcdClient,
+    left: Leftover,
+    mut said: Option<watch::Sender<Option<Result<(), Fault>>>>,
+) {
+    let mut backoff = Backoff::new();
+    let end = Instant::now() + TIDYING;
+    loop {
+        let done = client.revoke(left.lease).await;
+        let again = left.granted && matches!(&done, Err(fault) if fault.error.is_retryable());
+        if let Some(said) = said.take() {
+            said.send_replace(Some(done));
+        }
+        let pause = backoff.next_pause();
+        if !again || Instant::now() + pause > end {
+            return;
+        }
+        tokio::select! {
+            () = client.closed().cancelled() => return,
+            () = sleep(pause) => {}
+        }
+    }
+}

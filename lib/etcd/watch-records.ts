@@ -1,0 +1,141 @@
+/** What a watch tells, as the native side packs it: `crates/core/src/etcd/watch/pack.rs` says how. */
+
+import type { IKeyValue, IResponseHeader } from './rpc/messages.js';
+
+/** The kinds of records. */
+export const RESPONSE = 0;
+export const CONNECTING = 1;
+export const CREATED = 2;
+export const SETTLED = 3;
+export const DISCONNECTED = 4;
+export const END = 5;
+
+const DELETE = 1;
+const PREVIOUS = 2;
+
+/** One change. */
+export interface Change {
+  readonly deleted: boolean;
+  readonly kv: IKeyValue;
+  readonly previous: IKeyValue | null;
+}
+
+/** 2^32. */
+const UPPER = 4294967296;
+/** Above it a number is no longer exact: the upper half of 2^53. */
+const EXACT = 2097152;
+
+/** The digits of two halves of a signed number. */
+function digits(lower: number, upper: number): string {
+  if (upper === 0) return `${lower >>> 0}`;
+  if (upper > 0 && upper < EXACT) return `${upper * UPPER + (lower >>> 0)}`;
+  return String((BigInt(upper) << 32n) | BigInt(lower >>> 0));
+}
+
+/** The same of a number without a sign. */
+function unsignedDigits(lower: number, upper: number): string {
+  if (upper >= 0) return digits(lower, upper);
+  return String((BigInt(upper >>> 0) << 32n) | BigInt(lower >>> 0));
+}
+
+/**
+ * Reads one batch, record by record. Keys and values are views of the batch, which lives as long as one of them does.
+ *
+ * @internal
+ */
+export class Records {
+  readonly #batch: Buffer;
+  readonly #numbers: Int32Array;
+  /** How many bytes of each key are the namespace's. */
+  readonly #prefix: number;
+  #at = 0;
+  #byte: number;
+
+  constructor(batch: Buffer, prefix: number) {
+    const count = batch.readUInt32LE(0);
+    const aligned =
+      batch.byteOffset % 4 === 0 ? batch : Buffer.from(batch.buffer.slice(batch.byteOffset), 0, batch.length);
+    this.#batch = aligned;
+    this.#numbers = new Int32Array(aligned.buffer, aligned.byteOffset + 4, count);
+    this.#byte = 4 + count * 4;
+    this.#prefix = prefix;
+  }
+
+  /** The kind of the record that is read next; `undefined` at the end. Stays where it is. */
+  peek(): number | undefined {
+    return this.#numbers[this.#at];
+  }
+
+  /** The next number. */
+  number(): number {
+    return this.#numbers[this.#at++] as number;
+  }
+
+  /** A 64-bit number. */
+  digits(): string {
+    const at = this.#at;
+    this.#at = at + 2;
+    return digits(this.#numbers[at] as number, this.#numbers[at + 1] as number);
+  }
+
+  /** Passes numbers over. */
+  skip(count: number): void {
+    this.#at += count;
+  }
+
+  header(): IResponseHeader {
+    const numbers = this.#numbers;
+    const at = this.#at;
+    this.#at = at + 8;
+    return {
+      cluster_id: unsignedDigits(numbers[at] as number, numbers[at + 1] as number),
+      member_id: unsignedDigits(numbers[at + 2] as number, numbers[at + 3] as number),
+      revision: digits(numbers[at + 4] as number, numbers[at + 5] as number),
+      raft_term: unsignedDigits(numbers[at + 6] as number, numbers[at + 7] as number),
+    };
+  }
+
+  change(): Change {
+    const flags = this.#numbers[this.#at++] as number;
+    const kv = this.#keyValue();
+    return { deleted: (flags & DELETE) !== 0, kv, previous: (flags & PREVIOUS) !== 0 ? this.#keyValue() : null };
+  }
+
+  #keyValue(): IKeyValue {
+    const numbers = this.#numbers;
+    const at = this.#at;
+    this.#at = at + 10;
+    const modLower = numbers[at] as number;
+    const modUpper = numbers[at + 1] as number;
+    const createLower = numbers[at + 2] as number;
+    const createUpper = numbers[at + 3] as number;
+    const version = numbers[at + 4] as number;
+    const leaseLower = numbers[at + 6] as number;
+    const leaseUpper = numbers[at + 7] as number;
+    const mod = digits(modLower, modUpper);
+    const key = this.#byte + this.#prefix;
+    const value = this.#byte + (numbers[at + 8] as number);
+    const end = value + (numbers[at + 9] as number);
+    this.#byte = end;
+    return {
+      key: this.#batch.subarray(key, value),
+      create_revision: createLower === modLower && createUpper === modUpper ? mod : digits(createLower, createUpper),
+      mod_revision: mod,
+      version: digits(version, numbers[at + 5] as number),
+      value: this.#batch.subarray(value, end),
+      lease: leaseLower === 0 && leaseUpper === 0 ? '0' : digits(leaseLower, leaseUpper),
+    };
+  }
+
+  /** Passes the events of a response over. */
+  skipChanges(count: number): void {
+    const numbers = this.#numbers;
+    for (let i = 0; i < count; i++) {
+      const previous = ((numbers[this.#at++] as number) & PREVIOUS) !== 0;
+      for (let left = previous ? 2 : 1; left > 0; left--) {
+        this.#byte += (numbers[this.#at + 8] as number) + (numbers[this.#at + 9] as number);
+        this.#at += 10;
+      }
+    }
+  }
+}
