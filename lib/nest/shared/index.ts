@@ -5,9 +5,10 @@
 
 export { Etcd3 } from '../../etcd/index.js';
 export { connect, Registry } from '../../index.js';
+export { EtcdResident } from './etcd-resident.js';
 export { EtcdService, type Json, type OnServices } from './etcd-service.js';
 export type { OnServiceList } from './follow.js';
-export { markHandler } from './handlers.js';
+export { markHandler, markSetting } from './handlers.js';
 export { EtcdHealthIndicator, type HealthResult, type HealthStatus, RegistryHealthIndicator } from './health.js';
 export { endsOf, placeAtEnds, type Resident } from './lifecycle.js';
 export type { NestLogger } from './logger.js';
