@@ -5,7 +5,7 @@ import { Etcd3 } from 'rollcall/etcd';
 import { describe, expect, it } from 'vitest';
 import { startEtcd } from '../support/etcd.js';
 import { uniqueName, waitFor } from '../support/process.js';
-import { compileBySwc } from './kit.js';
+import { compileBySwc, typeCheck } from './kit.js';
 import { type Ground, suite } from './suite.js';
 
 suite(11, { kind: 'cjs', adapter: 'express', more });
@@ -157,6 +157,13 @@ function more(ground: () => Ground): void {
     expect(await told(app, 'registered')).toMatchObject({ state: 'registered' });
     app.kill();
     expect(await app.exit).toMatchObject({ signal: 'SIGTERM' });
+  });
+
+  it.each([
+    ['a bundler', 'ESNext', 'Bundler'],
+    ['Node 16', 'Node16', 'Node16'],
+  ])('the types work for %s, without skipLibCheck', async (_, module, moduleResolution) => {
+    await typeCheck(ground().apps, { module, moduleResolution, skipLibCheck: false });
   });
 
   it('workers of one cluster on one port have a record each, and no id twice', async () => {
