@@ -8,6 +8,7 @@
 import type { EtcdHandle } from '../native.js';
 import { native } from '../native.js';
 import { onAbort } from '../registry/call.js';
+import { abortFailure, Queue } from './queue.js';
 
 // Forms that an answer is wanted in.
 const RAW = 0;
@@ -214,7 +215,7 @@ export class Pages {
   readonly #free: number[] = [];
   #live = 0;
   /** Calls over the limit. */
-  readonly #waiting: (() => void)[] = [];
+  readonly #waiting = new Queue();
   #closed: (() => unknown) | undefined;
 
   /** `busy` is told when calls begin to be under way and, a moment after the last one, when there are none. */
@@ -313,7 +314,7 @@ export class Pages {
       if ((form & APART) === 0) word += (length + 3) >> 2;
     }
     this.#live -= over;
-    if (this.#waiting.length > 0) this.#letIn();
+    if (this.#waiting.length > 0) this.#waiting.start(this.#limit - this.#live);
   }
 
   /** From now on every call, those under way as well, is refused with what `why` makes. */
@@ -325,7 +326,7 @@ export class Pages {
       this.#abandon(id);
       refuser(why());
     }
-    for (const start of this.#waiting.splice(0)) start(); // and is refused
+    this.#waiting.start(Number.POSITIVE_INFINITY); // and they are refused
   }
 
   /** Settles what an answer belongs to; true when its call is over. */
@@ -373,7 +374,9 @@ export class Pages {
 
   #send<T>(call: Call, want: number, body: Uint8Array, wantsBytes = false, each?: (chunk: Chunk) => void): Promise<T> {
     if (this.#closed) return Promise.reject(this.#closed());
-    if (this.#live >= this.#limit) return this.#later(() => this.#send(call, want, body, wantsBytes, each), call);
+    if (this.#live >= this.#limit) {
+      return this.#waiting.add(call, (turn) => this.#send(turn, want, body, wantsBytes, each));
+    }
     const { signal } = call;
     if (signal?.aborted) return Promise.reject(abortFailure(signal, false));
     const promise = new Promise<T>(executor as never);
@@ -413,23 +416,6 @@ export class Pages {
     this.#takers[id] = nobody;
     this.#refusers[id] = nobody;
     this.#lists[id] = undefined;
-  }
-
-  #later<T>(start: () => Promise<T>, { signal }: Call): Promise<T> {
-    return new Promise<T>((resolve, reject) => {
-      // One that is aborted while it waits is refused at once; its turn then does nothing.
-      const unlisten = signal && onAbort(signal, () => reject(abortFailure(signal, false)));
-      this.#waiting.push(() => {
-        unlisten?.();
-        if (signal?.aborted) return;
-        start().then(resolve, reject);
-      });
-    });
-  }
-
-  #letIn(): void {
-    const room = this.#limit - this.#live;
-    for (const start of this.#waiting.splice(0, room)) start();
   }
 
   /** Takes an id for the promise just made. */
@@ -541,19 +527,6 @@ function slices(bytes: Buffer): Slices {
 /** Bytes of their own: the page is used again. */
 function copied(from: Buffer, start: number, end: number, apart: Buffer | undefined): Buffer {
   return apart ?? Buffer.from(from.subarray(start, end));
-}
-
-function abortFailure(signal: AbortSignal, outcomeUnknown: boolean): Failure {
-  return {
-    code: 'ERR_ABORTED',
-    message: 'the call was aborted',
-    grpcCode: 1,
-    details: '',
-    retryable: false,
-    outcomeUnknown,
-    tried: [],
-    cause: signal.reason,
-  };
 }
 
 /** A 64-bit number in two words, the high one first, as a decimal. */
