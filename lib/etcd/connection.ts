@@ -6,10 +6,11 @@ import { onAbort } from '../registry/call.js';
 import { describe } from '../registry/events.js';
 import type { LogLevel } from '../registry/logger.js';
 import { MAX_MS } from '../registry/shape.js';
+import type { Chunk, Header } from './chunk.js';
 import { ClientClosedError, fromFailure } from './errors.js';
 import { FaultHandling } from './fault-handling.js';
 import { type IOptions, type SettledOptions, settleOptions, timeLeft } from './options.js';
-import { type Call, type Chunk, GROUPS, type Header, NEEDS_LEADER, Pages, POINT, READS } from './pages.js';
+import { type Call, GROUPS, NEEDS_LEADER, Pages, POINT, READS } from './pages.js';
 import { abortFailure, expired } from './queue.js';
 import {
   type CallContext,
@@ -166,6 +167,9 @@ export class Connection implements ICallable<unknown> {
   /** A plain write of one key, or `undefined` when it has to go by `exec`. */
   quickPut(quick: Quick, value: string | Buffer): Promise<Header> | undefined {
     if (!this.#isPlain) return undefined;
+    // By its longest, for what it is in bytes is not known here: `exec` decides.
+    if ((quick.prefix.length + quick.key.length + value.length) * 3 > this.options.maxRequestBytes - 16)
+      return undefined;
     const call = this.#quickCall(PUT, POINT | NEEDS_LEADER, quick.options);
     return call && this.#calls().put(call, quick.prefix, quick.key, value);
   }
@@ -177,8 +181,10 @@ export class Connection implements ICallable<unknown> {
     each: (chunk: Chunk) => void,
   ): Promise<void> | undefined {
     if (!this.#isPlain) return undefined;
+    const body = encode(RANGE.request, request);
+    if (body.length > this.options.maxRequestBytes) return undefined;
     const call = this.#quickCall(RANGE, READS | (request.serializable ? 0 : NEEDS_LEADER), options);
-    return call && this.#calls().list(call, encode(RANGE.request, request), each);
+    return call && this.#calls().list(call, body, each);
   }
 
   /** `undefined` when its time is over before it begins: `exec` says so. */

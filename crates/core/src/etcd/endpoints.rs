@@ -206,10 +206,13 @@ impl EndpointSet {
     pub(crate) fn order(&self) -> Vec<usize> {
         let now = Instant::now();
         let start = self.current.load(Ordering::Relaxed);
-        let ring = (0..self.members.len()).map(|i| (start + i) % self.members.len());
-        let mut order: Vec<(Option<Instant>, usize)> = ring.map(|i| (self.members[i].avoided_until(now), i)).collect();
-        order.sort_by_key(|(until, _)| *until); // stable, and `None` comes first
-        order.into_iter().map(|(_, i)| i).collect()
+        let mut order: Vec<usize> = (0..self.members.len())
+            .map(|i| (start + i) % self.members.len())
+            .collect();
+        if order.len() > 1 {
+            order.sort_by_cached_key(|i| self.members[*i].avoided_until(now)); // stable, and `None` comes first
+        }
+        order
     }
 
     pub(crate) fn succeeded(&self, index: usize) {

@@ -272,6 +272,6 @@ mod tests {
             only: None,
         };
         let size = size_of_val(&client.exec(call));
-        assert!(size < 6 * 1024, "every call allocates this: {size} bytes");
+        assert!(size < 3 * 1024, "every call allocates this: {size} bytes");
     }
 }
