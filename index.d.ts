@@ -288,7 +288,7 @@ export interface NativeEtcdClientOptions {
 export interface NativeEtcdOptions {
   hosts: Array<string>
   prefix: string
-  codec: 'kratos' | 'metadata'
+  codec: 'kratos' | 'metadata' | 'json'
   username: string | null
   password: string | null
   tls: NativeTlsOptions | null

@@ -1,6 +1,7 @@
 // Builds dist/ from lib/ with tsc alone:
 //   dist/cjs  the package, CommonJS, with its declarations
-//   dist/esm  a thin ES module over it, so that `import` and `require` share every class and every declaration
+//   dist/esm  a thin ES module over it, so that `import` and `require` share every class and every declaration; except
+//             lib/nest, a real ES module: Nest 12 is one, and must not be required while it is being imported
 // The new dist/ takes the place of the old one at the very end: a failed build leaves the old one.
 
 import { spawnSync } from 'node:child_process';
@@ -13,8 +14,12 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const require = createRequire(import.meta.url);
 const work = join(root, 'build', `dist-${process.pid}`);
 
-/** Entry points: a path below dist/cjs and dist/esm. */
-const ENTRIES = ['index', 'etcd/index'];
+/** Entry points and other modules that are thin in dist/esm: a path below dist/cjs and dist/esm. */
+const THIN = ['index', 'etcd/index', 'nest/shared/index'];
+/** Folders of lib that are compiled twice, without their folders. What they import is among the above. */
+const TWICE = ['nest'];
+/** Entry points. */
+const ENTRIES = [...THIN, ...TWICE.map((folder) => `${folder}/index`)];
 
 class Failed extends Error {}
 
@@ -24,7 +29,10 @@ try {
   pruneDeclarations(join(work, 'cjs'));
   mkdirSync(join(work, 'esm'));
   writeFileSync(join(work, 'esm', 'package.json'), '{"type":"module"}\n');
-  for (const entry of ENTRIES) writeWrapper(entry);
+  for (const entry of THIN) writeWrapper(entry);
+  compile(join(work, 'twice'), ['--module', 'ESNext', '--moduleResolution', 'Bundler']);
+  for (const folder of TWICE) takeModules(folder);
+  rmSync(join(work, 'twice'), { recursive: true });
   rmSync(join(root, 'dist'), { recursive: true, force: true });
   renameSync(work, join(root, 'dist'));
 } catch (error) {
@@ -34,9 +42,9 @@ try {
   rmSync(work, { recursive: true, force: true });
 }
 
-function compile(outDir) {
+function compile(outDir, options = []) {
   const tsc = join(root, 'node_modules', '.bin', 'tsc');
-  const { status } = spawnSync(tsc, ['--project', join(root, 'tsconfig.build.json'), '--outDir', outDir], {
+  const { status } = spawnSync(tsc, ['--project', join(root, 'tsconfig.build.json'), '--outDir', outDir, ...options], {
     stdio: 'inherit',
     shell: process.platform === 'win32',
   });
@@ -57,6 +65,24 @@ function pruneDeclarations(folder) {
   for (const name of readdirSync(folder, { recursive: true })) {
     const file = join(folder, name);
     if (file.endsWith('.d.ts') && !reached.has(file)) rmSync(file);
+  }
+}
+
+/** Moves the ES modules of a folder to their place. They may import one another, packages, and thin modules. */
+function takeModules(folder) {
+  const from = join(work, 'twice', folder);
+  const thin = new Set(THIN.map((path) => join(work, 'esm', `${path}.js`)));
+  for (const entry of readdirSync(from, { withFileTypes: true })) {
+    if (!entry.isFile()) continue;
+    const to = join(work, 'esm', folder, entry.name);
+    const text = readFileSync(join(from, entry.name), 'utf8');
+    for (const [, specifier] of text.matchAll(/(?:from |import\()['"](\.[^'"]+)['"]/g)) {
+      const target = join(dirname(to), specifier);
+      if (dirname(target) !== dirname(to) && !thin.has(target)) {
+        throw new Error(`${relative(work, to)} imports ${specifier}, which dist/esm lacks`);
+      }
+    }
+    writeFileSync(to, text);
   }
 }
 

@@ -278,10 +278,10 @@ impl From<NativeEtcdOptions> for EtcdOptions {
         Self {
             hosts: options.hosts,
             prefix: options.prefix,
-            codec: if options.codec == "metadata" {
-                Codec::Metadata
-            } else {
-                Codec::Kratos
+            codec: match options.codec.as_str() {
+                "metadata" => Codec::Metadata,
+                "json" => Codec::Json,
+                _ => Codec::Kratos,
             },
             username: options.username,
             password: options.password,

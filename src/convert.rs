@@ -152,7 +152,7 @@ pub struct NativeMemoryOptions {
 pub struct NativeEtcdOptions {
     pub hosts: Vec<String>,
     pub prefix: String,
-    #[napi(ts_type = "'kratos' | 'metadata'")]
+    #[napi(ts_type = "'kratos' | 'metadata' | 'json'")]
     pub codec: String,
     pub username: Option<String>,
     pub password: Option<String>,

@@ -1,7 +1,7 @@
 /** The tarball as a user gets it: installed into an empty project, loaded both ways, type-checked every way. */
 
 import { execFile } from 'node:child_process';
-import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -57,20 +57,37 @@ describe('the tarball', () => {
   it('is not made before the package is built', async () => {
     const empty = await mkdtemp(join(folder, 'unbuilt-'));
     await cp(join(root, 'package.json'), join(empty, 'package.json'));
+    await cp(join(root, 'scripts', 'prepack.mjs'), join(empty, 'scripts', 'prepack.mjs'));
     await expect(output('npm', ['pack', '--dry-run'], empty)).rejects.toThrow(
       'Nothing to pack: there is no dist or no .node file; run npm run build first.',
     );
   });
 
-  it('has no dependencies', async () => {
-    const { dependencies, peerDependencies } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8'));
-    expect({ dependencies, peerDependencies }).toEqual({});
+  it('has no dependencies but optional ones', async () => {
+    const { dependencies, peerDependencies, peerDependenciesMeta } = JSON.parse(
+      await readFile(join(root, 'package.json'), 'utf8'),
+    );
+    expect(dependencies).toBeUndefined();
+    const optional = Object.fromEntries(Object.keys(peerDependencies).map((name) => [name, { optional: true }]));
+    expect(peerDependenciesMeta).toEqual(optional);
+    // Ranges that fit everything take part in npm's resolution, and make it fail.
+    expect(Object.values(peerDependencies).filter((range) => !/^\^\d/.test(String(range)))).toEqual([]);
   });
 });
 
 describe('an empty project', () => {
   it('gets the same classes by require and by import', async () => {
     expect(await output('node', ['same-class.cjs'])).toBe('same');
+  });
+
+  it('gets nothing of the frameworks, which only their entry points ask for', async () => {
+    expect((await readdir(join(project, 'node_modules'))).filter((name) => !name.startsWith('.'))).toEqual([
+      'rollcall',
+    ]);
+    await output('node', ['-e', 'require("rollcall"); require("rollcall/etcd")']);
+    await expect(output('node', ['-e', 'require("rollcall/nest")'])).rejects.toThrow(
+      "Cannot find module '@nestjs/common'",
+    );
   });
 
   it('imports it as an ES module', async () => {

@@ -222,7 +222,7 @@ describe('refuses, naming the path', () => {
     [{ backend: 'etcd', hosts: ['http://a', 'https://b'] }, 'options.hosts: expected all hosts with https:// or none'],
     [{ backend: 'etcd', hosts: 'https://a', tls: false }, 'options.tls: contradicts the https:// of options.hosts'],
     [{ backend: 'etcd', hosts: 'http://a', tls: true }, 'options.tls: contradicts the http:// of options.hosts'],
-    [{ backend: 'etcd', codec: 'json' }, 'options.codec: expected "kratos" or "metadata", got "json"'],
+    [{ backend: 'etcd', codec: 'xml' }, 'options.codec: expected "kratos" or "metadata" or "json", got "xml"'],
     [{ backend: 'etcd', username: 'u' }, 'options.password: expected with a username'],
     [{ backend: 'etcd', password: 'p' }, 'options.username: expected with a password'],
     [{ backend: 'etcd', username: 'u', password: 5 }, 'options.password: expected a string, got number'],

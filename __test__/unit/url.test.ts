@@ -70,7 +70,7 @@ describe('a URL stands for options', () => {
       'options.ttlMs: expected a whole number from 1000 to 2147483647, got 5',
     );
     await expect(settle(parseUrl('etcd://a?codec=kratoz'))).rejects.toThrow(
-      'options.codec: expected "kratos" or "metadata", got "kratoz"; did you mean "kratos"?',
+      'options.codec: expected "kratos" or "metadata" or "json", got "kratoz"; did you mean "kratos"?',
     );
   });
 });

@@ -238,6 +238,8 @@ pub enum Codec {
     Kratos,
     /// The bare metadata as a JSON object. Version and endpoints do not travel; name and id are those of the key.
     Metadata,
+    /// Any JSON. Its text is the metadata of the empty key, the only one. For programs whose values are not text alone.
+    Json,
 }
 
 impl Codec {
@@ -250,6 +252,7 @@ impl Codec {
                 push_json_metadata(&mut out, &instance.metadata);
                 out
             }
+            Self::Json => instance.metadata.get("").unwrap_or("null").to_owned(),
         }
     }
 
@@ -289,6 +292,16 @@ impl Codec {
                     id: id.into(),
                     name: name.clone(),
                     metadata: metadata_from_value(value).map_err(|e| format!("value{e}"))?,
+                    ..ServiceInstance::default()
+                }))
+            }
+            Self::Json => {
+                let _: serde::de::IgnoredAny = serde_json::from_slice(value).map_err(|e| format!("not JSON: {e}"))?;
+                let text = std::str::from_utf8(value).map_err(|e| format!("not JSON: {e}"))?;
+                Ok(Some(ServiceInstance {
+                    id: id.into(),
+                    name: name.clone(),
+                    metadata: [("", text)].into_iter().collect(),
                     ..ServiceInstance::default()
                 }))
             }

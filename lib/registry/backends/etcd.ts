@@ -15,8 +15,11 @@ export interface EtcdOptions extends CommonOptions {
   hosts?: string | readonly string[] | undefined;
   /** What every key begins with. Default `/microservices`, as in Kratos. */
   prefix?: string | undefined;
-  /** How an instance is written: `kratos` the whole of it, `metadata` the metadata alone. Default `kratos`. */
-  codec?: 'kratos' | 'metadata' | undefined;
+  /**
+   * How an instance is written: `kratos` the whole of it, `metadata` the metadata alone, `json` the text of
+   * `metadata['']` alone, which is any JSON. Default `kratos`.
+   */
+  codec?: 'kratos' | 'metadata' | 'json' | undefined;
   /** Default: none. Needs `password`. */
   username?: string | undefined;
   /** Default: none. Needs `username`. */
@@ -79,7 +82,7 @@ export const etcd: Backend<EtcdOptions> = {
     return {
       hosts: hosts.map((host) => `${tls ? 'https' : 'http'}://${host}`),
       prefix: text('options.prefix', options.prefix) ?? '/microservices',
-      codec: choice('options.codec', options.codec, ['kratos', 'metadata'], 'kratos'),
+      codec: choice('options.codec', options.codec, ['kratos', 'metadata', 'json'], 'kratos'),
       username: username ?? null,
       password: password ?? null,
       tls,

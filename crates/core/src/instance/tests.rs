@@ -99,6 +99,22 @@ fn the_metadata_codec_carries_the_bare_metadata() {
 }
 
 #[test]
+fn the_json_codec_carries_any_json_as_text() {
+    let name = "orders".into();
+    for text in [r#"{"host":"a","port":3000,"tags":[1]}"#, "null", "3", r#""x""#] {
+        let read = Codec::Json.decode(&name, "a", text.as_bytes()).unwrap().unwrap();
+        assert_eq!(
+            (&*read.id, read.metadata.len(), read.metadata.get("")),
+            ("a", 1, Some(text))
+        );
+        assert_eq!(Codec::Json.encode(&read), text);
+    }
+    assert_eq!(Codec::Json.encode(&ServiceInstance::default()), "null");
+    assert!(Codec::Json.decode(&name, "a", b"{").is_err());
+    assert!(Codec::Json.decode(&name, "a", b"\"\xff\"").is_err());
+}
+
+#[test]
 fn a_record_of_another_name_under_the_same_textual_prefix_is_none_of_ours() {
     assert_eq!(
         Codec::Kratos.decode(&"orders".into(), "a/b", FULL.as_bytes()).unwrap(),

@@ -71,7 +71,7 @@ impl Keys {
                 let lies_there = rest.strip_prefix(name.as_str())?.starts_with('/');
                 (!name.is_empty() && lies_there).then_some(name)
             }
-            Codec::Metadata => {
+            Codec::Metadata | Codec::Json => {
                 let (name, id) = rest.split_once('/')?;
                 validate_name("name", name).ok()?;
                 self.codec.decode(&name.into(), id, value).ok()?;

@@ -1,0 +1,182 @@
+/** What holds under every version of Nest, shown by applications that are processes of their own, on a real etcd. */
+
+import { connect, type Registry, type ServiceInstance } from 'rollcall';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type EtcdCluster, startEtcd } from '../support/etcd.js';
+import { type Script, uniqueName, waitFor } from '../support/process.js';
+import { type Line, type ModuleKind, type NestVersion, type Project, project } from './kit.js';
+
+/** What the tests of one version share. */
+export interface Ground {
+  readonly etcd: EtcdCluster;
+  readonly apps: Project;
+  /** A client of the test itself. */
+  readonly registry: Registry;
+  /** Of the registry, with a TTL of 3 s. */
+  readonly url: string;
+  /** The line of an application that has this key. */
+  told<T extends Line>(app: Script<Line>, key: string): Promise<T>;
+  /** How many instances a service has. */
+  count(service: string): Promise<number>;
+}
+
+/**
+ * The tests of one version. What does not depend on the version is shown with one kind of module and one adapter:
+ * `kind` and `adapter`.
+ */
+export function suite(
+  version: NestVersion,
+  { kind, adapter, more }: { kind: ModuleKind; adapter: 'express' | 'fastify'; more?: (ground: () => Ground) => void },
+): void {
+  let ground: Ground;
+  beforeAll(async () => {
+    const [etcd, apps] = await Promise.all([startEtcd(), project(version)]);
+    const registry = await connect({ backend: 'etcd', hosts: etcd.hosts });
+    ground = {
+      etcd,
+      apps,
+      registry,
+      url: `${etcd.url}?ttlMs=3000`,
+      told: <T>(app: Script<Line>, key: string) => app.line((line) => key in line, { what: key }) as Promise<T>,
+      count: async (service) => (await registry.getService(service)).length,
+    };
+  }, 300_000);
+  afterAll(async () => {
+    await ground?.registry.close();
+    await ground?.etcd.stop();
+  });
+
+  describe.each(['cjs', 'esm'] as const)(`an application of Nest ${version} (%s)`, (kind) => {
+    it.each(['express', 'fastify'])('with %s is in the registry from listen() until SIGTERM', async (ADAPTER) => {
+      const { apps, url, registry, told, count } = ground;
+      const SERVICE = uniqueName('orders');
+      const app = apps.start(kind, 'orders', { REGISTRY: url, SERVICE, ADAPTER });
+      const { listening, registered } = await told<{ listening: number; registered: object }>(app, 'listening');
+      expect(registered).toMatchObject({
+        name: SERVICE,
+        version: '1.4.0',
+        metadata: { zone: 'a' },
+        endpoints: [`http://127.0.0.1:${listening}`],
+      });
+      expect(await registry.getService(SERVICE)).toEqual([registered]);
+      app.kill('SIGTERM');
+      await waitFor(async () => (await count(SERVICE)) === 0, { what: 'the instance to leave' });
+      // Before any hook of the program itself.
+      expect(await told(app, 'destroy')).toEqual({ destroy: 'deregistered' });
+      expect(await app.exit).toMatchObject({ signal: 'SIGTERM' });
+    });
+
+    it('is tested on the memory registry, and leaves it by app.close()', async () => {
+      const app = ground.apps.start(kind, 'testing', { ADAPTER: adapter });
+      const { code, stdout, stderr } = await app.exit;
+      expect(code, stderr).toBe(0);
+      expect(stdout).toContain('{"ok":true}');
+      // What a listener throws is logged, once, and stops nothing.
+      expect(stderr.match(/ERROR/g)).toHaveLength(1);
+      expect(stderr).toContain('a listener of the service payments failed: Error: on purpose');
+    });
+  });
+
+  describe(`Nest ${version}`, () => {
+    it('is loaded both ways and all at once', async () => {
+      expect(await ground.apps.run('both.mjs')).toBe('both');
+    });
+
+    it('refuses no request of one who found it by name while instances come and go', async () => {
+      const { apps, url, told } = ground;
+      const env = { REGISTRY: url, SERVICE: uniqueName('orders'), ADAPTER: adapter };
+      const caller = apps.start(kind, 'caller', env);
+      await told(caller, 'ready');
+      const started = async () => {
+        const app = apps.start(kind, 'orders', env);
+        const { registered } = await told<{ registered: { id: string } }>(app, 'registered');
+        await caller.line(({ called }) => called === registered.id, { what: `a call of ${registered.id}` });
+        return app;
+      };
+      let app = await started();
+      for (let round = 0; round < 2; round++) {
+        const next = await started();
+        app.kill('SIGTERM');
+        expect(await app.exit).toMatchObject({ signal: 'SIGTERM' });
+        app = next;
+      }
+      caller.child.stdin?.end();
+      const { failures, calls } = await told<{ failures: string[]; calls: object }>(caller, 'failures');
+      expect(failures).toEqual([]);
+      expect(Object.keys(calls)).toHaveLength(3);
+      app.kill('SIGTERM');
+      await app.exit;
+    });
+
+    it('puts the endpoints of HTTP, gRPC and TCP into one record', async () => {
+      const { apps, url, registry, told, count } = ground;
+      const SERVICE = uniqueName('heroes');
+      const app = apps.start(kind, 'hybrid', { REGISTRY: url, SERVICE, ADAPTER: adapter });
+      // Microservices listen before the application is initialized: nobody is sent to them yet.
+      expect(await told(app, 'started')).toEqual({ started: [] });
+      const { registered } = await told<{ registered: ServiceInstance }>(app, 'registered');
+      expect(registered.endpoints.map((endpoint) => endpoint.replace(/:\d+$/, '')).sort()).toEqual([
+        'grpc://127.0.0.1',
+        'http://127.0.0.1',
+        expect.stringMatching(/^tcp:\/\/(?!0\.0\.0\.0)/), // the address of this machine in place of the wildcard
+      ]);
+      expect(new Set(registered.endpoints.map((endpoint) => endpoint.split(':').at(-1))).size).toBe(3);
+      expect(await registry.getService(SERVICE)).toEqual([registered]);
+      app.kill('SIGTERM');
+      await app.exit;
+      expect(await count(SERVICE)).toBe(0);
+    });
+
+    it('adds what begins to listen later, and registers a microservice alone', async () => {
+      const { apps, url, told, count } = ground;
+      const [late, alone] = [uniqueName('heroes'), uniqueName('heroes')];
+      const programs = [
+        apps.start(kind, 'hybrid', { REGISTRY: url, SERVICE: late, ADAPTER: adapter, LATE: '1' }),
+        apps.start(kind, 'hybrid', { REGISTRY: url, SERVICE: alone, ALONE: 'grpc' }),
+      ] as const;
+      const [first, second] = await Promise.all(
+        programs.map((app) => told<{ registered: ServiceInstance }>(app, 'registered')),
+      );
+      expect(first?.registered.endpoints).toHaveLength(3);
+      expect(second?.registered.endpoints).toEqual([expect.stringMatching(/^grpc:\/\/127\.0\.0\.1:[1-9]\d*$/)]);
+      for (const app of programs) app.kill('SIGTERM');
+      await Promise.all(programs.map((app) => app.exit));
+      expect([await count(late), await count(alone)]).toEqual([0, 0]);
+    });
+
+    it('has etcd clients by token, class and name, and the services of EtcdService', async () => {
+      const { apps, etcd, registry, told } = ground;
+      const SERVICE = uniqueName('orders');
+      const app = apps.start(kind, 'etcd', { HOSTS: etcd.hosts.join(','), SERVICE });
+      await told(app, 'ready');
+      const lines = app.seen;
+      expect(lines).toContainEqual({ same: true, others: true });
+      expect(lines).toContainEqual({ created: 'second' });
+      expect(lines).toContainEqual({ created: 'third' });
+      expect(lines).toContainEqual({ config: ['hello', '{"port":3000,"hosts":["a"]}', null] });
+      expect(lines).toContainEqual({ raw: 'hello' });
+      // A property that holds a setting: before the hooks of the program, after a change, after a deletion.
+      expect(lines).toContainEqual({ limitAtStart: 10 });
+      expect(lines).toContainEqual({ limits: [10, 20, 10] });
+      const a = { host: '10.0.0.1', port: 3002 };
+      const b = { host: '10.0.0.2', port: 3001 };
+      expect(lines.find((line) => 'list' in line)).toEqual({ list: [] }); // at once, and nothing of "…-admin"
+      await app.line(({ list }) => JSON.stringify(list) === JSON.stringify([a, b]), { what: 'both, once each' });
+      expect(lines).toContainEqual({ discovered: [a, b] });
+      expect(lines.find((line) => 'keys' in line)).toEqual({
+        keys: { [`/services/${SERVICE}/a`]: JSON.stringify(a), [`/services/${SERVICE}/b`]: JSON.stringify(b) },
+      });
+      app.child.stdin?.write('unwatch\n');
+      const { unwatched } = await told<{ unwatched: number }>(app, 'unwatched');
+      expect(lines.filter((line) => 'list' in line)).toHaveLength(unwatched);
+      app.kill('SIGTERM');
+      await app.exit;
+      expect(await registry.getService(SERVICE)).toEqual([]);
+      const services = await connect({ backend: 'etcd', hosts: etcd.hosts, prefix: '/services', codec: 'json' });
+      expect(await services.getService(SERVICE)).toEqual([]);
+      await services.close();
+    });
+  });
+
+  more?.(() => ground);
+}

@@ -1,0 +1,214 @@
+/** What listens where, and how it is told: without Nest, on plain servers. */
+
+import { createServer, type Server } from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
+import { createRequire } from 'node:module';
+import { connect, type Registry } from 'rollcall';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { temporaryFolder, uniqueName, waitFor } from '../support/process.js';
+
+const load = createRequire(import.meta.url);
+const { followHttp, followMicroservice } = load('../../dist/cjs/nest/shared/listening.js');
+const { SelfRegistration } = load('../../dist/cjs/nest/shared/self-registration.js');
+const { follow } = load('../../dist/cjs/nest/shared/follow.js');
+const { handlersOf, markHandler } = load('../../dist/cjs/nest/shared/handlers.js');
+
+const servers: Server[] = [];
+afterEach(() => {
+  for (const server of servers.splice(0)) server.close();
+});
+
+function adapterOf(server: Server) {
+  servers.push(server);
+  return {
+    getHttpServer: () => server,
+    listen: (...args: unknown[]) => (server.listen as (...args: unknown[]) => unknown)(...args),
+  };
+}
+
+function started(adapter: ReturnType<typeof adapterOf>, ...args: unknown[]): Promise<unknown> {
+  return new Promise((resolve) => adapter.listen(...args, resolve));
+}
+
+describe('an HTTP server that listens', () => {
+  it.each([
+    ['on one address', createServer(), ['127.0.0.1'], /^http:\/\/127\.0\.0\.1:[1-9]\d*$/],
+    ['on all addresses', createServer(), ['0.0.0.0'], /^http:\/\/0\.0\.0\.0:[1-9]\d*$/],
+    ['on IPv6', createServer(), ['::1'], /^http:\/\/\[::1\]:[1-9]\d*$/],
+    ['with TLS', createSecureServer(), ['127.0.0.1'], /^https:\/\/127\.0\.0\.1:[1-9]\d*$/],
+  ])('%s is told with its real port', async (_, server, args, expected) => {
+    const adapter = adapterOf(server as Server);
+    const told: string[][] = [];
+    followHttp(adapter, async (endpoints: string[]) => void told.push(endpoints));
+    expect(await started(adapter, 0, ...args)).toBeUndefined();
+    expect(told).toEqual([[expect.stringMatching(expected)]]);
+  });
+
+  it('on a socket of Unix has no endpoint', async () => {
+    const { path, remove } = temporaryFolder();
+    const adapter = adapterOf(createServer());
+    const told: string[][] = [];
+    followHttp(adapter, async (endpoints: string[]) => void told.push(endpoints));
+    await started(adapter, `${path}/socket`);
+    expect(told).toEqual([[]]);
+    remove();
+  });
+
+  it('waits for all who hear of it, and is closed when one of them fails', async () => {
+    const server = createServer();
+    const adapter = adapterOf(server);
+    const order: string[] = [];
+    followHttp(adapter, async () => void order.push('first'));
+    followHttp(adapter, async () => {
+      order.push('second');
+      throw new Error('no');
+    });
+    expect(await started(adapter, 0)).toEqual(new Error('no'));
+    expect(order).toEqual(['first', 'second']);
+    expect(server.listening).toBe(false);
+  });
+});
+
+describe('the server of a microservice', () => {
+  const listening = (server: object): Promise<unknown> =>
+    new Promise((resolve) => (server as { listen(callback: (error?: unknown) => void): void }).listen(resolve));
+
+  it.each([
+    [
+      'gRPC by its servers',
+      { transportId: 4, grpcClient: { http2Servers: new Map([[at('::', 5000), 0]]) } },
+      ['grpc://[::]:5000'],
+    ],
+    ['gRPC by its url', { transportId: 4, url: 'localhost:5001' }, ['grpc://localhost:5001']],
+    [
+      'gRPC with TLS',
+      { transportId: 4, url: 'a:1', options: { credentials: { _isSecure: () => true } } },
+      ['grpcs://a:1'],
+    ],
+    ['gRPC on a port that nobody knows', { transportId: 4, url: 'localhost:0' }, []],
+    ['TCP', { transportId: 0, server: at('10.0.0.1', 3001) }, ['tcp://10.0.0.1:3001']],
+    ['a broker', { transportId: 1 }, []],
+  ])('of the transport %s', async (_, fields, expected) => {
+    const server = { ...fields, listen: (done: () => void) => done() };
+    const told: string[][] = [];
+    followMicroservice(server, async (endpoints: string[]) => void told.push(endpoints));
+    expect(await listening(server)).toBeUndefined();
+    expect(told).toEqual([expected]);
+  });
+
+  it('that can not listen is told to nobody', async () => {
+    const told: unknown[] = [];
+    const server = { transportId: 0, listen: (done: (error: unknown) => void) => done(new Error('in use')) };
+    followMicroservice(server, async (endpoints: string[]) => void told.push(endpoints));
+    expect(await listening(server)).toEqual(new Error('in use'));
+    expect(told).toEqual([]);
+  });
+
+  function at(address: string, port: number) {
+    return { address: () => ({ address, port }) };
+  }
+});
+
+describe('the registration of the application', () => {
+  const log = { log() {}, warn() {}, error() {} };
+  const name = uniqueName('orders');
+  let registry: Registry;
+  beforeAll(async () => {
+    registry = await connect({ backend: 'memory', namespace: uniqueName('nest') });
+  });
+  afterAll(() => registry.close());
+  const self = (options: object = {}) =>
+    new SelfRegistration({ registry, options: { name, ...options }, background: false, log });
+  const endpoints = async () => (await registry.getService(name)).map((instance) => instance.endpoints);
+
+  it('waits for the start and for a server, and hears of more', async () => {
+    const mine = self();
+    await mine.listening(['tcp://10.0.0.1:1']);
+    expect(await endpoints()).toEqual([]);
+    await mine.started(true);
+    expect(await endpoints()).toEqual([['tcp://10.0.0.1:1']]);
+    await mine.listening(['http://10.0.0.1:2']);
+    expect(await endpoints()).toEqual([['tcp://10.0.0.1:1', 'http://10.0.0.1:2']]);
+    await Promise.all([mine.leave(), mine.leave()]);
+    await mine.listening(['http://10.0.0.1:3']);
+    expect(await endpoints()).toEqual([]);
+  });
+
+  it('leaves nothing when it is to leave while it comes', async () => {
+    const mine = self();
+    await mine.started(true);
+    const coming = mine.listening(['http://10.0.0.1:2']);
+    await mine.leave();
+    await coming;
+    expect(await endpoints()).toEqual([]);
+  });
+
+  it('by hand, at the start, and never without an address', async () => {
+    const manual = self({ when: 'manual', endpoints: ['http://10.0.0.1:80'] });
+    await manual.started(true);
+    await manual.listening(['http://10.0.0.1:2']);
+    expect(await endpoints()).toEqual([]);
+    await manual.now();
+    expect(await endpoints()).toEqual([['http://10.0.0.1:80']]);
+    await manual.leave();
+    const early = self({ when: 'bootstrap', endpoints: ['http://10.0.0.1:81'] });
+    await early.started(true);
+    expect(await endpoints()).toEqual([['http://10.0.0.1:81']]);
+    await early.leave();
+    const context = self({ endpoints: ['http://10.0.0.1:82'] });
+    await context.started(false);
+    expect(await endpoints()).toEqual([['http://10.0.0.1:82']]);
+    await context.leave();
+    await expect(async () => self().started(false)).rejects.toThrow('register.endpoints: expected, since');
+  });
+});
+
+describe('the handlers of changes', () => {
+  it('are found once, on classes and what they inherit, but not where they can not work', () => {
+    class Base {
+      heard() {
+        return this;
+      }
+    }
+    class Derived extends Base {}
+    markHandler(Base.prototype.heard, { service: 'a', registry: undefined });
+    markHandler(Base.prototype.heard, { service: 'b', registry: 'second' });
+    const one = new Derived();
+    const providers = new Map<string, object>([
+      ['one', { instance: one }],
+      ['again', { instance: one }],
+      ['value', { instance: 'text' }],
+      ['scoped', { instance: Object.create(Base.prototype), isDependencyTreeStatic: () => false }],
+    ]);
+    const refused: string[] = [];
+    const found = [...handlersOf([{ providers, controllers: new Map() }], (problem: string) => refused.push(problem))];
+    expect(found.map(({ service, registry }) => [service, registry])).toEqual([
+      ['a', undefined],
+      ['b', 'second'],
+    ]);
+    expect(found[0].call([])).toBe(one);
+    expect(refused).toHaveLength(1);
+  });
+
+  it('are called one after the other, with the latest list', async () => {
+    const registry = await connect({ backend: 'memory', namespace: uniqueName('nest') });
+    const heard: number[] = [];
+    let release: () => void = () => {};
+    const watcher = follow(
+      registry,
+      'orders',
+      async (list: readonly unknown[]) => {
+        heard.push(list.length);
+        if (heard.length === 1) await new Promise<void>((resolve) => (release = resolve));
+      },
+      { error() {} },
+    );
+    await waitFor(() => heard.length === 1);
+    for (const id of ['a', 'b', 'c']) await registry.register({ name: 'orders', id });
+    release();
+    await waitFor(() => heard.at(-1) === 3);
+    expect(heard.length).toBeLessThanOrEqual(4);
+    watcher.stop();
+    await registry.close();
+  });
+});

@@ -1,0 +1,60 @@
+/** The decorators of `rollcall/nest`. */
+
+import { Inject } from '@nestjs/common';
+import {
+  getEtcdServiceToken,
+  getEtcdToken,
+  getRegistryServiceToken,
+  getRegistryToken,
+  markHandler,
+  markSetting,
+} from './shared/index.js';
+
+/** What Nest's `Inject()` gives. */
+export type InjectDecorator = ReturnType<typeof Inject>;
+
+/** Injects an etcd client, an `Etcd3`: the default one, or that of a name. */
+export const InjectEtcd = (name?: string): InjectDecorator => Inject(getEtcdToken(name));
+/** Injects the `EtcdService` of a client: of the default one, or of that of a name. */
+export const InjectEtcdService = (name?: string): InjectDecorator => Inject(getEtcdServiceToken(name));
+/** Injects a registry client, a `Registry`: the default one, or that of a name. */
+export const InjectRegistry = (name?: string): InjectDecorator => Inject(getRegistryToken(name));
+/** Injects the `RegistryService` of a registry: of the default one, or of that of a name. */
+export const InjectRegistryService = (name?: string): InjectDecorator => Inject(getRegistryServiceToken(name));
+
+/**
+ * The method is called with the current list of a service once the application has started, and with every change of it.
+ * While it has not returned, or its promise is pending, it is not called again; then it hears the latest list. What it
+ * throws is logged. Without effect in providers that are made for each request.
+ *
+ * @param registry the name of the registry. Default: the default one.
+ */
+export function OnServiceChange(service: string, { registry }: { registry?: string } = {}): MethodDecorator {
+  return (_target, _key, descriptor) => {
+    markHandler(descriptor.value as object, { service, registry });
+  };
+}
+
+/** Options of `@Config`. */
+export interface ConfigOptions {
+  /** The name of the etcd client. Default: the default one. */
+  client?: string | undefined;
+  /** Makes the value of the text; `null` is for a setting that is not there. Default: the text itself. */
+  parse?: ((text: string | null) => unknown) | undefined;
+}
+
+/**
+ * The property holds a setting of etcd, as it is now: before the first hook of the application runs, and after every
+ * change. What `parse` throws is logged, and leaves the property as it was; so does an outage. With `lazy` of the module
+ * the property comes when etcd can be reached at the start, and stays `undefined` when it can't.
+ *
+ * ```ts
+ * @Config('/config/orders/limit', { parse: (text) => Number(text ?? 10) })
+ * private readonly limit!: number;
+ * ```
+ *
+ * Without effect in providers that are made for each request.
+ */
+export function Config(key: string, { client, parse = (text) => text }: ConfigOptions = {}): PropertyDecorator {
+  return (prototype, property) => markSetting(prototype, { property, key, client, parse });
+}

@@ -1,0 +1,46 @@
+/** rollcall/nest: modules for NestJS 10, 11 and 12. Enter at `RegistryModule` and `EtcdModule`. */
+
+export type { AsyncOptions, ModuleExtras } from './async-options.js';
+export {
+  Config,
+  type ConfigOptions,
+  type InjectDecorator,
+  InjectEtcd,
+  InjectEtcdService,
+  InjectRegistry,
+  InjectRegistryService,
+  OnServiceChange,
+} from './decorators.js';
+export {
+  EtcdModule,
+  type EtcdModuleAsyncOptions,
+  type EtcdModuleOptions,
+  type EtcdOptionsFactory,
+} from './etcd-module.js';
+export {
+  RegistryModule,
+  type RegistryModuleAsyncOptions,
+  type RegistryModuleOptions,
+  type RegistryOptionsFactory,
+} from './registry-module.js';
+export {
+  ETCD_CLIENT,
+  EtcdHealthIndicator,
+  EtcdService,
+  getEtcdOptionsToken,
+  getEtcdServiceToken,
+  getEtcdToken,
+  getRegistryOptionsToken,
+  getRegistryServiceToken,
+  getRegistryToken,
+  type HealthResult,
+  type HealthStatus,
+  type Json,
+  type OnServiceList,
+  type OnServices,
+  REGISTRY_CLIENT,
+  RegistryHealthIndicator,
+  RegistryService,
+  type SelfOptions,
+} from './shared/index.js';
+export { type TestingBuilder, useMemoryRegistry } from './testing.js';

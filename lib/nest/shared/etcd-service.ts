@@ -1,0 +1,262 @@
+/** Services and settings in etcd, in the words that many programs on Nest have written for themselves. */
+
+import type { Etcd3 } from '../../etcd/client.js';
+import { type IOptions, settleOptions } from '../../etcd/options.js';
+import { named } from '../../registry/call.js';
+import { connect } from '../../registry/connect.js';
+import type { ServiceInstance } from '../../registry/instance.js';
+import type { Registration } from '../../registry/registration.js';
+import type { Registry } from '../../registry/registry.js';
+import { invalid, text } from '../../registry/shape.js';
+import { follow } from './follow.js';
+import type { NestLogger } from './logger.js';
+
+/** What every service key begins with: the key of an instance is `/services/{name}/{id}`. */
+const PREFIX = '/services';
+/** How long the key of a process that died stays. */
+const TTL_MS = 10_000;
+
+/** What is told of a service: the value of each of its keys, parsed, in the order of the keys. */
+export type OnServices<T> = (services: T[]) => unknown;
+
+/** A setting, or the metadata of a service: anything that JSON can say. */
+export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json | undefined };
+
+/**
+ * Settings and services on etcd: the value of a key is what you give, and the keys of services are
+ * `/services/{name}/{id}`, under a lease of 10 seconds.
+ *
+ * What is registered is renewed on a thread of its own and put back after any loss, as by `connect()` of `rollcall`, which
+ * it is made of; where endpoints and versions are to travel too, or Go services on Kratos are to see them, take
+ * `RegistryModule`.
+ */
+export class EtcdService {
+  /** The whole client. */
+  readonly client: Etcd3;
+  readonly #options: IOptions;
+  readonly #log: NestLogger;
+  readonly #registered = new Map<string, Promise<Registration>>();
+  #registry: Promise<Registry> | undefined;
+  #leaving: Promise<void> | undefined;
+
+  /** @internal */
+  constructor(client: Etcd3, options: IOptions, log: NestLogger) {
+    this.client = client;
+    this.#options = options;
+    this.#log = log;
+  }
+
+  /** Writes a setting: text, numbers and bytes as they are, anything else as JSON. */
+  async saveConfig(key: string, value: string | number | Buffer | Json): Promise<void> {
+    const plain = typeof value === 'string' || typeof value === 'number' || Buffer.isBuffer(value);
+    await this.client.put(key).value(plain ? (value as string) : json('value', value));
+  }
+
+  /** The text of a setting; `null` when there is none. */
+  async getConfig(key: string): Promise<string | null> {
+    return await this.client.get(key).string();
+  }
+
+  /**
+   * Calls back with the text of a setting, `null` when there is none, and then with every change of it. While the callback
+   * has not returned, or its promise is pending, it is not called again; then it hears the latest text. What it throws is
+   * logged. Resolves after the first call.
+   *
+   * @returns what ends that.
+   * @throws as `getConfig()`.
+   */
+  async watchConfig(key: string, callback: (value: string | null) => unknown): Promise<() => void> {
+    const { header, kvs } = await this.client.get(key).exec();
+    let latest = kvs[0]?.value.toString() ?? null;
+    let told: string | null | undefined;
+    let busy = false;
+    const tell = async () => {
+      if (busy) return;
+      busy = true;
+      while (told !== latest) {
+        told = latest;
+        try {
+          await callback(told);
+        } catch (error) {
+          this.#log.error(`a listener of the setting ${key} failed: ${(error as Error | undefined)?.stack ?? error}`);
+        }
+      }
+      busy = false; // in the same turn as the last look at what is latest
+    };
+    await tell();
+    const watcher = this.client
+      .watch()
+      .key(key)
+      .startRevision(BigInt(header.revision) + 1n)
+      .withRelist()
+      .watcher();
+    const heard = (value: string | null) => {
+      latest = value;
+      void tell();
+    };
+    const loop = async () => {
+      for await (const change of watcher) {
+        if (change.type === 'list') heard(change.keys[0]?.value.toString() ?? null);
+        else heard(change.type === 'put' ? change.value.toString() : null);
+      }
+    };
+    loop().catch((error: unknown) => {
+      this.#log.error(`the watch of the setting ${key} has ended: ${(error as Error).message}`);
+    });
+    return () => void watcher.cancel();
+  }
+
+  /**
+   * Puts a service under `/services/{name}/{id}`, and keeps it there until it is deregistered, the application stops, or
+   * another process registers the same id. Resolves when others see it. Registering an id again changes its metadata.
+   *
+   * @throws as `Registry.register()`.
+   */
+  async registerService(name: string, id: string, metadata: Json = {}): Promise<Registration> {
+    text('id', id);
+    const value = { '': json('metadata', metadata) };
+    const key = `${name}/${id}`;
+    const before = this.#registered.get(key);
+    const next = this.#renew(before, name, id, value);
+    this.#registered.set(key, next);
+    try {
+      return await next;
+    } catch (error) {
+      // What is registered still is, with what it was.
+      if (this.#registered.get(key) === next) {
+        if (before) this.#registered.set(key, before);
+        else this.#registered.delete(key);
+      }
+      throw named(error, 'registerService');
+    }
+  }
+
+  async #renew(
+    before: Promise<Registration> | undefined,
+    name: string,
+    id: string,
+    metadata: Record<string, string>,
+  ): Promise<Registration> {
+    const known = await before?.catch(() => undefined);
+    if (known && known.state !== 'replaced' && known.state !== 'deregistered') {
+      await known.update({ metadata });
+      return known;
+    }
+    const registry = await this.#services();
+    const registration = await registry.register({ name, id, metadata });
+    const key = `${PREFIX}/${name}/${id}`;
+    return registration
+      .on('lost', (reason) => this.#log.warn(`${key} is lost (${reason}); it is being put back`))
+      .on('restored', () => this.#log.log(`${key} is back`))
+      .on('replaced', () => this.#log.error(`${key}: another registration has taken it over`));
+  }
+
+  /** Takes a service that was registered here out of etcd, if it is there. */
+  async deregisterService(name: string, id: string): Promise<void> {
+    const key = `${name}/${id}`;
+    const known = await this.#registered.get(key)?.catch(() => undefined);
+    this.#registered.delete(key);
+    await known?.deregister();
+  }
+
+  /**
+   * The metadata of all instances of a service, as they were registered: of those of exactly this name. Asks etcd; where
+   * that is too slow, or etcd may be away, keep the list that `watchService()` tells.
+   *
+   * @throws as `Registry.getService()`. Values that are no JSON are left out.
+   */
+  async discoverService<T = unknown>(name: string): Promise<T[]> {
+    const registry = await this.#services();
+    return parsed<T>(await registry.getService(name, { consistent: true }));
+  }
+
+  /**
+   * Calls back with the current list of a service, also when it is empty, and with every change of it. While the callback
+   * has not returned, or its promise is pending, it is not called again; then it hears the latest list. What it throws is
+   * logged.
+   *
+   * @returns what ends that.
+   */
+  async watchService<T = unknown>(name: string, callback: OnServices<T>): Promise<() => void> {
+    const registry = await this.#services();
+    const watcher = follow(registry, name, (list) => callback(parsed<T>(list)), this.#log);
+    return () => watcher.stop();
+  }
+
+  /**
+   * Before the application stops.
+   *
+   * @internal
+   */
+  leave(): Promise<void> {
+    this.#leaving ??= (async () => {
+      await Promise.all(
+        [...this.#registered.values()].map((each) => this.#quietly(each.then((it) => it.deregister()))),
+      );
+    })();
+    return this.#leaving;
+  }
+
+  /**
+   * At the end.
+   *
+   * @internal
+   */
+  async close(): Promise<void> {
+    await this.#quietly(this.#registry?.then((registry) => registry.close()));
+  }
+
+  async #quietly(work: Promise<void> | undefined): Promise<void> {
+    try {
+      await work;
+    } catch (error) {
+      this.#log.warn(`a service was not taken out of etcd in order: ${(error as Error).message}`);
+    }
+  }
+
+  /** The registry client of the same etcd. Made at the first use: most programs use only the settings, or only the rest. */
+  #services(): Promise<Registry> {
+    this.#registry ??= (async () => {
+      const { hosts, tls, auth, keepAliveMs, keepAliveTimeoutMs } = settleOptions({
+        ...this.#options,
+        logger: false,
+      });
+      return await connect({
+        backend: 'etcd',
+        hosts,
+        prefix: PREFIX,
+        codec: 'json',
+        ttlMs: TTL_MS,
+        lazy: true,
+        tls: tls
+          ? {
+              ca: tls.ca ?? undefined,
+              cert: tls.cert ?? undefined,
+              key: tls.key ?? undefined,
+              serverName: tls.serverName ?? undefined,
+            }
+          : false,
+        username: auth?.username,
+        password: auth?.password,
+        keepAliveMs,
+        keepAliveTimeoutMs,
+        logger: this.#log,
+      });
+    })();
+    this.#registry.catch(() => {
+      this.#registry = undefined;
+    });
+    return this.#registry;
+  }
+}
+
+function json(path: string, value: unknown): string {
+  const written = JSON.stringify(value);
+  if (written === undefined) throw invalid(path, 'expected what JSON can say');
+  return written;
+}
+
+/** Parsed anew for each caller, who may change what it gets. */
+function parsed<T>(list: readonly ServiceInstance[]): T[] {
+  return list.map(({ metadata }) => JSON.parse(metadata[''] ?? 'null') as T);
+}

@@ -1,0 +1,29 @@
+/**
+ * The part of `rollcall/nest` that needs nothing of Nest. Its ES module is a wrapper over the CommonJS build: the classes
+ * that programs inject by type are the same, whichever way they come.
+ */
+
+export { Etcd3 } from '../../etcd/index.js';
+export { connect, Registry } from '../../index.js';
+export { EtcdResident } from './etcd-resident.js';
+export { EtcdService, type Json, type OnServices } from './etcd-service.js';
+export type { OnServiceList } from './follow.js';
+export { markHandler, markSetting } from './handlers.js';
+export { EtcdHealthIndicator, type HealthResult, type HealthStatus, RegistryHealthIndicator } from './health.js';
+export { endsOf, placeAtEnds, type Resident } from './lifecycle.js';
+export type { NestLogger } from './logger.js';
+export { type EtcdOpenOptions, explained, openEtcd, openRegistry } from './open.js';
+export { RegistryResident } from './registry-resident.js';
+export { RegistryService } from './registry-service.js';
+export { checkedSelf, type SelfOptions, SelfRegistration } from './self-registration.js';
+export {
+  ETCD_CLIENT,
+  getEtcdOptionsToken,
+  getEtcdServiceToken,
+  getEtcdToken,
+  getRegistryOptionsToken,
+  getRegistryServiceToken,
+  getRegistryToken,
+  isDefault,
+  REGISTRY_CLIENT,
+} from './tokens.js';

@@ -1,0 +1,172 @@
+/** Where an application of Nest listens: its HTTP server, and the servers of its microservices. */
+
+/** What is needed of an HTTP adapter of Nest. */
+export interface HttpAdapter {
+  listen(...args: unknown[]): unknown;
+  getHttpServer(): unknown;
+}
+
+/** What is needed of the server of a microservice. */
+export interface MicroserviceServer {
+  listen(callback: (error?: unknown, info?: unknown) => void): unknown;
+  close?(): unknown;
+}
+
+interface Addressed {
+  address?: () => { address: string; port: number } | string | null;
+  close?: () => unknown;
+  /** TLS servers have it. */
+  setSecureContext?: unknown;
+}
+
+/** What is called when a server has begun to listen. While it is under way the program's `listen()` waits. */
+export type OnListening = (endpoints: string[]) => Promise<void>;
+
+/** Marks servers whose `listen()` is followed, one `OnListening` each. */
+const FOLLOWED = new WeakMap<object, Set<OnListening>>();
+
+/**
+ * Calls `told` when the server of the adapter listens, before the program's own `listen()` resolves. What `told` rejects
+ * with, that rejects with.
+ */
+export function followHttp(adapter: HttpAdapter, told: OnListening): void {
+  const announce = followed(adapter, told, () => {
+    const server = adapter.getHttpServer() as Addressed;
+    return endpointsOf(server, typeof server?.setSecureContext === 'function' ? 'https' : 'http');
+  });
+  if (!announce) return;
+  const listen = adapter.listen;
+  adapter.listen = function (this: HttpAdapter, ...args: unknown[]): unknown {
+    const done = args.at(-1);
+    // Nest itself always gives a callback.
+    if (typeof done !== 'function') return listen.apply(this, args);
+    const heard = (...results: unknown[]) => {
+      if (results[0] instanceof Error) return done(...results);
+      announce().then(
+        () => done(...results),
+        (error: unknown) => {
+          // The start has failed: nothing is to be left of it.
+          (adapter.getHttpServer() as Addressed).close?.();
+          done(error);
+        },
+      );
+    };
+    return listen.apply(this, [...args.slice(0, -1), heard]);
+  };
+}
+
+/** The same for the server of a microservice. Transports by way of a broker listen nowhere: they have no endpoints. */
+export function followMicroservice(server: MicroserviceServer, told: OnListening): void {
+  const announce = followed(server, told, () => microserviceEndpoints(server));
+  if (!announce) return;
+  const listen = server.listen;
+  server.listen = function (this: MicroserviceServer, callback): unknown {
+    return listen.call(this, (error, info) => {
+      if (error) return callback(error, info);
+      announce().then(
+        () => callback(error, info),
+        (failure: unknown) => {
+          server.close?.();
+          callback(failure);
+        },
+      );
+    });
+  };
+}
+
+/** Adds `told` to those who hear of `subject`; for the first of them gives what tells them all. */
+function followed(subject: object, told: OnListening, endpoints: () => string[]): (() => Promise<void>) | undefined {
+  const before = FOLLOWED.get(subject);
+  if (before) {
+    before.add(told);
+    return undefined;
+  }
+  const all = new Set([told]);
+  FOLLOWED.set(subject, all);
+  return async () => {
+    const found = endpoints();
+    await Promise.all([...all].map((each) => each(found)));
+  };
+}
+
+/** What is needed of the servers that Nest has for its transports, in all its versions. */
+interface AnyServer {
+  transportId?: unknown;
+  /** Of the TCP transport. */
+  server?: Addressed;
+  /** Of gRPC: a server of grpc-js. */
+  grpcClient?: { http2Servers?: { keys?: () => Iterable<Addressed> } };
+  /** Of gRPC. */
+  url?: unknown;
+  options?: { url?: unknown; credentials?: { _isSecure?: () => boolean } };
+}
+
+/** The numbers of Nest's enum `Transport`. */
+const TCP = 0;
+const GRPC = 4;
+
+function microserviceEndpoints(subject: MicroserviceServer): string[] {
+  const server = subject as AnyServer;
+  if (server.transportId === TCP) {
+    return endpointsOf(server.server, typeof server.server?.setSecureContext === 'function' ? 'tcps' : 'tcp');
+  }
+  if (server.transportId !== GRPC) return [];
+  const scheme = server.options?.credentials?._isSecure?.() ? 'grpcs' : 'grpc';
+  // The ports that were really bound; grpc-js doesn't tell them, but keeps its servers in this map.
+  const bound = [...(server.grpcClient?.http2Servers?.keys?.() ?? [])].flatMap((each) => endpointsOf(each, scheme));
+  if (bound.length > 0) return [...new Set(bound)];
+  const url = String(server.url ?? server.options?.url ?? '');
+  return /^[^/]+:[1-9]\d*$/.test(url) ? [`${scheme}://${url}`] : [];
+}
+
+function endpointsOf(server: Addressed | undefined, scheme: string): string[] {
+  const address = server?.address?.();
+  if (typeof address !== 'object' || !address?.port) return []; // a pipe or a socket of Unix
+  const host = address.address.includes(':') ? `[${address.address}]` : address.address;
+  return [`${scheme}://${host}:${address.port}`];
+}
+
+/** What is needed of Nest's container of modules. */
+export interface Modules {
+  /** Of Nest 11 and later: tells every server of a microservice, those of the past too. */
+  getRpcTargetRegistry?(): { subscribe(next: (server: unknown) => void): unknown };
+}
+
+/** Calls `found` with the server of every microservice of an application, before it listens. */
+export function microservicesOf(modules: Modules, found: (server: MicroserviceServer) => void): void {
+  if (typeof modules.getRpcTargetRegistry === 'function') {
+    modules.getRpcTargetRegistry().subscribe((server) => found(server as MicroserviceServer));
+    return;
+  }
+  const seekers = SEEKERS.get(modules) ?? new Set();
+  SEEKERS.set(modules, seekers.add(found));
+  watchNest10();
+}
+
+const SEEKERS = new WeakMap<object, Set<(server: MicroserviceServer) => void>>();
+let watching = false;
+
+interface Nest10Microservice {
+  container: { getModules(): object };
+  server: MicroserviceServer;
+  registerListeners(this: Nest10Microservice): unknown;
+}
+
+/** Nest 10 tells nobody of its microservices. They pass through here once, before they listen. */
+function watchNest10(): void {
+  if (watching) return;
+  watching = true;
+  let prototype: Nest10Microservice;
+  try {
+    // Loaded here: the package is optional, and of Nest 10 it is CommonJS.
+    prototype = require('@nestjs/microservices').NestMicroservice.prototype;
+  } catch {
+    return; // not installed: there are none
+  }
+  const registerListeners = prototype.registerListeners;
+  if (typeof registerListeners !== 'function') return;
+  prototype.registerListeners = function () {
+    for (const found of SEEKERS.get(this.container.getModules()) ?? []) found(this.server);
+    return registerListeners.call(this);
+  };
+}

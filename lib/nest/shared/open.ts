@@ -1,0 +1,125 @@
+/** From the options of a module to a client, with failures that say what to change. */
+
+import { RollcallError } from '../../errors.js';
+import { Etcd3 } from '../../etcd/client.js';
+import type { IOptions } from '../../etcd/options.js';
+import type { RegistryOptions } from '../../registry/backends/index.js';
+import { named } from '../../registry/call.js';
+import { connect } from '../../registry/connect.js';
+import type { Registry } from '../../registry/registry.js';
+import { integer, invalid, kindOf, record } from '../../registry/shape.js';
+import { parseUrl } from '../../registry/url.js';
+import type { NestLogger } from './logger.js';
+
+const VARIABLE = 'ROLLCALL_REGISTRY';
+
+/** What is needed of the options of a `RegistryModule`. */
+export interface OpenOptions {
+  registry?: string | URL | RegistryOptions | undefined;
+  lazy?: boolean | undefined;
+}
+
+/** Connects to the registry of a module; `where` is how messages call the module. */
+export async function openRegistry(where: string, options: OpenOptions, log: NestLogger): Promise<Registry> {
+  try {
+    const { origin, given } = chosen(options, log);
+    try {
+      // What the program gave counts before what the module would.
+      const lazy = options.lazy === undefined ? {} : { lazy: options.lazy };
+      return await connect({ logger: log, ...given, ...lazy } as RegistryOptions);
+    } catch (error) {
+      throw origin === '' ? error : prefixed(error, '', ` (from ${origin})`);
+    }
+  } catch (error) {
+    throw explained(where, named(error, 'connect'));
+  }
+}
+
+/** What is needed of the options of an `EtcdModule`, besides those of the client. */
+export interface EtcdOpenOptions extends IOptions {
+  connectTimeoutMs?: number | undefined;
+  lazy?: boolean | undefined;
+  onClientCreated?: ((client: Etcd3) => void) | undefined;
+  closeOnShutdown?: boolean | undefined;
+}
+
+/** Makes the etcd client of a module, and makes contact unless it is lazy. */
+export async function openEtcd(where: string, options: EtcdOpenOptions, log: NestLogger): Promise<Etcd3> {
+  try {
+    const { connectTimeoutMs, lazy, onClientCreated, closeOnShutdown: _, ...given } = record('options', options);
+    const timeoutMs = integer('options.connectTimeoutMs', connectTimeoutMs, 10_000, { min: 1 });
+    const { hosts } = given;
+    if (hosts === undefined || hosts === null || hosts === '') {
+      // Not the server on this machine, as of a client without options: the setting that they come from is missing.
+      const got = hosts === '' ? 'an empty string' : kindOf(hosts);
+      throw invalid('options.hosts', `expected the members, such as "10.0.0.1:2379", got ${got}`);
+    }
+    const client = new Etcd3({ logger: log, ...given } as unknown as IOptions);
+    try {
+      (onClientCreated as EtcdOpenOptions['onClientCreated'])?.(client);
+      if (!lazy) await client.ready({ timeoutMs });
+    } catch (error) {
+      await client.close();
+      throw error;
+    }
+    return client;
+  } catch (error) {
+    throw explained(where, error);
+  }
+}
+
+function chosen(options: OpenOptions, log: NestLogger): { origin: string; given: object } {
+  const { registry } = options;
+  const variable = process.env[VARIABLE] || undefined;
+  if (registry === undefined || registry === '') {
+    if (variable !== undefined) {
+      try {
+        return { origin: VARIABLE, given: parseUrl(variable) };
+      } catch (error) {
+        throw prefixed(error, '', ` (from ${VARIABLE})`);
+      }
+    }
+    if ('registry' in options) {
+      // Written down, and yet nothing: the setting that it comes from is missing.
+      throw invalid(
+        'registry',
+        `expected a URL such as "etcd://10.0.0.1:2379" or options, got ${registry === '' ? 'an empty string' : 'undefined'}`,
+      );
+    }
+    log.warn(`no registry given, neither as an option nor by ${VARIABLE}: using memory://default`);
+    return { origin: '', given: { backend: 'memory' } };
+  }
+  if (typeof registry === 'string') return { origin: '', given: parseUrl(registry) };
+  if (Object.prototype.toString.call(registry) === '[object URL]') {
+    return { origin: '', given: parseUrl((registry as URL).href) };
+  }
+  return { origin: '', given: record('registry', registry, 'a URL or options') };
+}
+
+/** A failure of the start in one line: where, what, and what to do about it. */
+export function explained(where: string, error: unknown): unknown {
+  return prefixed(error, `${where}: `, hint(error));
+}
+
+function hint(error: unknown): string {
+  if (!(error instanceof RollcallError)) return '';
+  switch (error.code) {
+    case 'ERR_TIMEOUT':
+    case 'ERR_UNAVAILABLE':
+      return '; check its hosts, or give lazy: true to start without it';
+    case 'ERR_UNAUTHENTICATED':
+      return '; check the user and the password';
+    default:
+      return '';
+  }
+}
+
+function prefixed(error: unknown, before: string, after: string): unknown {
+  if (!(error instanceof Error)) return error;
+  const message = `${before}${error.message}${after}`;
+  // The stack of V8 holds the message as it was.
+  const stack = error.stack?.replace(error.message, () => message);
+  Object.defineProperty(error, 'message', { value: message, configurable: true, writable: true });
+  if (stack !== undefined) Object.defineProperty(error, 'stack', { value: stack, configurable: true, writable: true });
+  return error;
+}

@@ -1,0 +1,76 @@
+/** What a `RegistryModule` does from the start of an application to its end. */
+
+import type { Registry } from '../../registry/registry.js';
+import { handlersOf } from './handlers.js';
+import type { Resident } from './lifecycle.js';
+import { followHttp, followMicroservice, type HttpAdapter, type Modules, microservicesOf } from './listening.js';
+import type { NestLogger } from './logger.js';
+import { explained } from './open.js';
+import type { RegistryService } from './registry-service.js';
+import type { SelfRegistration } from './self-registration.js';
+import { isDefault } from './tokens.js';
+
+/** What a resident is made of. */
+export interface RegistryResidence {
+  readonly where: string;
+  /** Of the registry; `undefined` for the default one. */
+  readonly name: string | undefined;
+  readonly registry: Registry;
+  readonly service: RegistryService;
+  readonly self: SelfRegistration | undefined;
+  /** Nest's container. */
+  readonly modules: Modules & { values(): Iterable<unknown> };
+  /** The HTTP adapter, which a test gives only after the modules are made. */
+  adapter(): HttpAdapter | null | undefined;
+  readonly log: NestLogger;
+}
+
+/** The resident of a `RegistryModule`. */
+export class RegistryResident implements Resident {
+  readonly #residence: RegistryResidence;
+  #microservices = 0;
+
+  constructor(residence: RegistryResidence) {
+    this.#residence = residence;
+    const { self, modules } = residence;
+    if (!self) return;
+    microservicesOf(modules, (server) => {
+      this.#microservices++;
+      followMicroservice(server, (endpoints) => this.#explained(self.listening(endpoints)));
+    });
+  }
+
+  async start(): Promise<void> {
+    const { registry, self, adapter: adapterOf, modules, service, name, log } = this.#residence;
+    for (const handler of handlersOf(modules.values(), (problem) => log.warn(problem))) {
+      const mine = isDefault(handler.registry) ? isDefault(name) : handler.registry === name;
+      if (mine) service.onChange(handler.service, handler.call);
+    }
+    registry.ref();
+    if (!self) return;
+    const adapter = adapterOf();
+    if (adapter) followHttp(adapter, (endpoints) => this.#explained(self.listening(endpoints)));
+    await this.#explained((async () => self.started(Boolean(adapter) || this.#microservices > 0))());
+  }
+
+  async leave(): Promise<void> {
+    await this.#residence.self?.leave();
+  }
+
+  async close(): Promise<void> {
+    const { registry, log } = this.#residence;
+    try {
+      await registry.close();
+    } catch (error) {
+      log.warn(`the registry was not closed in order: ${(error as Error).message}`);
+    }
+  }
+
+  async #explained(work: Promise<void>): Promise<void> {
+    try {
+      await work;
+    } catch (error) {
+      throw explained(this.#residence.where, error);
+    }
+  }
+}

@@ -1,0 +1,111 @@
+/** What an application does with its registry. */
+
+import { Observable } from 'rxjs';
+import { UnsupportedError } from '../../errors.js';
+import type { InstanceInput, ServiceList } from '../../registry/instance.js';
+import type { Registration } from '../../registry/registration.js';
+import type {
+  CallOptions,
+  GetServiceOptions,
+  RegisterOptions,
+  Registry,
+  WatchOptions,
+} from '../../registry/registry.js';
+import type { Watcher } from '../../registry/watcher.js';
+import { follow, type OnServiceList } from './follow.js';
+import type { NestLogger } from './logger.js';
+import type { SelfRegistration } from './self-registration.js';
+
+/** The registry of an application, and the application in it. */
+export class RegistryService {
+  /** The whole client. */
+  readonly client: Registry;
+  readonly #self: SelfRegistration | undefined;
+  readonly #log: NestLogger;
+  readonly #followed = new Set<Watcher>();
+
+  /** @internal */
+  constructor(client: Registry, self: SelfRegistration | undefined, log: NestLogger) {
+    this.client = client;
+    this.#self = self;
+    this.#log = log;
+  }
+
+  /** The registration of this application; `undefined` before it is registered, and where `register` is not given. */
+  get registration(): Registration | undefined {
+    return this.#self?.registration;
+  }
+
+  /** Whether this application is to be registered: `register` is given. */
+  get registersItself(): boolean {
+    return this.#self !== undefined;
+  }
+
+  /** The services that are followed whose list may be out of date, because the registry can't be reached. */
+  get stale(): string[] {
+    return [...new Set([...this.#followed].filter(({ stale }) => stale).map(({ name }) => name))];
+  }
+
+  /** Registers something, as `Registry.register()` does. It is deregistered when the application stops. */
+  register(instance: InstanceInput, options?: RegisterOptions): Promise<Registration> {
+    return this.client.register(instance, options);
+  }
+
+  /** The instances of a service, as `Registry.getService()` gives them. */
+  getService(name: string, options?: GetServiceOptions): Promise<ServiceList> {
+    return this.client.getService(name, options);
+  }
+
+  /** The names of all services, as `Registry.services()` gives them. */
+  services(options?: CallOptions): Promise<string[]> {
+    return this.client.services(options);
+  }
+
+  /** Follows a service, as `Registry.watch()` does. */
+  watch(name: string, options?: WatchOptions): Watcher {
+    return this.client.watch(name, options);
+  }
+
+  /**
+   * Calls `listener` with the current list of a service and with every change of it.
+   *
+   * @returns what ends that.
+   */
+  onChange(name: string, listener: OnServiceList): () => void {
+    const watcher = follow(this.client, name, listener, this.#log);
+    this.#followed.add(watcher);
+    return () => {
+      this.#followed.delete(watcher);
+      watcher.stop();
+    };
+  }
+
+  /** The same for RxJS: the current list, then every change. Ends when the registry is closed. */
+  instances$(name: string): Observable<ServiceList> {
+    return new Observable((subscriber) => {
+      const watcher = this.client.watch(name);
+      const loop = async () => {
+        for await (const instances of watcher) subscriber.next(instances);
+        subscriber.complete();
+      };
+      loop().catch((error: unknown) => subscriber.error(error));
+      return () => watcher.stop();
+    });
+  }
+
+  /**
+   * Registers the application itself now: for `when: 'manual'`.
+   *
+   * @throws as `register()`, and `ERR_UNSUPPORTED` where `register` is not given.
+   */
+  async registerSelf(): Promise<Registration | undefined> {
+    if (!this.#self) throw new UnsupportedError('RegistryModule has no option register');
+    await this.#self.now();
+    return this.registration;
+  }
+
+  /** Takes the application itself out of the registry, for good, and waits for its drain. Never rejects. */
+  async deregisterSelf(): Promise<void> {
+    await this.#self?.leave();
+  }
+}

@@ -1,0 +1,200 @@
+/** The registration of the application itself: when it comes, what it says, and when it goes. */
+
+import cluster from 'node:cluster';
+import { hostname } from 'node:os';
+import { InvalidArgumentError } from '../../errors.js';
+import { instanceOf } from '../../registry/instance.js';
+import type { Registration } from '../../registry/registration.js';
+import type { Registry } from '../../registry/registry.js';
+import { choice, didYouMean, integer, invalid, record, text } from '../../registry/shape.js';
+import type { NestLogger } from './logger.js';
+
+/** How the application itself is registered. */
+export interface SelfOptions {
+  /** The service. Required. */
+  name: string;
+  /**
+   * The id of this instance. Default: a UUID, new with every start. In a worker of `node:cluster`, and so in PM2's cluster
+   * mode, the number of the worker is added to an id that is given.
+   */
+  id?: string | undefined;
+  /** Default: empty. */
+  version?: string | undefined;
+  /** Default: none. */
+  metadata?: Readonly<Record<string, string>> | undefined;
+  /**
+   * Where callers reach it, such as `http://orders.internal:80`. Default: where the application listens: its HTTP server
+   * and its microservices of the transports TCP and gRPC. `0.0.0.0` and `[::]` become the address of this machine, or
+   * `advertiseHost` of the registry, or the environment variable `ROLLCALL_ADVERTISE_HOST`.
+   */
+  endpoints?: readonly string[] | undefined;
+  /**
+   * `listen`: as soon as the application listens, and before its `listen()` resolves. `bootstrap`: when the hooks
+   * `onApplicationBootstrap` have run, for applications that listen by other means; needs `endpoints`. `manual`: when
+   * `RegistryService.registerSelf()` is called. Default `listen`; `bootstrap` where endpoints are given and nothing is
+   * there that could listen.
+   */
+  when?: 'listen' | 'bootstrap' | 'manual' | undefined;
+  /**
+   * How long the application goes on answering after it has left the registry, in milliseconds, so that callers hear of
+   * it before it stops. Default 250, and 0 on the memory registry.
+   */
+  drainMs?: number | undefined;
+}
+
+const KNOWN = ['name', 'id', 'version', 'metadata', 'endpoints', 'when', 'drainMs'] as const;
+
+/** Checks them when the modules are made: a wrong one is to stop the start, not the first registration. */
+export function checkedSelf(value: unknown): SelfOptions {
+  const path = 'register';
+  const given = record(path, value);
+  for (const key of Object.keys(given)) {
+    if ((KNOWN as readonly string[]).includes(key) || given[key] === undefined) continue;
+    throw invalid(`${path}.${key}`, `unknown option${didYouMean(key, KNOWN)}`);
+  }
+  if (text(`${path}.name`, given.name) === undefined) throw invalid(`${path}.name`, 'expected the name of the service');
+  try {
+    const { when: _, drainMs: __, ...instance } = given;
+    instanceOf(instance);
+  } catch (error) {
+    throw error instanceof InvalidArgumentError
+      ? new InvalidArgumentError(error.message.replace(/^instance\b/, path))
+      : error;
+  }
+  choice(`${path}.when`, given.when, ['listen', 'bootstrap', 'manual'], 'listen');
+  integer(`${path}.drainMs`, given.drainMs, 0, { min: 0 });
+  if (given.when === 'bootstrap' && given.endpoints === undefined) {
+    throw invalid(`${path}.endpoints`, 'expected, since the application registers before it listens');
+  }
+  return value as SelfOptions;
+}
+
+/** What the registration of the application needs to know of it. */
+export interface SelfSource {
+  readonly registry: Registry;
+  readonly options: SelfOptions;
+  /** Don't wait for the registry, and don't fail because of it. */
+  readonly background: boolean;
+  readonly log: NestLogger;
+}
+
+/**
+ * Registers the application once it has started and listens, tells the registry of what begins to listen later, and takes
+ * all that back before it stops. One thing is done at a time.
+ */
+export class SelfRegistration {
+  readonly #source: SelfSource;
+  readonly #abort = new AbortController();
+  readonly #listening = new Set<string>();
+  #started = false;
+  #wanted: boolean;
+  #work: Promise<void> = Promise.resolve();
+  #leaving: Promise<void> | undefined;
+  #registration: Registration | undefined;
+
+  constructor(source: SelfSource) {
+    this.#source = source;
+    this.#wanted = source.options.when !== 'manual';
+  }
+
+  /** It, once it is registered. */
+  get registration(): Registration | undefined {
+    return this.#registration;
+  }
+
+  /** The application has begun to listen there. */
+  listening(endpoints: readonly string[]): Promise<void> {
+    const { options } = this.#source;
+    for (const endpoint of endpoints) this.#listening.add(endpoint);
+    if (endpoints.length === 0 && this.#listening.size === 0) return Promise.resolve(); // a broker, a socket of Unix
+    return options.when === 'bootstrap' ? Promise.resolve() : this.#publish();
+  }
+
+  /** The hooks of the start have run. `listens`: something is there that is going to listen. */
+  started(listens: boolean): Promise<void> {
+    const { options } = this.#source;
+    this.#started = true;
+    if (options.when === 'manual') return Promise.resolve();
+    if (options.when === 'bootstrap' || (!listens && options.endpoints)) return this.#publish(true);
+    if (!listens) {
+      throw new InvalidArgumentError(
+        'register.endpoints: expected, since this application has no HTTP server and no microservice that listens',
+        { operation: 'register' },
+      );
+    }
+    return this.#listening.size > 0 ? this.#publish() : Promise.resolve();
+  }
+
+  /** Registers it, whatever it waited for. */
+  now(): Promise<void> {
+    this.#wanted = true;
+    this.#started = true;
+    return this.#publish(true);
+  }
+
+  /** Leaves the registry, then waits for the drain. Never rejects. */
+  leave(): Promise<void> {
+    this.#leaving ??= this.#leave();
+    return this.#leaving;
+  }
+
+  #publish(unheard = false): Promise<void> {
+    const step = this.#work.then(async () => {
+      if (!this.#started || !this.#wanted || this.#leaving) return;
+      const { options } = this.#source;
+      const endpoints = options.endpoints ?? [...this.#listening];
+      if (!unheard && this.#listening.size === 0) return;
+      if (!this.#registration) await this.#register(endpoints);
+      else if (!options.endpoints) await this.#registration.update({ endpoints });
+    });
+    this.#work = step.catch(() => {});
+    return step;
+  }
+
+  async #register(endpoints: readonly string[]): Promise<void> {
+    const { registry, options, background, log } = this.#source;
+    const { name, version, metadata } = options;
+    const instance = { name, id: ownId(options.id), version, metadata, endpoints };
+    const { signal } = this.#abort;
+    let registration: Registration;
+    try {
+      registration = await registry.register(instance, { background, signal });
+    } catch (error) {
+      if (this.#leaving) return; // nothing is left behind
+      throw error;
+    }
+    this.#registration = registration;
+    registration
+      .on('lost', (reason) => log.warn(`${name} is out of the registry (${reason}); it is being put back`))
+      .on('restored', () => log.log(`${name} is back in the registry`))
+      .on('replaced', () => {
+        log.error(`${name}: another instance has registered the id ${registration.id}, and holds it from now on`);
+      });
+    const where = registration.instance.endpoints.join(', ') || 'no endpoint';
+    log.log(`${name} ${background ? 'is being registered' : 'registered'} as ${registration.id} at ${where}`);
+    if (process.platform !== 'win32' && process.listenerCount('SIGTERM') === 0) {
+      log.warn(
+        `nothing listens to SIGTERM: ${name} would stay in the registry until its TTL is over; ` +
+          `call app.enableShutdownHooks(), or give the registry signals: ['SIGTERM']`,
+      );
+    }
+  }
+
+  async #leave(): Promise<void> {
+    this.#abort.abort();
+    await this.#work;
+    if (!this.#registration) return;
+    const { registry, options, log } = this.#source;
+    try {
+      await this.#registration.deregister({ drainMs: options.drainMs ?? (registry.backend === 'memory' ? 0 : 250) });
+    } catch (error) {
+      log.warn(`${options.name} could not be taken out of the registry: ${(error as Error).message}`);
+    }
+  }
+}
+
+/** No two workers of a cluster may have one id: they would take it from each other. */
+function ownId(id: string | undefined): string | undefined {
+  if (id === undefined || !cluster.isWorker) return id;
+  return `${id}-${process.env.NODE_APP_INSTANCE ?? cluster.worker?.id ?? `${hostname()}-${process.pid}`}`;
+}

@@ -1,0 +1,24 @@
+/** The tokens of injection. Strings: the same in the ES module and in the CommonJS build. */
+
+/** The token of the default etcd client. */
+export const ETCD_CLIENT = 'ETCD_CLIENT';
+/** The token of the default registry client. */
+export const REGISTRY_CLIENT = 'REGISTRY_CLIENT';
+
+const named = (base: string, name: string | undefined) => (isDefault(name) ? base : `${base}:${name}`);
+
+/** Whether a name is that of the default client, which has none. */
+export const isDefault = (name: string | undefined): boolean => !name || name === 'default';
+
+/** The token of an etcd client: `ETCD_CLIENT`, or that of the client of a name. */
+export const getEtcdToken = (name?: string): string => named(ETCD_CLIENT, name);
+/** The token of the `EtcdService` of a client. The default one is also injected by its class. */
+export const getEtcdServiceToken = (name?: string): string => named('ETCD_SERVICE', name);
+/** The token of the options of an etcd client. */
+export const getEtcdOptionsToken = (name?: string): string => named('ETCD_OPTIONS', name);
+/** The token of a registry client. The default one is also injected by its class, `Registry` of `rollcall`. */
+export const getRegistryToken = (name?: string): string => named(REGISTRY_CLIENT, name);
+/** The token of the `RegistryService` of a registry. The default one is also injected by its class. */
+export const getRegistryServiceToken = (name?: string): string => named('REGISTRY_SERVICE', name);
+/** The token of the options of a registry: what a test overrides. */
+export const getRegistryOptionsToken = (name?: string): string => named('REGISTRY_OPTIONS', name);
