@@ -29,6 +29,8 @@ type Ids = Either<u32, Vec<u32>>;
 
 /// While a burst lasts JavaScript is told no more often than this. A wake-up costs it as much as some fifty events.
 const BURST: Duration = Duration::from_millis(1);
+/// The same when it goes on: the pause grows by a quarter each time, and is [`BURST`] again after one without an event.
+const BURST_MOST: Duration = Duration::from_millis(4);
 
 /// What to watch.
 #[allow(clippy::struct_excessive_bools)] // etcd's request has them
@@ -147,7 +149,7 @@ impl EtcdWatchHandle {
 }
 
 /// Tells JavaScript which watches have something for it: all that came in one turn of the I/O thread together, and all
-/// that came within [`BURST`] of the last time.
+/// that came within a pause of the last time, which is [`BURST`] at first.
 pub struct Pacer {
     waiting: Arc<Waiting>,
     wake: Arc<Wake>,
@@ -177,12 +179,16 @@ impl Pacer {
         let (inbox, telling) = (Arc::clone(&waiting), Arc::clone(&wake));
         let task = io.spawn(async move {
             let mut told = Instant::now();
+            let mut pause = BURST;
             loop {
                 inbox.come.notified().await;
                 // Behind everything that is ready now: the events of one read of the socket go together.
                 tokio::task::yield_now().await;
-                if told.elapsed() < BURST {
-                    tokio::time::sleep_until(told + BURST).await;
+                if told.elapsed() < pause {
+                    tokio::time::sleep_until(told + pause).await;
+                    pause = (pause * 5 / 4).min(BURST_MOST);
+                } else {
+                    pause = BURST;
                 }
                 tell(&telling, std::mem::take(&mut *inbox.lock()));
                 told = Instant::now();
