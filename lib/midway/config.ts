@@ -1,6 +1,5 @@
 /** What the component takes from the configuration of an application. */
 
-import type { ILoadBalancer, ServiceFactoryConfigOption } from '@midwayjs/core';
 import type { IOptions } from '../etcd/index.js';
 import type { SelfOptions } from '../frameworks/self-registration.js';
 import type { CommonOptions, InstanceInput, RegistryOptions, ServiceInstance } from '../index.js';
@@ -29,7 +28,8 @@ export interface EtcdConfig {
   clients?: Record<string, EtcdClientOptions> | undefined;
   /** Whose client `ETCDService` is. Default: `default`, or the only one. */
   defaultClientName?: string | undefined;
-  clientPriority?: ServiceFactoryConfigOption<object>['clientPriority'];
+  /** Given by `getClientPriority()` of the factory. */
+  clientPriority?: Record<string, number> | undefined;
 }
 
 /** A registry by its URL, as `connect()` takes it; what stands beside it counts before what the URL says. */
@@ -41,6 +41,11 @@ export interface RegistryUrlOptions extends CommonOptions {
 /** A registry: a URL, or options. With `lazy: true` the application starts, and is registered, without waiting for it. */
 export type RegistryClientOptions = string | RegistryUrlOptions | RegistryOptions;
 
+/** Chooses one of the instances of a service; there is at least one. */
+export interface InstanceBalancer {
+  select(instances: ServiceInstance[]): ServiceInstance;
+}
+
 /** How `RegistryServiceDiscovery` of `rollcall/midway/discovery` works. */
 export interface RegistryDiscoveryOptions {
   /** The name of the registry. Default: the default one. */
@@ -48,7 +53,7 @@ export interface RegistryDiscoveryOptions {
   /** Goes into every instance that is registered by a discovery client. */
   serviceOptions?: Partial<InstanceInput> | undefined;
   /** Default `roundRobin`, for each service by itself. */
-  loadBalancer?: 'roundRobin' | 'random' | ILoadBalancer<ServiceInstance> | undefined;
+  loadBalancer?: 'roundRobin' | 'random' | InstanceBalancer | undefined;
 }
 
 /** The key `registry`. Without clients and without `register` there is no registry, unless `ROLLCALL_REGISTRY` names one. */

@@ -5,6 +5,7 @@ export type { SelfOptions } from '../frameworks/self-registration.js';
 export type {
   EtcdClientOptions,
   EtcdConfig,
+  InstanceBalancer,
   RegistryClientOptions,
   RegistryConfig,
   RegistryDiscoveryOptions,
