@@ -5,6 +5,7 @@ import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } fr
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { packInto, tool } from '../packaging/tools.js';
+import { freePorts } from '../support/ports.js';
 import { runProgram, type Script, temporaryFolder } from '../support/process.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -41,12 +42,17 @@ export async function project(version: MidwayVersion): Promise<Project> {
   await tool('npm', [...install, '--offline', '--no-save', tarball], folder);
   tarballs.remove();
   await Promise.all((['cjs', 'esm'] as const).map((kind) => compile(folder, kind, version)));
+  // Midway itself looks for a free port, gives it back, and takes it again: too late at times.
+  const ports = await freePorts(32);
+  let turn = 0;
   const run = (kind: ModuleKind, file: string, env: NodeJS.ProcessEnv = {}) =>
     runProgram<Line>(process.execPath, [join(folder, kind, 'out', `${file}.js`)], {
       NODE_OPTIONS: '',
-      NODE_ENV: 'production',
+      NODE_ENV: '',
+      MIDWAY_SERVER_ENV: 'local', // logs to the console
       NO_COLOR: '1',
       ROLLCALL_REGISTRY: undefined,
+      PORT: String(ports[turn++ % ports.length]),
       ...env,
     });
   return { folder, run, start: (kind, app, env) => run(kind, 'bootstrap', { APP: app, ...env }) };

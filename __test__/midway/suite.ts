@@ -1,5 +1,7 @@
 /** What holds under every version of Midway, shown by applications that are processes of their own, on a real etcd. */
 
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { connect, type Registry } from 'rollcall';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type EtcdCluster, startEtcd } from '../support/etcd.js';
@@ -52,6 +54,8 @@ export function suite(version: MidwayVersion, more?: (ground: () => Ground) => v
       const PREFIX = `/${uniqueName('seeds')}/`;
       const app = apps.start(kind, 'etcd', { HOSTS: etcd.hosts.join(','), PREFIX });
       const { listening } = await told<{ listening: string }>(app, 'listening');
+      // Midway does not wait for its server to listen.
+      await waitFor(async () => await answer(listening, '/instances'));
       expect(await answer(listening, '/seeds')).toEqual({
         fooValue: 'bar',
         allFValues: [`${PREFIX}foo`],
@@ -94,6 +98,17 @@ export function suite(version: MidwayVersion, more?: (ground: () => Ground) => v
       expect(stdout).toContain('{"ok":true}');
       expect(stderr + stdout).toContain('a listener of the service payments failed: Error: on purpose');
       expect(stderr + stdout).toContain('orders is not registered: nothing of it listens');
+    });
+
+    it('is loaded both ways, with the same classes', async () => {
+      const app = ground.apps.run('esm', 'both');
+      const { code, stderr } = await app.exit;
+      expect(code, stderr).toBe(0);
+      const discovery =
+        version === 4
+          ? 'same'
+          : 'rollcall/midway/discovery needs Midway 4; on Midway 3 use RegistryService of rollcall/midway';
+      expect(app.seen).toEqual([{ midway: 'same' }, { discovery }]);
     });
 
     it('refuses no request of one who found it by name while instances come and go', async () => {
@@ -186,6 +201,15 @@ export function suite(version: MidwayVersion, more?: (ground: () => Ground) => v
       const { failed } = await failing(CASE, env);
       if (typeof message === 'string') expect(failed).toBe(message);
       else expect(failed).toMatch(message);
+    });
+
+    it('fails the start when the port is taken, and registers nothing', async () => {
+      const server = createServer();
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+      const { port } = server.address() as AddressInfo;
+      const { failed } = await failing('portTaken', { PORT: String(port) });
+      expect(failed).toBe(`registry.register: listen EADDRINUSE: address already in use 127.0.0.1:${port}`);
+      server.close();
     });
 
     async function failing(CASE: string, env: object): Promise<{ failed: string }> {
