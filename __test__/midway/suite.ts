@@ -58,7 +58,7 @@ export function suite(version: MidwayVersion, more?: (ground: () => Ground) => v
       await waitFor(async () => await answer(listening, '/instances'));
       expect(await answer(listening, '/seeds')).toEqual({
         fooValue: 'bar',
-        allFValues: [`${PREFIX}foo`],
+        allFValues: ['foo'],
         left: [],
       });
       expect(await answer(listening, '/instances')).toEqual({

@@ -7,7 +7,6 @@ import { configOf, loggerOf } from './container.js';
 import { ETCDServiceFactory } from './etcd.js';
 import { listeningEndpoints } from './listening.js';
 import { RegistryServiceFactory } from './registry-factory.js';
-import { RegistryService } from './registry-service.js';
 
 /** What `onHealthCheck` answers. */
 interface Health {
@@ -63,15 +62,13 @@ export class RollcallConfiguration {
   }
 
   /** Well when etcd answers, the application is registered, and nothing that it follows is stale. */
-  async onHealthCheck(container: IMidwayContainer): Promise<Health> {
+  async onHealthCheck(): Promise<Health> {
     const problems = (await this.#etcd?.problems()) ?? [];
     const self = this.#registry?.self;
     const state = self?.registration?.state;
     if (self?.wanted && state !== 'registered') problems.push(`registry: the application is ${state ?? 'waiting'}`);
-    if (this.#registry?.getClientKeys().length) {
-      const stale = (await container.getAsync(RegistryService)).staleServices();
-      if (stale.length > 0) problems.push(`registry: stale: ${stale.join(', ')}`);
-    }
+    const stale = this.#registry?.staleServices() ?? [];
+    if (stale.length > 0) problems.push(`registry: stale: ${stale.join(', ')}`);
     return problems.length === 0 ? { status: true } : { status: false, reason: problems.join('; ') };
   }
 

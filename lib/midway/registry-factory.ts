@@ -13,6 +13,7 @@ import { explained, type OpenOptions, openRegistry } from '../frameworks/open.js
 import { checkedSelf, SelfRegistration } from '../frameworks/self-registration.js';
 import type { Registry } from '../registry/registry.js';
 import { parseUrl } from '../registry/url.js';
+import type { Watcher } from '../registry/watcher.js';
 import { ClientFactory, placeOf } from './client-factory.js';
 import type { RegistryClientOptions, RegistryConfig } from './config.js';
 import { configOf, loggerOf } from './container.js';
@@ -24,6 +25,13 @@ export class RegistryServiceFactory extends ClientFactory<Registry> {
   /** @internal */
   @ApplicationContext()
   container!: IMidwayContainer;
+
+  /**
+   * What is followed by the services of this component.
+   *
+   * @internal
+   */
+  readonly followed = new Set<Watcher>();
 
   readonly #lazy = new WeakSet<Registry>();
   #self: SelfRegistration | undefined;
@@ -78,6 +86,15 @@ export class RegistryServiceFactory extends ClientFactory<Registry> {
    */
   get self(): SelfRegistration | undefined {
     return this.#self;
+  }
+
+  /**
+   * The services that are followed whose list may be out of date.
+   *
+   * @internal
+   */
+  staleServices(): string[] {
+    return [...new Set([...this.followed].filter(({ stale }) => stale).map(({ name }) => name))];
   }
 
   protected override async createClient(config: object, name?: string): Promise<Registry> {

@@ -14,7 +14,6 @@ import { UnsupportedError } from '../errors.js';
 import { follow, type OnServiceList } from '../frameworks/follow.js';
 import type { Registration } from '../registry/registration.js';
 import { Registry } from '../registry/registry.js';
-import type { Watcher } from '../registry/watcher.js';
 import { loggerOf } from './container.js';
 import { RegistryServiceFactory } from './registry-factory.js';
 
@@ -33,8 +32,6 @@ export class RegistryService {
   /** @internal */
   factory!: RegistryServiceFactory;
 
-  readonly #followed = new Set<Watcher>();
-
   /** @internal */
   @Init()
   async init(): Promise<void> {
@@ -47,9 +44,9 @@ export class RegistryService {
     return this.factory.self?.registration;
   }
 
-  /** The services followed by `onChange()` whose list may be out of date, because the registry can't be reached. */
+  /** The services that are followed whose list may be out of date, because the registry can't be reached. */
   staleServices(): string[] {
-    return [...new Set([...this.#followed].filter(({ stale }) => stale).map(({ name }) => name))];
+    return this.factory.staleServices();
   }
 
   /**
@@ -60,9 +57,9 @@ export class RegistryService {
    */
   onChange(name: string, listener: OnServiceList): () => void {
     const watcher = follow(this.instance, name, listener, loggerOf(this.container));
-    this.#followed.add(watcher);
+    this.factory.followed.add(watcher);
     return () => {
-      this.#followed.delete(watcher);
+      this.factory.followed.delete(watcher);
       watcher.stop();
     };
   }

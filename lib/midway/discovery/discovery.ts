@@ -134,13 +134,18 @@ export class RegistryServiceDiscovery extends ServiceDiscovery<
   #follow(registry: Registry, name: string): void {
     const watcher = registry.watch(name);
     this.#followed.set(name, watcher);
+    const { followed } = this.#factory as RegistryServiceFactory; // for the health check
+    followed.add(watcher);
     // Its lists are taken by getService(). When it ends, by a refusal, the next call says why, and follows anew.
     const loop = async () => {
       for await (const _ of watcher);
     };
     loop()
       .catch(() => {})
-      .finally(() => this.#followed.get(name) === watcher && this.#followed.delete(name));
+      .finally(() => {
+        followed.delete(watcher);
+        if (this.#followed.get(name) === watcher) this.#followed.delete(name);
+      });
   }
 }
 
