@@ -1,7 +1,7 @@
 # The index of all commands. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo build build-debug servers test lint format bench faults docs clean
+.PHONY: help setup demo build build-debug servers test lint format bench bench-etcd faults docs clean
 MAKEFLAGS += --no-print-directory
 
 help: ## Lists the commands
@@ -41,6 +41,11 @@ format: ## Formats everything
 bench: build ## Measures, against the incumbent, on a real etcd
 	@scripts/setup test
 	@node bench/run.mjs
+	@node bench/etcd/run.mjs --runs 3 --ms 200
+
+bench-etcd: build ## Measures rollcall/etcd, etcd3 and Rust in turns; writes docs/bench-etcd.md
+	@scripts/setup test
+	@node bench/etcd/run.mjs --docs
 
 faults: build ## Runs only the tests that kill, freeze and cut off servers
 	@scripts/setup test

@@ -238,6 +238,31 @@ export interface NativeCapabilities {
   listsNames: boolean
 }
 
+export interface NativeConsulOptions {
+  hosts: Array<string>
+  token: string | null
+  datacenter: string | null
+  namespace: string | null
+  partition: string | null
+  tls: NativeTlsOptions | null
+  healthCheck: 'off' | 'tcp' | 'http' | 'grpc'
+  healthCheckPath: string
+  healthCheckIntervalMs: number
+  healthCheckTimeoutMs: number
+  heartbeat: boolean
+  deregisterCriticalAfterMs: number
+  tags: Array<string>
+  /** While its checks pass, and while they warn. */
+  weights: [passing: number, warning: number] | null
+  passingOnly: boolean
+  consistency: 'default' | 'stale' | 'consistent'
+  near: string | null
+  filter: string | null
+  waitMs: number
+  maxWatchConnections: number
+  maxMessageBytes: number
+}
+
 /** What an etcd client is made of; TypeScript has filled in every default. */
 export interface NativeEtcdClientOptions {
   hosts: Array<string>
@@ -384,6 +409,7 @@ export interface NativeOptions {
   logLevel: 'debug' | 'info' | 'warn' | 'error' | 'off'
   memory: NativeMemoryOptions | null
   etcd: NativeEtcdOptions | null
+  consul: NativeConsulOptions | null
 }
 
 /** The measures that JavaScript writes and reads pages by. */

@@ -1,16 +1,17 @@
 import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
 
+const file = (path: string) => fileURLToPath(new URL(path, import.meta.url));
+
+/** What a test gets when it imports the package: the built one. */
+const aliases = (etcd: string) => [
+  { find: /^rollcall$/, replacement: file('./dist/esm/index.js') },
+  { find: /^rollcall\/etcd$/, replacement: file(etcd) },
+];
+
 // Tests prove the built package: run `npm run build` first.
 export default defineConfig({
-  resolve: {
-    alias: [
-      { find: /^rollcall$/, replacement: fileURLToPath(new URL('./dist/esm/index.js', import.meta.url)) },
-      { find: /^rollcall\/etcd$/, replacement: fileURLToPath(new URL('./dist/esm/etcd/index.js', import.meta.url)) },
-    ],
-  },
   test: {
-    include: ['__test__/**/*.test.ts'],
     exclude: ['**/node_modules/**', '**/fixtures/**'],
     pool: 'forks', // the addon and the servers belong to one process each
     maxWorkers: 2, // servers, not only tests, need the cores
@@ -20,5 +21,18 @@ export default defineConfig({
     retry: 0, // a flaky test is fixed
     // Loaded by Node itself, as a user's program loads it.
     server: { deps: { external: [/\/dist\/(esm|cjs)\//] } },
+    projects: [
+      {
+        extends: true,
+        resolve: { alias: aliases('./dist/esm/etcd/index.js') },
+        test: { name: 'all', include: ['__test__/**/*.test.ts'] },
+      },
+      {
+        // Once more, with an option that changes what goes to the server: every file in which gets matter.
+        extends: true,
+        resolve: { alias: aliases('./__test__/support/grouped.mjs') },
+        test: { name: 'grouped gets', include: ['__test__/etcd/{builders,txn,stm,roles,paging}.test.ts'] },
+      },
+    ],
   },
 });

@@ -327,6 +327,8 @@ function pause(ms = PAUSE_MS) {
 /** The URL with what suits a demo: a short TTL, a short wait for the first contact, and a screen of our own. */
 function demoUrl(given) {
   const defaults = { ttlMs: 3000, connectTimeoutMs: 5000, logger: false };
+  // The endpoints are made up: an agent of Consul would find nobody there.
+  if (/^consuls?:/.test(given)) defaults.healthCheck = false;
   return Object.entries(defaults).reduce((all, [name, value]) => {
     if (new RegExp(`[?&]${name}=`).test(all)) return all;
     return `${all}${all.includes('?') ? '&' : '?'}${name}=${value}`;

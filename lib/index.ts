@@ -16,6 +16,7 @@ export {
   UnavailableError,
   UnsupportedError,
 } from './errors.js';
+export type { ConsulOptions } from './registry/backends/consul.js';
 export type { EtcdOptions } from './registry/backends/etcd.js';
 export type { RegistryOptions } from './registry/backends/index.js';
 export type { MemoryOptions } from './registry/backends/memory.js';

@@ -7,6 +7,7 @@ use napi::bindgen_prelude::{Function, PromiseRaw};
 use napi::{Env, JsValue, Result};
 use napi_derive::napi;
 use rollcall_core::backend::Backend;
+use rollcall_core::backends::consul::{ConsulBackend, ConsulOptions};
 use rollcall_core::backends::etcd::EtcdBackend;
 use rollcall_core::backends::memory::MemoryBackend;
 use rollcall_core::etcd::{EtcdOptions, TlsOptions};
@@ -245,6 +246,16 @@ fn open_backend(options: NativeOptions, log: Log) -> rollcall_core::Result<Arc<d
                 ..etcd.into()
             };
             Ok(Arc::new(EtcdBackend::new(options, log)?))
+        }
+        "consul" => {
+            let consul = options.consul.ok_or_else(missing)?;
+            let options = ConsulOptions {
+                ttl,
+                timeout,
+                connect_timeout,
+                ..consul.into()
+            };
+            Ok(Arc::new(ConsulBackend::new(options, log)?))
         }
         unknown => Err(Error::new(ErrorKind::Internal, format!("unknown backend {unknown:?}"))),
     }

@@ -6,6 +6,7 @@ use napi::bindgen_prelude::{Array, Buffer, JsObjectValue, Object, ToNapiValue};
 use napi::{Env, JsString, JsValue, Property, Result, sys};
 use napi_derive::napi;
 use rollcall_core::ServiceInstance;
+use rollcall_core::backends::consul::{Consistency, ConsulOptions, ConsulTls, HealthCheck};
 use rollcall_core::etcd::TlsOptions;
 use rollcall_core::instance::Endpoints;
 use rollcall_core::log::Level;
@@ -138,6 +139,7 @@ pub struct NativeOptions {
     pub log_level: String,
     pub memory: Option<NativeMemoryOptions>,
     pub etcd: Option<NativeEtcdOptions>,
+    pub consul: Option<NativeConsulOptions>,
 }
 
 #[napi(object)]
@@ -156,6 +158,36 @@ pub struct NativeEtcdOptions {
     pub tls: Option<NativeTlsOptions>,
     pub keep_alive_ms: f64,
     pub keep_alive_timeout_ms: f64,
+    pub max_message_bytes: f64,
+}
+
+#[napi(object, use_nullable = true)]
+#[allow(clippy::struct_excessive_bools)] // mirrors the public type
+pub struct NativeConsulOptions {
+    pub hosts: Vec<String>,
+    pub token: Option<String>,
+    pub datacenter: Option<String>,
+    pub namespace: Option<String>,
+    pub partition: Option<String>,
+    pub tls: Option<NativeTlsOptions>,
+    #[napi(ts_type = "'off' | 'tcp' | 'http' | 'grpc'")]
+    pub health_check: String,
+    pub health_check_path: String,
+    pub health_check_interval_ms: f64,
+    pub health_check_timeout_ms: f64,
+    pub heartbeat: bool,
+    pub deregister_critical_after_ms: f64,
+    pub tags: Vec<String>,
+    /// While its checks pass, and while they warn.
+    #[napi(ts_type = "[passing: number, warning: number]")]
+    pub weights: Option<Vec<u32>>,
+    pub passing_only: bool,
+    #[napi(ts_type = "'default' | 'stale' | 'consistent'")]
+    pub consistency: String,
+    pub near: Option<String>,
+    pub filter: Option<String>,
+    pub wait_ms: f64,
+    pub max_watch_connections: u32,
     pub max_message_bytes: f64,
 }
 
@@ -192,6 +224,53 @@ pub fn level(name: &str) -> Option<Level> {
         "warn" => Some(Level::Warn),
         "error" => Some(Level::Error),
         _ => None,
+    }
+}
+
+impl From<NativeConsulOptions> for ConsulOptions {
+    #[allow(clippy::cast_sign_loss)] // TypeScript has checked the range
+    fn from(options: NativeConsulOptions) -> Self {
+        Self {
+            hosts: options.hosts,
+            token: options.token,
+            datacenter: options.datacenter,
+            namespace: options.namespace,
+            partition: options.partition,
+            tls: options.tls.map(|tls| ConsulTls {
+                ca: tls.ca.map(Into::into),
+                cert: tls.cert.map(Into::into),
+                key: tls.key.map(Into::into),
+                server_name: tls.server_name,
+            }),
+            health_check: match options.health_check.as_str() {
+                "off" => HealthCheck::Off,
+                "http" => HealthCheck::Http,
+                "grpc" => HealthCheck::Grpc,
+                _ => HealthCheck::Tcp,
+            },
+            health_check_path: options.health_check_path,
+            health_check_interval: ms(options.health_check_interval_ms),
+            health_check_timeout: ms(options.health_check_timeout_ms),
+            heartbeat: options.heartbeat,
+            deregister_critical_after: ms(options.deregister_critical_after_ms),
+            tags: options.tags,
+            weights: match options.weights.as_deref() {
+                Some(&[passing, warning]) => Some((passing, warning)),
+                _ => None,
+            },
+            passing_only: options.passing_only,
+            consistency: match options.consistency.as_str() {
+                "stale" => Consistency::Stale,
+                "consistent" => Consistency::Consistent,
+                _ => Consistency::Default,
+            },
+            near: options.near,
+            filter: options.filter,
+            wait: ms(options.wait_ms),
+            max_watch_connections: options.max_watch_connections as usize,
+            max_message_bytes: options.max_message_bytes as usize,
+            ..Self::default()
+        }
     }
 }
 

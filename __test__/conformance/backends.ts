@@ -4,6 +4,8 @@
 import type { Registry, RegistryOptions } from 'rollcall';
 import { connect, MemoryServer } from 'rollcall';
 import { afterAll, describe, test } from 'vitest';
+import type { Consul, ConsulAgent } from '../support/consul.js';
+import { startConsul } from '../support/consul.js';
 import type { EtcdVersion } from '../support/etcd.js';
 import { ETCD_VERSIONS, startEtcd } from '../support/etcd.js';
 import { uniqueName } from '../support/process.js';
@@ -24,6 +26,12 @@ export type Need =
   | 'slowWay'
   /** What is stored can be read and written around the client, byte by byte, in transactions. */
   | 'rawRead'
+  /** What others write is kept as they wrote it, whether it makes sense or not. */
+  | 'rawPut'
+  /** Metadata may have any keys and values. */
+  | 'anyMetadata'
+  /** An id is one of its name, not of the whole registry. */
+  | 'idsPerName'
   /** Several processes share the registry. */
   | 'processes'
   /** A session or lease has a name of its own, so that a test can ask for it. */
@@ -52,6 +60,8 @@ export interface Scope {
   options(more?: Common): RegistryOptions;
   /** A client; closed when the test is over. */
   connect(more?: Common): Promise<Registry>;
+  /** The same options as a URL, with more of them as a query. */
+  url(query?: string): string;
   /** A client that `outage()` does not cut off, where the row can (`oneSided`). */
   observer(more?: Common): Promise<Registry>;
   /** The steps of a scenario in another thread of execution: a process where the registry is shared, else a worker. */
@@ -140,6 +150,10 @@ class MemoryScope extends Clients implements Scope {
     return { backend: 'memory', namespace: this.namespace, ttlMs: this.ttlMs, logger: false, ...more };
   }
 
+  url(query = ''): string {
+    return `memory://${this.namespace}?${query}`;
+  }
+
   protected direct(more?: Common): RegistryOptions {
     return this.options(more);
   }
@@ -211,6 +225,10 @@ class EtcdScope extends Clients implements Scope {
     return { backend: 'etcd', hosts: this.link.host, prefix: this.prefix, ttlMs: this.ttlMs, logger: false, ...more };
   }
 
+  url(query = ''): string {
+    return `etcd://${this.link.host}?prefix=${encodeURIComponent(this.prefix)}&${query}`;
+  }
+
   protected direct(more?: Common): RegistryOptions {
     return {
       backend: 'etcd',
@@ -272,6 +290,104 @@ class EtcdScope extends Clients implements Scope {
   }
 }
 
+/** Has an agent to itself: Consul has no prefix. The agents are few, and used again. */
+class ConsulScope extends Clients implements Scope {
+  readonly ttlMs = 3000;
+  readonly serverUrl: string;
+
+  constructor(
+    private readonly agent: ConsulAgent,
+    readonly link: TcpProxy,
+    giveBack: () => void,
+  ) {
+    super();
+    this.serverUrl = agent.url;
+    this.opened.push(async () => giveBack());
+    this.opened.push(() => agent.forget());
+    this.opened.push(() => link.close());
+  }
+
+  private to(hosts: string, more?: Common): RegistryOptions {
+    // The endpoints of these tests are made up: the agent would find nobody there.
+    return { backend: 'consul', hosts, healthCheck: false, ttlMs: this.ttlMs, logger: false, ...more };
+  }
+
+  options(more?: Common): RegistryOptions {
+    return this.to(this.link.host, more);
+  }
+
+  url(query = ''): string {
+    return `consul://${this.link.host}?healthCheck=false&${query}`;
+  }
+
+  protected direct(more?: Common): RegistryOptions {
+    return this.to(this.agent.host, more);
+  }
+
+  protected launch(steps: Step[], more?: Common): Process {
+    return inProcess(this.direct(more), steps);
+  }
+
+  async process(steps: Step[], more?: Common): Promise<Process> {
+    return (await this.run(steps, more)) as Process;
+  }
+
+  async outage(): Promise<void> {
+    this.link.setEnabled(false);
+  }
+
+  async restore(): Promise<void> {
+    this.link.dropAnswers(false);
+    this.link.release();
+    this.link.setEnabled(true);
+  }
+
+  /** As Kratos would write the record, but for checks. */
+  async put(_: string, id: string, value: string): Promise<void> {
+    const record = JSON.parse(value) as {
+      name: string;
+      version?: string;
+      metadata?: Record<string, string> | null;
+      endpoints?: string[] | null;
+    };
+    const tagged = (record.endpoints ?? []).map((endpoint): [string, object] => {
+      const { protocol, port } = new URL(endpoint);
+      return [protocol.slice(0, -1), { Address: endpoint, Port: Number(port) }];
+    });
+    await this.agent.register({
+      ID: id,
+      Name: record.name,
+      Tags: [`version=${record.version ?? ''}`],
+      TaggedAddresses: Object.fromEntries(tagged),
+      Meta: record.metadata ?? {},
+    });
+  }
+
+  remove(_: string, id: string): Promise<boolean> {
+    return this.agent.deregister(id);
+  }
+
+  /** There is no session: what comes nearest is a check that somebody makes fail. */
+  loseSession(_: string, id: string): Promise<void> {
+    return this.agent.fail(id);
+  }
+
+  wipe(): Promise<void> {
+    return this.agent.forget();
+  }
+
+  async mortal(name: string, id: string): Promise<{ die(): Promise<void> }> {
+    const owner = inProcess(this.direct(), [['register', { name, id }]]);
+    this.opened.push(() => owner.stop());
+    await owner.until('register:done');
+    return { die: () => owner.stop() };
+  }
+
+  key(_: string, id: string): string {
+    return id;
+  }
+}
+
 const memory: Row = {
   name: 'memory',
   ttlMs: 1000,
@@ -299,7 +415,38 @@ const etcd = (version: EtcdVersion): Row => ({
   },
 });
 
-export const rows: Row[] = [memory, ...ETCD_VERSIONS.map(etcd)];
+const consul: Row = {
+  name: 'consul',
+  ttlMs: 3000,
+  cannot: {
+    rawRead: 'Consul stores fields, no bytes',
+    rawPut: 'Consul checks what it is given',
+    anyMetadata: 'Consul limits keys and values of metadata',
+    idsPerName: 'an id is one of an agent, whatever the name',
+    leases: 'Consul has no leases',
+    counts: 'Consul counts no streams',
+  },
+  async start() {
+    const started: Consul[] = [];
+    const free: Consul[] = [];
+    return {
+      async scope() {
+        let one = free.pop();
+        if (!one) {
+          one = await startConsul();
+          started.push(one);
+        }
+        const taken = one;
+        return new ConsulScope(taken.server, await startTcpProxy(taken.server.host), () => free.push(taken));
+      },
+      async close() {
+        await Promise.all(started.map((one) => one.close()));
+      },
+    };
+  },
+};
+
+export const rows: Row[] = [memory, ...ETCD_VERSIONS.map(etcd), consul];
 
 export type It = (
   title: string,

@@ -47,20 +47,14 @@ forEveryBackend('connecting', (it, row) => {
   });
 
   it('the URL form is the same options', async (scope) => {
-    const options = scope.options({ ttlMs: 5000 }) as unknown as Record<string, string>;
-    const url =
-      options.backend === 'memory'
-        ? `memory://${options.namespace}?ttlMs=5000`
-        : `etcd://${options.hosts}?prefix=${encodeURIComponent(options.prefix as string)}&ttlMs=5000`;
-    const registry = await connect(url);
+    const registry = await connect(scope.url('ttlMs=5000'));
     await registry.register({ name: 'orders', id: 'a' });
     await sees(await scope.connect(), 'orders', ['a']);
     await registry.close();
   });
 
   it('a URL object is as good as its text, of any realm', async (scope) => {
-    const options = scope.options() as unknown as Record<string, string>;
-    const url = options.backend === 'memory' ? `memory://${options.namespace}` : `etcd://${options.hosts}`;
+    const url = scope.url();
     const foreign = runInNewContext('Object.assign(Object.create({ [Symbol.toStringTag]: "URL" }), { href })', {
       href: url,
     });
@@ -94,14 +88,14 @@ forEveryBackend('connecting', (it, row) => {
         'grpc://0.0.0.0:9000',
         'http://[::]:8000/path?isSecure=false',
         'tcp://10.0.0.1:1',
-        'http://localhost:80',
+        'ws://localhost:80',
       ],
     });
     const expected = [
       'grpc://192.0.2.7:9000',
       'http://192.0.2.7:8000/path?isSecure=false',
       'tcp://10.0.0.1:1',
-      'http://localhost:80',
+      'ws://localhost:80',
     ];
     expect(instance.endpoints).toEqual(expected);
     expect((await registry.getService('orders', { consistent: true }))[0]?.endpoints).toEqual(expected);

@@ -62,13 +62,17 @@ forEveryBackend('what is stored', (it) => {
       { needs: ['rawRead'] },
     );
 
-    it(`reads them back: ${title}`, async (scope) => {
-      const registry = await scope.connect();
-      await scope.put(instance.name, instance.id, bytes);
-      expect(await registry.getService(instance.name)).toEqual([
-        { version: '', ...instance, metadata: instance.metadata ?? {}, endpoints: instance.endpoints ?? [] },
-      ]);
-    });
+    it(
+      `reads them back: ${title}`,
+      async (scope) => {
+        const registry = await scope.connect();
+        await scope.put(instance.name, instance.id, bytes);
+        expect(await registry.getService(instance.name)).toEqual([
+          { version: '', ...instance, metadata: instance.metadata ?? {}, endpoints: instance.endpoints ?? [] },
+        ]);
+      },
+      { needs: ['rawPut'] },
+    );
   }
 
   it(

@@ -166,10 +166,11 @@ describe.concurrent.each(ETCD_VERSIONS)('etcd %s', (version) => {
     const left = lease.remainingMs;
     const start = performance.now();
     await waitFor(() => lease.revoked(), { timeoutMs: 6000, intervalMs: 2, what: 'the deadline' });
-    expect(performance.now() - start).toBeLessThan(left + 60);
+    // A busy machine looks late; one time to live too late would be 3 s.
+    expect(performance.now() - start).toBeLessThan(left + 1000);
     await waitFor(() => lost.length > 0, { intervalMs: 2 });
     const [loss] = lost as [{ error: Error; at: number; revoked: boolean }];
-    expect(loss.at - heard).toBeLessThan(3150);
+    expect(loss.at - heard).toBeLessThan(4000);
     expect(loss.revoked).toBe(true);
     expect(loss.error).toBeInstanceOf(EtcdLeaseInvalidError);
     expect(failures.length).toBeGreaterThan(1);

@@ -119,6 +119,15 @@ export async function compileBySwc({ folder }: Project): Promise<void> {
   await tool(process.execPath, ['-e', script], folder);
 }
 
+/** Checks the applications as somebody else compiles them. */
+export async function typeCheck({ folder }: Project, how: object): Promise<void> {
+  const own = join(folder, 'cjs');
+  const compilerOptions = { lib: ['ES2022', 'ESNext.Disposable'], rootDir: 'src', noEmit: true, ...how };
+  const config = join(own, 'tsconfig.types.json');
+  writeFileSync(config, JSON.stringify({ extends: './tsconfig.json', compilerOptions, include: ['src'] }));
+  await tool(join(root, 'node_modules', '.bin', 'tsc'), ['--project', config], own);
+}
+
 /** As `nest build` does it with tsc. */
 async function compile(folder: string, kind: ModuleKind): Promise<void> {
   const own = join(folder, kind);

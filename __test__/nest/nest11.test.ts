@@ -1,10 +1,11 @@
 /** Nest 11: see suite.ts; and what does not depend on the version. */
 
 import { connect } from 'rollcall';
+import { Etcd3 } from 'rollcall/etcd';
 import { describe, expect, it } from 'vitest';
 import { startEtcd } from '../support/etcd.js';
 import { uniqueName, waitFor } from '../support/process.js';
-import { compileBySwc } from './kit.js';
+import { compileBySwc, typeCheck } from './kit.js';
 import { type Ground, suite } from './suite.js';
 
 suite(11, { kind: 'cjs', adapter: 'express', more });
@@ -124,6 +125,31 @@ function more(ground: () => Ground): void {
     });
   });
 
+  it('a service of EtcdService whose key or lease is lost is put back, once, with what it said', async () => {
+    const { apps, etcd, told } = ground();
+    const SERVICE = uniqueName('orders');
+    const app = apps.start('cjs', 'etcd', { HOSTS: etcd.hosts.join(','), SERVICE });
+    const client = new Etcd3({ hosts: [...etcd.hosts] });
+    try {
+      await told(app, 'ready');
+      const keys = () => client.getAll().prefix(`/services/${SERVICE}/`).strings();
+      const before = await keys();
+      expect(Object.keys(before)).toHaveLength(2);
+      await client.delete().key(`/services/${SERVICE}/a`);
+      await waitFor(async () => Object.keys(await keys()).length === 2, { what: 'the deleted key' });
+      const lease = (await client.get(`/services/${SERVICE}/a`).exec()).kvs[0]?.lease as string;
+      await client.leaseClient.leaseRevoke({ ID: lease });
+      await waitFor(async () => Object.keys(await keys()).length === 2, { what: 'the key of the revoked lease' });
+      expect(await keys()).toEqual(before);
+      app.kill('SIGTERM');
+      await app.exit;
+      expect(await keys()).toEqual({});
+    } finally {
+      app.kill('SIGKILL');
+      await client.close();
+    }
+  });
+
   it('an application compiled by SWC has everything injected', async () => {
     const { apps, url, told } = ground();
     await compileBySwc(apps);
@@ -131,6 +157,13 @@ function more(ground: () => Ground): void {
     expect(await told(app, 'registered')).toMatchObject({ state: 'registered' });
     app.kill();
     expect(await app.exit).toMatchObject({ signal: 'SIGTERM' });
+  });
+
+  it.each([
+    ['a bundler', 'ESNext', 'Bundler'],
+    ['Node 16', 'Node16', 'Node16'],
+  ])('the types work for %s, without skipLibCheck', async (_, module, moduleResolution) => {
+    await typeCheck(ground().apps, { module, moduleResolution, skipLibCheck: false });
   });
 
   it('workers of one cluster on one port have a record each, and no id twice', async () => {

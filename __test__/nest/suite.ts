@@ -155,6 +155,9 @@ export function suite(
       expect(lines).toContainEqual({ created: 'third' });
       expect(lines).toContainEqual({ config: ['hello', '{"port":3000,"hosts":["a"]}', null] });
       expect(lines).toContainEqual({ raw: 'hello' });
+      // A property that holds a setting: before the hooks of the program, after a change, after a deletion.
+      expect(lines).toContainEqual({ limitAtStart: 10 });
+      expect(lines).toContainEqual({ limits: [10, 20, 10] });
       const a = { host: '10.0.0.1', port: 3002 };
       const b = { host: '10.0.0.2', port: 3001 };
       expect(lines.find((line) => 'list' in line)).toEqual({ list: [] }); // at once, and nothing of "…-admin"

@@ -1,7 +1,7 @@
 /** The tarball as a user gets it: installed into an empty project, loaded both ways, type-checked every way. */
 
 import { execFile } from 'node:child_process';
-import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -78,6 +78,16 @@ describe('the tarball', () => {
 describe('an empty project', () => {
   it('gets the same classes by require and by import', async () => {
     expect(await output('node', ['same-class.cjs'])).toBe('same');
+  });
+
+  it('gets nothing of the frameworks, which only their entry points ask for', async () => {
+    expect((await readdir(join(project, 'node_modules'))).filter((name) => !name.startsWith('.'))).toEqual([
+      'rollcall',
+    ]);
+    await output('node', ['-e', 'require("rollcall"); require("rollcall/etcd")']);
+    await expect(output('node', ['-e', 'require("rollcall/nest")'])).rejects.toThrow(
+      "Cannot find module '@nestjs/common'",
+    );
   });
 
   it('imports it as an ES module', async () => {

@@ -1,4 +1,4 @@
-// The Go peer (servers/peer): Kratos v2 with its etcd registry, as a process that obeys.
+// The Go peer (servers/peer): Kratos v2 with its etcd or Consul registry, as a process that obeys.
 
 import type { Script } from './process.js';
 import { runProgram } from './process.js';
@@ -54,7 +54,11 @@ export interface Peer {
 
 export interface PeerOptions {
   /** host:port of the members, or the hosts of a cluster. */
-  endpoints: string | readonly string[];
+  endpoints?: string | readonly string[];
+  /** host:port of an agent of Consul, instead of etcd. */
+  consul?: string;
+  /** Whether the agent of Consul checks the endpoints itself. Not by default: nobody listens there. */
+  health?: boolean;
   /** `/microservices` by default. */
   namespace?: string;
   /** 3000 by default, whole seconds. */
@@ -65,7 +69,9 @@ export interface PeerOptions {
 
 /** Starts the peer. */
 export async function startPeer({
-  endpoints,
+  endpoints = [],
+  consul,
+  health = false,
   namespace,
   ttlMs = 3000,
   username,
@@ -73,6 +79,9 @@ export async function startPeer({
 }: PeerOptions): Promise<Peer> {
   const script = runProgram<Answer>(builtProgram('peer'), [
     ...['--endpoints', typeof endpoints === 'string' ? endpoints : endpoints.join(','), '--ttl', `${ttlMs}ms`],
+    ...(consul === undefined
+      ? []
+      : ['--consul', consul, '--interval', `${ttlMs / 2}ms`, ...(health ? [] : ['--health=false'])]),
     ...(namespace === undefined ? [] : ['--namespace', namespace]),
     ...(username === undefined ? [] : ['--username', username, '--password', password ?? '']),
   ]);

@@ -248,3 +248,46 @@ describe('refuses, naming the path', () => {
     expect(await refusal(options)).toBe(message);
   });
 });
+
+describe('Consul', () => {
+  const consul = async (options: object) => (await settle({ backend: 'consul', ...options })).native;
+
+  it('has the defaults of Kratos', async () => {
+    const native = await consul({});
+    expect(native.ttlMs).toBe(20_000);
+    expect(native.consul).toMatchObject({
+      ...{ hosts: ['http://127.0.0.1:8500'], token: null, tls: null, tags: [], weights: null },
+      ...{ healthCheck: 'tcp', healthCheckIntervalMs: 10_000, healthCheckTimeoutMs: 5000, heartbeat: true },
+      ...{ deregisterCriticalAfterMs: 600_000, passingOnly: true, consistency: 'default', waitMs: 55_000 },
+    });
+  });
+
+  it('takes hosts with and without ports, TLS and sockets', async () => {
+    const hosts = async (options: object) => (await consul(options)).consul?.hosts;
+    expect(await hosts({ hosts: 'a,b:1' })).toEqual(['http://a:8500', 'http://b:1']);
+    expect(await hosts({ hosts: ['https://a', 'https://[::1]:2'] })).toEqual(['https://a:8501', 'https://[::1]:2']);
+    expect(await hosts({ hosts: ['unix:///run/a,b.sock'] })).toEqual(['unix:///run/a,b.sock']);
+    for (const [given, native] of [
+      [true, 'tcp'],
+      [false, 'off'],
+      ['false', 'off'],
+      ['grpc', 'grpc'],
+    ] as const)
+      expect((await consul({ healthCheck: given })).consul?.healthCheck).toBe(native);
+  });
+
+  it.each([
+    [{ hosts: 'a:0' }, 'options.hosts: expected a port'],
+    [{ hosts: ['http://a', 'https://b'] }, 'options.hosts: expected all hosts with https:// or none'],
+    [{ token: 'a b' }, 'options.token: expected printable ASCII'],
+    [{ tags: ['version=1'] }, 'options.tags[0]: expected another tag'],
+    [{ weights: { passing: 0 } }, 'options.weights.passing: expected a whole number from 1'],
+    [{ weights: { pasing: 1 } }, 'options.weights.pasing: unknown option; did you mean "passing"?'],
+    [{ healthCheck: 'tpc' }, 'options.healthCheck'],
+    [{ consistency: 'fresh' }, 'options.consistency'],
+    [{ waitMs: 10 }, 'options.waitMs: expected a whole number from 1000'],
+    [{ prefix: '/x' }, 'options.prefix: not an option of the consul backend, only of etcd'],
+  ])('refuses %j', async (options, message) => {
+    expect(await refusal({ backend: 'consul', ...options })).toContain(message);
+  });
+});

@@ -31,6 +31,15 @@ describe('a URL stands for options', () => {
     ['ETCD://a:1/', { backend: 'etcd', hosts: ['a:1'] }],
     ['etcd://a:1,b:2?prefix=/x&ttlMs=3000', { backend: 'etcd', hosts: ['a:1', 'b:2'], prefix: '/x', ttlMs: 3000 }],
     ['etcd://[::1]:2379', { backend: 'etcd', hosts: ['[::1]:2379'] }],
+    [
+      'consul://tok%2Fen@a:1,b?tags=x,y&weights.passing=3&healthCheck=false',
+      {
+        ...{ backend: 'consul', hosts: ['a:1', 'b'], token: 'tok/en' },
+        ...{ tags: ['x', 'y'], weights: { passing: 3 }, healthCheck: 'false' },
+      },
+    ],
+    ['consuls://:token@a', { backend: 'consul', hosts: ['a'], token: 'token', tls: true }],
+    ['consul://?hosts=unix:///run/consul.sock', { backend: 'consul', hosts: ['unix:///run/consul.sock'] }],
     ['etcd://?hosts=a,b', { backend: 'etcd', hosts: ['a', 'b'] }],
     ['etcds://a', { backend: 'etcd', hosts: ['a'], tls: true }],
     ['etcds://a?tls=true', { backend: 'etcd', hosts: ['a'], tls: true }],

@@ -18,8 +18,8 @@ export function etcdVersion() {
   return /etcd Version: (\S+)/.exec(execFileSync(program, ['--version'], { encoding: 'utf8' }))?.[1];
 }
 
-/** Starts a single member and waits until it is healthy. */
-export async function startEtcd() {
+/** Starts a single member and waits until it is healthy. `fsync`: whether it writes to the disk as in production. */
+export async function startEtcd({ fsync = false } = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'rollcall-bench-'));
   const [clientPort, peerPort] = await Promise.all([freePort(), freePort()]);
   const url = `http://127.0.0.1:${clientPort}`;
@@ -31,7 +31,7 @@ export async function startEtcd() {
       ...['--listen-client-urls', url, '--advertise-client-urls', url],
       ...['--listen-peer-urls', peerUrl, '--initial-advertise-peer-urls', peerUrl],
       ...['--initial-cluster', `bench=${peerUrl}`, '--log-level', 'error', '--log-outputs', 'stderr'],
-      '--unsafe-no-fsync', // the disk is not what is measured
+      ...(fsync ? [] : ['--unsafe-no-fsync']), // mostly the disk is not what is measured
     ],
     {
       env: Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('ETCD'))),

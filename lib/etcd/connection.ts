@@ -2,13 +2,16 @@
 
 import type { EtcdHandle, NativeEtcdClientOptions, NativeEvent } from '../native.js';
 import { native } from '../native.js';
+import { onAbort } from '../registry/call.js';
 import { describe } from '../registry/events.js';
 import type { LogLevel } from '../registry/logger.js';
 import { MAX_MS } from '../registry/shape.js';
+import type { Chunk, Header } from './chunk.js';
 import { ClientClosedError, fromFailure } from './errors.js';
 import { FaultHandling } from './fault-handling.js';
 import { type IOptions, type SettledOptions, settleOptions, timeLeft } from './options.js';
-import { type Call, type Chunk, GROUPS, type Header, NEEDS_LEADER, Pages, POINT, READS } from './pages.js';
+import { type Call, GROUPS, NEEDS_LEADER, Pages, POINT, READS } from './pages.js';
+import { abortFailure, expired } from './queue.js';
 import {
   type CallContext,
   type CallOptions,
@@ -49,7 +52,8 @@ const PUT = methodOf('KV', 'put') as RpcMethod;
 
 /** @internal */
 export class Connection implements ICallable<unknown> {
-  readonly options: SettledOptions;
+  /** Private, so that a program that prints its client does not print its password. */
+  readonly #options: SettledOptions;
   readonly callOptionsFactory: CallOptionsFactory | undefined;
 
   readonly #faults: FaultHandling;
@@ -69,10 +73,14 @@ export class Connection implements ICallable<unknown> {
 
   /** Checks the options. Does no I/O: the native client is made at the first use. */
   constructor(options: IOptions) {
-    this.options = settleOptions(options);
-    const { hostNames, faultHandling, defaultCallOptions } = this.options;
+    this.#options = settleOptions(options);
+    const { hostNames, faultHandling, defaultCallOptions } = this.#options;
     this.callOptionsFactory = defaultCallOptions;
     this.#faults = new FaultHandling(hostNames, faultHandling, defaultCallOptions);
+  }
+
+  get options(): SettledOptions {
+    return this.#options;
   }
 
   /** Whether `close()` was called. */
@@ -95,7 +103,7 @@ export class Connection implements ICallable<unknown> {
 
   /** One call. What it rejects with is a typed error whose stack shows the caller. */
   async exec<T>(service: CallContext['service'], name: string, params: unknown, options?: CallOptions): Promise<T> {
-    const ended = this.options.observe?.begin({ service, method: name });
+    const ended = this.#options.observe?.begin({ service, method: name });
     if (!ended) return await this.#exec<T>(service, name, params, options);
     try {
       const answer = await this.#exec<T>(service, name, params, options);
@@ -114,7 +122,7 @@ export class Connection implements ICallable<unknown> {
     if (!method) throw new TypeError(`etcd has no method ${service}.${name}`);
     if (this.closed) throw new ClientClosedError(service);
     const body = encode(method.request, params ?? {}); // wrong arguments are refused before anything is sent
-    if (body.length > this.options.maxRequestBytes) throw fromFailure(tooLarge(body.length), `${service}.${name}`);
+    if (body.length > this.#options.maxRequestBytes) throw fromFailure(tooLarge(body.length), `${service}.${name}`);
     try {
       const context = { service, method: name, params, isStream: false } as unknown as CallContext;
       const answer = this.#faults.active
@@ -124,7 +132,7 @@ export class Connection implements ICallable<unknown> {
         : await this.#raw(method, params, body, resolveCallOptions(options, this.callOptionsFactory, context), -1);
       return decode(method.response, answer) as T;
     } catch (failure) {
-      throw fromFailure(failure, `${service}.${name}`, leaseOf(params));
+      throw isForeign(failure) ? failure : fromFailure(failure, `${service}.${name}`, leaseOf(params));
     }
   }
 
@@ -139,13 +147,13 @@ export class Connection implements ICallable<unknown> {
     try {
       return await this.#raw(method, params, body, options, host);
     } catch (failure) {
-      throw fromFailure(failure, `${method.service}.${method.name}`, leaseOf(params));
+      throw isForeign(failure) ? failure : fromFailure(failure, `${method.service}.${method.name}`, leaseOf(params));
     }
   }
 
   /** Whether the quick paths may be taken: nothing stands between the builders and the native side. */
   get #isPlain(): boolean {
-    return !this.#mock && !this.#faults.active && !this.options.observe && !this.closed;
+    return !this.#mock && !this.#faults.active && !this.#options.observe && !this.closed;
   }
 
   /** A plain read of one key, or `undefined` when it has to go by `exec`. */
@@ -159,6 +167,9 @@ export class Connection implements ICallable<unknown> {
   /** A plain write of one key, or `undefined` when it has to go by `exec`. */
   quickPut(quick: Quick, value: string | Buffer): Promise<Header> | undefined {
     if (!this.#isPlain) return undefined;
+    // By its longest, for what it is in bytes is not known here: `exec` decides.
+    if ((quick.prefix.length + quick.key.length + value.length) * 3 > this.options.maxRequestBytes - 16)
+      return undefined;
     const call = this.#quickCall(PUT, POINT | NEEDS_LEADER, quick.options);
     return call && this.#calls().put(call, quick.prefix, quick.key, value);
   }
@@ -170,18 +181,20 @@ export class Connection implements ICallable<unknown> {
     each: (chunk: Chunk) => void,
   ): Promise<void> | undefined {
     if (!this.#isPlain) return undefined;
+    const body = encode(RANGE.request, request);
+    if (body.length > this.options.maxRequestBytes) return undefined;
     const call = this.#quickCall(RANGE, READS | (request.serializable ? 0 : NEEDS_LEADER), options);
-    return call && this.#calls().list(call, encode(RANGE.request, request), each);
+    return call && this.#calls().list(call, body, each);
   }
 
   /** `undefined` when its time is over before it begins: `exec` says so. */
   #quickCall(method: RpcMethod, flags: number, options: CallOptions | undefined): Call | undefined {
     const given = options ?? (this.callOptionsFactory as CallOptions | undefined);
     if (given === undefined) {
-      return { method: numberOf(method), flags, timeoutMs: this.options.timeoutMs, member: -1, signal: undefined };
+      return { method: numberOf(method), flags, timeoutMs: this.#options.timeoutMs, member: -1, signal: undefined };
     }
     const resolved = resolveCallOptions(options, this.callOptionsFactory, undefined as never);
-    const left = timeLeft(resolved, this.options.timeoutMs, 'options');
+    const left = timeLeft(resolved, this.#options.timeoutMs, 'options');
     if (left !== undefined && left <= 0) return undefined;
     return { method: numberOf(method), flags, timeoutMs: left ?? 0, member: -1, signal: resolved?.signal };
   }
@@ -193,8 +206,8 @@ export class Connection implements ICallable<unknown> {
     options: CallOptions | undefined,
     member: number,
   ): Promise<Buffer> {
-    const left = timeLeft(options, takesLong(method, params) ? 0 : this.options.timeoutMs, 'options');
-    if (left !== undefined && left <= 0) return Promise.reject(tooLate());
+    const left = timeLeft(options, takesLong(method, params) ? 0 : this.#options.timeoutMs, 'options');
+    if (left !== undefined && left <= 0) return Promise.reject(expired());
     const reads = readsOnly(method, params);
     let flags = reads ? READS : 0;
     if (needsLeader(method, params)) flags |= NEEDS_LEADER;
@@ -230,26 +243,29 @@ export class Connection implements ICallable<unknown> {
   markFailed(): void {}
 
   #stream(method: RpcMethod, options: CallOptions | undefined): RpcStream {
+    const { signal } = options ?? {};
     const left = timeLeft(options, 0, 'options');
+    // Refused at once, for an error would be emitted before anybody could listen.
+    const refused = signal?.aborted ? abortFailure(signal, false) : left !== undefined && left <= 0 && expired();
+    if (refused) throw fromFailure(refused, `${method.service}.${method.name}`);
     let stream: RpcStream;
     const id = this.listen(() => stream.notify());
-    const open = left ?? (this.options.timeoutMs || MAX_MS);
+    const open = left ?? (this.#options.timeoutMs || MAX_MS);
     const handle = native().StreamHandle.open(
       this.native,
       id,
       numberOf(method),
       method.kind === 'answers',
       method.service !== 'Maintenance',
-      Math.max(open, 0),
+      open,
     );
     const release = this.hold({ end: () => stream.cancel() });
+    const unlisten = signal && onAbort(signal, () => stream.cancel());
     stream = new RpcStream(method, handle, () => {
       this.unlisten(id);
+      unlisten?.();
       release();
     });
-    const { signal } = options ?? {};
-    if (signal?.aborted || open <= 0) stream.cancel();
-    else signal?.addEventListener('abort', () => stream.cancel(), { once: true });
     return stream;
   }
 
@@ -323,7 +339,7 @@ export class Connection implements ICallable<unknown> {
       try {
         await thing.end();
       } catch (error) {
-        this.options.log.write('error', `something did not end well: ${describe(error)}`);
+        this.#options.log.write('error', `something did not end well: ${describe(error)}`);
       }
     });
     this.#pages?.close(() => CLOSED);
@@ -338,7 +354,7 @@ export class Connection implements ICallable<unknown> {
     // Weakly: the native side holds these functions to the end of the thread.
     const self = new WeakRef(this);
     this.#handle = native().EtcdHandle.open(
-      nativeOptions(this.options),
+      nativeOptions(this.#options),
       () => {
         const connection = self.deref();
         if (connection) connection.#pages?.drain();
@@ -358,7 +374,7 @@ export class Connection implements ICallable<unknown> {
         this.#busy = busy;
         this.#keepAlive();
       },
-      this.options.maxInFlight,
+      this.#options.maxInFlight,
     );
     return this.#pages;
   }
@@ -366,7 +382,7 @@ export class Connection implements ICallable<unknown> {
   #events(): void {
     for (const event of this.#handle?.events() ?? []) {
       try {
-        if (event.kind === 'log') this.options.log.write(event.level as LogLevel, event.text ?? '');
+        if (event.kind === 'log') this.#options.log.write(event.level as LogLevel, event.text ?? '');
         else this.#receivers.get(event.id)?.(event);
       } catch (error) {
         // A listener of the program threw. The other events are not to be lost with it, and it is not ours to swallow.
@@ -441,16 +457,9 @@ function tooLarge(bytes: number): object {
   };
 }
 
-function tooLate(): object {
-  return {
-    code: 'ERR_TIMEOUT',
-    message: 'the deadline of the call had passed before it was sent',
-    grpcCode: 4,
-    details: 'Deadline exceeded',
-    retryable: true,
-    outcomeUnknown: false,
-    tried: [],
-  };
+/** What a policy, a factory of options or a getter of the program has thrown: it comes out as it is. */
+function isForeign(failure: unknown): boolean {
+  return failure instanceof Error && !('retryable' in failure);
 }
 
 /** Whether a member that has no leader is to refuse at once: not where a member answers by itself. */

@@ -4,7 +4,7 @@ import { EventEmitter } from 'node:events';
 import { UnsupportedError } from '../errors.js';
 import { type CampaignHandle, type NativeLeader, native, type ObserverHandle } from '../native.js';
 import { unexpected, valueBytes } from './check.js';
-import type { Connection, Live } from './connection.js';
+import type { Connection } from './connection.js';
 import { ClientClosedError, fromFailure, type NotCampaigningError } from './errors.js';
 import { stillCreated } from './lock.js';
 import type { Namespace } from './namespace.js';
@@ -151,7 +151,7 @@ interface Waiter {
  * between looking and writing; against that guard the writing: `client.if(campaign.guard()).then(…).commit()`. A key that
  * is deleted by hand makes another leader at once, before this one can know.
  */
-export class Campaign extends EventEmitter implements Live {
+export class Campaign extends EventEmitter {
   readonly #connection: Connection;
   readonly #handle: CampaignHandle | undefined;
   readonly #id: number;

@@ -2,7 +2,8 @@
 
 import { InvalidArgumentError } from '../errors.js';
 import { memberOf } from './check.js';
-import { abortedRead, compactedRead, isTooLarge } from './errors.js';
+import { asBytes, asNothing, asText, type Chunk } from './chunk.js';
+import { abortedRead, compactedRead, fromFailure, isTooLarge } from './errors.js';
 import { RangeBuilder } from './get.js';
 import { type Rangable, Range } from './range.js';
 import { SortOrder, SortTarget } from './rpc/enums.js';
@@ -86,34 +87,36 @@ export class MultiRangeBuilder extends RangeBuilder<{ [key: string]: string }> {
 
   /** The keys alone, in order. The values are not fetched. */
   async keys(encoding: BufferEncoding = 'utf8'): Promise<string[]> {
+    if (encoding === 'utf8') return await this.#keys<string>('text');
     const keys = await this.keyBuffers();
     return keys.map((key) => key.toString(encoding));
   }
 
   /** The keys alone, in order, as bytes. The values are not fetched. */
   async keyBuffers(): Promise<Buffer[]> {
-    const { kvs } = await this.#stripped({ keys_only: true });
-    return kvs.map(({ key }) => key);
+    return await this.#keys<Buffer>('bytes');
   }
 
   /** The values parsed as JSON, by key. Rejects with a `SyntaxError` when one of them is not JSON. */
   json(): Promise<{ [key: string]: unknown }> {
-    return this.#mapped<unknown>((value) => JSON.parse(value.toString()));
+    return this.#mapped<string, unknown>('text', (value) => JSON.parse(value));
   }
 
   /** The values as text, by key. `encoding` is for the values; keys are read as UTF-8. */
   strings(encoding: BufferEncoding = 'utf8'): Promise<{ [key: string]: string }> {
-    return this.#mapped((value) => value.toString(encoding));
+    return encoding === 'utf8'
+      ? this.#mapped<string, string>('text')
+      : this.#mapped<Buffer, string>('bytes', (value) => value.toString(encoding));
   }
 
   /** The values as numbers, by key; `NaN` where one is none. */
   numbers(): Promise<{ [key: string]: number }> {
-    return this.#mapped((value) => Number(value.toString()));
+    return this.#mapped<string, number>('text', Number);
   }
 
   /** The values as they are, by key. */
   buffers(): Promise<{ [key: string]: Buffer }> {
-    return this.#mapped((value) => value);
+    return this.#mapped<Buffer, Buffer>('bytes');
   }
 
   /** Keys and values in the order asked for, with exact keys and numbers. */
@@ -169,25 +172,74 @@ export class MultiRangeBuilder extends RangeBuilder<{ [key: string]: string }> {
   }
 
   async #stripped(form?: IRangeRequest): Promise<IRangeResponse> {
+    const skip = this.keyspace.prefix.length;
+    let found: IRangeResponse | undefined;
+    const isQuick = await this.#quick(form, (chunk) => {
+      found ??= { header: chunk.header, kvs: [], more: chunk.more, count: chunk.total };
+      chunk.keyValues(skip, found.kvs);
+    });
+    return isQuick && found ? found : await this.#slow(form);
+  }
+
+  async #slow(form?: IRangeRequest): Promise<IRangeResponse> {
     const answer = await this.range(form);
     if (this.keyspace.prefix.length > 0) for (const kv of answer.kvs) kv.key = this.keyspace.strip(kv.key);
     return answer;
   }
 
-  async #mapped<V>(convert: (value: Buffer) => V): Promise<{ [key: string]: V }> {
-    const { kvs } = await this.#stripped();
-    const found: { [key: string]: V } = {};
-    for (const kv of kvs) {
-      const key = kv.key.toString();
-      const value = convert(kv.value);
+  async #keys<K extends string | Buffer>(as: 'text' | 'bytes'): Promise<K[]> {
+    const keys: K[] = [];
+    const form = { keys_only: true };
+    const skip = this.keyspace.prefix.length;
+    const cut = as === 'text' ? asText : asBytes;
+    if (await this.#quick(form, (chunk) => chunk.each(skip, cut, asNothing, (key: K) => keys.push(key)))) return keys;
+    const { kvs } = await this.#slow(form);
+    return kvs.map(({ key }) => (as === 'text' ? key.toString() : key) as K);
+  }
+
+  /** The values, as text or bytes, converted, by key. */
+  async #mapped<V extends string | Buffer, R>(
+    as: 'text' | 'bytes',
+    convert?: (value: V) => R,
+  ): Promise<{ [key: string]: R }> {
+    const found: { [key: string]: R } = {};
+    const put = (key: string, value: V) => {
+      const converted = convert ? convert(value) : (value as unknown as R);
+      if (key !== '__proto__') found[key] = converted;
       // Assigning it would set the prototype instead.
-      if (key === '__proto__') {
-        Object.defineProperty(found, key, { value, configurable: true, enumerable: true, writable: true });
-      } else {
-        found[key] = value;
-      }
-    }
+      else
+        Object.defineProperty(found, key, { value: converted, configurable: true, enumerable: true, writable: true });
+    };
+    const skip = this.keyspace.prefix.length;
+    const cut = as === 'text' ? asText : asBytes;
+    if (await this.#quick(undefined, (chunk) => chunk.each(skip, asText, cut, put))) return found;
+    const { kvs } = await this.#slow();
+    for (const { key, value } of kvs) put(key.toString(), (as === 'text' ? value.toString() : value) as V);
     return found;
+  }
+
+  /**
+   * Hands the answer over in chunks by the shortest way; false when there is none for this read. What `each` throws is
+   * thrown at the end, and the chunks after it are passed over.
+   */
+  async #quick(form: IRangeRequest | undefined, each: (chunk: Chunk) => void): Promise<boolean> {
+    let thrown: { error: unknown } | undefined;
+    const quick = this.caller.quickList?.(this.request(form), this.callOptions, (chunk) => {
+      if (thrown) return;
+      try {
+        each(chunk);
+      } catch (error) {
+        thrown = { error };
+      }
+    });
+    if (!quick) return false;
+    try {
+      await quick;
+    } catch (failure) {
+      throw fromFailure(failure, 'KV.range'); // made here, so that its stack shows the caller
+    }
+    if (thrown) throw thrown.error;
+    return true;
   }
 
   async *#pages(pageSize: number): AsyncGenerator<IEntry, void, undefined> {

@@ -113,5 +113,6 @@ export {
 export type * from './rpc/messages.js';
 export { type ISTMOptions, Isolation, SoftwareTransaction } from './stm.js';
 export { ComparatorBuilder, type Comparison, comparator, compareTarget, type ICompareTarget } from './txn.js';
-export { WatchBuilder, Watcher, type WatchOptions } from './watch.js';
+export { WatchBuilder } from './watch.js';
 export type { WatchChange, WatchedKey, WatchList } from './watch-iterator.js';
+export { Watcher, type WatchOptions } from './watcher.js';

@@ -197,10 +197,13 @@ function listOf(value: unknown): string[] {
 
 const HOST = /^(?:https?:\/\/)?(\[[0-9a-f:.]+\]|[^\s:/@?#[\]]+)(?::(\d{1,5}))?\/?$/i;
 
+/** Control characters, lone surrogates and what URLs don't allow. */
+const NEVER_IN_HOST = /[\p{C}<>"\\^`{|}%]/u;
+
 /** `host:port`. Messages don't show the host: a misplaced password would be in it. */
 function hostOf(value: string, path: string, secure: boolean): string {
   const [, host, port = secure ? '443' : '2379'] = HOST.exec(value) ?? [];
-  if (!host) throw invalid(path, 'expected "host:port" or "http(s)://host:port"');
+  if (!host || NEVER_IN_HOST.test(host)) throw invalid(path, 'expected "host:port" or "http(s)://host:port"');
   if (Number(port) < 1 || Number(port) > 65_535) throw invalid(path, 'expected a port from 1 to 65535');
   return `${host}:${Number(port)}`;
 }
@@ -307,13 +310,16 @@ function checkFactory(path: string, value: unknown): void {
 
 /**
  * How long a call may take from now, in milliseconds; `undefined` for no limit, 0 or less when its time is up. The
- * earlier of `deadline` and `timeoutMs` counts; `fallbackMs` (0: none) when neither is given. Throws an
- * `InvalidArgumentError` that begins with `path`.
+ * earlier of `deadline` and `timeoutMs` counts; `fallbackMs` (0: none) when neither is given. The signal is looked at as
+ * well. Throws an `InvalidArgumentError` that begins with `path`.
  *
  * @internal
  */
 export function timeLeft(options: CallOptions | undefined, fallbackMs: number, path: string): number | undefined {
-  const { deadline, timeoutMs } = options ?? {};
+  const { deadline, timeoutMs, signal } = options ?? {};
+  if (signal !== undefined && signal !== null && !isSignal(signal)) {
+    throw invalid(`${path}.signal`, `expected an AbortSignal, got ${kindOf(signal)}`);
+  }
   if ((deadline === undefined || deadline === null) && timeoutMs === undefined) return fallbackMs || undefined;
   const limit = integer(`${path}.timeoutMs`, timeoutMs, 0, { min: 1, zeroIsOff: true }) || Number.POSITIVE_INFINITY;
   let until = Number.POSITIVE_INFINITY;
@@ -323,6 +329,13 @@ export function timeLeft(options: CallOptions | undefined, fallbackMs: number, p
   }
   const left = Math.min(limit, Math.ceil(until - Date.now()));
   return left === Number.POSITIVE_INFINITY ? undefined : Math.min(left, MAX_MS);
+}
+
+/** By shape: test runners bring signals of another realm. */
+function isSignal(value: unknown): boolean {
+  const { aborted, addEventListener, removeEventListener } = value as Partial<AbortSignal>;
+  const listens = typeof addEventListener === 'function' && typeof removeEventListener === 'function';
+  return typeof aborted === 'boolean' && listens;
 }
 
 /** By shape: fake timers bring dates of their own. */

@@ -1,8 +1,9 @@
 /** What all request builders share: they are sent when awaited, and can be operations of a transaction. */
 
+import type { Chunk } from './chunk.js';
 import type { Keyspace } from './keyspace.js';
 import type { CallOptions } from './rpc/calls.js';
-import type { IRequestOp, IResponseHeader } from './rpc/messages.js';
+import type { IRangeRequest, IRequestOp, IResponseHeader } from './rpc/messages.js';
 
 /** What can be an operation of a transaction: every builder of `get`, `getAll`, `put` and `delete`. */
 export interface IOperation {
@@ -25,6 +26,12 @@ export interface Caller {
   quickGet?(plain: PlainRequest, wantsBytes: boolean): Promise<string | Buffer | null> | undefined;
   /** Writes one key by the shortest way; otherwise like `quickGet`. */
   quickPut?(plain: PlainRequest, value: string | Buffer): Promise<IResponseHeader> | undefined;
+  /** Hands the key-values of a range to `each`, which must not throw, by the shortest way; otherwise like `quickGet`. */
+  quickList?(
+    request: IRangeRequest,
+    options: CallOptions | undefined,
+    each: (chunk: Chunk) => void,
+  ): Promise<void> | undefined;
 }
 
 /**

@@ -58,7 +58,7 @@ export class RpcStream extends EventEmitter implements IDuplexStream<unknown, un
       if (messages.length === 0) break;
       for (const message of messages) {
         if (this.#over) return; // a listener has cancelled it
-        this.emit('data', decode(this.#method.response, message));
+        this.#tell(message);
       }
     }
     if (this.#over) return;
@@ -67,12 +67,30 @@ export class RpcStream extends EventEmitter implements IDuplexStream<unknown, un
     this.#finish(why === '' ? undefined : JSON.parse(why));
   }
 
+  #tell(message: Uint8Array): void {
+    let answer: unknown;
+    try {
+      answer = decode(this.#method.response, message);
+    } catch (cause) {
+      this.#finish({ code: 'ERR_INTERNAL', message: 'an answer of etcd cannot be read', details: '', cause });
+      return;
+    }
+    try {
+      this.emit('data', answer);
+    } catch (error) {
+      // A listener of the program threw: not ours to swallow, and the answers after this one are not to be lost with it.
+      queueMicrotask(() => {
+        throw error;
+      });
+    }
+  }
+
   #finish(failure: Record<string, unknown> | undefined): void {
     this.#over = true;
     this.#handle.cancel();
     this.#release();
     const status: StreamStatus = {
-      code: failure ? Number(failure.grpcCode) : 0,
+      code: failure ? Number(failure.grpcCode ?? 13) : 0,
       details: failure ? String(failure.details) : 'OK',
     };
     // In a turn of its own: a program that cancels is not called from within.

@@ -7,6 +7,7 @@ import {
   getRegistryServiceToken,
   getRegistryToken,
   markHandler,
+  markSetting,
 } from './shared/index.js';
 
 /** What Nest's `Inject()` gives. */
@@ -32,4 +33,28 @@ export function OnServiceChange(service: string, { registry }: { registry?: stri
   return (_target, _key, descriptor) => {
     markHandler(descriptor.value as object, { service, registry });
   };
+}
+
+/** Options of `@Config`. */
+export interface ConfigOptions {
+  /** The name of the etcd client. Default: the default one. */
+  client?: string | undefined;
+  /** Makes the value of the text; `null` is for a setting that is not there. Default: the text itself. */
+  parse?: ((text: string | null) => unknown) | undefined;
+}
+
+/**
+ * The property holds a setting of etcd, as it is now: before the first hook of the application runs, and after every
+ * change. What `parse` throws is logged, and leaves the property as it was; so does an outage. With `lazy` of the module
+ * the property comes when etcd can be reached at the start, and stays `undefined` when it can't.
+ *
+ * ```ts
+ * @Config('/config/orders/limit', { parse: (text) => Number(text ?? 10) })
+ * private readonly limit!: number;
+ * ```
+ *
+ * Without effect in providers that are made for each request.
+ */
+export function Config(key: string, { client, parse = (text) => text }: ConfigOptions = {}): PropertyDecorator {
+  return (prototype, property) => markSetting(prototype, { property, key, client, parse });
 }

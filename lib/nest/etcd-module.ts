@@ -7,6 +7,7 @@ import { type AsyncOptions, assembled, asyncProviders, type ModuleExtras } from 
 import {
   Etcd3,
   EtcdHealthIndicator,
+  EtcdResident,
   EtcdService,
   endsOf,
   getEtcdOptionsToken,
@@ -94,15 +95,7 @@ function make(extras: ModuleExtras, options: Provider[], imports?: DynamicModule
       inject: [clientToken, serviceToken, optionsToken, ModulesContainer],
       useFactory: (client: Etcd3, service: EtcdService, given: EtcdModuleOptions, modules: ModulesContainer) => {
         placeAtEnds(modules.values(), EtcdCoreModule, EtcdEdgeModule);
-        return endsOf({
-          start: async () => {},
-          leave: () => service.leave(),
-          close: async () => {
-            await service.close();
-            // A test may have put something else in its place.
-            if (given.closeOnShutdown !== false) await client.close?.();
-          },
-        });
+        return endsOf(new EtcdResident({ where, name, client, service, options: given, modules, log }));
       },
     },
     { provide: `${residentToken}:first`, inject: [residentToken], useFactory: ({ first }) => first },

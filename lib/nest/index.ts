@@ -2,6 +2,8 @@
 
 export type { AsyncOptions, ModuleExtras } from './async-options.js';
 export {
+  Config,
+  type ConfigOptions,
   type InjectDecorator,
   InjectEtcd,
   InjectEtcdService,

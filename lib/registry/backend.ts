@@ -27,6 +27,8 @@ export interface UrlHead {
 export interface Backend<Options extends CommonOptions & { backend: keyof NativeOptions }> {
   /** Its own options, beside the common ones. */
   readonly options: Readonly<Record<Exclude<keyof Options, 'backend' | keyof CommonOptions>, OptionKind>>;
+  /** Its default of `ttlMs`, in milliseconds, where that is not 15000: Kratos's for that registry. */
+  readonly ttlMs?: number;
   /** Its URLs as messages show them, one for each scheme. */
   readonly urls: readonly `${string}://${string}`[];
   /** The options that the head of a URL stands for. They are checked afterwards, by `settle`. */

@@ -56,7 +56,7 @@ export async function settle(given: unknown): Promise<Settings> {
   return {
     native: {
       backend,
-      ttlMs: integer('options.ttlMs', options.ttlMs, 15_000, { min: 1000 }),
+      ttlMs: integer('options.ttlMs', options.ttlMs, BACKENDS[backend].ttlMs ?? 15_000, { min: 1000 }),
       connectTimeoutMs: integer('options.connectTimeoutMs', options.connectTimeoutMs, 10_000, { min: 1 }),
       timeoutMs: integer('options.timeoutMs', options.timeoutMs, 10_000, { min: 1 }),
       stallTimeoutMs: stallTimeout(options.stallTimeoutMs, 30_000),

@@ -1,5 +1,5 @@
-// Command peer is a small Go service on Kratos v2 and its etcd registry. The tests of rollcall run it
-// next to the package, on the same etcd, to see that each side reads what the other side wrote.
+// Command peer is a small Go service on Kratos v2 and its etcd or Consul registry. The tests of rollcall run it
+// next to the package, on the same server, to see that each side reads what the other side wrote.
 //
 // It reads one JSON command per line from standard input and writes one JSON answer per line to
 // standard output. Every command carries an "id" of the caller's choice, which its answer repeats:
@@ -31,8 +31,10 @@ import (
 	"sync"
 	"time"
 
+	consul "github.com/go-kratos/kratos/contrib/registry/consul/v2"
 	etcd "github.com/go-kratos/kratos/contrib/registry/etcd/v2"
 	"github.com/go-kratos/kratos/v2/registry"
+	"github.com/hashicorp/consul/api"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -67,8 +69,14 @@ type event struct {
 
 type key struct{ name, id string }
 
+// kratos is what Kratos's registries have in common.
+type kratos interface {
+	registry.Registrar
+	registry.Discovery
+}
+
 type peer struct {
-	registry *etcd.Registry
+	registry kratos
 
 	output sync.Mutex
 
@@ -87,21 +95,37 @@ func main() {
 	ttl := flag.Duration("ttl", 15*time.Second, "time to live of a registration")
 	username := flag.String("username", "", "etcd user")
 	password := flag.String("password", "", "password of the etcd user")
+	agent := flag.String("consul", "", "an agent of Consul, instead of etcd")
+	interval := flag.Duration("interval", 10*time.Second, "between two renewals in Consul, half the time to live")
+	health := flag.Bool("health", true, "whether the agent of Consul itself checks the endpoints")
 	flag.Parse()
 
-	client, err := clientv3.New(clientv3.Config{
-		Endpoints:   strings.Split(*endpoints, ","),
-		DialTimeout: callTimeout,
-		Username:    *username,
-		Password:    *password,
-	})
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "peer: cannot connect to %s: %v\n", *endpoints, err)
-		os.Exit(1)
+	var backend kratos
+	if *agent != "" {
+		client, err := api.NewClient(&api.Config{Address: *agent})
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "peer: cannot use %s: %v\n", *agent, err)
+			os.Exit(1)
+		}
+		backend = consul.New(client,
+			consul.WithHealthCheck(*health),
+			consul.WithHealthCheckInterval(int(interval.Seconds())))
+	} else {
+		client, err := clientv3.New(clientv3.Config{
+			Endpoints:   strings.Split(*endpoints, ","),
+			DialTimeout: callTimeout,
+			Username:    *username,
+			Password:    *password,
+		})
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "peer: cannot connect to %s: %v\n", *endpoints, err)
+			os.Exit(1)
+		}
+		backend = etcd.New(client, etcd.Namespace(*namespace), etcd.RegisterTTL(*ttl))
 	}
 
 	p := &peer{
-		registry:   etcd.New(client, etcd.Namespace(*namespace), etcd.RegisterTTL(*ttl)),
+		registry:   backend,
 		registered: make(map[key]*registry.ServiceInstance),
 		watches:    make(map[int64]context.CancelFunc),
 	}

@@ -214,7 +214,10 @@ pub struct Failure(String);
 
 impl Failure {
     pub fn of(fault: &Fault) -> Self {
-        let status = fault.status();
+        // What the transport makes up, such as "2 UNKNOWN: transport error", is no word of the server, and hides the cause.
+        let status = fault
+            .status()
+            .filter(|status| std::error::Error::source(status).is_none());
         let source = std::error::Error::source(&fault.error);
         let tried: Vec<_> = fault
             .tried

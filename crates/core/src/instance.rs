@@ -349,7 +349,7 @@ fn push_json_metadata(out: &mut String, metadata: &Metadata) {
 }
 
 /// A JSON string as Go's `encoding/json` writes it, HTML escaping included.
-fn push_json_string(out: &mut String, text: &str) {
+pub(crate) fn push_json_string(out: &mut String, text: &str) {
     use std::fmt::Write as _;
     out.push('"');
     for c in text.chars() {

@@ -8,14 +8,55 @@ import type { ServiceInstance } from 'rollcall';
 import { OnServiceChange, RegistryModule, RegistryService } from 'rollcall/nest';
 import { firstValueFrom, type Observable } from 'rxjs';
 
-interface Inventory {
-  reserve(request: { item: string; quantity: number }): Observable<{ reserved: boolean; by: string }>;
+interface Reservation {
+  item: string;
+  quantity: number;
 }
 
-/** One gRPC client for each instance of the inventory that is there now. */
+interface Inventory {
+  reserve(request: Reservation): Observable<{ reserved: boolean; by: string }>;
+}
+
+/** A gRPC client of one instance. */
+class InventoryClient {
+  private readonly proxy: ClientGrpcProxy;
+  private readonly inventory: Inventory;
+  private calls = 0;
+  private gone = false;
+
+  constructor(url: string) {
+    this.proxy = ClientProxyFactory.create({
+      transport: Transport.GRPC,
+      options: { package: 'inventory', protoPath: join(__dirname, '../inventory.proto'), url },
+    }) as ClientGrpcProxy;
+    this.inventory = this.proxy.getService<Inventory>('Inventory');
+  }
+
+  async reserve(request: Reservation) {
+    this.calls++;
+    try {
+      return await firstValueFrom(this.inventory.reserve(request));
+    } finally {
+      this.calls--;
+      this.closeWhenIdle();
+    }
+  }
+
+  /** The instance has left the registry: it still answers what is under way. */
+  leave() {
+    this.gone = true;
+    this.closeWhenIdle();
+  }
+
+  private closeWhenIdle() {
+    if (this.gone && this.calls === 0) this.proxy.close();
+  }
+}
+
+/** One client for each instance of the inventory that is there now. */
 @Injectable()
 class InventoryClients {
-  private readonly clients = new Map<string, { proxy: ClientGrpcProxy; inventory: Inventory }>();
+  private readonly clients = new Map<string, InventoryClient>();
   private turn = 0;
 
   @OnServiceChange('inventory')
@@ -25,28 +66,20 @@ class InventoryClients {
         .filter((endpoint) => endpoint.startsWith('grpc://'))
         .map((endpoint) => endpoint.slice('grpc://'.length)),
     );
-    for (const url of urls) if (!this.clients.has(url)) this.clients.set(url, connect(url));
-    for (const [url, { proxy }] of this.clients) {
+    for (const url of urls) if (!this.clients.has(url)) this.clients.set(url, new InventoryClient(url));
+    for (const [url, client] of this.clients) {
       if (urls.includes(url)) continue;
       this.clients.delete(url);
-      proxy.close();
+      client.leave();
     }
   }
 
-  next(): Inventory {
+  async reserve(request: Reservation) {
     const all = [...this.clients.values()];
     const client = all[this.turn++ % all.length];
     if (!client) throw new ServiceUnavailableException('no instance of the inventory is running');
-    return client.inventory;
+    return await client.reserve(request);
   }
-}
-
-function connect(url: string) {
-  const proxy = ClientProxyFactory.create({
-    transport: Transport.GRPC,
-    options: { package: 'inventory', protoPath: join(__dirname, '../inventory.proto'), url },
-  }) as ClientGrpcProxy;
-  return { proxy, inventory: proxy.getService<Inventory>('Inventory') };
 }
 
 @Controller('orders')
@@ -57,8 +90,8 @@ class OrdersController {
   ) {}
 
   @Post()
-  async order(@Body() { item, quantity }: { item: string; quantity: number }) {
-    return await firstValueFrom(this.inventory.next().reserve({ item, quantity }));
+  async order(@Body() { item, quantity }: Reservation) {
+    return await this.inventory.reserve({ item, quantity });
   }
 
   /** Where the instances of a service are. */

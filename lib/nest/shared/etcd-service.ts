@@ -58,6 +58,55 @@ export class EtcdService {
   }
 
   /**
+   * Calls back with the text of a setting, `null` when there is none, and then with every change of it. While the callback
+   * has not returned, or its promise is pending, it is not called again; then it hears the latest text. What it throws is
+   * logged. Resolves after the first call.
+   *
+   * @returns what ends that.
+   * @throws as `getConfig()`.
+   */
+  async watchConfig(key: string, callback: (value: string | null) => unknown): Promise<() => void> {
+    const { header, kvs } = await this.client.get(key).exec();
+    let latest = kvs[0]?.value.toString() ?? null;
+    let told: string | null | undefined;
+    let busy = false;
+    const tell = async () => {
+      if (busy) return;
+      busy = true;
+      while (told !== latest) {
+        told = latest;
+        try {
+          await callback(told);
+        } catch (error) {
+          this.#log.error(`a listener of the setting ${key} failed: ${(error as Error | undefined)?.stack ?? error}`);
+        }
+      }
+      busy = false; // in the same turn as the last look at what is latest
+    };
+    await tell();
+    const watcher = this.client
+      .watch()
+      .key(key)
+      .startRevision(BigInt(header.revision) + 1n)
+      .withRelist()
+      .watcher();
+    const heard = (value: string | null) => {
+      latest = value;
+      void tell();
+    };
+    const loop = async () => {
+      for await (const change of watcher) {
+        if (change.type === 'list') heard(change.keys[0]?.value.toString() ?? null);
+        else heard(change.type === 'put' ? change.value.toString() : null);
+      }
+    };
+    loop().catch((error: unknown) => {
+      this.#log.error(`the watch of the setting ${key} has ended: ${(error as Error).message}`);
+    });
+    return () => void watcher.cancel();
+  }
+
+  /**
    * Puts a service under `/services/{name}/{id}`, and keeps it there until it is deregistered, the application stops, or
    * another process registers the same id. Resolves when others see it. Registering an id again changes its metadata.
    *

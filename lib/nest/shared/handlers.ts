@@ -16,6 +16,45 @@ export function markHandler(method: object, handler: ServiceHandler): void {
   Object.defineProperty(marked, MARK, { value: [...(marked[MARK] ?? []), handler], configurable: true });
 }
 
+/** The same for properties that hold a setting: on the prototype. */
+const SETTINGS = Symbol.for('rollcall.nest.config');
+
+/** What a decorated property holds. */
+export interface SettingProperty {
+  readonly property: string | symbol;
+  /** Of the setting. */
+  readonly key: string;
+  /** The name of the etcd client. */
+  readonly client: string | undefined;
+  parse(text: string | null): unknown;
+}
+
+/** Marks a property of a class. */
+export function markSetting(prototype: object, setting: SettingProperty): void {
+  const marked = prototype as { [SETTINGS]?: SettingProperty[] };
+  // Not into the list of a class that this one inherits from.
+  Object.defineProperty(marked, SETTINGS, { value: [...(marked[SETTINGS] ?? []), setting], configurable: true });
+}
+
+/** Every marked property of the providers and controllers of an application, with what sets it. */
+export function* settingsOf(
+  modules: Iterable<unknown>,
+  refused: (problem: string) => void,
+): Generator<SettingProperty & { set(text: string | null): void }> {
+  for (const { instance, isStatic } of instancesOf(modules)) {
+    for (const setting of (instance as { [SETTINGS]?: SettingProperty[] })[SETTINGS] ?? []) {
+      if (!isStatic) {
+        refused(`@Config on ${String(setting.property)}: without effect in a provider that is made for each request`);
+        continue;
+      }
+      const set = (text: string | null) => {
+        (instance as Record<string | symbol, unknown>)[setting.property] = setting.parse(text);
+      };
+      yield { ...setting, set };
+    }
+  }
+}
+
 /** What is needed of Nest's wrappers of providers and controllers. */
 interface InstanceWrapper {
   instance?: unknown;
@@ -33,6 +72,20 @@ export function* handlersOf(
   modules: Iterable<unknown>,
   refused: (problem: string) => void,
 ): Generator<ServiceHandler & { call(list: unknown): unknown }> {
+  for (const { instance, isStatic } of instancesOf(modules)) {
+    for (const [key, method] of methodsOf(instance)) {
+      const handlers = (method as { [MARK]?: ServiceHandler[] })[MARK] ?? [];
+      if (handlers.length > 0 && !isStatic) {
+        refused(`@OnServiceChange on ${key}(): without effect in a provider that is made for each request`);
+        continue;
+      }
+      for (const handler of handlers) yield { ...handler, call: (list) => method.call(instance, list) };
+    }
+  }
+}
+
+/** Every provider and controller, once. */
+function* instancesOf(modules: Iterable<unknown>): Generator<{ instance: object; isStatic: boolean }> {
   const seen = new Set<unknown>();
   for (const module of modules) {
     const { providers, controllers } = module as ModuleRef;
@@ -40,14 +93,7 @@ export function* handlersOf(
       const { instance } = wrapper;
       if (typeof instance !== 'object' || instance === null || seen.has(instance)) continue;
       seen.add(instance);
-      for (const [key, method] of methodsOf(instance)) {
-        const handlers = (method as { [MARK]?: ServiceHandler[] })[MARK] ?? [];
-        if (handlers.length > 0 && wrapper.isDependencyTreeStatic?.() === false) {
-          refused(`@OnServiceChange on ${key}(): without effect in a provider that is made for each request`);
-          continue;
-        }
-        for (const handler of handlers) yield { ...handler, call: (list) => method.call(instance, list) };
-      }
+      yield { instance, isStatic: wrapper.isDependencyTreeStatic?.() !== false };
     }
   }
 }

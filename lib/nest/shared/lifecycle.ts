@@ -23,6 +23,8 @@ export function placeAtEnds(modules: Iterable<unknown>, first: unknown, last: un
 
 /** What one of these modules is asked to do; each of them is asked, whichever comes first does it. */
 export interface Resident {
+  /** All objects are made, and no other module has been initialized. Its failure fails the start. */
+  prepare?(): Promise<void>;
   /** All other modules are initialized. Its failure fails the start. */
   start(): Promise<void>;
   /** Nothing has been stopped yet. */
@@ -39,5 +41,8 @@ export function endsOf(resident: Resident): { first: object; last: object } {
     onModuleDestroy: () => resident.leave(),
     onApplicationShutdown: () => (++stopped < 2 ? undefined : resident.close()),
   };
-  return { first: { ...shared }, last: { ...shared, onApplicationBootstrap: () => resident.start() } };
+  return {
+    first: { ...shared, onModuleInit: () => resident.prepare?.() },
+    last: { ...shared, onApplicationBootstrap: () => resident.start() },
+  };
 }

@@ -1,11 +1,12 @@
 /** Every backend. A new one is a file beside this one, and its name in each of the lists here. */
 
 import type { Backend } from '../backend.js';
+import { type ConsulOptions, consul } from './consul.js';
 import { type EtcdOptions, etcd } from './etcd.js';
 import { type MemoryOptions, memory } from './memory.js';
 
 /** The options of `connect()`, told apart by `backend`. */
-export type RegistryOptions = MemoryOptions | EtcdOptions;
+export type RegistryOptions = MemoryOptions | EtcdOptions | ConsulOptions;
 
 /** @internal */
 export type BackendName = RegistryOptions['backend'];
@@ -18,6 +19,7 @@ export type BackendName = RegistryOptions['backend'];
 export const BACKENDS: { readonly [Name in BackendName]: Backend<Extract<RegistryOptions, { backend: Name }>> } = {
   memory,
   etcd,
+  consul,
 };
 
 /** @internal */

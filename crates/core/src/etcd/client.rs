@@ -32,10 +32,17 @@ const CATCHING_UP: usize = 32;
 const TRY_LEAST: Duration = Duration::from_millis(500);
 /// From how long a silence on a connection is given up, when calls may take that long. A shorter one is a slow disk.
 const SILENCE: Duration = Duration::from_secs(1);
+/// How long a member may say nothing before others are preferred. A write waits on; one that was not sent, because the
+/// member has not even said that it speaks HTTP/2, goes to another one.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How often a refused token is replaced within one try. Twice, because the auth store may change in between.
 const TOKEN_TRIES: u32 = 2;
 /// How often all members are gone through within one call.
 const ROUNDS: u32 = 2;
+/// How often the one member is asked that there is, while that takes no longer than `QUICK`: two resets in a row, as of a
+/// proxy that restarts, are then over.
+const ROUNDS_OF_ONE: u32 = 4;
+const QUICK: Duration = Duration::from_secs(2);
 /// The method that gives a token for a password.
 const AUTHENTICATE: &str = "/etcdserverpb.Auth/Authenticate";
 
@@ -195,17 +202,26 @@ impl EtcdClient {
         if let Some(most) = tries.most {
             share = Some(share.map_or(most, |share| share.min(most)));
         }
-        if let Some(member) = tries.only {
+        if let Some(place) = tries.only {
+            let Some(member) = self.shared.endpoints.index_of(place) else {
+                return Err(Fault::new(Cause::Refused, ErrorKind::Internal, "there is no such host"));
+            };
             return self
-                .try_member(op, member, tries.deadline, &make)
+                .try_member(op, member, tries.deadline, None, &make)
                 .await
                 .map_err(|fault| if tries.repeatable { fault } else { fault.of_a_write() });
         }
         let mut past = Tried::default();
-        for round in 0..ROUNDS {
+        let rounds = if self.shared.endpoints.count() == 1 {
+            ROUNDS_OF_ONE
+        } else {
+            ROUNDS
+        };
+        for round in 0..rounds {
+            let last_round = round + 1 == rounds || (round + 1 >= ROUNDS && start.elapsed() >= QUICK);
             let order = self.shared.endpoints.order();
             for (i, member) in order.iter().copied().enumerate() {
-                let is_last = round + 1 == ROUNDS && i + 1 == order.len();
+                let is_last = last_round && i + 1 == order.len();
                 let until = if is_last || !tries.repeatable {
                     tries.deadline
                 } else {
@@ -214,7 +230,8 @@ impl EtcdClient {
                         (deadline, until) => until.or(deadline),
                     }
                 };
-                let fault = match self.try_member(op, member, until, &make).await {
+                let patience = (self.shared.endpoints.count() > 1 && !is_last).then(|| Instant::now() + PATIENCE);
+                let fault = match self.try_member(op, member, until, patience, &make).await {
                     Ok(done) => return Ok(done),
                     Err(fault) => fault,
                 };
@@ -230,10 +247,13 @@ impl EtcdClient {
                     return Err(self.out_of_time(op, start, past));
                 }
             }
+            if last_round {
+                break;
+            }
             // A moment for a member that is just starting, or for an election; longer waits are the caller's.
             let pause = Duration::from_millis(fastrand::u64(50..150));
             let fits = tries.deadline.is_none_or(|deadline| Instant::now() + pause < deadline);
-            if round + 1 < ROUNDS && fits {
+            if fits {
                 tokio::time::sleep(pause).await;
             }
         }
@@ -265,6 +285,7 @@ impl EtcdClient {
         op: &'static str,
         member: usize,
         until: Option<Instant>,
+        patience: Option<Instant>,
         make: &F,
     ) -> Result<(T, Route), Fault>
     where
@@ -276,22 +297,45 @@ impl EtcdClient {
             .connection()
             .map_err(|error| Fault::of(Cause::Refused, error))?;
         let start = Instant::now();
-        let work = self.with_token(&connection, make);
-        let result = match until {
-            None => work.await,
-            Some(until) => timeout_at(until, work).await.unwrap_or_else(|_| {
-                // It may be the member or a connection that died in silence: the next try makes a new one either way.
-                // Tries that are too short to tell, as those of renewals, tell it together.
-                let again = connection.is_silent_again(start);
-                if again || start.elapsed() >= SILENCE.min(self.shared.options.timeout / 3) {
-                    endpoint.abandon(&connection);
+        let unopened = connection.link.unopened();
+        let result = {
+            // Pinned where they are made: each move would keep room for another copy in the future of every call.
+            let work = std::pin::pin!(async {
+                let mut work = std::pin::pin!(self.with_token(&connection, make));
+                let Some(patience) = patience else { return work.await };
+                if let Ok(done) = timeout_at(patience, work.as_mut()).await {
+                    return done;
                 }
-                Err(Fault::new(
-                    Cause::Broken,
-                    ErrorKind::Timeout,
-                    format!("{} did not answer {op} in time", endpoint.url),
-                ))
-            }),
+                if unopened.is_some_and(|mark| connection.link.shut(mark)) {
+                    endpoint.abandon(&connection);
+                    let text = format!(
+                        "cannot connect to {}: it said nothing in {} ms",
+                        endpoint.url,
+                        PATIENCE.as_millis()
+                    );
+                    return Err(Fault::new(Cause::NotSent, ErrorKind::Unavailable, text));
+                }
+                if !connection.has_answered_since(start) {
+                    self.shared.endpoints.failed(member);
+                }
+                work.await
+            });
+            match until {
+                None => work.await,
+                Some(until) => timeout_at(until, work).await.unwrap_or_else(|_| {
+                    // It may be the member or a connection that died in silence: the next try makes a new one either way.
+                    // Tries that are too short to tell, as those of renewals, tell it together.
+                    let again = connection.is_silent_again(start);
+                    if again || start.elapsed() >= SILENCE.min(self.shared.options.timeout / 3) {
+                        endpoint.abandon(&connection);
+                    }
+                    Err(Fault::new(
+                        Cause::Broken,
+                        ErrorKind::Timeout,
+                        format!("{} did not answer {op} in time", endpoint.url),
+                    ))
+                }),
+            }
         };
         match result {
             Ok((answer, token)) => {
@@ -307,6 +351,19 @@ impl EtcdClient {
                 ))
             }
             Err(mut fault) => {
+                // A connection that broke before it opened has sent nothing. One that is still waited for may open yet.
+                let is_lost = matches!(fault.cause, Cause::Broken | Cause::NotSent)
+                    && fault.error.kind() == ErrorKind::Unavailable;
+                let never_opened = is_lost && unopened.is_some_and(|mark| connection.link.is_unopened(mark));
+                let why = never_opened.then(|| connection.link.why()).flatten();
+                let was_broken = fault.cause == Cause::Broken;
+                if never_opened {
+                    fault.cause = Cause::NotSent;
+                }
+                if let Some(why) = &why {
+                    let text = format!("cannot connect to {}: {why}", endpoint.url);
+                    fault.error = crate::Error::new(ErrorKind::Unavailable, text).caused_by(fault.error);
+                }
                 if fault.cause.is_elsewhere_better() {
                     self.shared.endpoints.failed(member);
                 }
@@ -314,13 +371,17 @@ impl EtcdClient {
                 if !matches!(fault.cause, Cause::NotSent | Cause::Broken) {
                     connection.has_answered();
                 }
-                let silent = !connection.answered.load(Ordering::Relaxed);
-                if silent && fault.cause == Cause::Broken && fault.error.kind() == ErrorKind::Unavailable {
-                    let hint = format!(
-                        "{}; is the server TLS, or something else than etcd?",
-                        fault.error.message()
-                    );
-                    fault.error = crate::Error::new(ErrorKind::Unavailable, hint).caused_by(fault.error);
+                let is_tls = endpoint.url.starts_with("https");
+                let ended = was_broken || fault.error.message().contains("ended before the request was sent");
+                if is_lost && (ended || why.is_some()) && !connection.answered.load(Ordering::Relaxed) {
+                    // With TLS 1.3 a server says so after the handshake, and its word may be lost.
+                    let hint = if is_tls {
+                        "does the server want a certificate of the client?"
+                    } else {
+                        "is the server TLS, or something else than etcd?"
+                    };
+                    let text = format!("{}; {hint}", fault.error.message());
+                    fault.error = crate::Error::new(ErrorKind::Unavailable, text).caused_by(fault.error);
                 }
                 Err(fault)
             }

@@ -13,6 +13,7 @@ use futures::FutureExt as _;
 use tokio::time::Instant;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
+use super::link::{self, Link};
 use super::options::{EtcdOptions, TlsOptions};
 use super::raw::Transport;
 use crate::error::{Error, ErrorKind, Result};
@@ -36,6 +37,8 @@ pub(crate) struct Connection {
     pub(crate) client: etcd_client::Client,
     /// For calls in bytes, over the same HTTP/2 connection.
     pub(crate) transport: Transport,
+    /// Whether it is open: until then nothing has been sent.
+    pub(crate) link: Arc<Link>,
     /// Counts the tokens got: a caller whose call was refused names the one that it used, so that of many callers one
     /// authenticates. 0 = none yet.
     pub(crate) token: AtomicU64,
@@ -99,7 +102,10 @@ struct Health {
 pub(crate) struct Member {
     /// Its URL, for messages.
     pub(crate) url: Arc<str>,
+    /// Its place in the options.
+    place: usize,
     transport: Endpoint,
+    connect_timeout: Duration,
     connection: Mutex<Option<Arc<Connection>>>,
     health: Mutex<Health>,
 }
@@ -122,7 +128,8 @@ impl Member {
         if let Some(connection) = &*slot {
             return Ok(Arc::clone(connection));
         }
-        let transport = Transport::new(self.transport.connect_lazy());
+        let (channel, link) = link::connect_lazy(&self.transport, self.connect_timeout);
+        let transport = Transport::new(channel);
         let channel = etcd_client::Channel::Custom(tower::util::BoxCloneSyncService::new(transport.clone()));
         let options = etcd_client::ConnectOptions::new().with_require_leader(true);
         // Without a user in its options `from_channel` has nothing to wait for: it awaits no I/O.
@@ -134,6 +141,7 @@ impl Member {
             url: Arc::clone(&self.url),
             client,
             transport,
+            link,
             token: AtomicU64::new(0),
             authenticating: tokio::sync::Mutex::new(()),
             answered: AtomicBool::new(false),
@@ -166,7 +174,9 @@ impl EndpointSet {
             let transport = transport(&url, options)?;
             members.push(Member {
                 url: url.into(),
+                place: i,
                 transport,
+                connect_timeout: options.connect_timeout,
                 connection: Mutex::new(None),
                 health: Mutex::new(Health::default()),
             });
@@ -182,15 +192,27 @@ impl EndpointSet {
         &self.members[index]
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.members.len()
+    }
+
+    /// The index of the host that has this place in the options.
+    pub(crate) fn index_of(&self, place: usize) -> Option<usize> {
+        self.members.iter().position(|member| member.place == place)
+    }
+
     /// In which order to ask: the current one and those after it; then those that failed lately, the one first whose
     /// time is over first. Every member is in it: with all of them failing, each is still tried.
     pub(crate) fn order(&self) -> Vec<usize> {
         let now = Instant::now();
         let start = self.current.load(Ordering::Relaxed);
-        let ring = (0..self.members.len()).map(|i| (start + i) % self.members.len());
-        let mut order: Vec<(Option<Instant>, usize)> = ring.map(|i| (self.members[i].avoided_until(now), i)).collect();
-        order.sort_by_key(|(until, _)| *until); // stable, and `None` comes first
-        order.into_iter().map(|(_, i)| i).collect()
+        let mut order: Vec<usize> = (0..self.members.len())
+            .map(|i| (start + i) % self.members.len())
+            .collect();
+        if order.len() > 1 {
+            order.sort_by_cached_key(|i| self.members[*i].avoided_until(now)); // stable, and `None` comes first
+        }
+        order
     }
 
     pub(crate) fn succeeded(&self, index: usize) {
@@ -199,6 +221,11 @@ impl EndpointSet {
     }
 
     pub(crate) fn failed(&self, index: usize) {
+        // The next one, also when its time is over before anybody else has answered: a frozen member is over it soon.
+        let next = (index + 1) % self.members.len();
+        let _ = self
+            .current
+            .compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
         let mut health = lock(&self.members[index].health);
         let most = AVOID_FIRST.saturating_mul(1 << health.failures.min(10)).min(AVOID_MOST);
         health.failures = health.failures.saturating_add(1);
@@ -382,6 +409,18 @@ mod tests {
             ("a,b", false),
         ] {
             assert!(parse_host(given, tls).is_err(), "{given}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_found_by_its_place_in_the_options() {
+        for _ in 0..20 {
+            let set = set(&["a", "b", "c"]);
+            for (place, name) in ["a", "b", "c"].iter().enumerate() {
+                let index = set.index_of(place).unwrap();
+                assert_eq!(&*set.member(index).url, format!("http://{name}:2379"));
+            }
+            assert_eq!(set.index_of(3), None);
         }
     }
 

@@ -162,6 +162,13 @@ const TABLE: &[(&str, Cause, ErrorKind, &str)] = &[
         ErrorKind::InvalidArgument,
         "etcd refuses the record as too large: keep large values elsewhere, or raise the server's --max-request-bytes",
     ),
+    // Of gRPC in front of etcd, which looks at the length before it takes the request.
+    (
+        "received message larger than max",
+        Cause::Refused,
+        ErrorKind::InvalidArgument,
+        "etcd refuses the request as too large: keep large values elsewhere, or raise the server's --max-request-bytes",
+    ),
     (
         "database space exceeded",
         Cause::Refused,
@@ -252,7 +259,7 @@ fn judge_unlisted(status: &Status, endpoint: &str) -> (Cause, ErrorKind, String)
     match status.code() {
         Code::Unauthenticated => (Cause::StaleToken, ErrorKind::Unauthenticated, said.to_owned()),
         Code::PermissionDenied => (Cause::Refused, ErrorKind::PermissionDenied, said.to_owned()),
-        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange | Code::AlreadyExists => {
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange | Code::AlreadyExists | Code::NotFound => {
             (Cause::Refused, ErrorKind::InvalidArgument, said.to_owned())
         }
         Code::Unimplemented => (
@@ -357,6 +364,18 @@ mod tests {
             (
                 Code::InvalidArgument,
                 "etcdserver: request is too large",
+                Cause::Refused,
+                ErrorKind::InvalidArgument,
+            ),
+            (
+                Code::NotFound,
+                "etcdserver: member not found",
+                Cause::Refused,
+                ErrorKind::InvalidArgument,
+            ),
+            (
+                Code::ResourceExhausted,
+                "grpc: received message larger than max (3000017 vs. 2097152)",
                 Cause::Refused,
                 ErrorKind::InvalidArgument,
             ),

@@ -376,7 +376,7 @@ impl Hub {
         if watch.request.settle {
             if start > 0 && start <= header.revision {
                 let (key, range_end) = (watch.request.key.clone(), watch.request.range_end.clone());
-                let settled = settle(self.client.clone(), key, range_end, start);
+                let settled = Box::pin(settle(self.client.clone(), key, range_end, start)); // rare, and large
                 let (closed, sender) = (self.client.closed().clone(), self.sender.clone());
                 tokio::spawn(async move {
                     let settled = closed.run_until_cancelled(settled).await;

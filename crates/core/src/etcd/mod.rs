@@ -14,6 +14,7 @@ pub mod group;
 mod hub;
 mod keepalive;
 pub mod lease;
+mod link;
 pub mod lock;
 pub mod metrics;
 pub mod observer;

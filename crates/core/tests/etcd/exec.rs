@@ -275,9 +275,137 @@ async fn ten_thousand_gets_at_once_break_no_connection() {
     client.exec(put("k", "v")).await.unwrap();
     let gets = (0..10_000).map(|_| {
         let client = client.clone();
-        tokio::spawn(async move { get(&client, "k").await })
+        // Time enough for a machine that does much else: this is about the connection.
+        let mut call = call(RANGE, range("k"), true);
+        call.deadline = Some(Instant::now() + Duration::from_secs(30));
+        tokio::spawn(async move { client.exec(call).await })
     });
     for get in gets.collect::<Vec<_>>() {
-        assert_eq!(within(30, "a get", get).await.unwrap().unwrap().kvs[0].value, "v");
+        let answer = within(30, "a get", get).await.unwrap().unwrap();
+        assert_eq!(RangeResponse::decode(answer).unwrap().kvs[0].value, "v");
     }
+}
+
+/// Accepts connections and reads, and says nothing.
+async fn silent() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((socket, _)) = listener.accept().await {
+            held.push(socket);
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_write_waits_for_no_member_that_says_nothing_and_is_sent_elsewhere() {
+    let server = etcd!();
+    let silent = silent().await;
+    // Whichever comes first in the order of a client.
+    for i in 0..4 {
+        let client = client(EtcdOptions {
+            connect_timeout: Duration::from_secs(30),
+            ..options(&[&silent, &server.address()])
+        });
+        let mut write = put(&format!("k{i}"), "v");
+        write.deadline = Some(Instant::now() + Duration::from_secs(30));
+        within(6, "a write", client.exec(write)).await.unwrap();
+        assert_eq!(version(&server, &format!("k{i}")).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_left_when_the_time_to_connect_is_over() {
+    let silent = silent().await;
+    let client = client(EtcdOptions {
+        connect_timeout: Duration::from_millis(400),
+        ..options(&[&silent])
+    });
+    for mut call in [put("k", "v"), call(RANGE, range("k"), true)] {
+        call.deadline = Some(Instant::now() + Duration::from_secs(30));
+        let fault = within(5, "a failure", client.exec(call)).await.unwrap_err();
+        assert_eq!(fault.error.kind(), ErrorKind::Unavailable, "{fault:?}");
+        assert!(!fault.outcome_unknown, "nothing was sent: {fault:?}");
+        assert!(
+            fault
+                .tried
+                .iter()
+                .all(|(_, why)| why.contains("said nothing within 400 ms")),
+            "{fault:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_call_for_one_host_goes_to_that_host() {
+    let server = etcd!();
+    let dead = format!("127.0.0.1:{}", crate::support::free_port());
+    for _ in 0..6 {
+        let client = client(options(&[&dead, &server.address()]));
+        for _ in 0..2 {
+            let on = |place| Call {
+                only: Some(place),
+                ..call(RANGE, range("k"), true)
+            };
+            let fault = client.exec(on(0)).await.unwrap_err();
+            assert!(fault.error.message().contains(&dead), "{fault:?}");
+            client.exec(on(1)).await.unwrap();
+            let fault = client.exec(on(2)).await.unwrap_err();
+            assert_eq!(fault.error.kind(), ErrorKind::Internal);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_freezes_under_writes_is_avoided_by_later_ones() {
+    let Some(binary) = binary() else { return };
+    let servers = Server::three(&binary).await;
+    let addresses: Vec<String> = servers.iter().map(Server::address).collect();
+    // One that does not lead: otherwise the others cannot write either for a while.
+    let mut follower = 0;
+    for (i, server) in servers.iter().enumerate() {
+        let status = server.raw().await.status().await.unwrap();
+        if status.leader() != status.header().unwrap().member_id() {
+            follower = i;
+        }
+    }
+    let mut hosts: Vec<&str> = vec![&addresses[follower]];
+    hosts.extend(
+        addresses
+            .iter()
+            .filter(|a| **a != addresses[follower])
+            .map(String::as_str),
+    );
+    let client = client(EtcdOptions {
+        keep_alive: Duration::from_secs(10),
+        keep_alive_timeout: Duration::from_secs(5),
+        timeout: Duration::from_secs(10),
+        ..options(&hosts)
+    });
+    let mut warm = put("warm", "v");
+    warm.only = Some(0);
+    client.exec(warm).await.unwrap();
+    servers[follower].freeze();
+    let write = |key: &str| {
+        let mut write = put(key, "v");
+        write.deadline = Some(Instant::now() + Duration::from_secs(60));
+        let client = client.clone();
+        async move { client.exec(write).await }
+    };
+    let start = Instant::now();
+    let stuck = tokio::spawn(write("stuck"));
+    // Others are sent while it waits: from the fourth second on they go elsewhere.
+    tokio::time::sleep(Duration::from_millis(3500)).await;
+    for i in 0..20 {
+        within(3, "a later write", write(&format!("later{i}"))).await.unwrap();
+    }
+    let fault = within(25, "the end of the stuck one", stuck)
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert!(fault.outcome_unknown, "{fault:?}");
+    assert!(start.elapsed() < Duration::from_secs(18), "{:?}", start.elapsed());
+    servers[follower].thaw();
 }

@@ -1,0 +1,422 @@
+// Real Consul agents for tests: on free ports of 127.0.0.1, with their data in memory or in a temporary folder.
+import type { ChildProcess } from 'node:child_process';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { Agent as HttpAgent, request as httpRequest } from 'node:http';
+import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
+import { join } from 'node:path';
+import { freePorts } from './ports.js';
+import { spawnGuarded, temporaryFolder, uniqueName, waitFor, within } from './process.js';
+import { builtProgram } from './programs.js';
+import type { Certificates } from './tls.js';
+import { makeCertificates } from './tls.js';
+
+export interface ConsulOptions {
+  /** 1 by default. Three keep their data in files, one only if `persistent`. */
+  servers?: 1 | 3;
+  /** A client agent beside the servers, which is what programs talk to as a rule. */
+  client?: boolean;
+  /** The data outlive a restart. */
+  persistent?: boolean;
+  /** ACLs are on and deny what no token allows; the token of the administrator is `management`. */
+  acl?: boolean;
+  /** Clients come by TLS, with a certificate of their own if `mutual`. */
+  tls?: boolean | 'mutual';
+  /** Listens on a unix socket beside the port. */
+  socket?: string;
+  /** More of the configuration file. */
+  config?: Record<string, unknown>;
+}
+
+/** What `/v1/health/service` gives, as far as tests look at it. */
+export interface ConsulEntry {
+  Node: { Node: string };
+  Service: {
+    ID: string;
+    Service: string;
+    Tags: string[];
+    Meta: Record<string, string>;
+    Address: string;
+    Port: number;
+    TaggedAddresses?: Record<string, { Address: string; Port: number }>;
+    Weights: { Passing: number; Warning: number };
+  };
+  Checks: { CheckID: string; Status: string; Notes: string; Type: string; ServiceID: string }[];
+}
+
+const startTimeoutMs = 30_000;
+const callTimeoutMs = 10_000;
+const logLimit = 64 * 1024;
+
+interface Shape {
+  readonly certificates: Certificates | undefined;
+  readonly mutual: boolean;
+}
+
+/** One agent. */
+export class ConsulAgent {
+  /** host:port of the HTTP API. */
+  readonly host: string;
+  readonly url: string;
+  log = '';
+  frozen = false;
+  private child: ChildProcess | undefined;
+  private gone: Promise<void> = Promise.resolve();
+  private ended = '';
+  private readonly pool: HttpAgent;
+
+  constructor(
+    readonly name: string,
+    private readonly shape: Shape,
+    private readonly folder: string,
+    readonly ports: { http: number; server: number; serf: number },
+    private readonly persistent: boolean,
+    private readonly config: Record<string, unknown>,
+  ) {
+    this.host = `127.0.0.1:${ports.http}`;
+    this.url = `${shape.certificates ? 'https' : 'http'}://${this.host}`;
+    // An agent takes 200 connections from one address: the tests leave room for what they test.
+    const pooled = { keepAlive: true, maxSockets: 20 };
+    this.pool = shape.certificates
+      ? new HttpsAgent({
+          ...pooled,
+          ca: readFileSync(shape.certificates.ca.certFile),
+          cert: readFileSync(shape.certificates.client.certFile),
+          key: readFileSync(shape.certificates.client.keyFile),
+        })
+      : new HttpAgent(pooled);
+  }
+
+  get running(): boolean {
+    return this.child !== undefined;
+  }
+
+  get pid(): number | undefined {
+    return this.child?.pid;
+  }
+
+  launch(): void {
+    if (this.child) throw new Error(`${this.name} runs already`);
+    const { certificates, mutual } = this.shape;
+    const folder = join(this.folder, this.name);
+    mkdirSync(folder, { recursive: true });
+    const file = join(folder, 'agent.json');
+    writeFileSync(
+      file,
+      JSON.stringify({
+        node_name: this.name,
+        bind_addr: '127.0.0.1',
+        client_addr: '127.0.0.1',
+        ports: {
+          [certificates ? 'http' : 'https']: -1,
+          [certificates ? 'https' : 'http']: this.ports.http,
+          ...{ grpc: -1, grpc_tls: -1, dns: -1, serf_wan: -1 },
+          ...{ server: this.ports.server, serf_lan: this.ports.serf },
+        },
+        disable_update_check: true,
+        log_level: 'warn',
+        leave_on_terminate: false,
+        skip_leave_on_interrupt: true,
+        performance: { raft_multiplier: 1 },
+        connect: { enabled: false },
+        peering: { enabled: false },
+        ...(this.persistent && { data_dir: join(folder, 'data') }),
+        ...(certificates && {
+          tls: {
+            defaults: {
+              ca_file: certificates.ca.certFile,
+              cert_file: certificates.server.certFile,
+              key_file: certificates.server.keyFile,
+              verify_incoming: false,
+            },
+            https: { verify_incoming: mutual },
+          },
+        }),
+        ...this.config,
+      }),
+    );
+    const child = spawnGuarded(
+      builtProgram('consul'),
+      ['agent', ...(this.persistent ? [] : ['-dev']), `-config-file=${file}`],
+      {
+        // CONSUL_* of the environment would be read as options.
+        env: Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('CONSUL'))),
+        stdio: ['ignore', 'pipe', 'pipe'],
+      },
+    );
+    this.child = child;
+    this.frozen = false;
+    this.ended = '';
+    this.log = '';
+    for (const stream of [child.stdout, child.stderr]) {
+      stream?.setEncoding('utf8').on('data', (chunk: string) => {
+        this.log = (this.log + chunk).slice(-logLimit);
+      });
+    }
+    this.gone = new Promise((resolve) => {
+      const over = (why: string): void => {
+        if (this.child === child) {
+          this.child = undefined;
+          this.frozen = false;
+        }
+        this.ended = why;
+        resolve();
+      };
+      child.once('error', (error) => {
+        if (child.pid === undefined) over(error.message);
+      });
+      child.once('close', (code, signal) => over(`it ended with ${signal ?? `code ${code}`}`));
+    });
+  }
+
+  /** Waits until there is a leader and the agent itself is in the catalog. */
+  async healthy(): Promise<void> {
+    await waitFor(
+      async () => {
+        if (!this.child) return { ended: this.ended };
+        const nodes = await this.get<unknown[]>(`/v1/health/node/${this.name}`, 'management');
+        return nodes.length > 0 ? { ended: undefined } : undefined;
+      },
+      { timeoutMs: startTimeoutMs, what: `Consul ${this.name} at ${this.url} to be healthy` },
+    ).then(
+      ({ ended }) => {
+        if (ended !== undefined) throw new Error(`Consul ${this.name} did not start: ${ended}\n${this.log}`);
+      },
+      (error: Error) => {
+        error.message += `\n${this.log}`;
+        throw error;
+      },
+    );
+  }
+
+  /** Same ports, same data if it keeps any; waits until it is healthy. */
+  async start(): Promise<void> {
+    this.launch();
+    await this.healthy();
+  }
+
+  private async end(signal: NodeJS.Signals): Promise<void> {
+    this.child?.kill(signal);
+    if (this.frozen) this.child?.kill('SIGCONT');
+    await within(this.gone, 20_000, `the end of Consul ${this.name} by ${signal}`);
+  }
+
+  kill(): Promise<void> {
+    return this.end('SIGKILL');
+  }
+
+  stop(): Promise<void> {
+    return this.end('SIGTERM');
+  }
+
+  freeze(): void {
+    if (!this.child?.kill('SIGSTOP')) throw new Error(`${this.name} does not run`);
+    this.frozen = true;
+  }
+
+  thaw(): void {
+    if (!this.child?.kill('SIGCONT')) throw new Error(`${this.name} does not run`);
+    this.frozen = false;
+  }
+
+  /** Deletes what it keeps in files; it must not run. */
+  wipe(): void {
+    rmSync(join(this.folder, this.name, 'data'), { recursive: true, force: true, maxRetries: 5 });
+  }
+
+  /** A call of the HTTP API, as JSON; anything but 200 is an error. */
+  async call<T>(method: 'GET' | 'PUT', path: string, body?: unknown, token?: string): Promise<T> {
+    const { status, text } = await this.ask(method, path, body, token);
+    if (status !== 200) throw new Error(`${method} ${path}: ${status} ${text}`);
+    return (text === '' ? undefined : JSON.parse(text)) as T;
+  }
+
+  get<T>(path: string, token?: string): Promise<T> {
+    return this.call('GET', path, undefined, token);
+  }
+
+  ask(method: 'GET' | 'PUT', path: string, body?: unknown, token?: string): Promise<{ status: number; text: string }> {
+    return new Promise((resolve, reject) => {
+      const request = (this.shape.certificates ? httpsRequest : httpRequest)(
+        this.url + path,
+        {
+          method,
+          agent: this.pool,
+          timeout: callTimeoutMs,
+          headers: token === undefined ? {} : { 'x-consul-token': token },
+        },
+        (answer) => {
+          let text = '';
+          answer.setEncoding('utf8').on('data', (chunk: string) => {
+            text += chunk;
+          });
+          answer.on('end', () => resolve({ status: answer.statusCode ?? 0, text }));
+          answer.on('error', reject);
+        },
+      );
+      request.on('timeout', () => request.destroy(new Error(`${path}: no answer within ${callTimeoutMs} ms`)));
+      request.on('error', reject);
+      request.end(body === undefined ? undefined : typeof body === 'string' ? body : JSON.stringify(body));
+    });
+  }
+
+  /** Registers a service of this agent, with fields as in its API. */
+  async register(service: Record<string, unknown>, token?: string): Promise<void> {
+    await this.call('PUT', '/v1/agent/service/register?replace-existing-checks=true', service, token);
+  }
+
+  /** Whether there was one. */
+  async deregister(id: string, token?: string): Promise<boolean> {
+    const { status, text } = await this.ask(
+      'PUT',
+      `/v1/agent/service/deregister/${encodeURIComponent(id)}`,
+      undefined,
+      token,
+    );
+    if (status !== 200 && status !== 404) throw new Error(`deregister ${id}: ${status} ${text}`);
+    return status === 200;
+  }
+
+  /** Ids of the services of this agent. */
+  async services(token?: string): Promise<string[]> {
+    return Object.keys(await this.get<Record<string, unknown>>('/v1/agent/services', token));
+  }
+
+  entries(name: string, token?: string): Promise<ConsulEntry[]> {
+    return this.get(`/v1/health/service/${encodeURIComponent(name)}`, token);
+  }
+
+  /** Makes the TTL check of a service fail. */
+  async fail(id: string, token?: string): Promise<void> {
+    await this.call('PUT', `/v1/agent/check/fail/service:${encodeURIComponent(id)}`, undefined, token);
+  }
+
+  /** Deregisters every service of this agent, and waits until the catalog has none of them. */
+  async forget(token?: string): Promise<void> {
+    for (const id of await this.services(token)) await this.deregister(id, token);
+    await waitFor(
+      async () => {
+        const names = await this.get<Record<string, unknown>>('/v1/catalog/services', token);
+        return Object.keys(names).every((name) => name === 'consul');
+      },
+      { what: 'the catalog to be empty' },
+    );
+  }
+
+  /** Makes a token that may do what the rules say; gives its secret. */
+  async token(rules: string): Promise<{ secret: string; policy: string; revoke(): Promise<void> }> {
+    const name = uniqueName('policy');
+    const policy = await this.call<{ ID: string }>('PUT', '/v1/acl/policy', { Name: name, Rules: rules }, 'management');
+    const token = await this.call<{ SecretID: string; AccessorID: string }>(
+      'PUT',
+      '/v1/acl/token',
+      { Policies: [{ ID: policy.ID }] },
+      'management',
+    );
+    return {
+      secret: token.SecretID,
+      policy: policy.ID,
+      revoke: async () => {
+        await this.ask('DELETE' as 'PUT', `/v1/acl/token/${token.AccessorID}`, undefined, 'management');
+      },
+    };
+  }
+
+  /** What a policy allows from now on. */
+  async allow(policy: string, rules: string): Promise<void> {
+    const { Name } = await this.get<{ Name: string }>(`/v1/acl/policy/${policy}`, 'management');
+    await this.call('PUT', `/v1/acl/policy/${policy}`, { ID: policy, Name, Rules: rules }, 'management');
+  }
+
+  destroyPool(): void {
+    this.pool.destroy();
+  }
+}
+
+export interface Consul {
+  readonly agents: readonly ConsulAgent[];
+  /** The first server. */
+  readonly server: ConsulAgent;
+  /** The client agent, if there is one. */
+  readonly client: ConsulAgent | undefined;
+  readonly hosts: readonly string[];
+  readonly certificates: Certificates | undefined;
+  leader(): Promise<ConsulAgent>;
+  close(): Promise<void>;
+}
+
+/** Starts agents. */
+export async function startConsul({
+  servers = 1,
+  client = false,
+  persistent = servers === 3,
+  acl = false,
+  tls = false,
+  socket,
+  config = {},
+}: ConsulOptions = {}): Promise<Consul> {
+  const { path: folder, remove } = temporaryFolder('rollcall-consul-');
+  const certificates = tls ? await makeCertificates() : undefined;
+  const count = servers + (client ? 1 : 0);
+  const ports = await freePorts(count * 3);
+  const shape: Shape = { certificates, mutual: tls === 'mutual' };
+  const prefix = uniqueName('node');
+  const serfs = Array.from({ length: servers }, (_, i) => `127.0.0.1:${ports[i * 3 + 2]}`);
+  const agents = Array.from({ length: count }, (_, i) => {
+    const isServer = i < servers;
+    return new ConsulAgent(
+      isServer ? `${prefix}-${i}` : `${prefix}-client`,
+      shape,
+      folder,
+      { http: ports[i * 3] as number, server: ports[i * 3 + 1] as number, serf: ports[i * 3 + 2] as number },
+      persistent || !isServer,
+      {
+        ...(isServer && persistent && { server: true, bootstrap_expect: servers }),
+        ...(count > 1 && { retry_join: serfs, retry_interval: '1s' }),
+        ...(acl && {
+          acl: {
+            enabled: true,
+            default_policy: 'deny',
+            tokens: { initial_management: 'management', agent: 'management' },
+            token_ttl: '0s',
+            policy_ttl: '0s',
+          },
+        }),
+        ...(socket !== undefined && { addresses: { http: `127.0.0.1 unix://${socket}` } }),
+        ...config,
+      },
+    );
+  });
+  const close = async (): Promise<void> => {
+    await Promise.all(agents.map((agent) => agent.kill()));
+    for (const agent of agents) agent.destroyPool();
+    certificates?.remove();
+    remove();
+  };
+  try {
+    for (const agent of agents) agent.launch();
+    await Promise.all(agents.map((agent) => agent.healthy()));
+  } catch (error) {
+    await close();
+    throw error;
+  }
+  return {
+    agents,
+    server: agents[0] as ConsulAgent,
+    client: agents[servers],
+    hosts: agents.map(({ host }) => host),
+    certificates,
+    async leader() {
+      const address = await waitFor(
+        async () => {
+          const asked = agents.find((agent) => agent.running && !agent.frozen);
+          return asked?.get<string>('/v1/status/leader', acl ? 'management' : undefined);
+        },
+        { timeoutMs: startTimeoutMs, what: 'a leader' },
+      );
+      const found = agents.find((agent) => address.endsWith(`:${agent.ports.server}`));
+      if (!found) throw new Error(`no agent of ours leads, but ${address}`);
+      return found;
+    },
+    close,
+  };
+}

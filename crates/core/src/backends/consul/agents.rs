@@ -1,0 +1,435 @@
+//! The agents: one HTTP client each, which of them is asked, and what their answers mean.
+
+use std::fmt::Write as _;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::{Certificate, Client, ClientBuilder, Identity, Method, redirect};
+use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
+use url::Url;
+
+use super::options::{Consistency, ConsulOptions, ConsulTls};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Short calls in flight. With the blocking queries this keeps a client well below the 200 connections that an agent
+/// takes from one address (`http_max_conns_per_client`).
+const CALLS: usize = 32;
+/// An agent that does not answer gets at least this long before the next one is asked.
+const LEAST: Duration = Duration::from_secs(1);
+/// How much of an error page is shown.
+const SHOWN: usize = 200;
+
+/// The agents of one client.
+pub(super) struct Agents {
+    all: Vec<Agent>,
+    /// The one that is asked first.
+    current: AtomicUsize,
+    calls: Semaphore,
+    timeout: Duration,
+    token: Option<String>,
+    /// `ns=…&partition=…`, or empty.
+    tenancy: String,
+    max_bytes: usize,
+}
+
+struct Agent {
+    /// How messages call it.
+    host: String,
+    base: String,
+    http: Client,
+}
+
+/// What an agent answered, read to its end.
+pub(super) struct Answer {
+    /// How messages call the agent.
+    host: String,
+    pub status: u16,
+    /// `X-Consul-Index`.
+    pub index: Option<u64>,
+    /// Whether the answer lacks what the token may not see.
+    pub filtered: bool,
+    pub body: Vec<u8>,
+}
+
+impl Agents {
+    pub(super) fn new(options: &ConsulOptions) -> Result<Self> {
+        let all = options
+            .hosts
+            .iter()
+            .map(|host| Agent::new(host, options))
+            .collect::<Result<_>>()?;
+        let tenancy = [("ns", &options.namespace), ("partition", &options.partition)]
+            .into_iter()
+            .filter_map(|(name, value)| Some(format!("&{name}={}", segment(value.as_ref()?))))
+            .collect();
+        Ok(Self {
+            all,
+            current: AtomicUsize::new(0),
+            calls: Semaphore::new(CALLS),
+            timeout: options.timeout,
+            token: options.token.clone(),
+            tenancy,
+            max_bytes: options.max_message_bytes,
+        })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(super) fn host(&self, agent: usize) -> &str {
+        &self.all[agent].host
+    }
+
+    /// The agents in the order in which they are to be asked, `first` before all, else the one that answered last.
+    pub(super) fn order(&self, first: Option<usize>) -> impl Iterator<Item = usize> + use<> {
+        let (n, first) = (
+            self.all.len(),
+            first.unwrap_or_else(|| self.current.load(Ordering::Relaxed)),
+        );
+        (0..n).map(move |i| (first + i) % n)
+    }
+
+    /// The agent does not answer: others are asked before it from now on.
+    pub(super) fn failed(&self, agent: usize) {
+        let next = (agent + 1) % self.all.len();
+        let _ = self
+            .current
+            .compare_exchange(agent, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// The limit of one call where another agent may be asked after it.
+    pub(super) fn limit(&self) -> Duration {
+        let share = self.timeout / u32::try_from(self.all.len()).unwrap_or(1);
+        share.max(LEAST).min(self.timeout)
+    }
+
+    /// One read, by the first agent that answers it with 200. Says which one.
+    pub(super) async fn read(&self, path: &str) -> Result<(usize, Answer)> {
+        self.first(path, true).await
+    }
+
+    /// One read, by the first agent that answers at all.
+    pub(super) async fn ask(&self, path: &str) -> Result<(usize, Answer)> {
+        self.first(path, false).await
+    }
+
+    async fn first(&self, path: &str, checked: bool) -> Result<(usize, Answer)> {
+        let mut failure = None;
+        for agent in self.order(None) {
+            let answer = self.call(agent, Method::GET, path, None, self.limit()).await;
+            let answer = answer.and_then(|answer| if checked { answer.checked() } else { Ok(answer) });
+            match answer {
+                Err(error) if error.is_retryable() => {
+                    self.failed(agent);
+                    failure = Some(error);
+                }
+                other => return other.map(|answer| (agent, answer)),
+            }
+        }
+        Err(failure.unwrap_or_else(|| Error::new(ErrorKind::Internal, "there is no agent to ask")))
+    }
+
+    /// One short call of one agent, in its turn.
+    pub(super) async fn call(
+        &self,
+        agent: usize,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+        limit: Duration,
+    ) -> Result<Answer> {
+        let whole = async {
+            let _turn = self.calls.acquire().await; // never closed
+            self.send(agent, method, path, body).await
+        };
+        match tokio::time::timeout(limit, whole).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Error::new(
+                ErrorKind::Timeout,
+                format!(
+                    "the Consul agent at {} did not answer within {} ms",
+                    self.host(agent),
+                    limit.as_millis()
+                ),
+            )),
+        }
+    }
+
+    /// A blocking query, which has a connection to itself for as long as it is held. Its limit is the caller's.
+    pub(super) async fn block(&self, agent: usize, path: &str) -> Result<Answer> {
+        self.send(agent, Method::GET, path, None).await?.checked()
+    }
+
+    async fn send(&self, agent: usize, method: Method, path: &str, body: Option<String>) -> Result<Answer> {
+        let Agent { host, base, http } = &self.all[agent];
+        let joint = if path.contains('?') { "" } else { "?" };
+        let mut request = http.request(method, format!("{base}{path}{joint}{}", self.tenancy));
+        if let Some(token) = &self.token {
+            request = request.header("x-consul-token", token);
+        }
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body);
+        }
+        let lost = |error: reqwest::Error| lost(host, &error);
+        let mut response = request.send().await.map_err(lost)?;
+        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let mut answer = Answer {
+            host: host.clone(),
+            status: response.status().as_u16(),
+            index: header("x-consul-index").and_then(|index| index.parse().ok()),
+            filtered: header("x-consul-results-filtered-by-acls") == Some("true"),
+            body: Vec::new(),
+        };
+        while let Some(chunk) = response.chunk().await.map_err(lost)? {
+            if answer.body.len() + chunk.len() > self.max_bytes {
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    format!(
+                        "the answer of the Consul agent at {host} is larger than {} bytes (maxMessageBytes)",
+                        self.max_bytes
+                    ),
+                ));
+            }
+            answer.body.extend_from_slice(&chunk);
+        }
+        Ok(answer)
+    }
+}
+
+impl Agent {
+    fn new(host: &str, options: &ConsulOptions) -> Result<Self> {
+        // Ours, before reqwest looks for one. An error says that the process has one already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let wrong = |why: &str| Error::invalid(format!("options.hosts: expected \"host:port\", {why}"));
+        let mut http = Client::builder()
+            .no_proxy()
+            .redirect(redirect::Policy::none())
+            .connect_timeout(options.connect_timeout)
+            .tcp_nodelay(true)
+            .pool_max_idle_per_host(CALLS)
+            .pool_idle_timeout(Duration::from_secs(60));
+        let secure = options.tls.is_some() || host.starts_with("https://");
+        if !secure || host.starts_with("unix://") {
+            // Without TLS no authority is needed, and reading the system's takes longer than all the rest.
+            http = http.tls_certs_only([]);
+        }
+        if let Some(path) = host.strip_prefix("unix://") {
+            #[cfg(unix)]
+            {
+                http = http.unix_socket(std::path::PathBuf::from(path));
+            }
+            #[cfg(not(unix))]
+            return Err(wrong("a unix socket needs a system that has them"));
+            return Ok(Self {
+                host: path.to_owned(),
+                base: "http://localhost".to_owned(),
+                http: built(http)?,
+            });
+        }
+        let rest = host.split_once("://").map_or(host, |(_, rest)| rest);
+        let scheme = if secure { "https" } else { "http" };
+        let mut url = Url::parse(&format!("{scheme}://{rest}")).map_err(|error| wrong(&error.to_string()))?;
+        if url.host_str().is_none_or(str::is_empty) {
+            return Err(wrong("got none"));
+        }
+        if url.port().is_none() && !rest.ends_with(if secure { ":443" } else { ":80" }) {
+            let _ = url.set_port(Some(if secure { 8501 } else { 8500 })); // fails only for URLs without a host
+        }
+        let shown = url[url::Position::BeforeHost..url::Position::AfterPort].to_owned();
+        if let Some(tls) = &options.tls {
+            http = with_tls(http, tls)?;
+            if let Some(name) = &tls.server_name {
+                // What is asked for and checked is the name; where it is, the host tells.
+                let port = url.port_or_known_default().unwrap_or(8501);
+                let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+                http = http.dns_resolver(Arc::new(Elsewhere { host, port }));
+                url.set_host(Some(name))
+                    .map_err(|error| Error::invalid(format!("options.tls.serverName: {error}")))?;
+            }
+        }
+        Ok(Self {
+            host: shown,
+            base: url[..url::Position::AfterPort].to_owned(),
+            http: built(http)?,
+        })
+    }
+}
+
+/// Resolves every name to one host.
+struct Elsewhere {
+    host: String,
+    port: u16,
+}
+
+impl Resolve for Elsewhere {
+    fn resolve(&self, _: Name) -> Resolving {
+        let (host, port) = (self.host.clone(), self.port);
+        Box::pin(async move {
+            // Not tokio's, which would need its feature `net`: reqwest brings that.
+            let found: io::Result<Vec<SocketAddr>> = tokio::task::spawn_blocking(move || {
+                std::net::ToSocketAddrs::to_socket_addrs(&(host.as_str(), port)).map(Iterator::collect)
+            })
+            .await?;
+            Ok(Box::new(found?.into_iter()) as Addrs)
+        })
+    }
+}
+
+fn with_tls(mut http: ClientBuilder, tls: &ConsulTls) -> Result<ClientBuilder> {
+    let unusable = |what: &str, error: &reqwest::Error| Error::invalid(format!("options.tls.{what}: {error}"));
+    if let Some(ca) = &tls.ca {
+        let certificates = Certificate::from_pem_bundle(ca).map_err(|error| unusable("ca", &error))?;
+        http = http.tls_certs_only(certificates);
+    }
+    if let (Some(cert), Some(key)) = (&tls.cert, &tls.key) {
+        let mut pem = cert.clone();
+        pem.push(b'\n');
+        pem.extend_from_slice(key);
+        http = http.identity(Identity::from_pem(&pem).map_err(|error| unusable("cert", &error))?);
+    }
+    Ok(http)
+}
+
+fn built(http: ClientBuilder) -> Result<Client> {
+    http.build().map_err(|error| {
+        Error::invalid(format!(
+            "options: no HTTP client can be made of them: {}",
+            chain(&error)
+        ))
+    })
+}
+
+/// An error of the way, which the same call may not meet again.
+fn lost(host: &str, error: &reqwest::Error) -> Error {
+    let what = if error.is_connect() {
+        "can't be reached"
+    } else {
+        "broke the connection off"
+    };
+    Error::new(
+        ErrorKind::Unavailable,
+        format!("the Consul agent at {host} {what}: {}", chain(error)),
+    )
+}
+
+/// The innermost error, which says what happened; those around it repeat the URL.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut inner = error;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    inner.to_string()
+}
+
+impl Answer {
+    #[cfg(test)]
+    pub(super) fn of(status: u16, body: &str) -> Self {
+        Self {
+            host: "h:1".to_owned(),
+            status,
+            index: None,
+            filtered: false,
+            body: body.as_bytes().to_vec(),
+        }
+    }
+
+    pub(super) fn is_ok(&self) -> bool {
+        self.status == 200
+    }
+
+    /// Whether the text of the answer holds this.
+    pub(super) fn says(&self, text: &str) -> bool {
+        String::from_utf8_lossy(&self.body).contains(text)
+    }
+
+    /// The answer, unless it is a refusal.
+    pub(super) fn checked(self) -> Result<Self> {
+        if self.is_ok() {
+            return Ok(self);
+        }
+        Err(self.refusal("the call failed"))
+    }
+
+    /// What an answer other than 200 comes to.
+    pub(super) fn refusal(&self, what: &str) -> Error {
+        let text = self.shown();
+        let no_filter = self.says("boolean expression evaluator");
+        let what = if no_filter { "options.filter is refused" } else { what };
+        let kind = if self.says("ACL not found") || self.status == 401 {
+            ErrorKind::Unauthenticated
+        } else if self.status == 403 || self.says("Permission denied") {
+            ErrorKind::PermissionDenied
+        } else if matches!(self.status, 400 | 413) || no_filter {
+            ErrorKind::InvalidArgument
+        } else {
+            ErrorKind::Unavailable
+        };
+        Error::new(
+            kind,
+            format!(
+                "{what}: the Consul agent at {} answered {}: {text}",
+                self.host, self.status
+            ),
+        )
+    }
+
+    /// The body as JSON. Anything else is no answer of Consul's, or not the whole of one.
+    pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_slice(&self.body).map_err(|error| {
+            Error::new(
+                ErrorKind::Unavailable,
+                format!(
+                    "the Consul agent at {} answered something else than Consul does ({error}): {}",
+                    self.host,
+                    self.shown()
+                ),
+            )
+        })
+    }
+
+    /// The beginning of the body, in one line.
+    fn shown(&self) -> String {
+        let text = String::from_utf8_lossy(&self.body[..self.body.len().min(SHOWN)]);
+        text.chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect::<String>()
+            .trim()
+            .to_owned()
+    }
+}
+
+impl ConsulOptions {
+    /// What every read of the catalog is asked with.
+    pub(super) fn read_query(&self) -> String {
+        let named = [("dc", &self.datacenter), ("near", &self.near), ("filter", &self.filter)];
+        let mut query: String = named
+            .into_iter()
+            .filter_map(|(name, value)| Some(format!("{name}={}&", segment(value.as_ref()?))))
+            .collect();
+        query.push_str(match self.consistency {
+            Consistency::Default => "",
+            Consistency::Stale => "stale",
+            Consistency::Consistent => "consistent",
+        });
+        query.trim_end_matches('&').to_owned()
+    }
+}
+
+/// Percent-encodes a word of a path or query.
+pub(super) fn segment(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}"); // writing to a String cannot fail
+        }
+    }
+    out
+}

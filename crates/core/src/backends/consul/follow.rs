@@ -1,0 +1,189 @@
+//! A name followed by blocking queries, as Consul documents them:
+//! <https://developer.hashicorp.com/consul/api-docs/features/blocking>.
+//!
+//! The first names each hold a query, and so a connection; an agent takes 200 of them from one address. Names beyond
+//! `max_watch_connections` wait for the [bell](super::bell) and then ask for their index, without a list, in turns. See
+//! `docs/decisions`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{self, BoxStream, StreamExt as _};
+use reqwest::Method;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::Shared;
+use super::agents::{Answer, segment};
+use super::bell::{Bell, SLACK};
+use super::life::Life;
+use super::options::Consistency;
+use crate::backend::Snapshot;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Queries of one name: so many at once, then one every so often.
+const BURST: u32 = 20;
+const GAP: Duration = Duration::from_millis(50);
+/// A name without a query of its own asks for its index at least this often, should the bell have missed something.
+const ANYWAY: Duration = Duration::from_secs(60);
+/// How long a server that lags behind is waited for, where reads may be stale.
+const LAG: Duration = Duration::from_secs(3);
+
+struct Following {
+    shared: Arc<Shared>,
+    name: String,
+    path: String,
+    /// The agent that is asked, once there was an answer.
+    agent: Option<(usize, Arc<Life>)>,
+    index: u64,
+    turn: Option<Turn>,
+    /// When a query would be allowed if there were no burst.
+    allowed: Instant,
+}
+
+/// How a name learns of changes.
+enum Turn {
+    /// By a query of its own.
+    Own(#[allow(dead_code)] OwnedSemaphorePermit), // held, not looked at
+    /// By the bell.
+    Bell(Arc<Bell>, watch::Receiver<u64>),
+}
+
+pub(super) fn follow(shared: Arc<Shared>, name: &str) -> BoxStream<'static, Result<Snapshot>> {
+    let path = match shared.health_path(name) {
+        Ok(path) => path,
+        Err(error) => return stream::once(async { Err(error) }).boxed(),
+    };
+    let start = Following {
+        shared,
+        name: name.to_owned(),
+        path,
+        agent: None,
+        index: 0,
+        turn: None,
+        allowed: Instant::now(),
+    };
+    stream::unfold(Some(start), |state| async move {
+        let mut following = state?;
+        match following.next().await {
+            Ok(snapshot) => Some((Ok(snapshot), Some(following))),
+            Err(error) => {
+                if let Some((agent, _)) = following.agent.filter(|_| error.is_retryable()) {
+                    following.shared.agents.failed(agent);
+                }
+                Some((Err(error), None))
+            }
+        }
+    })
+    .boxed()
+}
+
+impl Following {
+    async fn next(&mut self) -> Result<Snapshot> {
+        let Some((agent, life)) = self.agent.clone() else {
+            let (agent, answer) = self.shared.agents.read(&self.path).await?;
+            let snapshot = super::snapshot(&self.name, &answer)?;
+            self.index = index_of(&answer);
+            self.agent = Some((agent, self.shared.lives.of(&self.shared.agents, agent)));
+            return Ok(snapshot);
+        };
+        let answer = tokio::select! {
+            error = life.over() => return Err(error),
+            answer = self.changed(agent) => answer?,
+        };
+        super::snapshot(&self.name, &answer)
+    }
+
+    /// The next answer with another index.
+    async fn changed(&mut self, agent: usize) -> Result<Answer> {
+        let mut lagging: Option<Instant> = None;
+        loop {
+            if !matches!(self.turn, Some(Turn::Own(_))) {
+                self.turn = Some(self.take_turn());
+            }
+            let answer = if let Some(Turn::Bell(bell, rung)) = &mut self.turn {
+                let (bell, index) = (Arc::clone(bell), self.index);
+                let anyway = ANYWAY.mul_f64(0.5 + fastrand::f64() / 2.0);
+                let _ = timeout(anyway, rung.changed()).await; // an end of the bell is as good as a ring
+                self.pace().await;
+                let _turn = bell.turns.acquire().await; // never closed
+                if self.probe(agent).await? == index {
+                    continue;
+                }
+                let limit = self.shared.agents.limit();
+                let answer = self.shared.agents.call(agent, Method::GET, &self.path, None, limit);
+                answer.await?.checked()?
+            } else {
+                self.pace().await;
+                let wait = self.shared.options.wait.mul_f64(0.9 + fastrand::f64() / 10.0);
+                let path = format!("{}&index={}&wait={}ms", self.path, self.index, wait.as_millis());
+                let limit = wait + wait / 8 + SLACK;
+                let answer = timeout(limit, self.shared.agents.block(agent, &path)).await;
+                answer.unwrap_or_else(|_| Err(Error::no_answer(limit)))?
+            };
+            let index = index_of(&answer);
+            if index > self.index {
+                self.index = index;
+                return Ok(answer);
+            }
+            if index < self.index {
+                // Another server may answer a stale read, and not know yet what we know. Else it is another history.
+                let since = *lagging.get_or_insert_with(Instant::now);
+                if self.shared.options.consistency == Consistency::Stale && since.elapsed() < LAG {
+                    sleep(GAP * 2).await;
+                    continue;
+                }
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    format!("Consul's index went back from {} to {index}", self.index),
+                ));
+            }
+        }
+    }
+
+    /// A query of its own while there is one left.
+    fn take_turn(&mut self) -> Turn {
+        if let Ok(slot) = Arc::clone(&self.shared.slots).try_acquire_owned() {
+            return Turn::Own(slot);
+        }
+        self.turn.take().unwrap_or_else(|| {
+            let bell = self.shared.bells.hear(&self.shared);
+            let mut rung = bell.listen();
+            rung.mark_changed(); // something may have changed since the list was read
+            Turn::Bell(bell, rung)
+        })
+    }
+
+    /// The index of the name, without its list.
+    async fn probe(&self, agent: usize) -> Result<u64> {
+        let agents = &self.shared.agents;
+        let options = &self.shared.options;
+        let datacenter = options.datacenter.as_ref();
+        let path = format!(
+            "/v1/health/service/{}?filter={}{}{}",
+            segment(&self.name),
+            segment("Service.ID == \"\""),
+            datacenter.map_or_else(String::new, |datacenter| format!("&dc={}", segment(datacenter))),
+            match options.consistency {
+                Consistency::Stale => "&stale",
+                Consistency::Consistent => "&consistent",
+                Consistency::Default => "",
+            }
+        );
+        let answer = agents.call(agent, Method::GET, &path, None, agents.limit()).await?;
+        Ok(index_of(&answer.checked()?))
+    }
+
+    /// Waits while this name has asked too often.
+    async fn pace(&mut self) {
+        let now = Instant::now();
+        let earliest = now.checked_sub(GAP * BURST).unwrap_or(now);
+        self.allowed = self.allowed.max(earliest) + GAP;
+        sleep_until(self.allowed).await;
+    }
+}
+
+/// Never 0, which would not block.
+fn index_of(answer: &Answer) -> u64 {
+    answer.index.unwrap_or(0).max(1)
+}

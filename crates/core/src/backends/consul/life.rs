@@ -1,0 +1,100 @@
+//! Whether an agent that holds blocking queries of ours still lives. A held query is silent for a minute; an agent that
+//! was frozen, or cut off without a reset, would not be missed for as long. So one short question is asked every few
+//! seconds for all the queries of an agent.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use reqwest::Method;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
+
+use super::agents::Agents;
+use crate::error::{Error, ErrorKind};
+
+/// Between two questions.
+const EVERY: Duration = Duration::from_secs(5);
+/// How long an answer may take. Asked twice before it is believed.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// The lives of the agents of one client.
+#[derive(Default)]
+pub(super) struct Lives {
+    by_agent: Mutex<HashMap<usize, Weak<Life>>>,
+}
+
+/// An agent under observation, for as long as somebody holds this.
+pub(super) struct Life {
+    over: watch::Receiver<bool>,
+    task: AbortHandle,
+    host: String,
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Lives {
+    /// The life of an agent, watched from now on.
+    pub(super) fn of(&self, agents: &Arc<Agents>, agent: usize) -> Arc<Life> {
+        let mut lives = self.by_agent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(life) = lives.get(&agent).and_then(Weak::upgrade)
+            && !*life.over.borrow()
+        {
+            return life;
+        }
+        let (told, over) = watch::channel(false);
+        let observed = Arc::clone(agents);
+        let task = tokio::spawn(async move {
+            while answers(&observed, agent).await {
+                sleep(EVERY.mul_f64(0.8 + fastrand::f64() * 0.4)).await;
+            }
+            observed.failed(agent);
+            told.send_replace(true);
+        });
+        let life = Arc::new(Life {
+            over,
+            task: task.abort_handle(),
+            host: agents.host(agent).to_owned(),
+        });
+        lives.insert(agent, Arc::downgrade(&life));
+        life
+    }
+
+    /// Observes nothing any more.
+    pub(super) fn stop(&self) {
+        let mut lives = self.by_agent.lock().unwrap_or_else(PoisonError::into_inner);
+        for life in lives.drain().filter_map(|(_, life)| life.upgrade()) {
+            life.task.abort();
+        }
+    }
+}
+
+impl Life {
+    /// Resolves when the agent does not answer any more.
+    pub(super) async fn over(&self) -> Error {
+        let mut over = self.over.clone();
+        if over.wait_for(|over| *over).await.is_err() {
+            std::future::pending::<()>().await; // the observation was stopped, and with it everything
+        }
+        Error::new(
+            ErrorKind::Unavailable,
+            format!("the Consul agent at {} does not answer any more", self.host),
+        )
+    }
+}
+
+/// Any answer will do.
+async fn answers(agents: &Agents, agent: usize) -> bool {
+    for _ in 0..2 {
+        let question = agents.call(agent, Method::GET, "/v1/status/leader", None, LIMIT);
+        if question.await.is_ok() {
+            return true;
+        }
+    }
+    false
+}

@@ -1,0 +1,216 @@
+//! The Consul backend, on the HTTP API of an agent: one service of the agent per instance, as Go Kratos writes it
+//! (`contrib/registry/consul`), with a TTL check that is renewed here.
+//!
+//! Which process wrote a record is told by the `Notes` of its TTL check. An agent knows its own services only: the same id
+//! on two agents is two records.
+
+mod agents;
+mod bell;
+mod follow;
+mod life;
+mod options;
+mod presence;
+mod record;
+mod renewal;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use self::agents::{Agents, Answer};
+use self::bell::Bells;
+use self::life::Lives;
+pub use self::options::{Consistency, ConsulOptions, ConsulTls, HealthCheck};
+use self::presence::ConsulPresence;
+use crate::backend::{Backend, Capabilities, Follow, Presence, Snapshot};
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::Log;
+
+/// The name under which Consul's servers register themselves: no service of anybody's.
+const CONSUL: &str = "consul";
+
+/// Service registry in Consul.
+pub struct ConsulBackend {
+    shared: Arc<Shared>,
+}
+
+/// What the backend, its presences and its streams have in common.
+struct Shared {
+    agents: Arc<Agents>,
+    options: Arc<ConsulOptions>,
+    /// Blocking queries of one name each.
+    slots: Arc<Semaphore>,
+    bells: Bells,
+    lives: Lives,
+    log: Log,
+}
+
+impl ConsulBackend {
+    /// A backend for these options. No I/O; errors are `InvalidArgument` and name the option.
+    pub fn new(options: ConsulOptions, log: Log) -> Result<Self> {
+        options.validate()?;
+        let options = Arc::new(options);
+        Ok(Self {
+            shared: Arc::new(Shared {
+                agents: Arc::new(Agents::new(&options)?),
+                slots: Arc::new(Semaphore::new(options.max_watch_connections.max(1))),
+                bells: Bells::default(),
+                lives: Lives::default(),
+                options,
+                log,
+            }),
+        })
+    }
+}
+
+#[async_trait]
+impl Backend for ConsulBackend {
+    fn capabilities(&self) -> Capabilities {
+        let heartbeat = self.shared.options.heartbeat;
+        Capabilities {
+            expires: heartbeat,
+            owners: heartbeat,
+            ..Capabilities::ALL
+        }
+    }
+
+    fn place(&self) -> String {
+        format!("Consul at {}", self.shared.options.hosts.join(", "))
+    }
+
+    /// Asks who leads, and whether the token is known. What the token may do, each call tells.
+    async fn contact(&self) -> Result<()> {
+        let agents = &self.shared.agents;
+        let leader: Value = agents.read("/v1/status/leader").await?.1.json()?;
+        match leader.as_str() {
+            Some("") => return Err(Error::new(ErrorKind::Unavailable, "Consul has no leader at the moment")),
+            Some(_) => {}
+            None => return Err(Error::new(ErrorKind::Unavailable, "the answer is none of Consul's")),
+        }
+        if self.shared.options.token.is_some() {
+            let (_, answer) = agents.ask("/v1/acl/token/self").await?;
+            // Without ACLs every token is as good as none.
+            if !(answer.is_ok() || answer.says("ACL support disabled")) {
+                return Err(answer.refusal("the token is not known"));
+            }
+        }
+        Ok(())
+    }
+
+    fn presence(&self, name: &str, id: &str) -> Result<Box<dyn Presence>> {
+        record::check_word("instance.name", name)?;
+        record::check_word("instance.id", id)?;
+        Ok(Box::new(ConsulPresence::new(Arc::clone(&self.shared), name, id)))
+    }
+
+    async fn fetch(&self, name: &str) -> Result<Snapshot> {
+        let (_, answer) = self.shared.agents.read(&self.shared.health_path(name)?).await?;
+        snapshot(name, &answer)
+    }
+
+    fn follow(&self, name: &str) -> Follow {
+        Follow::Stream(follow::follow(Arc::clone(&self.shared), name))
+    }
+
+    /// All names of the catalog but those of which no instance passes.
+    async fn services(&self) -> Result<Vec<String>> {
+        let shared = &self.shared;
+        let at = shared.options.read_query();
+        let (_, answer) = shared.agents.read(&format!("/v1/catalog/services?{at}")).await?;
+        let names: std::collections::BTreeMap<String, Value> = answer.json()?;
+        let mut names: BTreeSet<String> = names.into_keys().filter(|name| name != CONSUL).collect();
+        if !shared.options.passing_only && shared.options.filter.is_none() {
+            return Ok(names.into_iter().collect());
+        }
+        for name in shared.doubtful(&names).await? {
+            let (_, answer) = shared.agents.read(&shared.health_path(&name)?).await?;
+            if snapshot(&name, &answer)?.instances.is_empty() {
+                names.remove(&name);
+            }
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    async fn close(&self) {
+        self.shared.bells.stop();
+        self.shared.lives.stop();
+    }
+}
+
+/// What is read of a check that does not pass.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct FailedCheck {
+    node: String,
+    #[serde(default)]
+    service_name: String,
+}
+
+impl Shared {
+    /// The path of the list of a name.
+    fn health_path(&self, name: &str) -> Result<String> {
+        record::check_word("name", name)?;
+        Ok(format!(
+            "/v1/health/service/{}?{}{}",
+            agents::segment(name),
+            if self.options.passing_only { "passing=1&" } else { "" },
+            self.options.read_query()
+        ))
+    }
+
+    /// The names of which an instance does not pass, so that perhaps none does.
+    async fn doubtful(&self, names: &BTreeSet<String>) -> Result<BTreeSet<String>> {
+        if self.options.filter.is_some() {
+            return Ok(names.clone());
+        }
+        let mut doubtful = BTreeSet::new();
+        let mut nodes = BTreeSet::new();
+        for state in ["critical", "warning"] {
+            let path = format!("/v1/health/state/{state}?{}", self.options.read_query());
+            let checks: Vec<FailedCheck> = self.agents.read(&path).await?.1.json()?;
+            for check in checks {
+                if check.service_name.is_empty() {
+                    nodes.insert(check.node);
+                } else {
+                    doubtful.insert(check.service_name);
+                }
+            }
+        }
+        for node in nodes {
+            let path = format!(
+                "/v1/catalog/node-services/{}?{}",
+                agents::segment(&node),
+                self.options.read_query()
+            );
+            let (_, answer) = self.agents.read(&path).await?;
+            let services: Value = answer.json()?;
+            let of_node = services.get("Services").and_then(Value::as_array);
+            for service in of_node.into_iter().flatten() {
+                if let Some(name) = service.get("Service").and_then(Value::as_str) {
+                    doubtful.insert(name.to_owned());
+                }
+            }
+        }
+        Ok(doubtful.intersection(names).cloned().collect())
+    }
+}
+
+/// Reads the list of a name out of an answer.
+fn snapshot(name: &str, answer: &Answer) -> Result<Snapshot> {
+    let snapshot = record::read_list(&name.into(), answer)?;
+    if snapshot.instances.is_empty() && answer.filtered {
+        // An empty list because of a missing right would be an invented one.
+        return Err(Error::new(
+            ErrorKind::PermissionDenied,
+            format!("the token may not read the service {name:?} (or its nodes); it needs service:read and node:read"),
+        ));
+    }
+    Ok(snapshot)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,436 @@
+//! One registration in Consul: a service of one agent, and wherever else it had to be written.
+//!
+//! Consul's agents have no compare-and-set. A registration is read before it is written or removed, and whose it is, its
+//! mark tells; two processes that write one id in the same instant are told apart by their next renewal.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use reqwest::Method;
+use serde::Deserialize;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep};
+
+use super::Shared;
+use super::agents::{Answer, segment};
+use super::record::{self, Check, Entry, Mark};
+use super::renewal::Renewal;
+use crate::backend::{Intent, Loss, Presence};
+use crate::error::{Error, ErrorKind, Result};
+use crate::instance::ServiceInstance;
+
+/// How long Consul holds the query by which we wait for our own record to come or go.
+const LOOK_WAIT: &str = "1s";
+/// After what time a write that was not answered is taken to have arrived, or never to.
+const LATE: Duration = Duration::from_millis(300);
+
+pub(super) struct ConsulPresence {
+    record: Arc<Record>,
+    /// Counts the publications. A record of an older one is a write that came late.
+    generation: u64,
+    renewal: Option<(AbortHandle, watch::Receiver<Option<Loss>>)>,
+}
+
+/// One registration, as its presence and its renewal know it.
+pub(super) struct Record {
+    pub shared: Arc<Shared>,
+    pub name: String,
+    pub id: String,
+    /// Of the marks: this presence and no other.
+    owner: String,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    /// Every agent that may hold a record of ours, since before the first byte went to it, and when it was last renewed.
+    pub written: Vec<(usize, Instant)>,
+    /// The agent that holds the record that is renewed.
+    pub at: Option<usize>,
+    /// The last publication that succeeded, and what was written.
+    pub published: u64,
+    pub body: Arc<str>,
+    /// When the last renewal that was answered was sent.
+    pub renewed: Option<Instant>,
+    /// Whether a write is without an answer.
+    unanswered: bool,
+}
+
+impl State {
+    fn wrote(&mut self, agent: usize, when: Instant) {
+        self.forget(agent);
+        self.written.push((agent, when));
+    }
+
+    /// The agent holds nothing of ours.
+    pub(super) fn forget(&mut self, agent: usize) {
+        self.written.retain(|(one, _)| *one != agent);
+    }
+}
+
+/// What an agent holds under our id.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    Nothing,
+    Ours {
+        /// Of which publication; none without a heartbeat.
+        generation: Option<u64>,
+        /// Whether its TTL check lets it be seen.
+        passes: bool,
+    },
+    Other,
+}
+
+/// `/v1/agent/health/service/id`.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct AgentService {
+    #[allow(dead_code)] // that it is there tells Consul's answer from a page of somebody else
+    aggregated_status: String,
+    service: Option<serde::de::IgnoredAny>,
+    checks: Option<Vec<Check>>,
+}
+
+impl Record {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at what an agent holds under our id.
+    pub(super) async fn look(&self, agent: usize, limit: Duration) -> Result<Held> {
+        let path = format!("/v1/agent/health/service/id/{}", segment(&self.id));
+        let answer = self.shared.agents.call(agent, Method::GET, &path, None, limit).await?;
+        if !matches!(answer.status, 200 | 404 | 429 | 503) {
+            return Err(self.refused(&answer, "read"));
+        }
+        // The status is that of the service, if it is Consul that answers.
+        let service: AgentService = match answer.json() {
+            Ok(service) => service,
+            Err(error) if matches!(answer.status, 200 | 404) => return Err(error),
+            Err(_) => return Err(self.refused(&answer, "read")),
+        };
+        if service.service.is_none() {
+            return Ok(Held::Nothing);
+        }
+        let checks = service.checks.unwrap_or_default();
+        Ok(match record::mark_of(&checks, &self.id) {
+            Some(mark) if mark.owner == self.owner => Held::Ours {
+                generation: Some(mark.generation),
+                passes: checks
+                    .iter()
+                    .any(|check| check.id == record::check_id(&self.id) && check.status == "passing"),
+            },
+            // Without a heartbeat there is no mark, and what stands there may as well be ours.
+            None if !self.shared.options.heartbeat => Held::Ours {
+                generation: None,
+                passes: true,
+            },
+            _ => Held::Other,
+        })
+    }
+
+    /// Registers at one agent, unless another owner keeps the id there. What is there must be known to be free or ours
+    /// for `Keep`; for `Claim` the question finds out whether the id can be asked for at all.
+    pub(super) async fn register(&self, agent: usize, body: &str, intent: Intent, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        if self.look(agent, limit).await? == Held::Other && intent == Intent::Keep {
+            return Err(Error::new(
+                ErrorKind::Replaced,
+                format!("the service id {:?} belongs to a newer registration", self.id),
+            ));
+        }
+        {
+            let mut state = self.lock();
+            state.wrote(agent, Instant::now()); // before it is sent: this future may be dropped at any await
+            state.unanswered = true;
+        }
+        // Checks that someone else left under this id would be counted with ours.
+        let path = "/v1/agent/service/register?replace-existing-checks=true";
+        let agents = &self.shared.agents;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let answer = agents
+            .call(agent, Method::PUT, path, Some(body.to_owned()), left)
+            .await?;
+        self.lock().unanswered = false;
+        if !answer.is_ok() {
+            return Err(self.refused(&answer, "register"));
+        }
+        if self.shared.options.heartbeat {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !self.pass(agent, left).await? {
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    "it was deregistered by someone else as soon as it was registered",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Renews the TTL check. `false` when the agent does not know it.
+    pub(super) async fn pass(&self, agent: usize, limit: Duration) -> Result<bool> {
+        let sent = Instant::now();
+        let path = format!("/v1/agent/check/update/{}", segment(&record::check_id(&self.id)));
+        let body = r#"{"Status":"passing","Output":"pass"}"#.to_owned();
+        let answer = self
+            .shared
+            .agents
+            .call(agent, Method::PUT, &path, Some(body), limit)
+            .await?;
+        match answer.status {
+            200 => {
+                let mut state = self.lock();
+                state.renewed = Some(sent);
+                state.wrote(agent, sent);
+                Ok(true)
+            }
+            404 => Ok(false),
+            _ => Err(self.refused(&answer, "renew")),
+        }
+    }
+
+    /// Removes what is ours from one agent.
+    pub(super) async fn remove(&self, agent: usize, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        if !matches!(self.look(agent, limit).await?, Held::Ours { .. }) {
+            return Ok(());
+        }
+        let path = format!("/v1/agent/service/deregister/{}", segment(&self.id));
+        let left = deadline.saturating_duration_since(Instant::now());
+        let answer = self.shared.agents.call(agent, Method::PUT, &path, None, left).await?;
+        if answer.is_ok() || answer.status == 404 {
+            Ok(())
+        } else {
+            Err(self.refused(&answer, "deregister"))
+        }
+    }
+
+    fn refused(&self, answer: &Answer, what: &str) -> Error {
+        let error = answer.refusal(&format!("could not {what} the service {:?}", self.id));
+        if error.kind() != ErrorKind::PermissionDenied {
+            return error;
+        }
+        let message = format!(
+            "{}; the token needs a policy with: service \"{}\" {{ policy = \"write\" }}",
+            error.message(),
+            self.name
+        );
+        Error::new(ErrorKind::PermissionDenied, message)
+    }
+
+    /// Waits until the catalog, which others read, satisfies `done` of our entries in it; `what` it waits for is shown
+    /// when it takes too long, with what `done` says hinders it.
+    async fn settled(&self, agent: usize, what: &str, done: impl Fn(Vec<Entry>) -> Result<(), String>) -> Result<()> {
+        let agents = &self.shared.agents;
+        let filter = segment(&format!(
+            "Service.ID == \"{}\"",
+            self.id.replace('\\', "\\\\").replace('"', "\\\"")
+        ));
+        let path = format!("/v1/health/service/{}?filter={filter}", segment(&self.name));
+        let started = Instant::now();
+        let limit = self.shared.options.timeout.mul_f64(0.9);
+        let mut next = path.clone();
+        loop {
+            let answer = agents.call(agent, Method::GET, &next, None, agents.limit()).await?;
+            if !answer.is_ok() && (answer.status == 403 || answer.says("Permission denied")) || answer.filtered {
+                return Ok(()); // who may write and not read has to believe it
+            }
+            let answer = answer.checked()?;
+            let entries: Option<Vec<Entry>> = answer.json()?;
+            let mine = entries.into_iter().flatten().filter(|entry| entry.id() == self.id);
+            let Err(why) = done(mine.collect()) else {
+                return Ok(());
+            };
+            if started.elapsed() > limit {
+                return Err(Error::new(ErrorKind::Unavailable, format!("{what}: {why}")));
+            }
+            next = match answer.index {
+                Some(index) if index > 0 => format!("{path}&index={index}&wait={LOOK_WAIT}"),
+                _ => {
+                    sleep(Duration::from_millis(20)).await;
+                    path.clone()
+                }
+            };
+        }
+    }
+
+    /// Waits until others see this publication.
+    async fn visible(&self, agent: usize, instance: &ServiceInstance, generation: u64) -> Result<()> {
+        let wanted = record::as_read(instance);
+        let (heartbeat, passing) = (self.shared.options.heartbeat, self.shared.options.passing_only);
+        self.settled(agent, "registered, but not visible", |entries| {
+            let mut why = "the catalog does not have it yet".to_owned();
+            for entry in entries {
+                let current = match entry.mark() {
+                    Some(mark) => mark.owner == self.owner && mark.generation >= generation,
+                    None => false,
+                };
+                let failing = entry.failing().map(|check| check.id.clone());
+                let current = current || !heartbeat && entry.into_instance(&wanted.name) == wanted;
+                match failing {
+                    _ if !current => {}
+                    Some(check) if passing => why = format!("its check {check:?} does not pass"),
+                    _ => return Ok(()),
+                }
+            }
+            Err(why)
+        })
+        .await
+    }
+
+    /// Waits until nobody sees a record of ours.
+    async fn invisible(&self, agent: usize) -> Result<()> {
+        if !self.shared.options.heartbeat {
+            return self
+                .settled(agent, "deregistered, but still visible", |entries| {
+                    if entries.is_empty() {
+                        Ok(())
+                    } else {
+                        Err("the catalog still has it".to_owned())
+                    }
+                })
+                .await;
+        }
+        self.settled(agent, "deregistered, but still visible", |entries| {
+            let visible = entries
+                .iter()
+                .any(|entry| entry.mark().is_some_and(|mark| mark.owner == self.owner) && entry.failing().is_none());
+            if visible {
+                Err("the catalog still has it".to_owned())
+            } else {
+                Ok(())
+            }
+        })
+        .await
+    }
+}
+
+impl ConsulPresence {
+    pub(super) fn new(shared: Arc<Shared>, name: &str, id: &str) -> Self {
+        Self {
+            record: Arc::new(Record {
+                shared,
+                name: name.to_owned(),
+                id: id.to_owned(),
+                owner: uuid::Uuid::new_v4().to_string(),
+                state: Mutex::default(),
+            }),
+            generation: 0,
+            renewal: None,
+        }
+    }
+
+    /// One attempt at the agents in turn: the one that holds the record first, else the one that answers calls.
+    async fn register(&self, body: &str, intent: Intent) -> Result<usize> {
+        let agents = &self.record.shared.agents;
+        let mut failure = None;
+        let holder = self.record.lock().at;
+        for agent in agents.order(holder) {
+            match self.record.register(agent, body, intent, agents.limit()).await {
+                Ok(()) => return Ok(agent),
+                Err(error) if error.is_retryable() && agents.len() > 1 => {
+                    agents.failed(agent);
+                    failure = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(failure.unwrap_or_else(|| Error::new(ErrorKind::Internal, "there is no agent to register at")))
+    }
+}
+
+impl Drop for ConsulPresence {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+#[async_trait]
+impl Presence for ConsulPresence {
+    async fn publish(&mut self, instance: &ServiceInstance, intent: Intent) -> Result<()> {
+        record::check_instance(instance)?;
+        self.generation += 1;
+        let generation = self.generation;
+        let mark = Mark {
+            owner: self.record.owner.clone(),
+            generation,
+        };
+        let body = record::body(instance, &self.record.shared.options, &mark);
+        let agent = self.register(&body, intent).await?;
+        self.record.visible(agent, instance, generation).await?;
+        {
+            let mut state = self.record.lock();
+            state.at = Some(agent);
+            state.published = generation;
+            state.body = body.into();
+        }
+        let running = self.renewal.as_ref().is_some_and(|(_, loss)| loss.borrow().is_none());
+        if !running {
+            self.stop();
+            let (told, loss) = watch::channel(None);
+            let renewal = Renewal::new(Arc::clone(&self.record), told);
+            self.renewal = Some((tokio::spawn(renewal.run()).abort_handle(), loss));
+        }
+        Ok(())
+    }
+
+    async fn lost(&mut self) -> Loss {
+        let Some((_, loss)) = &mut self.renewal else {
+            return Loss::Gone("it is not renewed".to_owned());
+        };
+        match loss.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(loss)) => loss.clone(),
+            _ => Loss::Gone("its renewal has ended".to_owned()),
+        }
+    }
+
+    fn stop(&mut self) {
+        if let Some((task, _)) = self.renewal.take() {
+            task.abort();
+        }
+    }
+
+    async fn withdraw(&mut self) -> Result<()> {
+        self.stop();
+        let (written, late) = {
+            let mut state = self.record.lock();
+            state.at = None;
+            (state.written.clone(), state.unanswered)
+        };
+        let limit = self.record.shared.agents.limit();
+        let ttl = self.ttl();
+        let mut failure = None;
+        let mut reached = None;
+        for (agent, renewed) in written {
+            let mut removed = self.record.remove(agent, limit).await;
+            if late && removed.is_ok() {
+                // A write that nobody answered may arrive after its removal.
+                sleep(LATE).await;
+                removed = self.record.remove(agent, limit).await;
+            }
+            match removed {
+                Ok(()) => {
+                    self.record.lock().forget(agent);
+                    reached = Some(agent);
+                }
+                Err(error) => failure = Some((renewed, error)),
+            }
+        }
+        match (failure, reached) {
+            // An agent that we have left, away for so long that its record is hidden: Consul will remove it.
+            (Some((renewed, _)), Some(_)) if renewed.elapsed() > ttl => {}
+            (Some((_, error)), _) => return Err(error),
+            (None, _) => self.record.lock().unanswered = false,
+        }
+        match reached {
+            Some(agent) => self.record.invisible(agent).await,
+            None => Ok(()),
+        }
+    }
+
+    fn ttl(&self) -> Duration {
+        self.record.shared.options.ttl
+    }
+}

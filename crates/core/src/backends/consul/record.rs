@@ -1,0 +1,431 @@
+//! Records: how an instance is written to an agent, byte for byte as Go Kratos does, and how the entries of anybody are
+//! read.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use url::Url;
+
+use super::agents::Answer;
+use super::options::{ConsulOptions, HealthCheck};
+use crate::backend::Snapshot;
+use crate::error::{Error, Result};
+use crate::instance::{Metadata, ServiceInstance, push_json_string};
+
+/// Consul's limits of the metadata of a service.
+const MAX_PAIRS: usize = 64;
+const MAX_KEY: usize = 128;
+const MAX_VALUE: usize = 512;
+
+/// Who wrote a record, and which of its writings it is. Travels in the `Notes` of the TTL check, where Kratos has nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub owner: String,
+    pub generation: u64,
+}
+
+impl Mark {
+    pub(super) fn parse(notes: &str) -> Option<Self> {
+        let (owner, generation) = notes.strip_prefix("rollcall:")?.split_once(':')?;
+        Some(Self {
+            owner: owner.to_owned(),
+            generation: generation.parse().ok()?,
+        })
+    }
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rollcall:{}:{}", self.owner, self.generation)
+    }
+}
+
+/// The id of the TTL check of a service, as Kratos has it.
+pub(super) fn check_id(id: &str) -> String {
+    format!("service:{id}")
+}
+
+/// Refuses what can't stand in the paths of Consul's API, however it is encoded.
+pub(super) fn check_word(path: &str, word: &str) -> Result<()> {
+    if matches!(word, "." | "..") {
+        return Err(Error::invalid(format!(
+            "{path}: Consul can't be asked for {word:?}: its paths are cleaned of it"
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses what Consul would refuse, or keep only a part of; names what it is.
+pub(super) fn check_instance(instance: &ServiceInstance) -> Result<()> {
+    let pairs = instance.metadata.len();
+    if pairs > MAX_PAIRS {
+        return Err(Error::invalid(format!(
+            "instance.metadata: Consul takes at most {MAX_PAIRS} pairs, got {pairs}"
+        )));
+    }
+    for (key, value) in instance.metadata.iter() {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        if key.is_empty() || key.len() > MAX_KEY || !key.bytes().all(plain) {
+            return Err(Error::invalid(format!(
+                "instance.metadata[{key:?}]: Consul takes keys of 1 to {MAX_KEY} letters, digits, \"-\" and \"_\" only"
+            )));
+        }
+        if key.starts_with("consul-") {
+            return Err(Error::invalid(format!(
+                "instance.metadata[{key:?}]: Consul keeps keys that begin with \"consul-\" to itself"
+            )));
+        }
+        if value.len() > MAX_VALUE {
+            return Err(Error::invalid(format!(
+                "instance.metadata[{key:?}]: Consul takes values of at most {MAX_VALUE} bytes, got {}",
+                value.len()
+            )));
+        }
+    }
+    let mut schemes = BTreeMap::new();
+    for (i, endpoint) in instance.endpoints.iter().enumerate() {
+        let scheme = Endpoint::of(endpoint).scheme;
+        if let Some(before) = schemes.insert(scheme.clone(), i) {
+            return Err(Error::invalid(format!(
+                "instance.endpoints[{i}]: a second {scheme:?} beside endpoints[{before}]; a record in Consul holds one endpoint of each scheme"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The parts of an endpoint as Go's `net/url` sees them: the port is what is written, not what the scheme implies.
+struct Endpoint {
+    scheme: String,
+    host: String,
+    port: u16,
+}
+
+impl Endpoint {
+    fn of(endpoint: &str) -> Self {
+        let (scheme, rest) = endpoint.split_once("://").unwrap_or(("", endpoint));
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((host, port)) => (host, port.trim_start_matches(':')),
+            None => authority.split_once(':').unwrap_or((authority, "")),
+        };
+        Self {
+            scheme: scheme.to_ascii_lowercase(),
+            host: host.to_owned(),
+            port: port.parse().unwrap_or(0),
+        }
+    }
+
+    /// `host:port` for somebody who connects to it; none without a port.
+    fn address(&self) -> Option<String> {
+        let port = match (self.port, self.scheme.as_str()) {
+            (0, "http") => 80,
+            (0, "https") => 443,
+            (0, _) => return None,
+            (port, _) => port,
+        };
+        Some(join(&self.host, port))
+    }
+}
+
+fn join(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
+/// Writes a JSON object field by field, in the order of Go's structs.
+struct Object(String);
+
+impl Object {
+    fn new() -> Self {
+        Self("{".to_owned())
+    }
+
+    fn raw(&mut self, name: &str, json: &str) {
+        if self.0.len() > 1 {
+            self.0.push(',');
+        }
+        self.0.push('"');
+        self.0.push_str(name);
+        self.0.push_str("\":");
+        self.0.push_str(json);
+    }
+
+    fn text(&mut self, name: &str, value: &str) {
+        self.raw(name, &quoted(value));
+    }
+
+    fn end(mut self) -> String {
+        self.0.push('}');
+        self.0
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    push_json_string(&mut out, text);
+    out
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    format!("[{}]", items.collect::<Vec<_>>().join(","))
+}
+
+/// Whole seconds as Kratos writes them, else milliseconds.
+pub(super) fn duration(of: Duration) -> String {
+    let ms = of.as_millis();
+    if ms.is_multiple_of(1000) {
+        format!("{}s", ms / 1000)
+    } else {
+        format!("{ms}ms")
+    }
+}
+
+/// The body of the registration.
+pub(super) fn body(instance: &ServiceInstance, options: &ConsulOptions, mark: &Mark) -> String {
+    let endpoints: Vec<(&str, Endpoint)> = instance.endpoints.iter().map(|e| (&**e, Endpoint::of(e))).collect();
+    let mut out = Object::new();
+    out.text("ID", &instance.id);
+    out.text("Name", &instance.name);
+    let version = std::iter::once(format!("version={}", instance.version));
+    out.raw(
+        "Tags",
+        &list(version.chain(options.tags.iter().cloned()).map(|tag| quoted(&tag))),
+    );
+    if let Some((_, first)) = endpoints.first() {
+        if first.port != 0 {
+            out.raw("Port", &first.port.to_string());
+        }
+        out.text("Address", &first.host);
+        let by_scheme: BTreeMap<&str, String> = endpoints
+            .iter()
+            .map(|(endpoint, parts)| {
+                let mut address = Object::new();
+                address.text("Address", endpoint);
+                address.raw("Port", &parts.port.to_string());
+                (parts.scheme.as_str(), address.end())
+            })
+            .collect();
+        let mut addresses = Object::new();
+        for (scheme, address) in by_scheme {
+            addresses.raw(scheme, &address);
+        }
+        out.raw("TaggedAddresses", &addresses.end());
+    }
+    if !instance.metadata.is_empty() {
+        let mut meta = Object::new();
+        for (key, value) in instance.metadata.iter() {
+            meta.text(key, value);
+        }
+        out.raw("Meta", &meta.end());
+    }
+    if let Some((passing, warning)) = options.weights {
+        out.raw("Weights", &format!("{{\"Passing\":{passing},\"Warning\":{warning}}}"));
+    }
+    out.raw("Check", "null");
+    let mut checks: Vec<String> = endpoints
+        .iter()
+        .filter_map(|(endpoint, parts)| agent_check(endpoint, parts, options))
+        .collect();
+    if options.heartbeat {
+        let mut check = Object::new();
+        check.text("CheckID", &check_id(&instance.id));
+        check.text("TTL", &duration(options.ttl));
+        check.text("Status", "passing");
+        check.text("Notes", &mark.to_string());
+        check.text(
+            "DeregisterCriticalServiceAfter",
+            &duration(options.deregister_critical_after),
+        );
+        checks.push(check.end());
+    }
+    if checks.is_empty() {
+        out.raw("Checks", "null");
+    } else {
+        out.raw("Checks", &list(checks.into_iter()));
+    }
+    out.end()
+}
+
+/// What the agent itself looks at. It passes until the agent has looked, so that the instance is visible at once.
+fn agent_check(endpoint: &str, parts: &Endpoint, options: &ConsulOptions) -> Option<String> {
+    let address = parts.address()?;
+    let mut check = Object::new();
+    check.text("Interval", &duration(options.health_check_interval));
+    check.text("Timeout", &duration(options.health_check_timeout));
+    let secure = parts.scheme.ends_with('s');
+    match (options.health_check, parts.scheme.as_str()) {
+        (HealthCheck::Off, _) => return None,
+        (HealthCheck::Http, "http" | "https") => {
+            let end = endpoint.find("://").map_or(0, |at| at + 3);
+            let authority = endpoint[end..].split(['/', '?', '#']).next().unwrap_or_default();
+            let slash = if options.health_check_path.starts_with('/') {
+                ""
+            } else {
+                "/"
+            };
+            let url = format!("{}://{authority}{slash}{}", parts.scheme, options.health_check_path);
+            check.text("HTTP", &url);
+            check.text("Status", "passing");
+        }
+        (HealthCheck::Grpc, "grpc" | "grpcs") => {
+            check.text("Status", "passing");
+            check.text("GRPC", &address);
+            if secure {
+                check.raw("GRPCUseTLS", "true");
+            }
+        }
+        _ => {
+            check.text("TCP", &address);
+            check.text("Status", "passing");
+        }
+    }
+    check.text(
+        "DeregisterCriticalServiceAfter",
+        &duration(options.deregister_critical_after),
+    );
+    Some(check.end())
+}
+
+/// One entry of `/v1/health/service`.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Entry {
+    node: Node,
+    service: Service,
+    #[serde(default)]
+    checks: Option<Vec<Check>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Node {
+    #[serde(default)]
+    address: String,
+}
+
+#[derive(Deserialize)]
+struct Service {
+    #[serde(rename = "ID")]
+    id: Box<str>,
+    #[serde(rename = "Service")]
+    name: Box<str>,
+    #[serde(rename = "Tags", default)]
+    tags: Option<Vec<String>>,
+    #[serde(rename = "Meta", default)]
+    meta: Option<HashMap<Box<str>, Box<str>>>,
+    #[serde(rename = "Address", default)]
+    address: String,
+    #[serde(rename = "Port", default)]
+    port: u16,
+    #[serde(rename = "TaggedAddresses", default)]
+    tagged_addresses: Option<BTreeMap<String, TaggedAddress>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct TaggedAddress {
+    #[serde(default)]
+    address: Box<str>,
+}
+
+/// A check, of an entry or of an agent.
+#[derive(Deserialize)]
+pub(super) struct Check {
+    #[serde(rename = "CheckID", default)]
+    pub id: String,
+    #[serde(rename = "Status", default)]
+    pub status: String,
+    #[serde(rename = "Notes", default)]
+    notes: String,
+}
+
+/// The mark of a service among its checks: none, if it was not us who wrote it.
+pub(super) fn mark_of(checks: &[Check], id: &str) -> Option<Mark> {
+    let wanted = check_id(id);
+    Mark::parse(&checks.iter().find(|check| check.id == wanted)?.notes)
+}
+
+impl Entry {
+    pub(super) fn id(&self) -> &str {
+        &self.service.id
+    }
+
+    pub(super) fn mark(&self) -> Option<Mark> {
+        mark_of(self.checks.as_deref().unwrap_or_default(), &self.service.id)
+    }
+
+    /// A check that does not pass, if there is one.
+    pub(super) fn failing(&self) -> Option<&Check> {
+        self.checks.iter().flatten().find(|check| check.status != "passing")
+    }
+
+    pub(super) fn into_instance(self, name: &Arc<str>) -> ServiceInstance {
+        let Self { node, service, .. } = self;
+        let version = service
+            .tags
+            .iter()
+            .flatten()
+            .find_map(|tag| tag.strip_prefix("version="));
+        let version = version.unwrap_or_default().into();
+        // In the order of their schemes: Consul keeps no other.
+        let mut endpoints: Vec<Box<str>> = service
+            .tagged_addresses
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|(tag, _)| {
+                !matches!(
+                    tag.as_str(),
+                    "lan_ipv4" | "wan_ipv4" | "lan_ipv6" | "wan_ipv6" | "lan" | "wan"
+                )
+            })
+            .filter(|(_, tagged)| Url::parse(&tagged.address).is_ok_and(|url| url.has_host()))
+            .map(|(_, tagged)| tagged.address)
+            .collect();
+        if endpoints.is_empty() && service.port != 0 {
+            // Of someone who is not Kratos. Without an address of its own it is at its node's.
+            let address = if service.address.is_empty() {
+                node.address
+            } else {
+                service.address
+            };
+            if !address.is_empty() {
+                endpoints.push(format!("http://{}", join(&address, service.port)).into());
+            }
+        }
+        ServiceInstance {
+            id: service.id,
+            name: Arc::clone(name),
+            version,
+            metadata: service.meta.unwrap_or_default().into_iter().collect::<Metadata>(),
+            endpoints: endpoints.into(),
+        }
+    }
+}
+
+/// An answer of `/v1/health/service` as a list. Consul looks names up without regard to case; here case counts.
+pub(super) fn read_list(name: &Arc<str>, answer: &Answer) -> Result<Snapshot> {
+    let entries: Vec<Entry> = answer.json::<Option<Vec<Entry>>>()?.unwrap_or_default();
+    Ok(Snapshot {
+        instances: entries
+            .into_iter()
+            .filter(|entry| *entry.service.name == **name)
+            .map(|entry| Arc::new(entry.into_instance(name)))
+            .collect(),
+        bad: Vec::new(), // Consul checks what it is given
+    })
+}
+
+/// An instance as it will be read.
+pub(super) fn as_read(instance: &ServiceInstance) -> ServiceInstance {
+    let mut instance = instance.clone();
+    instance.endpoints.sort_by_key(|endpoint| Endpoint::of(endpoint).scheme);
+    instance
+}

@@ -1,0 +1,171 @@
+//! Keeps a record standing between two publications: looks at it and renews its TTL check three times per TTL, and moves
+//! it to another agent when its own does not answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::presence::{Held, Record};
+use crate::backend::{Intent, Loss};
+use crate::error::{Error, ErrorKind};
+
+/// The longest pause before a renewal that failed is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+pub(super) struct Renewal {
+    record: Arc<Record>,
+    told: watch::Sender<Option<Loss>>,
+    interval: Duration,
+}
+
+/// What a look and a renewal came to.
+enum Beat {
+    Stands,
+    Lost(Loss),
+    Failed(Error),
+}
+
+impl Renewal {
+    pub(super) fn new(record: Arc<Record>, told: watch::Sender<Option<Loss>>) -> Self {
+        let options = &record.shared.options;
+        let interval = if options.heartbeat {
+            options.ttl / 3
+        } else {
+            options.health_check_interval
+        };
+        Self { record, told, interval }
+    }
+
+    pub(super) async fn run(self) {
+        let (ttl, heartbeat) = {
+            let options = &self.record.shared.options;
+            (options.ttl, options.heartbeat)
+        };
+        let mut next = self.pause();
+        loop {
+            sleep_until(next).await;
+            let deadline = self.record.lock().renewed.unwrap_or_else(Instant::now) + ttl;
+            let beat = match timeout_at(deadline, self.beat()).await {
+                Ok(beat) => beat,
+                Err(_) => Beat::Failed(Error::no_answer(ttl)),
+            };
+            match beat {
+                Beat::Stands => {
+                    next = self.pause();
+                    self.tidy().await;
+                }
+                Beat::Lost(loss) => return self.tell(loss),
+                Beat::Failed(error) => {
+                    if heartbeat && Instant::now() >= deadline {
+                        let why = format!("not renewed for its TTL of {} ms: {error}", ttl.as_millis());
+                        return self.tell(Loss::Gone(why));
+                    }
+                    if let Some(loss) = timeout_at(deadline, self.move_away()).await.unwrap_or_default() {
+                        return self.tell(loss);
+                    }
+                    next = Instant::now() + (self.interval / 4).min(AGAIN);
+                    if heartbeat {
+                        next = next.min(deadline);
+                    }
+                }
+            }
+        }
+    }
+
+    fn tell(&self, loss: Loss) {
+        self.told.send_replace(Some(loss));
+    }
+
+    /// Jittered to the early side, so that a thousand instances do not fall into step.
+    fn pause(&self) -> Instant {
+        Instant::now() + self.interval.mul_f64(0.9 + fastrand::f64() / 10.0)
+    }
+
+    async fn beat(&self) -> Beat {
+        let record = &self.record;
+        let (at, published) = {
+            let state = record.lock();
+            (state.at, state.published)
+        };
+        let Some(agent) = at else {
+            return Beat::Lost(Loss::Gone("it was withdrawn".to_owned()));
+        };
+        let limit = record.shared.agents.limit().min(self.interval.max(AGAIN));
+        let gone = |why: &str| Beat::Lost(Loss::Gone(why.to_owned()));
+        let renewed = match record.look(agent, limit).await {
+            Ok(Held::Nothing) => {
+                return gone("the agent does not know it: deregistered by someone, or the agent restarted");
+            }
+            Ok(Held::Other) => return Beat::Lost(Loss::Replaced),
+            Ok(Held::Ours {
+                generation: Some(generation),
+                ..
+            }) if generation < published => return gone("an older write of it was applied after a newer one"),
+            Ok(Held::Ours { passes: false, .. }) => return gone("its TTL check does not pass any more"),
+            Ok(Held::Ours { .. }) if !record.shared.options.heartbeat => Ok(true),
+            Ok(Held::Ours { .. }) => record.pass(agent, limit).await,
+            Err(error) => Err(error),
+        };
+        match renewed {
+            Ok(true) => Beat::Stands,
+            Ok(false) => gone("the agent does not know its TTL check: deregistered by someone, or the agent restarted"),
+            Err(error) if refuses(&error) => gone(&error.to_string()),
+            Err(error) => Beat::Failed(error),
+        }
+    }
+
+    /// Registers at another agent, if one of them answers. A loss is that someone else holds the id there.
+    async fn move_away(&self) -> Option<Loss> {
+        let record = &self.record;
+        let agents = &record.shared.agents;
+        let (at, body) = {
+            let state = record.lock();
+            (state.at?, Arc::clone(&state.body))
+        };
+        agents.failed(at);
+        for agent in agents.order(Some(at)).skip(1) {
+            match record
+                .register(agent, &body, Intent::Keep, agents.limit().min(self.interval.max(AGAIN)))
+                .await
+            {
+                Ok(()) => {
+                    record.lock().at = Some(agent);
+                    record.shared.log.info(format_args!(
+                        "{}/{} is registered at the Consul agent at {}, because the one at {} does not answer",
+                        record.name,
+                        record.id,
+                        agents.host(agent),
+                        agents.host(at)
+                    ));
+                    return None;
+                }
+                Err(error) if error.kind() == ErrorKind::Replaced => return Some(Loss::Replaced),
+                Err(_) => {}
+            }
+        }
+        None
+    }
+
+    /// Takes away what an agent holds that did not answer before. Until it does, its TTL check hides it.
+    async fn tidy(&self) {
+        let (at, written) = {
+            let state = self.record.lock();
+            (state.at, state.written.clone())
+        };
+        for (agent, _) in written.into_iter().filter(|(agent, _)| Some(*agent) != at) {
+            if self.record.remove(agent, AGAIN).await.is_ok() {
+                self.record.lock().forget(agent);
+            }
+        }
+    }
+}
+
+/// Whether the agent answered and will not have it.
+fn refuses(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::PermissionDenied | ErrorKind::Unauthenticated | ErrorKind::InvalidArgument
+    )
+}

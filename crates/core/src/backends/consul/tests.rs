@@ -1,0 +1,237 @@
+use std::sync::Arc;
+
+use super::agents::{Agents, Answer, segment};
+use super::options::{ConsulOptions, HealthCheck};
+use super::record::{self, Mark};
+use crate::instance::ServiceInstance;
+use crate::{ErrorKind, Result};
+
+fn instance(endpoints: &[&str]) -> ServiceInstance {
+    ServiceInstance {
+        id: "5f8d-1".into(),
+        name: "helloworld".into(),
+        version: "v1.0.0".into(),
+        metadata: [("zone", "a")].into_iter().collect(),
+        endpoints: endpoints.iter().map(|e| Box::from(*e)).collect(),
+    }
+}
+
+fn mark() -> Mark {
+    Mark {
+        owner: "me".to_owned(),
+        generation: 7,
+    }
+}
+
+fn body(instance: &ServiceInstance, options: &ConsulOptions) -> String {
+    record::body(instance, options, &mark())
+}
+
+fn list(name: &str, body: &str) -> Result<Vec<Arc<ServiceInstance>>> {
+    let answer = Answer::of(200, body);
+    record::read_list(&name.into(), &answer).map(|snapshot| snapshot.instances)
+}
+
+/// Captured from Go Kratos against a stub server.
+const CAPTURE: &str = r#"{"ID":"5f8d-1","Name":"helloworld","Tags":["version=v1.0.0"],"Port":8000,"Address":"127.0.0.1","TaggedAddresses":{"grpc":{"Address":"grpc://127.0.0.1:9000","Port":9000},"http":{"Address":"http://127.0.0.1:8000","Port":8000}},"Meta":{"zone":"a"},"Check":null,"Checks":[{"Interval":"10s","Timeout":"5s","TCP":"127.0.0.1:8000","DeregisterCriticalServiceAfter":"600s"},{"Interval":"10s","Timeout":"5s","TCP":"127.0.0.1:9000","DeregisterCriticalServiceAfter":"600s"},{"CheckID":"service:5f8d-1","TTL":"20s","DeregisterCriticalServiceAfter":"600s"}]}"#;
+
+#[test]
+fn the_body_is_that_of_kratos_but_for_the_status_of_the_checks_and_the_mark() {
+    let written = body(
+        &instance(&["http://127.0.0.1:8000", "grpc://127.0.0.1:9000"]),
+        &ConsulOptions::default(),
+    );
+    assert_eq!(written.matches(r#""Status":"passing","#).count(), 3);
+    let ours = r#""Notes":"rollcall:me:7","#;
+    assert_eq!(written.matches(ours).count(), 1);
+    assert_eq!(written.replace(r#""Status":"passing","#, "").replace(ours, ""), CAPTURE);
+}
+
+#[test]
+fn what_is_empty_is_left_out_as_go_does() {
+    let bare = ServiceInstance {
+        id: "x".into(),
+        name: "n".into(),
+        ..ServiceInstance::default()
+    };
+    let options = ConsulOptions {
+        heartbeat: false,
+        ..ConsulOptions::default()
+    };
+    assert_eq!(
+        body(&bare, &options),
+        r#"{"ID":"x","Name":"n","Tags":["version="],"Check":null,"Checks":null}"#
+    );
+}
+
+#[test]
+fn options_add_tags_weights_and_checks_of_the_protocol() {
+    let options = ConsulOptions {
+        tags: vec!["blue & green".to_owned()],
+        weights: Some((10, 1)),
+        health_check: HealthCheck::Http,
+        health_check_path: "/healthz".to_owned(),
+        heartbeat: false,
+        ..ConsulOptions::default()
+    };
+    let written = body(&instance(&["https://[::1]:8443/api?x=1", "grpcs://h:1"]), &options);
+    for part in [
+        r#""Tags":["version=v1.0.0","blue \u0026 green"],"Port":8443,"Address":"::1""#,
+        r#""Weights":{"Passing":10,"Warning":1},"Check":null"#,
+        r#"{"Interval":"10s","Timeout":"5s","HTTP":"https://[::1]:8443/healthz","Status":"passing","DeregisterCriticalServiceAfter":"600s"}"#,
+        r#""TCP":"h:1","Status":"passing""#,
+    ] {
+        assert!(written.contains(part), "{part} in {written}");
+    }
+    let options = ConsulOptions {
+        health_check: HealthCheck::Grpc,
+        ..options
+    };
+    let written = body(&instance(&["http://h", "grpcs://h:1"]), &options);
+    for part in [
+        r#""TCP":"h:80""#,
+        r#""Status":"passing","GRPC":"h:1","GRPCUseTLS":true"#,
+    ] {
+        assert!(written.contains(part), "{part} in {written}");
+    }
+    assert_eq!(record::duration(std::time::Duration::from_millis(1500)), "1500ms");
+}
+
+#[test]
+fn the_written_body_is_read_back_with_its_endpoints_in_the_order_of_their_schemes() {
+    let entry = r#"[{"Node":{"Node":"n","Address":"10.0.0.1"},"Service":{"ID":"5f8d-1","Service":"helloworld","Tags":["blue","version=v1.0.0"],"Address":"127.0.0.1","Port":8000,"Meta":{"zone":"a"},"TaggedAddresses":{"http":{"Address":"http://127.0.0.1:8000","Port":8000},"grpc":{"Address":"grpc://127.0.0.1:9000","Port":9000},"lan_ipv4":{"Address":"127.0.0.1","Port":8000}}},"Checks":[{"CheckID":"service:5f8d-1","Status":"passing","Notes":"rollcall:me:7"}]}]"#;
+    let read = list("helloworld", entry).unwrap();
+    assert_eq!(*read[0], instance(&["grpc://127.0.0.1:9000", "http://127.0.0.1:8000"]));
+    let given = instance(&["http://127.0.0.1:8000", "grpc://127.0.0.1:9000"]);
+    assert_eq!(record::as_read(&given), *read[0]);
+    assert_eq!(list("HelloWorld", entry).unwrap(), [], "case counts");
+}
+
+#[test]
+fn foreign_instances_are_read_at_their_address_or_that_of_their_node() {
+    let entry = |service: &str| {
+        let text = format!(
+            r#"[{{"Node":{{"Node":"n","Address":"10.0.0.1"}},"Service":{{"ID":"x","Service":"n",{service}}},"Checks":null}}]"#
+        );
+        list("n", &text).unwrap().remove(0)
+    };
+    let own = entry(
+        r#""Tags":null,"Meta":null,"Address":"fe80::1","Port":80,"TaggedAddresses":{"lan":{"Address":"1.2.3.4","Port":1},"other":{"Address":"not a url"}}"#,
+    );
+    assert_eq!(*own.endpoints, ["http://[fe80::1]:80".into()]);
+    assert_eq!((&*own.version, own.metadata.len()), ("", 0));
+    assert_eq!(
+        *entry(r#""Address":"","Port":80"#).endpoints,
+        ["http://10.0.0.1:80".into()]
+    );
+    assert!(entry(r#""Address":"10.0.0.9","Port":0"#).endpoints.is_empty());
+}
+
+#[test]
+fn what_consul_would_refuse_is_refused_with_the_pair_or_endpoint_it_is() {
+    let refused = |instance: &ServiceInstance, words: &str| {
+        let error = record::check_instance(instance).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.message().contains(words), "{words} in {error}");
+    };
+    let with = |key: &str, value: &str| ServiceInstance {
+        metadata: [(key, value)].into_iter().collect(),
+        ..instance(&[])
+    };
+    refused(&with("a.b", "1"), "a.b");
+    refused(&with("", "1"), "metadata[\"\"]");
+    refused(&with("consul-x", "1"), "consul-x");
+    refused(&with("k", &"x".repeat(600)), "512 bytes, got 600");
+    refused(&instance(&["http://a:1", "grpc://a:2", "HTTP://b:1"]), "endpoints[2]");
+    let many = ServiceInstance {
+        metadata: (0..65).map(|i| (i.to_string(), "")).collect(),
+        ..instance(&[])
+    };
+    refused(&many, "at most 64");
+    assert!(record::check_instance(&with("k_-9Z", &"x".repeat(512))).is_ok());
+    for word in [".", ".."] {
+        assert!(record::check_word("name", word).is_err());
+    }
+}
+
+#[test]
+fn a_mark_is_read_back_and_nothing_else_is_one() {
+    assert_eq!(Mark::parse(&mark().to_string()), Some(mark()));
+    for notes in ["", "rollcall", "rollcall:", "rollcall:me", "rollcall:me:x", "by hand"] {
+        assert_eq!(Mark::parse(notes), None, "{notes}");
+    }
+}
+
+#[test]
+fn an_answer_that_is_none_of_consuls_is_a_typed_error() {
+    for body in ["<html>", "", "[{\"Node\":", "{}", "[1]", "\"x\""] {
+        let error = list("n", body).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{body}");
+    }
+    assert_eq!(list("n", "null").unwrap(), []);
+    let kind = |status, body: &str| Answer::of(status, body).refusal("x").kind();
+    assert_eq!(kind(403, "ACL not found"), ErrorKind::Unauthenticated);
+    assert_eq!(kind(403, "Permission denied: token …"), ErrorKind::PermissionDenied);
+    assert_eq!(
+        kind(500, "rpc error making call: Permission denied"),
+        ErrorKind::PermissionDenied
+    );
+    assert_eq!(kind(500, "No cluster leader"), ErrorKind::Unavailable);
+    assert_eq!(kind(429, ""), ErrorKind::Unavailable);
+    assert_eq!(kind(302, ""), ErrorKind::Unavailable);
+    assert_eq!(kind(400, "Failed to parse filter"), ErrorKind::InvalidArgument);
+}
+
+#[test]
+fn words_of_paths_are_encoded() {
+    assert_eq!(segment("ä & b?c#d%2F/.~"), "%C3%A4%20%26%20b%3Fc%23d%252F%2F.~");
+}
+
+#[test]
+fn an_agent_that_failed_is_asked_last() {
+    let options = ConsulOptions {
+        hosts: vec!["a:1".to_owned(), "http://b".to_owned(), "unix:///c".to_owned()],
+        ..ConsulOptions::default()
+    };
+    let agents = Agents::new(&options).unwrap();
+    assert_eq!(["a:1", "b:8500", "/c"], [0, 1, 2].map(|agent| agents.host(agent)));
+    let order = || agents.order(None).collect::<Vec<_>>();
+    assert_eq!(order(), [0, 1, 2]);
+    agents.failed(0);
+    agents.failed(0);
+    assert_eq!(order(), [1, 2, 0]);
+    assert_eq!(agents.order(Some(2)).collect::<Vec<_>>(), [2, 0, 1]);
+}
+
+#[test]
+fn bad_options_are_named() {
+    for (options, named) in [
+        (
+            ConsulOptions {
+                hosts: vec!["http://".to_owned()],
+                ..ConsulOptions::default()
+            },
+            "options.hosts",
+        ),
+        (
+            ConsulOptions {
+                hosts: Vec::new(),
+                ..ConsulOptions::default()
+            },
+            "options.hosts",
+        ),
+        (
+            ConsulOptions {
+                token: Some("a b".to_owned()),
+                ..ConsulOptions::default()
+            },
+            "options.token",
+        ),
+    ] {
+        let error = super::ConsulBackend::new(options, crate::log::Log::default())
+            .err()
+            .unwrap();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.message().contains(named), "{error}");
+    }
+}

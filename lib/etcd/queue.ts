@@ -1,0 +1,122 @@
+/**
+ * Calls that wait for others to end, because as many as may be under way are.
+ *
+ * @internal
+ */
+
+import { onAbort } from '../registry/call.js';
+import type { Call, Failure } from './pages.js';
+
+interface Waiting {
+  /** When its time is over, by the clock of `now`. */
+  readonly due: number;
+  /** It was refused meanwhile. */
+  over: boolean;
+  start(): void;
+  refuse(failure: Failure): void;
+}
+
+// Taken here, before a test runner puts a clock of its own in its place.
+const now = performance.now.bind(performance);
+/** Between two looks for calls that have waited too long, in milliseconds. */
+const SWEEP_MS = 10;
+
+/** First come, first served; the time of a call runs while it waits, and its signal ends the wait. */
+export class Queue {
+  #waiting: Waiting[] = [];
+  /** When to look next for those whose time is over, and what tells. */
+  #sweepAt = Number.POSITIVE_INFINITY;
+  #sweeper: AbortSignal | undefined;
+
+  get length(): number {
+    return this.#waiting.length;
+  }
+
+  /** `send` is called when it is the call's turn, with the time that is left for it. */
+  add<T>(call: Call, send: (call: Call) => Promise<T>): Promise<T> {
+    const { signal, timeoutMs } = call;
+    if (signal?.aborted) return Promise.reject(abortFailure(signal, false));
+    return new Promise<T>((resolve, reject) => {
+      const due = timeoutMs > 0 ? now() + timeoutMs : Number.POSITIVE_INFINITY;
+      const unlisten = signal && onAbort(signal, () => waiting.refuse(abortFailure(signal, false)));
+      const waiting: Waiting = {
+        due,
+        over: false,
+        start() {
+          unlisten?.();
+          const left = timeoutMs > 0 ? Math.ceil(due - now()) : 0;
+          if (timeoutMs > 0 && left <= 0) reject(expired());
+          else send({ ...call, timeoutMs: left }).then(resolve, reject);
+        },
+        refuse(failure) {
+          unlisten?.();
+          waiting.over = true;
+          reject(failure);
+        },
+      };
+      this.#waiting.push(waiting);
+      if (due < this.#sweepAt) this.#sweep(due);
+    });
+  }
+
+  /** Lets in as many as there is room for. */
+  start(room: number): void {
+    const started = [];
+    let seen = 0;
+    while (started.length < room && seen < this.#waiting.length) {
+      const waiting = this.#waiting[seen++] as Waiting;
+      if (!waiting.over) started.push(waiting);
+    }
+    this.#waiting.splice(0, seen);
+    for (const waiting of started) waiting.start();
+  }
+
+  /** Refuses those whose time is over, when the first one's is. */
+  #sweep(at: number): void {
+    this.#sweepAt = at;
+    // No timer, which fake clocks of test runners would stop.
+    const sweeper = AbortSignal.timeout(Math.max(SWEEP_MS, Math.ceil(at - now())));
+    this.#sweeper = sweeper;
+    sweeper.addEventListener('abort', () => {
+      if (this.#sweeper !== sweeper) return; // another one tells earlier
+      const time = now();
+      let next = Number.POSITIVE_INFINITY;
+      for (const waiting of this.#waiting) {
+        if (waiting.over) continue;
+        if (waiting.due <= time) waiting.refuse(expired());
+        else next = Math.min(next, waiting.due);
+      }
+      this.#waiting = this.#waiting.filter(({ over }) => !over);
+      this.#sweepAt = Number.POSITIVE_INFINITY;
+      this.#sweeper = undefined;
+      if (next < Number.POSITIVE_INFINITY) this.#sweep(next);
+    });
+  }
+}
+
+/** The failure of a call whose signal fired. */
+export function abortFailure(signal: AbortSignal, outcomeUnknown: boolean): Failure {
+  return {
+    code: 'ERR_ABORTED',
+    message: 'the call was aborted',
+    grpcCode: 1,
+    details: '',
+    retryable: false,
+    outcomeUnknown,
+    tried: [],
+    cause: signal.reason,
+  };
+}
+
+/** The failure of a call whose time was over before it was sent. */
+export function expired(): Failure {
+  return {
+    code: 'ERR_TIMEOUT',
+    message: 'the deadline of the call had passed before it was sent',
+    grpcCode: 4,
+    details: 'Deadline exceeded',
+    retryable: true,
+    outcomeUnknown: false,
+    tried: [],
+  };
+}

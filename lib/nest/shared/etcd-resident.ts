@@ -1,0 +1,68 @@
+/** What an `EtcdModule` does from the start of an application to its end. */
+
+import type { Etcd3 } from '../../etcd/client.js';
+import type { AppLogger } from '../../frameworks/logger.js';
+import { type EtcdOpenOptions, explained } from '../../frameworks/open.js';
+import type { EtcdService } from './etcd-service.js';
+import { settingsOf } from './handlers.js';
+import type { Resident } from './lifecycle.js';
+import { isDefault } from './tokens.js';
+
+/** What a resident is made of. */
+export interface EtcdResidence {
+  readonly where: string;
+  /** Of the client; `undefined` for the default one. */
+  readonly name: string | undefined;
+  readonly client: Etcd3;
+  readonly service: EtcdService;
+  readonly options: EtcdOpenOptions;
+  /** Nest's container. */
+  readonly modules: { values(): Iterable<unknown> };
+  readonly log: AppLogger;
+}
+
+/** The resident of an `EtcdModule`. */
+export class EtcdResident implements Resident {
+  readonly #residence: EtcdResidence;
+  #unrefed = false;
+
+  constructor(residence: EtcdResidence) {
+    this.#residence = residence;
+  }
+
+  /** Fills the properties that hold settings: the hooks of the program find them. */
+  async prepare(): Promise<void> {
+    const { where, name, client: etcd, service, options, modules, log } = this.#residence;
+    const settings = [...settingsOf(modules.values(), (problem) => log.warn(problem))].filter(({ client }) =>
+      isDefault(client) ? isDefault(name) : client === name,
+    );
+    if (settings.length === 0) return;
+    // Until the application has started nothing of it is to keep the process alive: a start that fails ends it.
+    this.#unrefed = Boolean(etcd.unref?.());
+    const filled = settings.map(({ key, set }) => service.watchConfig(key, set));
+    if (options.lazy) {
+      for (const each of filled) each.catch((error: Error) => log.error(`@Config: ${error.message}`));
+      return;
+    }
+    try {
+      await Promise.all(filled);
+    } catch (error) {
+      throw explained(where, error);
+    }
+  }
+
+  async start(): Promise<void> {
+    if (this.#unrefed) this.#residence.client.ref();
+  }
+
+  async leave(): Promise<void> {
+    await this.#residence.service.leave();
+  }
+
+  async close(): Promise<void> {
+    const { client, service, options } = this.#residence;
+    await service.close();
+    // A test may have put something else in its place.
+    if (options.closeOnShutdown !== false) await client.close?.();
+  }
+}
