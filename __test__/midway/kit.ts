@@ -10,8 +10,8 @@ import { runProgram, type Script, temporaryFolder } from '../support/process.js'
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const fixtures = fileURLToPath(new URL('fixtures/apps', import.meta.url));
-/** Only for Midway 4. */
-const fixtures4 = fileURLToPath(new URL('fixtures/apps4', import.meta.url));
+/** Those of one version. */
+const fixturesOf = (version: MidwayVersion) => fileURLToPath(new URL(`fixtures/apps${version}`, import.meta.url));
 
 export type MidwayVersion = 3 | 4;
 export type ModuleKind = 'cjs' | 'esm';
@@ -59,7 +59,8 @@ export async function project(version: MidwayVersion): Promise<Project> {
 }
 
 async function installMidway(folder: string, version: MidwayVersion): Promise<void> {
-  const packages = ['core', 'koa', 'bootstrap', 'mock', 'logger'].map((name) => `@midwayjs/${name}@${version}`);
+  const names = ['core', 'koa', 'bootstrap', 'mock', 'logger', ...(version === 3 ? ['express', 'grpc'] : [])];
+  const packages = names.map((name) => `@midwayjs/${name}@${version}`);
   const stamp = JSON.stringify(packages);
   const stampFile = join(folder, 'installed.json');
   if (existsSync(stampFile) && readFileSync(stampFile, 'utf8') === stamp) return;
@@ -76,7 +77,7 @@ async function compile(folder: string, kind: ModuleKind, version: MidwayVersion)
   rmSync(own, { recursive: true, force: true });
   mkdirSync(own);
   cpSync(fixtures, join(own, 'src'), { recursive: true });
-  if (version === 4) cpSync(fixtures4, join(own, 'src'), { recursive: true });
+  cpSync(fixturesOf(version), join(own, 'src'), { recursive: true });
   writeFileSync(join(own, 'src', 'root.ts'), `export const root = ${JSON.stringify(own)};\n`);
   const type = kind === 'esm' ? 'module' : 'commonjs';
   writeFileSync(join(own, 'package.json'), JSON.stringify({ name: kind, private: true, type }));
