@@ -9,8 +9,8 @@ import { temporaryFolder, uniqueName, waitFor } from '../support/process.js';
 
 const load = createRequire(import.meta.url);
 const { followHttp, followMicroservice } = load('../../dist/cjs/nest/shared/listening.js');
-const { SelfRegistration } = load('../../dist/cjs/nest/shared/self-registration.js');
-const { follow } = load('../../dist/cjs/nest/shared/follow.js');
+const { SelfRegistration } = load('../../dist/cjs/frameworks/self-registration.js');
+const { follow } = load('../../dist/cjs/frameworks/follow.js');
 const { handlersOf, markHandler } = load('../../dist/cjs/nest/shared/handlers.js');
 
 const servers: Server[] = [];

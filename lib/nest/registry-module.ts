@@ -104,7 +104,15 @@ function make(extras: ModuleExtras, options: Provider[], imports?: DynamicModule
       inject: [clientToken, optionsToken],
       useFactory: (registry: Registry, { register, lazy = false }: RegistryModuleOptions) =>
         // Something must be provided.
-        register ? new SelfRegistration({ registry, options: register, background: lazy, log }) : false,
+        register
+          ? new SelfRegistration({
+              registry,
+              options: register,
+              background: lazy,
+              signalHint: 'call app.enableShutdownHooks()',
+              log,
+            })
+          : false,
     },
     {
       provide: serviceToken,

@@ -1,11 +1,11 @@
 /** What an `EtcdModule` does from the start of an application to its end. */
 
 import type { Etcd3 } from '../../etcd/client.js';
+import type { AppLogger } from '../../frameworks/logger.js';
+import { type EtcdOpenOptions, explained } from '../../frameworks/open.js';
 import type { EtcdService } from './etcd-service.js';
 import { settingsOf } from './handlers.js';
 import type { Resident } from './lifecycle.js';
-import type { NestLogger } from './logger.js';
-import { type EtcdOpenOptions, explained } from './open.js';
 import { isDefault } from './tokens.js';
 
 /** What a resident is made of. */
@@ -18,7 +18,7 @@ export interface EtcdResidence {
   readonly options: EtcdOpenOptions;
   /** Nest's container. */
   readonly modules: { values(): Iterable<unknown> };
-  readonly log: NestLogger;
+  readonly log: AppLogger;
 }
 
 /** The resident of an `EtcdModule`. */

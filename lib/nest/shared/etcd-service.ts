@@ -2,14 +2,14 @@
 
 import type { Etcd3 } from '../../etcd/client.js';
 import { type IOptions, settleOptions } from '../../etcd/options.js';
+import { follow } from '../../frameworks/follow.js';
+import type { AppLogger } from '../../frameworks/logger.js';
 import { named } from '../../registry/call.js';
 import { connect } from '../../registry/connect.js';
 import type { ServiceInstance } from '../../registry/instance.js';
 import type { Registration } from '../../registry/registration.js';
 import type { Registry } from '../../registry/registry.js';
 import { invalid, text } from '../../registry/shape.js';
-import { follow } from './follow.js';
-import type { NestLogger } from './logger.js';
 
 /** What every service key begins with: the key of an instance is `/services/{name}/{id}`. */
 const PREFIX = '/services';
@@ -34,13 +34,13 @@ export class EtcdService {
   /** The whole client. */
   readonly client: Etcd3;
   readonly #options: IOptions;
-  readonly #log: NestLogger;
+  readonly #log: AppLogger;
   readonly #registered = new Map<string, Promise<Registration>>();
   #registry: Promise<Registry> | undefined;
   #leaving: Promise<void> | undefined;
 
   /** @internal */
-  constructor(client: Etcd3, options: IOptions, log: NestLogger) {
+  constructor(client: Etcd3, options: IOptions, log: AppLogger) {
     this.client = client;
     this.#options = options;
     this.#log = log;

@@ -4,18 +4,18 @@
  */
 
 export { Etcd3 } from '../../etcd/index.js';
+export type { OnServiceList } from '../../frameworks/follow.js';
+export type { AppLogger } from '../../frameworks/logger.js';
+export { type EtcdOpenOptions, explained, openEtcd, openRegistry } from '../../frameworks/open.js';
+export { checkedSelf, type SelfOptions, SelfRegistration } from '../../frameworks/self-registration.js';
 export { connect, Registry } from '../../index.js';
 export { EtcdResident } from './etcd-resident.js';
 export { EtcdService, type Json, type OnServices } from './etcd-service.js';
-export type { OnServiceList } from './follow.js';
 export { markHandler, markSetting } from './handlers.js';
 export { EtcdHealthIndicator, type HealthResult, type HealthStatus, RegistryHealthIndicator } from './health.js';
 export { endsOf, placeAtEnds, type Resident } from './lifecycle.js';
-export type { NestLogger } from './logger.js';
-export { type EtcdOpenOptions, explained, openEtcd, openRegistry } from './open.js';
 export { RegistryResident } from './registry-resident.js';
 export { RegistryService } from './registry-service.js';
-export { checkedSelf, type SelfOptions, SelfRegistration } from './self-registration.js';
 export {
   ETCD_CLIENT,
   getEtcdOptionsToken,

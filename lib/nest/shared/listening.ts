@@ -1,5 +1,7 @@
 /** Where an application of Nest listens: its HTTP server, and the servers of its microservices. */
 
+import { type Addressed, endpointsOf, type GrpcServer, grpcEndpoints, isSecure } from '../../frameworks/endpoints.js';
+
 /** What is needed of an HTTP adapter of Nest. */
 export interface HttpAdapter {
   listen(...args: unknown[]): unknown;
@@ -10,13 +12,6 @@ export interface HttpAdapter {
 export interface MicroserviceServer {
   listen(callback: (error?: unknown, info?: unknown) => void): unknown;
   close?(): unknown;
-}
-
-interface Addressed {
-  address?: () => { address: string; port: number } | string | null;
-  close?: () => unknown;
-  /** TLS servers have it. */
-  setSecureContext?: unknown;
 }
 
 /** What is called when a server has begun to listen. While it is under way the program's `listen()` waits. */
@@ -32,7 +27,7 @@ const FOLLOWED = new WeakMap<object, Set<OnListening>>();
 export function followHttp(adapter: HttpAdapter, told: OnListening): void {
   const announce = followed(adapter, told, () => {
     const server = adapter.getHttpServer() as Addressed;
-    return endpointsOf(server, typeof server?.setSecureContext === 'function' ? 'https' : 'http');
+    return endpointsOf(server, isSecure(server) ? 'https' : 'http');
   });
   if (!announce) return;
   const listen = adapter.listen;
@@ -95,7 +90,7 @@ interface AnyServer {
   /** Of the TCP transport. */
   server?: Addressed;
   /** Of gRPC: a server of grpc-js. */
-  grpcClient?: { http2Servers?: { keys?: () => Iterable<Addressed> } };
+  grpcClient?: GrpcServer;
   /** Of gRPC. */
   url?: unknown;
   options?: { url?: unknown; credentials?: { _isSecure?: () => boolean } };
@@ -108,22 +103,14 @@ const GRPC = 4;
 function microserviceEndpoints(subject: MicroserviceServer): string[] {
   const server = subject as AnyServer;
   if (server.transportId === TCP) {
-    return endpointsOf(server.server, typeof server.server?.setSecureContext === 'function' ? 'tcps' : 'tcp');
+    return endpointsOf(server.server, isSecure(server.server) ? 'tcps' : 'tcp');
   }
   if (server.transportId !== GRPC) return [];
   const scheme = server.options?.credentials?._isSecure?.() ? 'grpcs' : 'grpc';
-  // The ports that were really bound; grpc-js doesn't tell them, but keeps its servers in this map.
-  const bound = [...(server.grpcClient?.http2Servers?.keys?.() ?? [])].flatMap((each) => endpointsOf(each, scheme));
-  if (bound.length > 0) return [...new Set(bound)];
+  const bound = grpcEndpoints(server.grpcClient, scheme);
+  if (bound.length > 0) return bound;
   const url = String(server.url ?? server.options?.url ?? '');
   return /^[^/]+:[1-9]\d*$/.test(url) ? [`${scheme}://${url}`] : [];
-}
-
-function endpointsOf(server: Addressed | undefined, scheme: string): string[] {
-  const address = server?.address?.();
-  if (typeof address !== 'object' || !address?.port) return []; // a pipe or a socket of Unix
-  const host = address.address.includes(':') ? `[${address.address}]` : address.address;
-  return [`${scheme}://${host}:${address.port}`];
 }
 
 /** What is needed of Nest's container of modules. */

@@ -1,13 +1,13 @@
 /** What a `RegistryModule` does from the start of an application to its end. */
 
+import type { AppLogger } from '../../frameworks/logger.js';
+import { explained } from '../../frameworks/open.js';
+import type { SelfRegistration } from '../../frameworks/self-registration.js';
 import type { Registry } from '../../registry/registry.js';
 import { handlersOf } from './handlers.js';
 import type { Resident } from './lifecycle.js';
 import { followHttp, followMicroservice, type HttpAdapter, type Modules, microservicesOf } from './listening.js';
-import type { NestLogger } from './logger.js';
-import { explained } from './open.js';
 import type { RegistryService } from './registry-service.js';
-import type { SelfRegistration } from './self-registration.js';
 import { isDefault } from './tokens.js';
 
 /** What a resident is made of. */
@@ -22,7 +22,7 @@ export interface RegistryResidence {
   readonly modules: Modules & { values(): Iterable<unknown> };
   /** The HTTP adapter, which a test gives only after the modules are made. */
   adapter(): HttpAdapter | null | undefined;
-  readonly log: NestLogger;
+  readonly log: AppLogger;
 }
 
 /** The resident of a `RegistryModule`. */

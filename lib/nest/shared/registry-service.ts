@@ -2,6 +2,9 @@
 
 import { Observable } from 'rxjs';
 import { UnsupportedError } from '../../errors.js';
+import { follow, type OnServiceList } from '../../frameworks/follow.js';
+import type { AppLogger } from '../../frameworks/logger.js';
+import type { SelfRegistration } from '../../frameworks/self-registration.js';
 import type { InstanceInput, ServiceList } from '../../registry/instance.js';
 import type { Registration } from '../../registry/registration.js';
 import type {
@@ -12,20 +15,17 @@ import type {
   WatchOptions,
 } from '../../registry/registry.js';
 import type { Watcher } from '../../registry/watcher.js';
-import { follow, type OnServiceList } from './follow.js';
-import type { NestLogger } from './logger.js';
-import type { SelfRegistration } from './self-registration.js';
 
 /** The registry of an application, and the application in it. */
 export class RegistryService {
   /** The whole client. */
   readonly client: Registry;
   readonly #self: SelfRegistration | undefined;
-  readonly #log: NestLogger;
+  readonly #log: AppLogger;
   readonly #followed = new Set<Watcher>();
 
   /** @internal */
-  constructor(client: Registry, self: SelfRegistration | undefined, log: NestLogger) {
+  constructor(client: Registry, self: SelfRegistration | undefined, log: AppLogger) {
     this.client = client;
     this.#self = self;
     this.#log = log;

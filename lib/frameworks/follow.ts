@@ -1,15 +1,15 @@
 /** A watch that calls back. */
 
-import type { ServiceList } from '../../registry/instance.js';
-import type { Registry } from '../../registry/registry.js';
-import type { Watcher } from '../../registry/watcher.js';
-import type { NestLogger } from './logger.js';
+import type { ServiceList } from '../registry/instance.js';
+import type { Registry } from '../registry/registry.js';
+import type { Watcher } from '../registry/watcher.js';
+import type { AppLogger } from './logger.js';
 
 /** What hears of a service. While its promise is pending it is not called again; then it hears the latest list. */
 export type OnServiceList = (instances: ServiceList) => unknown;
 
 /** Watches a service until the watcher is stopped or the registry closed. What the listener throws is logged. */
-export function follow(registry: Registry, name: string, listener: OnServiceList, log: NestLogger): Watcher {
+export function follow(registry: Registry, name: string, listener: OnServiceList, log: AppLogger): Watcher {
   const watcher = registry.watch(name);
   const loop = async () => {
     for await (const instances of watcher) {

@@ -1,15 +1,15 @@
 /** From the options of a module to a client, with failures that say what to change. */
 
-import { RollcallError } from '../../errors.js';
-import { Etcd3 } from '../../etcd/client.js';
-import type { IOptions } from '../../etcd/options.js';
-import type { RegistryOptions } from '../../registry/backends/index.js';
-import { named } from '../../registry/call.js';
-import { connect } from '../../registry/connect.js';
-import type { Registry } from '../../registry/registry.js';
-import { integer, invalid, kindOf, record } from '../../registry/shape.js';
-import { parseUrl } from '../../registry/url.js';
-import type { NestLogger } from './logger.js';
+import { RollcallError } from '../errors.js';
+import { Etcd3 } from '../etcd/client.js';
+import type { IOptions } from '../etcd/options.js';
+import type { RegistryOptions } from '../registry/backends/index.js';
+import { named } from '../registry/call.js';
+import { connect } from '../registry/connect.js';
+import type { Registry } from '../registry/registry.js';
+import { integer, invalid, kindOf, record } from '../registry/shape.js';
+import { parseUrl } from '../registry/url.js';
+import type { AppLogger } from './logger.js';
 
 const VARIABLE = 'ROLLCALL_REGISTRY';
 
@@ -20,7 +20,7 @@ export interface OpenOptions {
 }
 
 /** Connects to the registry of a module; `where` is how messages call the module. */
-export async function openRegistry(where: string, options: OpenOptions, log: NestLogger): Promise<Registry> {
+export async function openRegistry(where: string, options: OpenOptions, log: AppLogger): Promise<Registry> {
   try {
     const { origin, given } = chosen(options, log);
     try {
@@ -44,7 +44,7 @@ export interface EtcdOpenOptions extends IOptions {
 }
 
 /** Makes the etcd client of a module, and makes contact unless it is lazy. */
-export async function openEtcd(where: string, options: EtcdOpenOptions, log: NestLogger): Promise<Etcd3> {
+export async function openEtcd(where: string, options: EtcdOpenOptions, log: AppLogger): Promise<Etcd3> {
   try {
     const { connectTimeoutMs, lazy, onClientCreated, closeOnShutdown: _, ...given } = record('options', options);
     const timeoutMs = integer('options.connectTimeoutMs', connectTimeoutMs, 10_000, { min: 1 });
@@ -68,7 +68,7 @@ export async function openEtcd(where: string, options: EtcdOpenOptions, log: Nes
   }
 }
 
-function chosen(options: OpenOptions, log: NestLogger): { origin: string; given: object } {
+function chosen(options: OpenOptions, log: AppLogger): { origin: string; given: object } {
   const { registry } = options;
   const variable = process.env[VARIABLE] || undefined;
   if (registry === undefined || registry === '') {

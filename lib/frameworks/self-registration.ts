@@ -2,12 +2,13 @@
 
 import cluster from 'node:cluster';
 import { hostname } from 'node:os';
-import { InvalidArgumentError } from '../../errors.js';
-import { instanceOf } from '../../registry/instance.js';
-import type { Registration } from '../../registry/registration.js';
-import type { Registry } from '../../registry/registry.js';
-import { choice, didYouMean, integer, invalid, record, text } from '../../registry/shape.js';
-import type { NestLogger } from './logger.js';
+import { isMainThread, threadId } from 'node:worker_threads';
+import { InvalidArgumentError } from '../errors.js';
+import { instanceOf } from '../registry/instance.js';
+import type { Registration } from '../registry/registration.js';
+import type { Registry } from '../registry/registry.js';
+import { choice, didYouMean, integer, invalid, record, text } from '../registry/shape.js';
+import type { AppLogger } from './logger.js';
 
 /** How the application itself is registered. */
 export interface SelfOptions {
@@ -15,7 +16,7 @@ export interface SelfOptions {
   name: string;
   /**
    * The id of this instance. Default: a UUID, new with every start. In a worker of `node:cluster`, and so in PM2's cluster
-   * mode, the number of the worker is added to an id that is given.
+   * mode, and in a worker thread, the number of the worker is added to an id that is given.
    */
   id?: string | undefined;
   /** Default: empty. */
@@ -29,8 +30,8 @@ export interface SelfOptions {
    */
   endpoints?: readonly string[] | undefined;
   /**
-   * `listen`: as soon as the application listens, and before its `listen()` resolves. `bootstrap`: when the hooks
-   * `onApplicationBootstrap` have run, for applications that listen by other means; needs `endpoints`. `manual`: when
+   * `listen`: as soon as the application listens; its start waits for that. `bootstrap`: when the hooks of the start
+   * have run, for applications that listen by other means; needs `endpoints`. `manual`: when
    * `RegistryService.registerSelf()` is called. Default `listen`; `bootstrap` where endpoints are given and nothing is
    * there that could listen.
    */
@@ -75,7 +76,9 @@ export interface SelfSource {
   readonly options: SelfOptions;
   /** Don't wait for the registry, and don't fail because of it. */
   readonly background: boolean;
-  readonly log: NestLogger;
+  /** What makes the framework hear of SIGTERM; completes "…, or give the registry signals". */
+  readonly signalHint: string;
+  readonly log: AppLogger;
 }
 
 /**
@@ -100,6 +103,11 @@ export class SelfRegistration {
   /** It, once it is registered. */
   get registration(): Registration | undefined {
     return this.#registration;
+  }
+
+  /** Whether the application is to be in the registry now: it has started, and nobody has taken it out. */
+  get wanted(): boolean {
+    return this.#started && this.#wanted && !this.#leaving;
   }
 
   /** The application has begun to listen there. */
@@ -152,7 +160,7 @@ export class SelfRegistration {
   }
 
   async #register(endpoints: readonly string[]): Promise<void> {
-    const { registry, options, background, log } = this.#source;
+    const { registry, options, background, signalHint, log } = this.#source;
     const { name, version, metadata } = options;
     const instance = { name, id: ownId(options.id), version, metadata, endpoints };
     const { signal } = this.#abort;
@@ -175,7 +183,7 @@ export class SelfRegistration {
     if (process.platform !== 'win32' && process.listenerCount('SIGTERM') === 0) {
       log.warn(
         `nothing listens to SIGTERM: ${name} would stay in the registry until its TTL is over; ` +
-          `call app.enableShutdownHooks(), or give the registry signals: ['SIGTERM']`,
+          `${signalHint}, or give the registry signals: ['SIGTERM']`,
       );
     }
   }
@@ -195,6 +203,8 @@ export class SelfRegistration {
 
 /** No two workers of a cluster may have one id: they would take it from each other. */
 function ownId(id: string | undefined): string | undefined {
-  if (id === undefined || !cluster.isWorker) return id;
+  if (id === undefined) return id;
+  if (!isMainThread) return `${id}-${process.env.NODE_APP_INSTANCE ?? process.pid}-${threadId}`;
+  if (!cluster.isWorker) return id;
   return `${id}-${process.env.NODE_APP_INSTANCE ?? cluster.worker?.id ?? `${hostname()}-${process.pid}`}`;
 }

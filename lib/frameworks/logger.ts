@@ -1,5 +1,5 @@
-/** What is needed of Nest's logger. */
-export interface NestLogger {
+/** What is needed of the logger of a framework. */
+export interface AppLogger {
   log(message: string): unknown;
   warn(message: string): unknown;
   error(message: string): unknown;

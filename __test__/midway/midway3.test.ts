@@ -1,0 +1,25 @@
+/** Midway 3: see suite.ts; and what does not depend on the version. */
+
+import type { ServiceInstance } from 'rollcall';
+import { expect, it } from 'vitest';
+import { uniqueName } from '../support/process.js';
+import { type Ground, suite } from './suite.js';
+
+suite(3, more);
+
+function more(ground: () => Ground): void {
+  it('puts the endpoints of express and gRPC into one record', async () => {
+    const { apps, url, registry, told, count } = ground();
+    const SERVICE = uniqueName('heroes');
+    const app = apps.start('cjs', 'hybrid', { REGISTRY: url, SERVICE });
+    const { registered } = await told<{ registered: ServiceInstance }>(app, 'registered');
+    expect(registered.endpoints).toEqual([
+      expect.stringMatching(/^http:\/\/127\.0\.0\.1:[1-9]\d*$/),
+      expect.stringMatching(/^grpc:\/\/127\.0\.0\.1:[1-9]\d*$/),
+    ]);
+    expect(await registry.getService(SERVICE)).toEqual([registered]);
+    app.kill('SIGTERM');
+    expect(await app.exit).toMatchObject({ code: 0 });
+    expect(await count(SERVICE)).toBe(0);
+  });
+}

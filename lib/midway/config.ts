@@ -1,0 +1,80 @@
+/** What the component takes from the configuration of an application. */
+
+import type { IOptions } from '../etcd/index.js';
+import type { SelfOptions } from '../frameworks/self-registration.js';
+import type { CommonOptions, InstanceInput, RegistryOptions, ServiceInstance } from '../index.js';
+
+/** An etcd client: the options of `Etcd3`, and these. */
+export interface EtcdClientOptions extends Omit<IOptions, 'hosts'> {
+  /** The members, such as `10.0.0.1:2379`. */
+  hosts?: string[] | string | undefined;
+  /** The same as `hosts`, which counts where both are given. */
+  host?: string[] | string | undefined;
+  /** Time for the whole first contact, in milliseconds. Default 10000. Midway 4 ends a start after 30000. */
+  connectTimeoutMs?: number | undefined;
+  /** `true`: start although etcd can't be reached. Default false: the start fails unless etcd answers in time. */
+  lazy?: boolean | undefined;
+  /** A class in the place of `Etcd3`; it gets the options that are not of this list. No contact is made with it. */
+  customClientClass?: (new (options: object) => unknown) | undefined;
+}
+
+/** The key `etcd`, as `@midwayjs/etcd` has it. */
+export interface EtcdConfig {
+  /** Goes into the options of every client. */
+  default?: EtcdClientOptions | undefined;
+  /** The client `default`. */
+  client?: EtcdClientOptions | undefined;
+  /** Clients by name. */
+  clients?: Record<string, EtcdClientOptions> | undefined;
+  /** Whose client `ETCDService` is. Default: `default`, or the only one. */
+  defaultClientName?: string | undefined;
+  /** Given by `getClientPriority()` of the factory. */
+  clientPriority?: Record<string, number> | undefined;
+}
+
+/** A registry by its URL, as `connect()` takes it; what stands beside it counts before what the URL says. */
+export interface RegistryUrlOptions extends CommonOptions {
+  /** Such as `etcd://10.0.0.1:2379`. Default: the environment variable `ROLLCALL_REGISTRY`. */
+  url?: string | undefined;
+}
+
+/** A registry: a URL, or options. With `lazy: true` the application starts, and is registered, without waiting for it. */
+export type RegistryClientOptions = string | RegistryUrlOptions | RegistryOptions;
+
+/** Chooses one of the instances of a service; there is at least one. */
+export interface InstanceBalancer {
+  select(instances: ServiceInstance[]): ServiceInstance;
+}
+
+/** How `RegistryServiceDiscovery` of `rollcall/midway/discovery` works. */
+export interface RegistryDiscoveryOptions {
+  /** The name of the registry. Default: the default one. */
+  serviceDiscoveryClient?: string | undefined;
+  /** Goes into every instance that is registered by a discovery client. */
+  serviceOptions?: Partial<InstanceInput> | undefined;
+  /** Default `roundRobin`, for each service by itself. */
+  loadBalancer?: 'roundRobin' | 'random' | InstanceBalancer | undefined;
+}
+
+/** The key `registry`. Without clients and without `register` there is no registry, unless `ROLLCALL_REGISTRY` names one. */
+export interface RegistryConfig {
+  /** Goes into the options of every client. */
+  default?: RegistryClientOptions | undefined;
+  /** The client `default`. */
+  client?: RegistryClientOptions | undefined;
+  /** Clients by name. */
+  clients?: Record<string, RegistryClientOptions> | undefined;
+  /** Whose client `RegistryService` is, and where the application is registered. Default: `default`, or the only one. */
+  defaultClientName?: string | undefined;
+  /** How the application itself is registered. Default: it is not. */
+  register?: SelfOptions | false | undefined;
+  /** For Midway 4. */
+  serviceDiscovery?: RegistryDiscoveryOptions | undefined;
+}
+
+declare module '@midwayjs/core' {
+  interface MidwayConfig {
+    etcd?: EtcdConfig;
+    registry?: RegistryConfig;
+  }
+}

@@ -1,0 +1,80 @@
+/** The component: what it does from the start of an application to its end. */
+
+import { Configuration, type IMidwayContainer } from '@midwayjs/core';
+import { explained } from '../frameworks/open.js';
+import type { RegistryConfig } from './config.js';
+import { configOf, loggerOf } from './container.js';
+import { ETCDServiceFactory } from './etcd.js';
+import { listeningEndpoints } from './listening.js';
+import { RegistryServiceFactory } from './registry-factory.js';
+
+/** What `onHealthCheck` answers. */
+interface Health {
+  status: boolean;
+  reason?: string;
+}
+
+/** etcd clients and the registry, as a component of Midway 3 and 4. */
+@Configuration({
+  namespace: 'rollcall',
+  importConfigs: [{ default: { etcd: { default: {} }, registry: { default: {} } } }],
+})
+export class RollcallConfiguration {
+  #etcd: ETCDServiceFactory | undefined;
+  #registry: RegistryServiceFactory | undefined;
+
+  /** Makes all clients, side by side: Midway 4 gives this 30 seconds. */
+  async onReady(container: IMidwayContainer): Promise<void> {
+    const [etcd, registry] = await Promise.allSettled([
+      container.getAsync(ETCDServiceFactory),
+      container.getAsync(RegistryServiceFactory),
+    ]);
+    this.#etcd = etcd.status === 'fulfilled' ? etcd.value : undefined;
+    this.#registry = registry.status === 'fulfilled' ? registry.value : undefined;
+    const failed = [etcd, registry].find(({ status }) => status === 'rejected');
+    if (!failed) return;
+    await this.onStop(); // nothing is left of a start that has failed
+    throw (failed as PromiseRejectedResult).reason;
+  }
+
+  /** Registers the application where its servers listen. */
+  async onServerReady(container: IMidwayContainer): Promise<void> {
+    const factory = this.#registry;
+    if (!factory) return;
+    for (const registry of factory.getClients().values()) registry.ref();
+    const { self } = factory;
+    const { register } = configOf<RegistryConfig>(container, 'registry');
+    if (!self || !register) return;
+    try {
+      const endpoints = register.endpoints || register.when === 'bootstrap' ? [] : await listeningEndpoints(container);
+      if (endpoints.length === 0 && !register.endpoints && register.when !== 'manual') {
+        // So it is in tests, which call the application without a port.
+        loggerOf(container).warn(
+          `${register.name} is not registered: nothing of it listens; give koa.port or the like, or registry.register.endpoints`,
+        );
+        return;
+      }
+      await self.listening(endpoints);
+      await self.started(endpoints.length > 0);
+    } catch (error) {
+      throw explained('registry.register', error);
+    }
+  }
+
+  /** Well when etcd answers, the application is registered, and nothing that it follows is stale. */
+  async onHealthCheck(): Promise<Health> {
+    const problems = (await this.#etcd?.problems()) ?? [];
+    const self = this.#registry?.self;
+    const state = self?.registration?.state;
+    if (self?.wanted && state !== 'registered') problems.push(`registry: the application is ${state ?? 'waiting'}`);
+    const stale = this.#registry?.staleServices() ?? [];
+    if (stale.length > 0) problems.push(`registry: stale: ${stale.join(', ')}`);
+    return problems.length === 0 ? { status: true } : { status: false, reason: problems.join('; ') };
+  }
+
+  /** Takes the application out of the registry while its servers still answer, drains, then closes all clients. */
+  async onStop(): Promise<void> {
+    await this.#registry?.self?.leave();
+    await Promise.all([this.#registry?.stop(), this.#etcd?.stop()]);
+  }
+}

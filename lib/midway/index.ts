@@ -1,0 +1,17 @@
+/** rollcall/midway: a component for Midway 3 and 4. Enter at `imports: [rollcall]` and the keys `etcd` and `registry`. */
+
+export type { OnServiceList } from '../frameworks/follow.js';
+export type { SelfOptions } from '../frameworks/self-registration.js';
+export type {
+  EtcdClientOptions,
+  EtcdConfig,
+  InstanceBalancer,
+  RegistryClientOptions,
+  RegistryConfig,
+  RegistryDiscoveryOptions,
+  RegistryUrlOptions,
+} from './config.js';
+export { RollcallConfiguration as Configuration } from './configuration.js';
+export { ETCDService, ETCDServiceFactory } from './etcd.js';
+export { RegistryServiceFactory } from './registry-factory.js';
+export { RegistryService } from './registry-service.js';

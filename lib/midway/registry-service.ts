@@ -1,0 +1,88 @@
+/** What an application does with its default registry. */
+
+import {
+  ApplicationContext,
+  delegateTargetAllPrototypeMethod,
+  delegateTargetProperties,
+  type IMidwayContainer,
+  Init,
+  Provide,
+  Scope,
+  ScopeEnum,
+} from '@midwayjs/core';
+import { UnsupportedError } from '../errors.js';
+import { follow, type OnServiceList } from '../frameworks/follow.js';
+import type { Registration } from '../registry/registration.js';
+import { Registry } from '../registry/registry.js';
+import { loggerOf } from './container.js';
+import { RegistryServiceFactory } from './registry-factory.js';
+
+/** The default registry: everything that `Registry` can do, and the application in it. */
+@Provide()
+@Scope(ScopeEnum.Singleton)
+// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: its methods are put there below
+export class RegistryService {
+  /** @internal */
+  @ApplicationContext()
+  container!: IMidwayContainer;
+
+  /** @internal */
+  instance!: Registry;
+
+  /** @internal */
+  factory!: RegistryServiceFactory;
+
+  /** @internal */
+  @Init()
+  async init(): Promise<void> {
+    this.factory = await this.container.getAsync(RegistryServiceFactory);
+    this.instance = this.factory.byDefault();
+  }
+
+  /** The registration of this application; `undefined` before it is registered, and where `register` is not given. */
+  registration(): Registration | undefined {
+    return this.factory.self?.registration;
+  }
+
+  /** The services that are followed whose list may be out of date, because the registry can't be reached. */
+  staleServices(): string[] {
+    return this.factory.staleServices();
+  }
+
+  /**
+   * Calls `listener` with the current list of a service and with every change of it. While it has not returned, or its
+   * promise is pending, it is not called again; then it hears the latest list. What it throws is logged.
+   *
+   * @returns what ends that.
+   */
+  onChange(name: string, listener: OnServiceList): () => void {
+    const watcher = follow(this.instance, name, listener, loggerOf(this.container));
+    this.factory.followed.add(watcher);
+    return () => {
+      this.factory.followed.delete(watcher);
+      watcher.stop();
+    };
+  }
+
+  /**
+   * Registers the application itself now: for `when: 'manual'`.
+   *
+   * @throws as `register()`, and `ERR_UNSUPPORTED` where `register` is not given.
+   */
+  async registerSelf(): Promise<Registration | undefined> {
+    const { self } = this.factory;
+    if (!self) throw new UnsupportedError('the configuration has no registry.register');
+    await self.now();
+    return this.registration();
+  }
+
+  /** Takes the application itself out of the registry, for good, and waits for its drain. Never rejects. */
+  async deregisterSelf(): Promise<void> {
+    await this.factory.self?.leave();
+  }
+}
+
+export interface RegistryService extends Pick<Registry, Extract<keyof Registry, string>> {}
+
+delegateTargetAllPrototypeMethod(RegistryService, Registry);
+delegateTargetProperties(RegistryService, ['backend', 'capabilities', 'closed']);
