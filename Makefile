@@ -1,11 +1,11 @@
 # The index of all commands. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo build build-debug servers test lint format bench bench-etcd faults docs clean
+.PHONY: help setup demo build build-debug servers test lint format bench bench-etcd bench-backends faults docs clean
 MAKEFLAGS += --no-print-directory
 
 help: ## Lists the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Installs what a machine lacks, for everything below
 	@scripts/setup test
@@ -46,6 +46,10 @@ bench: build ## Measures, against the incumbent, on a real etcd
 bench-etcd: build ## Measures rollcall/etcd, etcd3 and Rust in turns; writes docs/bench-etcd.md
 	@scripts/setup test
 	@node bench/etcd/run.mjs --docs
+
+bench-backends: build ## Measures etcd, Consul and ZooKeeper side by side; writes docs/bench-backends.md
+	@scripts/setup test
+	@node bench/run.mjs --only backends --docs
 
 faults: build ## Runs only the tests that kill, freeze and cut off servers
 	@scripts/setup test

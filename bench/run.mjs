@@ -1,11 +1,13 @@
 // Benchmarks: speed and memory, each figure beside its target.
 //
-//   node bench/run.mjs [--only ROW[,ROW]] [--json FILE]
+//   node bench/run.mjs [--only ROW[,ROW]] [--docs] [--json FILE]
 //
+// Some rows run only where they are named (backends). `--docs` writes the page of those that have one.
 // It starts an etcd of its own. Progress goes to standard error. A target that is missed is printed as missed.
 
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
+import backends from './rows/backends.mjs';
 import call from './rows/call.mjs';
 import fanout from './rows/fanout.mjs';
 import get from './rows/get.mjs';
@@ -16,9 +18,9 @@ import { etcdVersion, startEtcd } from './support/etcd.mjs';
 import { describe, isDebugBuild } from './support/machine.mjs';
 import { summed, tableOf } from './support/report.mjs';
 
-const ROWS = [imports, call, register, get, fanout, many];
+const ROWS = [imports, call, register, get, fanout, many, backends];
 
-const { only, json } = arguments_();
+const { only, docs, json } = arguments_();
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(130)); // which ends the children
 
 const about = describe();
@@ -29,7 +31,7 @@ if (isDebugBuild())
 const started = performance.now();
 const rows = [];
 let etcd;
-for (const row of ROWS.filter(({ name }) => !only || only.includes(name))) {
+for (const row of ROWS.filter(({ name, onRequest }) => (only ? only.includes(name) : !onRequest))) {
   if (row.needsEtcd && !etcdVersion()) {
     console.log(`\n${row.title}\n  left out: servers/bin/etcd is not built`);
     continue;
@@ -43,7 +45,8 @@ for (const row of ROWS.filter(({ name }) => !only || only.includes(name))) {
   const figures = (await row.run({ etcd, progress })).map(summed);
   rows.push({ row: row.name, title: row.title, figures });
   console.log(`\n${row.title}`);
-  for (const line of tableOf(figures)) console.log(`  ${line}`);
+  for (const line of row.show?.(figures) ?? tableOf(figures)) console.log(`  ${line}`);
+  if (docs) row.write?.(figures);
 }
 
 const missed = rows.flatMap(({ figures }) => figures.filter(({ met }) => met === false));
@@ -56,11 +59,13 @@ process.exit(); // etcd and the children end with it
 function arguments_() {
   const names = ROWS.map(({ name }) => name);
   try {
-    const { values } = parseArgs({ options: { only: { type: 'string' }, json: { type: 'string' } } });
+    const { values } = parseArgs({
+      options: { only: { type: 'string' }, docs: { type: 'boolean', default: false }, json: { type: 'string' } },
+    });
     const only = values.only?.split(',');
     const unknown = only?.find((name) => !names.includes(name));
     if (unknown !== undefined) throw new Error(`there is no row "${unknown}", only ${names.join(', ')}`);
-    return { only, json: values.json };
+    return { only, docs: values.docs, json: values.json };
   } catch (error) {
     console.error(error.message);
     process.exit(2);

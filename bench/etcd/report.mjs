@@ -123,9 +123,9 @@ export function markdown({ head, lines }) {
   return [row(head), row(rule), ...lines.map(row)].join('\n');
 }
 
-/** Puts `text` between the markers of a name in a file. */
-export function writeBetween(file, name, text) {
-  const [begin, end] = [`<!-- ${name}: begin, written by make bench-etcd -->`, `<!-- ${name}: end -->`];
+/** Puts `text` between the markers of a name in a file; `by` is the command that they name. */
+export function writeBetween(file, name, text, by = 'make bench-etcd') {
+  const [begin, end] = [`<!-- ${name}: begin, written by ${by} -->`, `<!-- ${name}: end -->`];
   const page = readFileSync(file, 'utf8');
   const [from, to] = [page.indexOf(begin), page.indexOf(end)];
   if (from < 0 || to < from) throw new Error(`${file} has no place for ${name}: "${begin}" and "${end}"`);

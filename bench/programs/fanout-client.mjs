@@ -33,9 +33,9 @@ const WAYS = {
   },
 
   /** Every list is delivered. */
-  async rollcall({ host, prefix }) {
+  async rollcall({ host, prefix, options = { backend: 'etcd', hosts: host, prefix } }) {
     const { connect } = await import('rollcall');
-    const registry = await connect({ backend: 'etcd', hosts: host, prefix });
+    const registry = await connect(options);
     return (names, whole, changed) => Promise.all(names.map((name) => first(registry.watch(name), whole, changed)));
   },
 
@@ -84,23 +84,24 @@ function first(watcher, whole, changed) {
 }
 
 let follow;
-let kept;
+const kept = [];
 const deliveries = [];
 
 serve({
-  async open({ way, host, prefix }) {
-    follow = await WAYS[way]({ host, prefix });
+  async open({ way, ...where }) {
+    follow = await WAYS[way](where);
     return memory();
   },
   async follow({ names, perName }) {
     const start = now();
-    kept = await follow(
+    const followed = await follow(
       names,
       (list) => list.length === perName,
       // The number of a change is in the version of its first instance.
-      ([instance]) => deliveries.push({ seq: Number(instance.version.split('.')[2]), at: now() }),
+      ([{ name, version }]) => deliveries.push({ name, seq: Number(version.split('.')[2]), at: now() }),
     );
     const tookMs = now() - start;
+    kept.push(...followed);
     return { tookMs, watched: kept.length, ...(await memory()) };
   },
   deliveries: () => deliveries.splice(0),

@@ -2,11 +2,11 @@
 
 import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { freePort } from './free-port.mjs';
 
 const program = fileURLToPath(
   new URL(`../../servers/bin/etcd${process.platform === 'win32' ? '.exe' : ''}`, import.meta.url),
@@ -52,16 +52,5 @@ export async function startEtcd({ fsync = false } = {}) {
     if (answer?.health === 'true') break;
     if (Date.now() > deadline) throw new Error('etcd did not become healthy within 20 s');
   }
-  return { host: `127.0.0.1:${clientPort}`, httpUrl: url };
-}
-
-function freePort() {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address();
-      server.close(() => resolve(port));
-    });
-  });
+  return { host: `127.0.0.1:${clientPort}`, httpUrl: url, pid: child.pid, stop: remove };
 }

@@ -16,5 +16,7 @@ export const nativeOptions = (backend, group) => ({
   logLevel: 'off',
   memory: null,
   etcd: null,
+  consul: null,
+  zookeeper: null,
   [backend]: group,
 });

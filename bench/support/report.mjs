@@ -11,13 +11,15 @@ import { median } from './stats.mjs';
  * @property {number[]} values one per run
  * @property {number} [target] at most, in the same unit
  * @property {{ to: string, values: number[] }} [ratio] to what was measured in the same runs; taken run by run
+ * @property {string} [of] the backend
  */
 
 /** What is printed and written to the file of `--json`. */
-export function summed({ what, unit, values, target, ratio }) {
+export function summed({ what, unit, values, target, ratio, of }) {
   const ratios = ratio?.values.map((value, run) => values[run] / value);
   return {
     what,
+    ...(of && { of }),
     unit,
     median: median(values),
     min: Math.min(...values),
