@@ -315,6 +315,8 @@ forEveryBackend('the newest owner', (it) => {
       await newer.register({ ...instance, version: 'newer' });
       await scope.restore();
       await waitFor(() => first.state === 'replaced', { timeoutMs: 15_000, what: 'the older to be replaced' });
+      // The state is there at once, the event with the next wake-up.
+      await waitFor(() => heard.count('replaced') > 0, { what: 'the event' });
       expect(heard.count('replaced')).toBe(1);
       expect(heard.count('restored')).toBe(0);
       expect(await newer.getService('orders', { consistent: true })).toMatchObject([{ version: 'newer' }]);
