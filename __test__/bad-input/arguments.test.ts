@@ -319,7 +319,7 @@ describe('wrong options of connect()', () => {
       /options\.tls\.key/,
     ],
     ['a user without a password', { backend: 'etcd', username: 'root' }, /options\.password/],
-    ['a codec nobody knows', { backend: 'etcd', codec: 'json' }, /options\.codec/],
+    ['a codec nobody knows', { backend: 'etcd', codec: 'yaml' }, /options\.codec/],
     [
       'a signal nobody knows',
       { backend: 'memory', signals: ['SIGTER'] },

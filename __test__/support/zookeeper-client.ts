@@ -379,7 +379,17 @@ export class ZkClient {
 
 /** Ends a session of someone else, whoever holds it, as its expiry would. */
 export async function expireSession(host: string, session: bigint): Promise<void> {
-  const thief = await ZkClient.connect(host, { session, closeAtOnce: true });
-  thief.abandon();
-  if (thief.granted === 0) throw new Error(`no session ${session}`);
+  for (let tries = 1; ; tries++) {
+    let thief: ZkClient;
+    try {
+      thief = await ZkClient.connect(host, { session, closeAtOnce: true });
+    } catch (error) {
+      // The server may hang up before its answer is read, with the session ended or not: the next try tells.
+      if (tries === 5) throw error;
+      continue;
+    }
+    thief.abandon();
+    if (thief.granted === 0 && tries === 1) throw new Error(`no session ${session}`);
+    return;
+  }
 }
