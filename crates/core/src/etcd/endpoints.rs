@@ -241,7 +241,9 @@ impl EndpointSet {
     /// Gives every connection up.
     pub(crate) fn close(&self) {
         for member in &self.members {
-            *lock(&member.connection) = None;
+            if let Some(connection) = lock(&member.connection).take() {
+                connection.link.end();
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::HttpConnector;
 use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
 use tower::Service as _;
@@ -29,7 +30,11 @@ const SETTINGS: u8 = 4;
 /// The state of the sockets of one connection, which it may make anew: one after the other, or a new one while an old one
 /// ends.
 #[derive(Debug, Default)]
-pub(crate) struct Link(Mutex<State>);
+pub(crate) struct Link {
+    state: Mutex<State>,
+    /// A socket whose server has not spoken ends at once.
+    over: CancellationToken,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -60,7 +65,17 @@ impl Link {
         let mut state = self.lock();
         let unopened = state.opened == mark;
         state.shut |= unopened;
+        drop(state);
+        if unopened {
+            self.over.cancel();
+        }
         unopened
+    }
+
+    /// Nobody wants it any more: no socket is opened, and one that waits for its server's first words is closed.
+    pub(crate) fn end(&self) {
+        self.lock().shut = true;
+        self.over.cancel();
     }
 
     /// Why the last socket did not open, if the server did it: the calls that waited were told of an end alone.
@@ -92,7 +107,7 @@ impl Link {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -119,6 +134,7 @@ pub(crate) fn connect_lazy(endpoint: &Endpoint, timeout: Duration) -> (Channel, 
             // TLS waits for the server by itself, and its bytes say nothing here.
             let is_plain = uri.scheme_str() != Some("https");
             let io = http.call(uri).await.map_err(Error::other)?;
+            let over = Box::pin(link.over.clone().cancelled_owned());
             Ok(Guarded {
                 io,
                 link,
@@ -129,6 +145,7 @@ pub(crate) fn connect_lazy(endpoint: &Endpoint, timeout: Duration) -> (Channel, 
                     is_plain,
                     timeout,
                     timer: Box::pin(sleep_until(until)),
+                    over,
                     held: None,
                 })),
             })
@@ -160,6 +177,8 @@ struct Silent {
     is_plain: bool,
     timeout: Duration,
     timer: Pin<Box<Sleep>>,
+    /// Nobody wants the socket any more.
+    over: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Who has something to write that is held back.
     held: Option<Waker>,
 }
@@ -217,6 +236,9 @@ impl<T: Read + Unpin> Guarded<T> {
             match Pin::new(&mut *io).poll_read(cx, buffer.unfilled()) {
                 Poll::Ready(done) => done?,
                 Poll::Pending => {
+                    if silent.over.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(Err(given_up()));
+                    }
                     ready!(silent.timer.as_mut().poll(cx));
                     let text = format!("it said nothing within {} ms", silent.timeout.as_millis());
                     return Poll::Ready(Err(Error::new(ErrorKind::TimedOut, text)));
@@ -334,6 +356,7 @@ mod tests {
             is_plain: true,
             timeout: Duration::ZERO,
             timer: Box::pin(sleep_until(Instant::now())),
+            over: Box::pin(CancellationToken::new().cancelled_owned()),
             held: None,
         }
     }
