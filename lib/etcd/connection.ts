@@ -8,10 +8,11 @@ import type { LogLevel } from '../registry/logger.js';
 import { MAX_MS } from '../registry/shape.js';
 import type { Chunk, Header } from './chunk.js';
 import { ClientClosedError, fromFailure } from './errors.js';
+import { abortFailure, CLOSED, expired, tooLarge } from './failure.js';
 import { FaultHandling } from './fault-handling.js';
 import { type IOptions, type SettledOptions, settleOptions, timeLeft } from './options.js';
 import { type Call, GROUPS, NEEDS_LEADER, Pages, POINT, READS } from './pages.js';
-import { abortFailure, expired } from './queue.js';
+
 import {
   type CallContext,
   type CallOptions,
@@ -132,7 +133,7 @@ export class Connection implements ICallable<unknown> {
         : await this.#raw(method, params, body, resolveCallOptions(options, this.callOptionsFactory, context), -1);
       return decode(method.response, answer) as T;
     } catch (failure) {
-      throw isForeign(failure) ? failure : fromFailure(failure, `${service}.${name}`, leaseOf(params));
+      throw errorOf(failure, method, params);
     }
   }
 
@@ -147,7 +148,7 @@ export class Connection implements ICallable<unknown> {
     try {
       return await this.#raw(method, params, body, options, host);
     } catch (failure) {
-      throw isForeign(failure) ? failure : fromFailure(failure, `${method.service}.${method.name}`, leaseOf(params));
+      throw errorOf(failure, method, params);
     }
   }
 
@@ -434,32 +435,10 @@ const OWN_MS = 10_000;
  */
 const IN_USE = new Set<Connection>();
 
-/** A failure of a call of a closed client. */
-const CLOSED = {
-  code: 'ERR_CLOSED',
-  message: 'the client was closed',
-  grpcCode: -1,
-  details: '',
-  retryable: false,
-  outcomeUnknown: false,
-  tried: [],
-};
-
-function tooLarge(bytes: number): object {
-  return {
-    code: 'ERR_INVALID_ARGUMENT',
-    message: `the request of ${bytes} bytes is larger than grpc.max_send_message_length allows`,
-    grpcCode: 8,
-    details: 'Attempted to send a message larger than the limit of the client',
-    retryable: false,
-    outcomeUnknown: false,
-    tried: [],
-  };
-}
-
-/** What a policy, a factory of options or a getter of the program has thrown: it comes out as it is. */
-function isForeign(failure: unknown): boolean {
-  return failure instanceof Error && !('retryable' in failure);
+/** What a failed call rejects with. What a policy, a factory of options or a getter of the program threw is left as it is. */
+function errorOf(failure: unknown, { service, name }: RpcMethod, params: unknown): unknown {
+  const isForeign = failure instanceof Error && !('retryable' in failure);
+  return isForeign ? failure : fromFailure(failure, `${service}.${name}`, leaseOf(params));
 }
 
 /** Whether a member that has no leader is to refuse at once: not where a member answers by itself. */

@@ -9,7 +9,8 @@ import type { EtcdHandle } from '../native.js';
 import { native } from '../native.js';
 import { onAbort } from '../registry/call.js';
 import { Chunk, type Header, headerAt, type Slices } from './chunk.js';
-import { abortFailure, Queue } from './queue.js';
+import { abortFailure, type Failure } from './failure.js';
+import { Queue } from './queue.js';
 
 // Forms that an answer is wanted in.
 const RAW = 0;
@@ -50,19 +51,6 @@ export interface Call {
   /** The host that it is for; -1 for any. */
   member: number;
   signal?: AbortSignal | undefined;
-}
-
-/** Why a call failed, as the native side says it. */
-export interface Failure {
-  code: string;
-  message: string;
-  grpcCode: number;
-  details: string;
-  retryable: boolean;
-  outcomeUnknown: boolean;
-  tried: readonly { host: string; message: string }[];
-  detail?: string | null;
-  cause?: unknown;
 }
 
 // As of `Slices`: what this has always been.

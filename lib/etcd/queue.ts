@@ -5,7 +5,8 @@
  */
 
 import { onAbort } from '../registry/call.js';
-import type { Call, Failure } from './pages.js';
+import { abortFailure, expired, type Failure } from './failure.js';
+import type { Call } from './pages.js';
 
 interface Waiting {
   /** When its time is over, by the clock of `now`. */
@@ -92,31 +93,4 @@ export class Queue {
       if (next < Number.POSITIVE_INFINITY) this.#sweep(next);
     });
   }
-}
-
-/** The failure of a call whose signal fired. */
-export function abortFailure(signal: AbortSignal, outcomeUnknown: boolean): Failure {
-  return {
-    code: 'ERR_ABORTED',
-    message: 'the call was aborted',
-    grpcCode: 1,
-    details: '',
-    retryable: false,
-    outcomeUnknown,
-    tried: [],
-    cause: signal.reason,
-  };
-}
-
-/** The failure of a call whose time was over before it was sent. */
-export function expired(): Failure {
-  return {
-    code: 'ERR_TIMEOUT',
-    message: 'the deadline of the call had passed before it was sent',
-    grpcCode: 4,
-    details: 'Deadline exceeded',
-    retryable: true,
-    outcomeUnknown: false,
-    tried: [],
-  };
 }
