@@ -173,13 +173,7 @@ impl EtcdClient {
         F: Fn(etcd_client::Client) -> Fut,
         Fut: Future<Output = Result<T, etcd_client::Error>>,
     {
-        let tries = Tries {
-            deadline: Some(deadline),
-            most: None,
-            repeatable: true,
-            only: None,
-        };
-        self.attempt(op, tries, |connection| {
+        self.attempt(op, Tries::until(deadline), |connection| {
             let answer = make(connection.client.clone());
             async move { answer.await.map_err(|error| judge(error, &connection.url)) }
         })
@@ -533,6 +527,18 @@ pub(crate) struct Tries {
     pub(crate) repeatable: bool,
     /// One try, on this host of the options, and no other.
     pub(crate) only: Option<usize>,
+}
+
+impl Tries {
+    /// As often as it takes, on all members, until `deadline`: for what does the same twice as once.
+    pub(crate) fn until(deadline: Instant) -> Self {
+        Self {
+            deadline: Some(deadline),
+            most: None,
+            repeatable: true,
+            only: None,
+        }
+    }
 }
 
 /// What the tries of a call so far have come to.

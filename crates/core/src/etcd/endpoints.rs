@@ -117,7 +117,7 @@ pub(crate) struct EndpointSet {
 }
 
 /// Locks without poisoning: nothing panics while holding one of these, and if it did, the data is still whole.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 

@@ -159,14 +159,8 @@ impl EtcdClient {
         deadline: Instant,
     ) -> Result<Messages, Fault> {
         let limit = self.options().max_message_bytes;
-        let tries = Tries {
-            deadline: Some(deadline),
-            most: None,
-            repeatable: true,
-            only: None,
-        };
         let (answers, route) = self
-            .attempt(path, tries, |connection| {
+            .attempt(path, Tries::until(deadline), |connection| {
                 let request = futures::stream::once(futures::future::ready(request.clone()));
                 async move {
                     let answers = connection.transport.stream(path, request, needs_leader, limit).await;
@@ -191,14 +185,8 @@ impl EtcdClient {
         deadline: Instant,
     ) -> Result<(mpsc::Sender<Bytes>, ByteStream, Route), Fault> {
         let limit = self.options().max_message_bytes;
-        let tries = Tries {
-            deadline: Some(deadline),
-            most: None,
-            repeatable: true,
-            only: None,
-        };
         let ((requests, answers), route) = self
-            .attempt(path, tries, |connection| {
+            .attempt(path, Tries::until(deadline), |connection| {
                 let (requests, queue) = mpsc::channel(STREAM_QUEUE.max(first.len()));
                 for request in first {
                     let _ = requests.try_send(request.clone()); // there is room for all of them

@@ -166,10 +166,8 @@ impl Dial for EtcdClient {
     async fn open(&self, first: i64, patience: Duration) -> Result<Open<Route>, Fault> {
         let limit = self.options().max_message_bytes;
         let tries = Tries {
-            deadline: Some(Instant::now() + patience * 3),
             most: Some(patience),
-            repeatable: true,
-            only: None,
+            ..Tries::until(Instant::now() + patience * 3)
         };
         let ((requests, answers, sent), route) = self
             .attempt("keep leases alive", tries, |connection| {

@@ -1,11 +1,12 @@
 //! What a watch tells, waiting for a consumer on another thread: in order, packed, and bounded.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::pack::{CONNECTING, DISCONNECTED, END, Pack, SETTLED};
 use super::{Created, Delivery, Response, WatchControl, WatchEnd, WatchRequest, WatchSink};
 use crate::etcd::client::EtcdClient;
+use crate::etcd::endpoints::lock;
 use crate::etcd::error::{Cause, Fault};
 
 /// When a batch is full: a consumer takes one at a time, and is not to be busy with it for long.
@@ -218,8 +219,4 @@ impl WatchSink for Sink {
     fn end(self: Box<Self>, why: WatchEnd) {
         self.fail(END, Failure::End(why));
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
