@@ -15,7 +15,7 @@ export interface AuthOptions {
   username: string;
   /** Exchanged for a token at the first call. It appears in no message and no log. */
   password: string;
-  /** Options of the exchange. Default: those of all calls. */
+  /** Checked, and without effect: the exchange has the time of the call that needs the token. */
   callOptions?: CallOptionsFactory;
 }
 
