@@ -50,7 +50,7 @@ export declare class ClientHandle {
   getService(name: string, consistent: boolean, timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<Array<NativeInstance>>
   services(timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<Array<string>>
   watch(name: string): WatcherHandle
-  drain(): Array<NativeEvent>
+  drain(most: number): Array<NativeEvent>
   /** From here the client keeps the process alive. */
   ref(): void
   /** From here it does not. */
@@ -74,14 +74,20 @@ export declare class EtcdHandle {
   submit(page: Uint8Array, count: number, len: number): void
   /** Takes one call whose body has no room in a page. `what`, `timeout_ms` and `member` are words of a record. */
   submitLarge(id: number, what: number, timeoutMs: number, member: number, body: Uint8Array): void
-  /** Writes answers into `page` and says how many. The rest comes with the next wake-up. */
-  drain(page: Buffer): number
+  /**
+   * Writes answers into `page`, about `most` (one of many entries counts as several), and says how many. The highest bit
+   * says that some are left: nobody is woken for them, call again in another turn of the event loop.
+   */
+  drain(page: Buffer, most: number): number
   /** The body of the first answer to `id` that had no room in a page. */
   take(id: number): Buffer | null
   /** Gives a call up that was sent with the flag for it; its id comes back through `drain()`. */
   cancel(id: number): void
-  /** What has happened by itself since the last call. */
-  events(): Array<NativeEvent>
+  /**
+   * What has happened by itself since the last call: `most` events at a time. When it gives as many, call again in another
+   * turn of the event loop: nobody is woken for the rest.
+   */
+  events(most: number): Array<NativeEvent>
   metrics(): NativeMetrics
   /** From here the client keeps the process alive. */
   ref(): void
@@ -197,8 +203,8 @@ export declare class StreamHandle {
   end(): void
   /** Ends it at once, without another event. */
   cancel(): void
-  /** The answers that have come, at most 64 at a time: take until there are none. */
-  take(): Array<Buffer>
+  /** The answers that have come, `most` at a time: take until there are none. */
+  take(most: number): Array<Buffer>
   /** `null` while it is open; once it has ended and all answers are taken, why: a failure as JSON, or empty. */
   over(): string | null
 }

@@ -193,8 +193,8 @@ impl ClientHandle {
     }
 
     #[napi(catch_unwind)]
-    pub fn drain(&self) -> Vec<NativeEvent> {
-        self.mailbox.drain()
+    pub fn drain(&self, most: u32) -> Vec<NativeEvent> {
+        self.mailbox.drain(most as usize)
     }
 
     /// From here the client keeps the process alive.

@@ -1,7 +1,7 @@
 //! What happens by itself, on its way to JavaScript: one mailbox per client, one wake-up for many events.
 //!
 //! The I/O thread puts events in and wakes JavaScript by one weak callback unless a wake-up is already on its way;
-//! JavaScript answers with `drain()`. That answer is also the tick that the stall guard waits for.
+//! JavaScript answers with `drain()`, for a share of them at a time. That answer is also the tick that the stall guard waits for.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -106,19 +106,35 @@ impl Mailbox {
         self.push(log_line(level, line));
     }
 
-    /// Everything that waits, in order. On the JavaScript thread.
-    pub fn drain(&self) -> Vec<NativeEvent> {
+    /// What waits, in order, `most` events at a time. On the JavaScript thread, which comes back by itself for the rest when
+    /// it got as many, so nobody is woken for them.
+    pub fn drain(&self, most: usize) -> Vec<NativeEvent> {
         self.answered.store(self.asked.load(Ordering::SeqCst), Ordering::SeqCst);
         self.waking.store(false, Ordering::SeqCst); // first the flag, then the events: no wake-up is lost
-        let mut waiting = std::mem::take(&mut *self.lock());
+        let mut waiting = self.lock();
         if waiting.log_dropped > 0 {
             let line = format!(
                 "{} more log lines were dropped: the JavaScript thread was busy",
-                waiting.log_dropped
+                std::mem::take(&mut waiting.log_dropped)
             );
+            waiting.log_lines += 1;
             waiting.events.push_back(log_line(Level::Warn, line));
         }
-        waiting.events.into()
+        let count = waiting.events.len().min(most.max(1));
+        let events: Vec<NativeEvent> = waiting.events.drain(..count).collect();
+        for event in &events {
+            match event.kind {
+                "watch" => {
+                    waiting.noticed.remove(&event.id);
+                }
+                "log" => waiting.log_lines = waiting.log_lines.saturating_sub(1),
+                _ => {}
+            }
+        }
+        if events.len() == most {
+            self.waking.store(true, Ordering::SeqCst);
+        }
+        events
     }
 
     fn push(&self, event: NativeEvent) {

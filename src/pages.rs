@@ -9,6 +9,9 @@
 //!  drain() ◄── one weak callback a turn ────────    … everything that was ready has run → wake once
 //! ```
 //!
+//! A drain takes a share of what there is (`lib/turns.ts` says how much). While some is left nobody is woken: JavaScript
+//! comes back by itself, after a turn of its event loop.
+//!
 //! Why so, and what it costs: `docs/decisions/0004-batched-boundary.md`. A page is a buffer that JavaScript owns and hands
 //! over for the time of one call: nothing here keeps a pointer into it.
 
@@ -134,8 +137,8 @@ struct Shared {
     inbox: Mutex<Vec<Request>>,
     submitted: Notify,
     outbox: Arc<Outbox>,
-    /// Calls that may be cancelled, by id.
-    running: Mutex<HashMap<u32, AbortHandle>>,
+    /// Calls that may be cancelled, from the moment they come in, by id; `None` before their task is made.
+    running: Mutex<HashMap<u32, Option<AbortHandle>>>,
     stop: CancellationToken,
 }
 
@@ -204,6 +207,11 @@ impl Pages {
             return;
         }
         {
+            let mut running = lock(&shared.running);
+            let cancels = requests.iter().filter(|request| request.has(CANCELS));
+            running.extend(cancels.map(|request| (request.id, None)));
+        }
+        {
             let mut inbox = lock(&shared.inbox);
             if inbox.is_empty() {
                 *inbox = requests;
@@ -215,13 +223,14 @@ impl Pages {
     }
 
     pub fn cancel(&self, id: u32) {
-        if let Some(task) = lock(&self.shared.running).remove(&id) {
-            task.abort(); // its ticket answers
+        // Its ticket answers; one that has no task yet is missed by `start_one`.
+        if let Some(Some(task)) = lock(&self.shared.running).remove(&id) {
+            task.abort();
         }
     }
 
-    pub fn drain(&self, page: &mut [u8]) -> u32 {
-        self.shared.outbox.drain(page)
+    pub fn drain(&self, page: &mut [u8], most: u32) -> u32 {
+        self.shared.outbox.drain(page, most as usize)
     }
 
     pub fn take(&self, id: u32) -> Option<Vec<u8>> {
@@ -284,6 +293,9 @@ fn start(shared: &Arc<Shared>, requests: Vec<Request>, groups: bool, tasks: &mut
 fn start_one(shared: &Arc<Shared>, request: Request, tasks: &mut tokio::task::JoinSet<()>) {
     let ticket = Ticket::new(request.id, shared);
     let (id, cancels) = (request.id, request.has(CANCELS));
+    if cancels && !lock(&shared.running).contains_key(&id) {
+        return; // cancelled before it was begun: the ticket answers
+    }
     let client = shared.client.clone();
     let task = tasks.spawn(async move {
         let want = request.want;
@@ -293,7 +305,13 @@ fn start_one(shared: &Arc<Shared>, request: Request, tasks: &mut tokio::task::Jo
         }
     });
     if cancels {
-        lock(&shared.running).insert(id, task);
+        let taken = match lock(&shared.running).get_mut(&id) {
+            Some(place) => place.replace(task),
+            None => Some(task), // cancelled in this moment
+        };
+        if let Some(task) = taken {
+            task.abort();
+        }
     }
 }
 

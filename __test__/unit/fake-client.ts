@@ -1,5 +1,6 @@
 /** A client of the native side, made of memory and told what to do: for the logic above it. */
 
+import { setImmediate as turn } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import type { ClientHandle, NativeEvent, NativeInstance } from '../../lib/native.js';
 import type { LogLevel } from '../../lib/registry/logger.js';
@@ -144,10 +145,8 @@ export class FakeClient {
     this.watchers.push(watcher);
     return watcher;
   }
-  drain() {
-    const events = this.#events;
-    this.#events = [];
-    return events;
+  drain(most: number) {
+    return this.#events.splice(0, most);
   }
   ref() {
     this.referenced = true;
@@ -160,16 +159,19 @@ export class FakeClient {
     if (this.refusal) throw this.refusal;
   }
 
-  /** The server has a new list. */
-  publish(name: string, list: NativeInstance[]): void {
+  /** The server has a new list. Resolves when those who follow it were told. */
+  async publish(name: string, list: NativeInstance[]): Promise<void> {
     this.lists.set(name, { version: (this.lists.get(name)?.version ?? 0) + 1, list });
-    for (const watcher of this.watchers)
-      if (watcher.name === name && !watcher.stopped) this.tell('watch', watcher.number);
+    const following = this.watchers.filter((watcher) => watcher.name === name && !watcher.stopped);
+    await Promise.all(following.map((watcher) => this.tell('watch', watcher.number)));
   }
-  /** An event, drained at once. */
-  tell(kind: string, id: number, more: Partial<NativeEvent> = {}): void {
+  /** An event. Resolves when it was drained: that may be in a later turn of the event loop. */
+  async tell(kind: string, id: number, more: Partial<NativeEvent> = {}): Promise<void> {
     this.#events.push({ kind, id, level: null, text: null, key: null, ...more } as NativeEvent);
     this.wake();
+    // At most as many turns as there are events: each takes one at least. Nobody drains after the end.
+    for (let left = this.#events.length; left > 0 && this.#events.length > 0; left--) await turn();
+    await turn();
   }
 }
 

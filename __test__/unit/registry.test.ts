@@ -164,12 +164,12 @@ describe('a registration', () => {
       .on('stalled', () => heard.push('stalled'))
       .once('restored', () => heard.push('restored'))
       .on('replaced', () => heard.push('replaced'));
-    client.tell('lost', 1, { text: 'stalled for 30 s' });
-    client.tell('restored', 1);
-    client.tell('restored', 1);
+    await client.tell('lost', 1, { text: 'stalled for 30 s' });
+    await client.tell('restored', 1);
+    await client.tell('restored', 1);
     expect(client.referenced).toBe(true);
     (client.registrations[0] as FakeRegistration).current = 'replaced';
-    client.tell('replaced', 1);
+    await client.tell('replaced', 1);
     expect(heard).toEqual(['stalled', 'lost stalled for 30 s', 'restored', 'replaced']);
     expect(client.referenced).toBe(false);
   });
@@ -233,9 +233,9 @@ it('goes on with the other events when one of them fails', async () => {
   };
   const { wake } = client;
   client.wake = () => {};
-  client.tell('watchError', 1);
+  await client.tell('watchError', 1);
   client.wake = wake;
-  client.tell('restored', 2); // drained together
+  await client.tell('restored', 2); // drained together
   expect(heard).toEqual(['restored']);
   expect(logged.at(-1)?.message).toMatch(/^rollcall: the event "watchError" failed: Error: broken/);
 });
@@ -333,8 +333,8 @@ describe('events', () => {
     registry.on('badRecord', () => {
       throw new Error('oops');
     });
-    client.tell('badRecord', 0, { key: '/k', text: 'no JSON' });
-    client.tell('log', 0, { level: 'warn', text: 'connection lost' });
+    await client.tell('badRecord', 0, { key: '/k', text: 'no JSON' });
+    await client.tell('log', 0, { level: 'warn', text: 'connection lost' });
     expect(heard).toEqual([{ key: '/k', reason: 'no JSON' }]);
     expect(logged.map(({ level, message }) => `${level} ${message.split('\n')[0]}`)).toEqual([
       'error rollcall: a listener of "badRecord" failed: Error: oops',

@@ -17,14 +17,14 @@ describe('next()', () => {
     await turn();
     expect(settled).toBe(false);
     expect(watcher.current).toBeUndefined();
-    client.publish('orders', []);
+    await client.publish('orders', []);
     expect(await first).toEqual({ done: false, value: [] });
     await registry.close();
   });
 
   it('gives a list that is already there at once', async () => {
     const { registry, client } = await openFake();
-    client.publish('orders', [instance('a')]);
+    await client.publish('orders', [instance('a')]);
     expect(ids(await registry.watch('orders').next())).toEqual(['a']);
     await registry.close();
   });
@@ -32,14 +32,14 @@ describe('next()', () => {
   it('skips states for a slow consumer, and a state that came back', async () => {
     const { registry, client } = await openFake();
     const watcher = registry.watch('orders');
-    client.publish('orders', [instance('a')]);
-    client.publish('orders', [instance('b')]);
+    await client.publish('orders', [instance('a')]);
+    await client.publish('orders', [instance('b')]);
     expect(ids(await watcher.next())).toEqual(['b']);
-    client.publish('orders', [instance('c')]);
-    client.publish('orders', [instance('b')]);
+    await client.publish('orders', [instance('c')]);
+    await client.publish('orders', [instance('b')]);
     const pending = watcher.next();
     await turn();
-    client.publish('orders', [instance('d')]);
+    await client.publish('orders', [instance('d')]);
     expect(ids(await pending)).toEqual(['d']);
     await registry.close();
   });
@@ -47,7 +47,7 @@ describe('next()', () => {
   it('converts nothing while nobody waits, and then the latest list alone', async () => {
     const { registry, client } = await openFake();
     const watcher = registry.watch('orders');
-    for (const id of ['a', 'b', 'c']) client.publish('orders', [instance(id)]);
+    for (const id of ['a', 'b', 'c']) await client.publish('orders', [instance(id)]);
     expect(client.watchers[0]?.takes).toBe(0);
     expect(watcher.current?.map(({ id }) => id)).toEqual(['c']);
     expect(client.watchers[0]?.takes).toBe(1);
@@ -60,8 +60,8 @@ describe('next()', () => {
     const { registry, client } = await openFake();
     const watcher = registry.watch('orders');
     const pending = [watcher.next(), watcher.next(), watcher.next()];
-    client.publish('orders', [instance('a')]);
-    client.publish('orders', [instance('b')]);
+    await client.publish('orders', [instance('a')]);
+    await client.publish('orders', [instance('b')]);
     watcher.stop();
     expect(ids(await (pending[0] as Promise<never>))).toEqual(['a']);
     expect(ids(await (pending[1] as Promise<never>))).toEqual(['b']);
@@ -72,7 +72,7 @@ describe('next()', () => {
   it('delivers frozen lists that watchers and getService() share, and keeps what did not change', async () => {
     const { registry, client } = await openFake();
     const [one, two] = [registry.watch('orders'), registry.watch('orders')];
-    client.publish('orders', [instance('a'), instance('b', { metadata: { zone: 'x' } })]);
+    await client.publish('orders', [instance('a'), instance('b', { metadata: { zone: 'x' } })]);
     const list = (await one.next()).value;
     expect((await two.next()).value).toBe(list);
     expect(await registry.getService('orders')).toBe(list);
@@ -80,7 +80,7 @@ describe('next()', () => {
     expect(client.watchers.map(({ takes }) => takes)).toEqual([1, 0]);
     for (const part of [list, list?.[1], list?.[1]?.metadata, list?.[1]?.endpoints])
       expect(Object.isFrozen(part)).toBe(true);
-    client.publish('orders', [instance('a'), instance('b', { metadata: { zone: 'y' } })]);
+    await client.publish('orders', [instance('a'), instance('b', { metadata: { zone: 'y' } })]);
     const later = (await one.next()).value;
     expect(later?.[0]).toBe(list?.[0]);
     expect(later?.[1]).not.toBe(list?.[1]);
@@ -114,7 +114,7 @@ describe('the end', () => {
 
   it('by break frees the native side and keeps the last list', async () => {
     const { registry, client } = await openFake();
-    client.publish('orders', [instance('a')]);
+    await client.publish('orders', [instance('a')]);
     const watcher = registry.watch('orders');
     for await (const list of watcher) {
       expect(list).toHaveLength(1);
@@ -141,12 +141,12 @@ describe('the end', () => {
     async function caller() {
       await watcher.next();
     }
-    const pending = caller();
+    const pending = caller().catch((thrown: Error) => thrown);
     const second = watcher.next();
     const handle = client.watchers[0];
     if (handle) handle.failure = nativeError('ERR_PERMISSION_DENIED', 'no');
-    client.tell('watchError', 1);
-    const error = await pending.catch((thrown: Error) => thrown);
+    await client.tell('watchError', 1);
+    const error = await pending;
     expect(error).toBeInstanceOf(PermissionDeniedError);
     expect((error as Error).stack).toContain('caller');
     expect(await second).toEqual({ done: true, value: undefined });
@@ -158,10 +158,10 @@ describe('the end', () => {
   it('by a refusal that nobody waits for rejects the next call, once, and keeps the last list', async () => {
     const { registry, client } = await openFake();
     const watcher = registry.watch('orders');
-    client.publish('orders', [instance('a')]);
+    await client.publish('orders', [instance('a')]);
     const handle = client.watchers[0];
     if (handle) handle.failure = nativeError('ERR_PERMISSION_DENIED');
-    client.tell('watchError', 1);
+    await client.tell('watchError', 1);
     await expect(watcher.next()).rejects.toThrow(PermissionDeniedError);
     expect((await watcher.next()).done).toBe(true);
     expect(watcher.current).toHaveLength(1);
@@ -172,8 +172,8 @@ describe('the end', () => {
     const { registry, client } = await openFake();
     const watcher = registry.watch('orders');
     const pending = watcher.next();
-    client.tell('watchError', 1); // its handle has no error: a new try is under way
-    client.publish('orders', [instance('a')]);
+    await client.tell('watchError', 1); // its handle has no error: a new try is under way
+    await client.publish('orders', [instance('a')]);
     expect((await pending).value).toHaveLength(1);
     await registry.close();
   });
@@ -197,9 +197,9 @@ it('tells stale and fresh', async () => {
   const handle = client.watchers[0];
   if (!handle) throw new Error('no watcher');
   handle.isStale = true;
-  client.tell('stale', 1);
+  await client.tell('stale', 1);
   handle.isStale = false;
-  client.tell('fresh', 1);
+  await client.tell('fresh', 1);
   expect(heard).toEqual(['stale true', 'fresh false']);
   await registry.close();
 });

@@ -6,6 +6,7 @@ import { onAbort } from '../registry/call.js';
 import { describe } from '../registry/events.js';
 import type { LogLevel } from '../registry/logger.js';
 import { MAX_MS } from '../registry/shape.js';
+import { Share, took } from '../turns.js';
 import type { Chunk, Header } from './chunk.js';
 import { ClientClosedError, fromFailure } from './errors.js';
 import { abortFailure, CLOSED, expired, tooLarge } from './failure.js';
@@ -71,6 +72,7 @@ export class Connection implements ICallable<unknown> {
   /** Calls under way that don't go through the pages. */
   #working = 0;
   #alive = false;
+  readonly #share = new Share((most) => this.#events(most));
 
   /** Checks the options. Does no I/O: the native client is made at the first use. */
   constructor(options: IOptions) {
@@ -362,7 +364,7 @@ export class Connection implements ICallable<unknown> {
       },
       () => {
         const connection = self.deref();
-        if (connection) connection.#events();
+        if (connection) connection.#share.wake();
       },
     );
     return this.#handle;
@@ -380,8 +382,11 @@ export class Connection implements ICallable<unknown> {
     return this.#pages;
   }
 
-  #events(): void {
-    for (const event of this.#handle?.events() ?? []) {
+  /** Events that have come, `most` of them; says whether there may be more. */
+  #events(most: number): boolean {
+    const events = this.#handle?.events(most) ?? [];
+    took(events.length);
+    for (const event of events) {
       try {
         if (event.kind === 'log') this.#options.log.write(event.level as LogLevel, event.text ?? '');
         else this.#receivers.get(event.id)?.(event);
@@ -392,6 +397,7 @@ export class Connection implements ICallable<unknown> {
         });
       }
     }
+    return events.length === most;
   }
 
   #keepAlive(): void {

@@ -8,6 +8,7 @@
 import type { EtcdHandle } from '../native.js';
 import { native } from '../native.js';
 import { onAbort } from '../registry/call.js';
+import { Share, took } from '../turns.js';
 import { Chunk, type Header, headerAt, type Slices } from './chunk.js';
 import { abortFailure, type Failure } from './failure.js';
 import { Queue } from './queue.js';
@@ -35,6 +36,8 @@ const F_HEADER = 5;
 const F_CHUNK = 6;
 const F_LAST = 7;
 const APART = 1 << 16;
+/** In the number of answers: some are left. */
+const MORE = 0x8000_0000;
 /** Words of the record of an answer. */
 const ANSWER_WORDS = 3;
 
@@ -99,6 +102,7 @@ export class Pages {
   /** Calls over the limit. */
   readonly #waiting = new Queue();
   #closed: (() => unknown) | undefined;
+  readonly #share = new Share((most) => this.#drain(most));
 
   /** `busy` is told when calls begin to be under way and, a moment after the last one, when there are none. */
   constructor(handle: EtcdHandle, busy: (busy: boolean) => void, limit = DEFAULT_LIMIT) {
@@ -177,13 +181,20 @@ export class Pages {
     return promise;
   }
 
-  /** Answers that have come. Called by the native side. */
+  /** Answers have come. Called by the native side. */
   drain(): void {
-    const count = this.#native.drain(this.#in);
+    this.#share.wake();
+  }
+
+  /** Takes answers, about `most`; says whether there are more. */
+  #drain(most: number): boolean {
+    const drained = this.#native.drain(this.#in, most);
+    const count = drained & ~MORE;
     if (count === 0) {
       if (this.#live === 0) this.#busy(false);
-      return;
+      return false;
     }
+    took(count);
     const words = this.#answers;
     let word = 0;
     let over = 0;
@@ -197,6 +208,9 @@ export class Pages {
     }
     this.#live -= over;
     if (this.#waiting.length > 0) this.#waiting.start(this.#limit - this.#live);
+    // The native side of a closed client is gone before a busy program has taken the last answers: nothing more is told.
+    if (this.#closed && this.#live === 0) this.#busy(false);
+    return (drained & MORE) !== 0;
   }
 
   /** From now on every call, those under way as well, is refused with what `why` makes. */

@@ -2,6 +2,7 @@
 
 import { EventEmitter } from 'node:events';
 import type { StreamHandle } from '../native.js';
+import { Share, took } from '../turns.js';
 import { fromFailure } from './errors.js';
 import type { IDuplexStream, StreamStatus } from './rpc/calls.js';
 import { decode, encode } from './rpc/codec.js';
@@ -21,6 +22,7 @@ export class RpcStream extends EventEmitter implements IDuplexStream<unknown, un
   readonly #method: RpcMethod;
   readonly #handle: StreamHandle;
   readonly #release: () => void;
+  readonly #share = new Share((most) => this.#read(most));
   #over = false;
 
   constructor(method: RpcMethod, handle: StreamHandle, release: () => void) {
@@ -53,18 +55,22 @@ export class RpcStream extends EventEmitter implements IDuplexStream<unknown, un
 
   /** The native side has something. */
   notify(): void {
-    while (!this.#over) {
-      const messages = this.#handle.take();
-      if (messages.length === 0) break;
-      for (const message of messages) {
-        if (this.#over) return; // a listener has cancelled it
-        this.#tell(message);
-      }
+    this.#share.wake();
+  }
+
+  /** Takes answers; says whether there may be more. */
+  #read(most: number): boolean {
+    if (this.#over) return false;
+    const messages = this.#handle.take(most);
+    took(messages.length);
+    for (const message of messages) {
+      if (this.#over) return false; // a listener has cancelled it
+      this.#tell(message);
     }
-    if (this.#over) return;
+    if (messages.length > 0) return !this.#over;
     const why = this.#handle.over();
-    if (why === null) return;
-    this.#finish(why === '' ? undefined : JSON.parse(why));
+    if (why !== null) this.#finish(why === '' ? undefined : JSON.parse(why));
+    return false;
   }
 
   #tell(message: Uint8Array): void {

@@ -4,6 +4,7 @@ import { EventEmitter } from 'node:events';
 import { UnsupportedError } from '../errors.js';
 import { type EtcdWatchHandle, native } from '../native.js';
 import { onAbort } from '../registry/call.js';
+import { Share, share, took } from '../turns.js';
 import { int64 } from './check.js';
 import type { Connection } from './connection.js';
 import { abortedRead, ClientClosedError, CompactedError, EtcdError, fromFailure } from './errors.js';
@@ -128,6 +129,12 @@ export class Watcher<E = WatchChange> extends EventEmitter {
 
   /** What is being read. */
   #records: Records | undefined;
+  /** How many changes of the response that is being read are left, and what is told after the last of them. */
+  #changes = 0;
+  #answered: (() => void) | undefined;
+  /** Those told so far, when somebody listens to `data`. */
+  #events: IEvent[] | undefined;
+  readonly #share = new Share((most) => this.#read(most));
   /** Something waits on the native side. */
   #ready = false;
   #reading = false;
@@ -171,7 +178,7 @@ export class Watcher<E = WatchChange> extends EventEmitter {
     this.#board.set(this.#listenId, () => {
       this.#ready = true;
       if (this.#held) this.#resume();
-      this.#read();
+      this.#share.wake();
     });
     this.#release = connection.hold({ end: () => this.#closed() });
     const { signal } = shape;
@@ -205,7 +212,7 @@ export class Watcher<E = WatchChange> extends EventEmitter {
   /** The changes from now on, one by one. See the class. */
   [Symbol.asyncIterator](): AsyncIterableIterator<E> {
     const iterator: WatchIterator<E> = new WatchIterator<E>(
-      () => this.#read(),
+      () => this.#share.wake(),
       () => this.#end(),
     );
     if (this.#over) iterator.finish();
@@ -269,24 +276,30 @@ export class Watcher<E = WatchChange> extends EventEmitter {
 
   // --- reading what etcd tells
 
-  #read(): void {
-    if (this.#reading) return;
+  /** Takes changes, `most` before it looks at the clock; says whether there are more for another turn of the event loop. */
+  #read(most: number): boolean {
+    if (this.#reading) return false;
     this.#reading = true;
-    // One batch for each sign of the native side, so that others get their turn. A sign may stand for two: one that was
-    // asked for, and one of news.
-    let taken = false;
+    let left = most;
     try {
       while (!this.#over && !this.#held) {
+        if (left <= 0) left = share();
+        if (left === 0) return true;
         if (!this.#records) {
-          if (taken || !this.#ready || this.#isBusy()) return;
+          if (!this.#ready || this.#isBusy()) return false;
           this.#ready = false;
-          taken = true;
           const batch = this.#handle.take();
-          if (!batch) return;
+          if (!batch) return false;
           this.#records = new Records(batch, this.#keyspace.prefix.length);
         }
-        if (!this.#record(this.#records)) this.#records = undefined;
+        if (this.#changes > 0) {
+          if (this.#isBusy()) return false;
+          left -= this.#tellChanges(this.#records, left);
+        } else if (!this.#record(this.#records)) {
+          this.#records = undefined;
+        }
       }
+      return false;
     } finally {
       this.#reading = false;
     }
@@ -321,40 +334,59 @@ export class Watcher<E = WatchChange> extends EventEmitter {
     const fragment = records.number() === 1;
     const count = records.number();
     const next = records.digits();
-    const wantsData = this.listenerCount('data') > 0 && (count > 0 || this.#shape.progress);
-    const events: IEvent[] | undefined = wantsData ? [] : undefined;
-    const watch_id = wantsData ? records.digits() : '';
-    const header = wantsData ? records.header() : undefined;
-    if (!wantsData) records.skip(10);
+    this.#changes = count;
+    this.#events = undefined;
+    if (this.listenerCount('data') > 0 && (count > 0 || this.#shape.progress)) {
+      const events: IEvent[] = [];
+      const watch_id = records.digits();
+      const header = records.header();
+      this.#events = events;
+      this.#answered = () => {
+        this.#next = next;
+        this.#tell('data', {
+          header,
+          watch_id,
+          created: false,
+          canceled: false,
+          compact_revision: '0',
+          cancel_reason: '',
+          fragment,
+          events,
+        });
+      };
+    } else {
+      records.skip(10);
+      this.#answered = () => {
+        this.#next = next;
+      };
+    }
+    if (count === 0) this.#answered();
+  }
 
+  /** Tells of at most `most` changes of a response, and of the whole after the last one. Says how many. */
+  #tellChanges(records: Records, most: number): number {
+    const events = this.#events;
     const puts = this.listenerCount('put') > 0;
     const deletes = this.listenerCount('delete') > 0;
     const iterates = this.#iterators.size > 0;
+    let count = this.#changes;
     if (events || puts || deletes || iterates) {
+      count = Math.min(count, most);
       for (let i = 0; i < count; i++) {
         const change = records.change();
         const { deleted, kv, previous } = change;
         events?.push({ type: deleted ? 'Delete' : 'Put', kv, prev_kv: previous as IKeyValue });
         if (iterates) this.#give(watchChange(change) as E);
         if (deleted ? deletes : puts) this.#tellChange(deleted ? 'delete' : 'put', kv, previous);
-        if (this.#over) return; // cancelled by a listener
+        if (this.#over) return count; // cancelled by a listener
       }
+      took(count);
     } else {
       records.skipChanges(count);
     }
-    this.#next = next;
-    if (header && events) {
-      this.#tell('data', {
-        header,
-        watch_id,
-        created: false,
-        canceled: false,
-        compact_revision: '0',
-        cancel_reason: '',
-        fragment,
-        events,
-      });
-    }
+    this.#changes -= count;
+    if (this.#changes === 0) this.#answered?.();
+    return count;
   }
 
   #connecting(): void {
@@ -448,6 +480,7 @@ export class Watcher<E = WatchChange> extends EventEmitter {
   #reopen(start: bigint): void {
     this.#handle.stop();
     this.#records = undefined;
+    this.#changes = 0;
     this.#ready = false;
     this.#held = false;
     this.#handle = this.#open(start, false);

@@ -2,6 +2,7 @@
 
 import { aborted, ClosedError, fromNative } from '../errors.js';
 import type { ClientHandle, NativeEvent, RegistrationHandle, WatcherHandle } from '../native.js';
+import { Share, took } from '../turns.js';
 import type { RegistryOptions } from './backends/index.js';
 import { call, checked, type NewCancel } from './call.js';
 import { describe, Events } from './events.js';
@@ -94,6 +95,7 @@ export class Registry {
   #wanted = true;
   #alive = false;
   #closing: Promise<void> | undefined;
+  readonly #share = new Share((most) => this.#drain(most));
 
   private constructor(settings: Settings, open: (wake: () => void) => ClientHandle, newCancel?: NewCancel) {
     this.backend = settings.native.backend as RegistryOptions['backend'];
@@ -104,7 +106,7 @@ export class Registry {
     const self = new WeakRef(this);
     this.#client = open(() => {
       const registry = self.deref();
-      if (registry) registry.#drain();
+      if (registry) registry.#share.wake();
     });
     this.capabilities = Object.freeze({ ...this.#client.capabilities() });
     track(this, settings.signals, settings.log);
@@ -354,8 +356,11 @@ export class Registry {
     if (feed?.handles.delete(handle) && feed.handles.size === 0) this.#feeds.delete(name);
   }
 
-  #drain(): void {
-    for (const event of this.#client.drain()) {
+  /** Events that have come, `most` of them; says whether there may be more. */
+  #drain(most: number): boolean {
+    const events = this.#client.drain(most);
+    took(events.length);
+    for (const event of events) {
       try {
         this.#dispatch(event);
       } catch (error) {
@@ -363,6 +368,7 @@ export class Registry {
         this.#settings.log.write('error', `the event "${event.kind}" failed: ${describe(error)}`);
       }
     }
+    return events.length === most;
   }
 
   #dispatch({ kind, id, level, text, key }: NativeEvent): void {

@@ -118,10 +118,11 @@ impl EtcdHandle {
         self.pages.submit_large(id, what, timeout_ms, member, body);
     }
 
-    /// Writes answers into `page` and says how many. The rest comes with the next wake-up.
+    /// Writes answers into `page`, about `most` (one of many entries counts as several), and says how many. The highest bit
+    /// says that some are left: nobody is woken for them, call again in another turn of the event loop.
     #[napi(catch_unwind)]
-    pub fn drain(&self, mut page: Buffer) -> u32 {
-        self.pages.drain(&mut page)
+    pub fn drain(&self, mut page: Buffer, most: u32) -> u32 {
+        self.pages.drain(&mut page, most)
     }
 
     /// The body of the first answer to `id` that had no room in a page.
@@ -136,10 +137,11 @@ impl EtcdHandle {
         self.pages.cancel(id);
     }
 
-    /// What has happened by itself since the last call.
+    /// What has happened by itself since the last call: `most` events at a time. When it gives as many, call again in another
+    /// turn of the event loop: nobody is woken for the rest.
     #[napi(catch_unwind)]
-    pub fn events(&self) -> Vec<NativeEvent> {
-        self.mailbox.drain()
+    pub fn events(&self, most: u32) -> Vec<NativeEvent> {
+        self.mailbox.drain(most as usize)
     }
 
     #[napi(catch_unwind)]

@@ -133,11 +133,11 @@ impl StreamHandle {
         self.task.abort();
     }
 
-    /// The answers that have come, at most 64 at a time: take until there are none.
+    /// The answers that have come, `most` at a time: take until there are none.
     #[napi(catch_unwind)]
-    pub fn take(&self) -> Vec<Buffer> {
+    pub fn take(&self, most: u32) -> Vec<Buffer> {
         let mut waiting = self.answers.lock();
-        let count = waiting.messages.len().min(64);
+        let count = waiting.messages.len().min(most as usize);
         let messages: Vec<Bytes> = waiting.messages.drain(..count).collect();
         waiting.bytes -= messages.iter().map(Bytes::len).sum::<usize>();
         drop(waiting);

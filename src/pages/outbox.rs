@@ -17,11 +17,10 @@ use crate::events::Wake;
 const WORDS: usize = 3;
 /// In the word of the form: the body is to be taken by `take()`.
 const APART: u32 = 1 << 16;
-/// How much one drain hands over: records, where a chunk of a long list counts as many. It is what the JavaScript thread
-/// is held for at a time, some hundred microseconds to a few milliseconds.
-const DRAIN_MOST: usize = 1024;
-/// How long the JavaScript thread is left to others when a drain could not hand over all.
-const BREATH: Duration = Duration::from_millis(1);
+/// In the number that a drain gives: there is more.
+const MORE: u32 = 1 << 31;
+/// What an empty outbox keeps of its memory, in bytes.
+const KEPT: usize = 1 << 20;
 /// How long after the last answers JavaScript is woken once more, to see that no call is under way and let the process
 /// end. Doing so after each answer would cost whoever makes one call after the other a fifth of the thread's time.
 const QUIET: Duration = Duration::from_millis(10);
@@ -29,12 +28,10 @@ const QUIET: Duration = Duration::from_millis(10);
 /// `append` may run on any thread, `drain` and `take` only on the JavaScript thread.
 pub struct Outbox {
     ready: Mutex<Ready>,
-    /// A wake-up is on its way, or a drain is due.
+    /// A wake-up is on its way, or JavaScript comes back by itself because a drain left something.
     waking: AtomicBool,
     /// There is something to flush at the end of this turn.
     turn: Notify,
-    /// A drain left something.
-    more: Notify,
     wake: Wake,
 }
 
@@ -43,8 +40,8 @@ struct Ready {
     /// Records as a page takes them, from `from` on.
     packed: Vec<u8>,
     from: usize,
-    /// Where each record ends, and what it weighs.
-    ends: VecDeque<(usize, usize)>,
+    /// How long each record is, and what it weighs.
+    records: VecDeque<(usize, usize)>,
     /// Bodies that have no room in a page. Several of one call come in order.
     apart: HashMap<u32, VecDeque<Vec<u8>>>,
 }
@@ -55,7 +52,6 @@ impl Outbox {
             ready: Mutex::default(),
             waking: AtomicBool::new(false),
             turn: Notify::new(),
-            more: Notify::new(),
             wake,
         }
     }
@@ -78,11 +74,6 @@ impl Outbox {
                     tokio::task::yield_now().await;
                     quiet = false;
                 }
-                // Not at once: the callbacks of one round of the event loop run in a row, and timers would starve.
-                () = self.more.notified() => {
-                    tokio::time::sleep(BREATH).await;
-                    quiet = false;
-                }
                 () = tokio::time::sleep(QUIET), if !quiet => quiet = true,
                 // What was under way is answered as closed in the turns to come.
                 () = stop.cancelled(), if !stopping => {
@@ -96,12 +87,14 @@ impl Outbox {
         }
     }
 
-    /// Copies what fits into `page` and says how many records that is.
-    pub fn drain(&self, page: &mut [u8]) -> u32 {
+    /// Copies what fits into `page`, records of a weight of about `most`, and says how many that are; with [`MORE`] when
+    /// some are left. Then nobody is woken for them: JavaScript comes back when the event loop has had its turn.
+    pub fn drain(&self, page: &mut [u8], most: usize) -> u32 {
         self.waking.store(false, Ordering::SeqCst); // first the flag, then the records
-        let (count, has_more) = self.lock().move_into(page);
-        if has_more && !self.waking.swap(true, Ordering::AcqRel) {
-            self.more.notify_one();
+        let (count, has_more) = self.lock().move_into(page, most);
+        if has_more {
+            self.waking.store(true, Ordering::SeqCst);
+            return count | MORE;
         }
         count
     }
@@ -128,6 +121,7 @@ impl Ready {
         let is_apart = body.len() > LARGE;
         let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
         let form = if is_apart { form | APART } else { form };
+        let before = self.packed.len();
         for word in [id, form, length] {
             self.packed.extend_from_slice(&word.to_ne_bytes());
         }
@@ -138,26 +132,34 @@ impl Ready {
             let padded = self.packed.len().next_multiple_of(4);
             self.packed.resize(padded, 0);
         }
-        self.ends.push_back((self.packed.len(), weight));
+        self.records.push_back((self.packed.len() - before, weight));
     }
 
-    fn move_into(&mut self, page: &mut [u8]) -> (u32, bool) {
-        let (mut count, mut weight, mut end) = (0, 0, self.from);
-        while let Some((next, weighs)) = self.ends.front() {
-            if next - self.from > page.len() || (count > 0 && weight + weighs > DRAIN_MOST) {
+    fn move_into(&mut self, page: &mut [u8], most: usize) -> (u32, bool) {
+        let (mut count, mut weight, mut length) = (0, 0, 0);
+        while let Some((more, weighs)) = self.records.front() {
+            if length + more > page.len() || (count > 0 && weight + weighs > most) {
                 break;
             }
-            (count, weight, end) = (count + 1, weight + weighs, *next);
-            self.ends.pop_front();
+            (count, weight, length) = (count + 1, weight + weighs, length + more);
+            self.records.pop_front();
         }
-        page[..end - self.from].copy_from_slice(&self.packed[self.from..end]);
-        self.from = end;
-        if self.ends.is_empty() {
-            self.from = 0;
-            self.packed.clear();
-            self.packed.shrink_to(1 << 20);
+        page[..length].copy_from_slice(&self.packed[self.from..self.from + length]);
+        self.from += length;
+        self.forget();
+        (count, !self.records.is_empty())
+    }
+
+    /// Frees what was handed over. By halves, so that what waits is moved once for each time it was written at most.
+    fn forget(&mut self) {
+        if self.from * 2 < self.packed.len() {
+            return;
         }
-        (count, !self.ends.is_empty())
+        self.packed.drain(..self.from);
+        self.from = 0;
+        if self.packed.capacity() > KEPT && self.packed.len() < KEPT / 2 {
+            self.packed.shrink_to(KEPT);
+        }
     }
 }
 
@@ -179,7 +181,7 @@ mod tests {
         ready.push(7, Reply::Raw(b"abcde".to_vec().into()));
         ready.push(8, Reply::Raw(Vec::new().into()));
         let mut page = [0; 64];
-        assert_eq!(ready.move_into(&mut page), (2, false));
+        assert_eq!(ready.move_into(&mut page, 9), (2, false));
         let mut wanted = record(7, b"abcde");
         assert_eq!(wanted.len(), 12 + 8);
         wanted.extend(record(8, b""));
@@ -194,8 +196,8 @@ mod tests {
             ready.push(id, Reply::Raw(b"abcd".to_vec().into()));
         }
         let mut page = [0; 32];
-        assert_eq!(ready.move_into(&mut page), (2, true));
-        assert_eq!(ready.move_into(&mut page), (1, false));
+        assert_eq!(ready.move_into(&mut page, 9), (2, true));
+        assert_eq!(ready.move_into(&mut page, 9), (1, false));
         assert_eq!(page[0], 2);
     }
 
@@ -206,8 +208,22 @@ mod tests {
             ready.push(id, Reply::Raw(Vec::new().into()));
         }
         let mut page = vec![0; 512 * 1024];
-        assert_eq!(ready.move_into(&mut page), (1024, true));
-        assert_eq!(ready.move_into(&mut page), (976, false));
+        assert_eq!(ready.move_into(&mut page, 1024), (1024, true));
+        assert_eq!(ready.move_into(&mut page, 1024), (976, false));
+    }
+
+    #[test]
+    fn what_is_handed_over_is_freed_though_others_wait() {
+        let mut ready = Ready::default();
+        let mut page = [0; 32];
+        let push = |ready: &mut Ready| ready.push(1, Reply::Raw(b"abcd".to_vec().into()));
+        (0..3).for_each(|_| push(&mut ready));
+        for _ in 0..100_000 {
+            push(&mut ready);
+            push(&mut ready);
+            assert_eq!(ready.move_into(&mut page, 9), (2, true));
+        }
+        assert!(ready.packed.len() < 256, "{} bytes are kept", ready.packed.len());
     }
 
     #[test]
@@ -215,7 +231,7 @@ mod tests {
         let mut ready = Ready::default();
         ready.push(1, Reply::Raw(vec![9; LARGE + 1].into()));
         let mut page = [0; 16];
-        assert_eq!(ready.move_into(&mut page), (1, false));
+        assert_eq!(ready.move_into(&mut page, 9), (1, false));
         assert_eq!(ready.apart[&1][0].len(), LARGE + 1);
     }
 }

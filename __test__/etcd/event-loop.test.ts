@@ -1,0 +1,145 @@
+// A busy program keeps its event loop: timers, sockets and its own requests run between the answers of etcd.
+//
+// A tick of an interval that did not fire is one that every timer of the program lost. Ten times less than what is asked for
+// here was seen without the turns (`lib/turns.ts`), and one tick in eight seconds.
+
+import { Etcd3 } from 'rollcall/etcd';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { type EtcdCluster, startEtcd } from '../support/etcd.js';
+import { clientProgram } from './child.js';
+
+const TICK_MS = 10;
+/** How long each case goes on. */
+const TIME_MS = 2_000;
+
+let etcd: EtcdCluster;
+let client: Etcd3;
+beforeAll(async () => {
+  etcd = await startEtcd();
+  client = new Etcd3({ hosts: [...etcd.hosts] });
+  await client.put('key').value('x'.repeat(100));
+});
+afterAll(async () => {
+  await client?.close();
+  await etcd?.stop();
+});
+
+/** What a program does with an answer. */
+function work(us: number): void {
+  for (const end = performance.now() + us / 1000; performance.now() < end; );
+}
+
+/** What share of the ticks fired while `action` ran, and the longest time between two. */
+async function watched(action: () => Promise<void>): Promise<{ ticks: number; gapMs: number }> {
+  const begun = performance.now();
+  let [ticks, gapMs, last] = [0, 0, begun];
+  const look = () => {
+    gapMs = Math.max(gapMs, performance.now() - last);
+    last = performance.now();
+  };
+  const timer = setInterval(() => {
+    ticks += 1;
+    look();
+  }, TICK_MS);
+  await action();
+  look();
+  clearInterval(timer);
+  return { ticks: ticks / ((last - begun) / TICK_MS), gapMs };
+}
+
+async function loops(count: number, us: number): Promise<void> {
+  const end = performance.now() + TIME_MS;
+  const loop = async () => {
+    while (performance.now() < end) {
+      await client.get('key').string();
+      work(us);
+    }
+  };
+  await Promise.all(Array.from({ length: count }, loop));
+}
+
+test.each([
+  [300, 100],
+  [1000, 30],
+])('%i loops of get, with %i µs of work each, leave the event loop its turn', async (count, us) => {
+  const { ticks, gapMs } = await watched(() => loops(count, us));
+  expect(ticks).toBeGreaterThan(0.4);
+  expect(gapMs).toBeLessThan(300);
+});
+
+/** Writes `count` keys below `prefix`, and gives what they are watched from. */
+async function history(prefix: string, count: number): Promise<string> {
+  const first = await client.put(`${prefix}first`).value('');
+  for (let i = 0; i < count; i += 100) {
+    const txn = client.if('no such key', 'Version', '==', 0);
+    await txn.then(...Array.from({ length: 100 }, (_, n) => client.put(`${prefix}${i + n}`).value('v'))).commit();
+  }
+  return first.header.revision;
+}
+
+test.each(['listens', 'iterates'])('a watch of many events, whose program %s, leaves it its turn', async (how) => {
+  const prefix = `watched by who ${how}/`;
+  const total = 15_000;
+  const from = await history(prefix, total);
+  const seen = await watched(async () => {
+    const watcher = await client.watch().prefix(prefix).startRevision(from).create();
+    let count = 0;
+    if (how === 'iterates') {
+      for await (const _ of watcher) {
+        work(100);
+        if (++count > total) break;
+      }
+    } else {
+      await new Promise<void>((resolve) => {
+        watcher.on('put', () => {
+          work(100);
+          if (++count > total) resolve();
+        });
+      });
+    }
+    await watcher.cancel();
+  });
+  expect(seen.ticks).toBeGreaterThan(0.4);
+  expect(seen.gapMs).toBeLessThan(300);
+});
+
+test('what was handed over is freed while others wait', async () => {
+  await client.put('large').value('x'.repeat(6 * 1024));
+  const end = performance.now() + TIME_MS * 2;
+  const before = process.memoryUsage().rss;
+  let most = 0;
+  const loop = async () => {
+    while (performance.now() < end) {
+      await client.get('large').string();
+      work(100);
+      most = Math.max(most, process.memoryUsage.rss());
+    }
+  };
+  await Promise.all(Array.from({ length: 300 }, loop));
+  expect((most - before) / 2 ** 20).toBeLessThan(200);
+});
+
+test('a client closed with thousands of calls under way, by a busy program, lets its process end', async () => {
+  const frozen = await startEtcd();
+  try {
+    const [member] = frozen.members;
+    member?.freeze();
+    const program = clientProgram(
+      frozen.hosts,
+      `
+      let refused = 0;
+      const calls = Array.from({ length: 3000 }, () => client.get('k').exec().catch(() => { refused++; }));
+      await delay(100); // they are under way
+      const closing = client.close();
+      setImmediate(() => block(2000));
+      await closing;
+      await Promise.all(calls);
+      say({ refused });
+      `,
+    );
+    expect(await program.exit).toMatchObject({ code: 0, signal: null });
+    expect(program.seen.at(-1)).toMatchObject({ refused: 3000 });
+  } finally {
+    await frozen.stop();
+  }
+});
