@@ -57,6 +57,7 @@ export function start(program, { args = [], nodeArgs = [] } = {}) {
 
 /** The other side of `start()`: answers with what the actions give. */
 export function serve(actions) {
+  process.once('disconnect', () => process.exit()); // nobody asks any more
   process.on('message', async ({ id, action, argument }) => {
     try {
       process.send({ id, result: await actions[action](argument) });

@@ -9,16 +9,10 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { serve } from '../../support/child.mjs';
 import { jsThread, wholeProcess } from '../../support/cpu.mjs';
 import { now, quantile } from '../../support/stats.mjs';
+import { connect } from '../connect.mjs';
 import { keysOf, textOf } from '../keys.mjs';
 
-const [who, host, module_] = process.argv.slice(2);
-const { Etcd3 } = await import(module_);
-const hosts = `http://${host}`;
-// 50,000 keys are more than the 4 MiB that grpc-js takes at most by default.
-const grpcOptions = { 'grpc.max_receive_message_length': 256 * 2 ** 20 };
-const client = new Etcd3(
-  who === 'etcd3' ? { hosts, grpcOptions } : { hosts, grpcOptions, groupGets: who === 'grouped' },
-);
+const client = await connect(process.argv.slice(2));
 
 /** How many callers have each of their calls timed: more than that would be a part of what is measured. */
 const TIMED = 16;
