@@ -524,6 +524,8 @@ describe('memory', () => {
     const { stdout, stderr } = await program(
       { backend: 'memory', namespace: 'open', logger: false },
       `
+      // What is awaited below is brought by clients that hold nothing: this holds the process until all is said.
+      const held = setInterval(() => {}, 1000);
       const refs = [];
       const heard = [];
       const one = async () => {
@@ -552,6 +554,7 @@ describe('memory', () => {
       MemoryServer.of('open').expire('orders', 'a');
       await new Promise((resolve) => setTimeout(resolve, 1000));
       say(refs.filter((ref) => ref.deref()).length, opened.deref() !== undefined, heard.includes('restored'), heard.includes(1));
+      clearInterval(held);
       `,
       ['--expose-gc'],
     );
