@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use etcd_client::{Txn, TxnOp};
 use rollcall_core::ErrorKind;
 use rollcall_core::backend::{Backend as _, Intent};
 use rollcall_core::backends::etcd::EtcdBackend;
@@ -190,4 +191,42 @@ async fn changes_that_wait_together_are_one_snapshot() {
         }
         assert!(snapshots <= most, "{snapshots} snapshots of {count} changes");
     }
+}
+
+#[tokio::test]
+async fn names_are_of_one_moment_whatever_is_written_between_two_pages() {
+    let server = etcd!();
+    let mut raw = server.raw().await;
+    let value = |name: &str| format!(r#"{{"id":"x","name":"{name}"}}"#);
+    let put = |name: &str| TxnOp::put(format!("/microservices/{name}/x"), value(name), None);
+    // `a` on the first page, `z` on the third.
+    let between: Vec<String> = (0..2_200).map(|i| format!("m{i}")).collect();
+    for some in between.chunks(100) {
+        let txn = Txn::new().and_then(some.iter().map(|name| put(name)).collect::<Vec<_>>());
+        raw.txn(txn).await.unwrap();
+    }
+    raw.txn(Txn::new().and_then(vec![put("a")])).await.unwrap();
+    // At every revision there is one of them.
+    let mut writer = raw.clone();
+    let moves = tokio::spawn(async move {
+        loop {
+            for (to, from) in [("z", "a"), ("a", "z")] {
+                let key = format!("/microservices/{from}/x");
+                let put = TxnOp::put(
+                    format!("/microservices/{to}/x"),
+                    format!(r#"{{"id":"x","name":"{to}"}}"#),
+                    None,
+                );
+                let txn = Txn::new().and_then(vec![put, TxnOp::delete(key, None)]);
+                writer.txn(txn).await.unwrap();
+            }
+        }
+    });
+    let backend = server.backend();
+    for _ in 0..30 {
+        let names = backend.services().await.unwrap();
+        let ends: Vec<&String> = names.iter().filter(|name| !name.starts_with('m')).collect();
+        assert_eq!((names.len(), ends.len()), (2_201, 1), "{ends:?}");
+    }
+    moves.abort();
 }

@@ -73,7 +73,9 @@ impl EtcdBackend {
                 }
                 other => other?,
             };
-            revision = page.revision.max(revision);
+            if revision == 0 {
+                revision = page.revision; // later answers name the revision of their own moment, not that of what they hold
+            }
             for record in &page.records {
                 if let Some(name) = shared.keys.name_of(record.key(), record.value())
                     && !names.contains(&name)
