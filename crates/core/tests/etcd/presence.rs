@@ -10,7 +10,7 @@ use rollcall_core::etcd::EtcdOptions;
 use rollcall_core::log::Log;
 use tokio::time::Instant;
 
-use crate::support::{Proxy, etcd, eventually, instance, kind, options, presence_of, retrying, within};
+use crate::support::{Proxy, etcd, eventually, instance, kind, options, presence_of, restores, retrying, within};
 
 const KEY: &str = "/microservices/a/1";
 
@@ -305,4 +305,42 @@ async fn a_frozen_server_is_a_loss_by_our_own_clock_and_a_dropped_presence_expir
     })
     .await;
     let _ = raw.get(KEY, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_older_record_that_a_restore_brings_back_is_taken_over_and_a_newer_owner_is_not() {
+    if !restores() {
+        return;
+    }
+    let mut server = etcd!();
+    let mut raw = server.raw().await;
+    // Of the process before us, in the backup, and alive for a whole time to live after it.
+    let lease = raw.lease_grant(60, None).await.unwrap().id();
+    let old = PutOptions::new().with_lease(lease);
+    raw.put(KEY, r#"{"id":"1","name":"a"}"#, Some(old)).await.unwrap();
+    let snapshot = server.snapshot();
+    let backend = server.backend();
+    let mut presence = presence_of(&backend, "a", "1");
+    presence.publish(&instance("a", "1"), Intent::Claim).await.unwrap();
+
+    server.restore(&snapshot).await;
+    let mut raw = server.raw().await;
+    let restored = raw.get(KEY, None).await.unwrap();
+    assert_eq!(restored.kvs()[0].lease(), lease);
+    assert!(restored.header().unwrap().revision() > 1_000_000);
+    let loss = within(10, "the loss", presence.lost()).await;
+    assert!(gone(&loss), "{loss:?}");
+    retrying("repair", async || {
+        presence.publish(&instance("a", "1"), Intent::Keep).await
+    })
+    .await;
+    let taken = raw.get(KEY, None).await.unwrap();
+    assert_ne!(taken.kvs()[0].lease(), lease);
+
+    let newer_backend = server.backend();
+    let mut newer = presence_of(&newer_backend, "a", "1");
+    newer.publish(&instance("a", "1"), Intent::Claim).await.unwrap();
+    assert_eq!(within(10, "the newer owner", presence.lost()).await, Loss::Replaced);
+    let kept = presence.publish(&instance("a", "1"), Intent::Keep).await;
+    assert_eq!(kind(kept), ErrorKind::Replaced);
 }

@@ -81,6 +81,15 @@ enum Holder {
     Other { mod_revision: i64 },
 }
 
+/// What our key holds.
+struct Held<'a> {
+    lease: i64,
+    value: &'a [u8],
+    mod_revision: i64,
+    /// Of the cluster that holds it.
+    cluster: u64,
+}
+
 impl EtcdPresence {
     pub(super) fn new(shared: Arc<Shared>, name: &str, id: &str) -> Self {
         Self {
@@ -147,7 +156,7 @@ impl EtcdPresence {
                 Holder::Nobody => continue, // it went away meanwhile
                 Holder::Ours { mod_revision } => mod_revision,
                 // A restored backup holds what stood long ago, under leases of earlier lives: no rival.
-                Holder::Other { mod_revision } if self.is_new_history(done) => mod_revision,
+                Holder::Other { mod_revision } if !self.is_newer(mod_revision, done.cluster) => mod_revision,
                 Holder::Other { .. } => {
                     return Err(Fault::new(
                         Cause::Refused,
@@ -218,6 +227,13 @@ impl EtcdPresence {
             .is_some_and(|before| answer.revision < before.revision || answer.cluster != before.cluster)
     }
 
+    /// Whether a record of another owner, which `cluster` holds, is newer than our last write. The record tells, not the
+    /// revision of the answer: a restored cluster may have gone on from a higher one, with what stood long ago.
+    fn is_newer(&self, mod_revision: i64, cluster: u64) -> bool {
+        self.published
+            .is_none_or(|before| cluster == before.cluster && mod_revision > before.revision)
+    }
+
     fn is_ours(&self, lease: i64) -> bool {
         lease != 0 && self.leases.contains(&lease)
     }
@@ -249,22 +265,31 @@ impl EtcdPresence {
 
     /// What a batch of changes of our key comes to: the last one counts.
     fn judge(&mut self, batch: &Batch) {
-        let written = self.published.map_or(0, |published| published.revision);
+        let (written, cluster) = self.published.map_or((0, 0), |p| (p.revision, p.cluster));
         for change in batch.changes.iter().filter(|change| change.mod_revision > written) {
-            self.loss = self.loss_by(change.value.as_deref().map(|value| (change.lease, value)));
+            self.loss = self.loss_by(change.value.as_deref().map(|value| Held {
+                lease: change.lease,
+                value,
+                mod_revision: change.mod_revision,
+                cluster,
+            }));
         }
     }
 
-    /// What it means that the key holds this, by lease and value.
-    fn loss_by(&self, held: Option<(i64, &[u8])>) -> Option<Loss> {
-        let Some((lease, value)) = held else {
+    /// What it means that the key holds this.
+    fn loss_by(&self, held: Option<Held<'_>>) -> Option<Loss> {
+        let Some(held) = held else {
             let why = "its key was deleted by someone else, or its lease expired or was revoked";
             return Some(Loss::Gone(why.to_owned()));
         };
-        if !self.is_ours(lease) {
-            return Some(Loss::Replaced);
+        if !self.is_ours(held.lease) {
+            if self.is_newer(held.mod_revision, held.cluster) {
+                return Some(Loss::Replaced);
+            }
+            // See `write`: the next publication takes the key back.
+            return Some(Loss::Gone("etcd was restored from an older state".to_owned()));
         }
-        let known = |wanted: &String| wanted.as_bytes() == value;
+        let known = |wanted: &String| wanted.as_bytes() == held.value;
         if known(&self.value) || self.unanswered_values.iter().any(known) {
             return None;
         }
@@ -285,14 +310,12 @@ impl EtcdPresence {
             revision: read.revision,
             cluster: read.cluster,
         };
-        let held = read.records.first().map(|record| (record.lease(), record.value()));
-        self.loss = match self.loss_by(held) {
-            // See `write`: the next publication takes the key back.
-            Some(Loss::Replaced) if self.is_new_history(seen) => {
-                Some(Loss::Gone("etcd was restored from an older state".to_owned()))
-            }
-            loss => loss,
-        };
+        self.loss = self.loss_by(read.records.first().map(|record| Held {
+            lease: record.lease(),
+            value: record.value(),
+            mod_revision: record.mod_revision(),
+            cluster: read.cluster,
+        }));
         if self.loss.is_none() {
             self.published = Some(seen);
             self.own = self.watch_from(seen);
