@@ -79,7 +79,15 @@ pub(super) struct ZookeeperPresence {
 struct Held {
     session: Arc<Session>,
     czxid: i64,
+    /// The transaction of our last write.
+    mzxid: i64,
     version: i32,
+}
+
+/// Whether a node of another owner, made by the transaction `czxid`, is newer than our last write. A restored backup may
+/// hold a node of long ago.
+fn is_newer(czxid: i64, written: Option<i64>) -> bool {
+    written.is_none_or(|written| czxid > written)
 }
 
 impl ZookeeperPresence {
@@ -113,6 +121,10 @@ impl ZookeeperPresence {
         owner == Some(self.token)
     }
 
+    fn is_newer(&self, stat: &Stat) -> bool {
+        is_newer(stat.czxid, self.held.as_ref().map(|held| held.mzxid))
+    }
+
     /// Remembers a node as ours.
     fn hold(&mut self, session: &Arc<Session>, stat: &Stat) {
         let before = self.held.take().map(|held| held.czxid);
@@ -126,6 +138,7 @@ impl ZookeeperPresence {
         self.held = Some(Held {
             session: Arc::clone(session),
             czxid: stat.czxid,
+            mzxid: stat.mzxid,
             version: stat.version,
         });
     }
@@ -155,7 +168,8 @@ impl ZookeeperPresence {
                 Some(stat) if self.is_ours(&stat) && stat.ephemeral_owner == session.id => {
                     self.overwrite(session, value, &stat).await?
                 }
-                Some(stat) if intent == Intent::Claim || self.is_ours(&stat) => {
+                // What is older than our last write comes from a restored backup: no rival.
+                Some(stat) if intent == Intent::Claim || self.is_ours(&stat) || !self.is_newer(&stat) => {
                     self.take(session, value, &stat).await?
                 }
                 Some(_) => {
@@ -268,7 +282,11 @@ impl ZookeeperPresence {
         self.watch = Some(watcher.changed().boxed());
         self.loss = match stat {
             None => Some(Loss::Gone("its node was deleted by someone else".to_owned())),
-            Some(stat) if !self.is_ours(&stat) => Some(Loss::Replaced),
+            Some(stat) if !self.is_ours(&stat) && self.is_newer(&stat) => Some(Loss::Replaced),
+            // See `write`: the next publication takes the node back.
+            Some(stat) if !self.is_ours(&stat) => {
+                Some(Loss::Gone("ZooKeeper was restored from an older state".to_owned()))
+            }
             Some(stat) if stat.version != version && !self.unanswered => {
                 Some(Loss::Gone("its node was overwritten by someone else".to_owned()))
             }
@@ -389,5 +407,17 @@ impl ZookeeperPresence {
 impl Drop for ZookeeperPresence {
     fn drop(&mut self) {
         self.forget();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_older_than_our_last_write_is_no_newer_owner() {
+        assert!(is_newer(901, Some(900)));
+        assert!(!is_newer(899, Some(900)));
+        assert!(is_newer(1, None), "who has written nothing has nothing to compare with");
     }
 }
