@@ -10,6 +10,7 @@ use std::time::Duration;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Certificate, Client, ClientBuilder, Identity, Method, redirect};
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use url::Url;
 
@@ -54,6 +55,12 @@ pub(super) struct Answer {
     /// Whether the answer lacks what the token may not see.
     pub filtered: bool,
     pub body: Vec<u8>,
+}
+
+/// An entry of a list that could not be decoded.
+pub(super) struct Unread {
+    pub value: Value,
+    pub reason: String,
 }
 
 impl Agents {
@@ -391,6 +398,23 @@ impl Answer {
                 ),
             )
         })
+    }
+
+    /// The body as a JSON list, each entry decoded by itself: one that can't be read is handed out with the reason, and
+    /// the others stand. `null` is an empty list. A list of anything else than objects is none of Consul's.
+    pub(super) fn list<T: DeserializeOwned>(&self) -> Result<Vec<Result<T, Unread>>> {
+        // All at once where nothing is amiss, which is the quick way.
+        if let Ok(all) = serde_json::from_slice::<Option<Vec<T>>>(&self.body) {
+            return Ok(all.into_iter().flatten().map(Ok).collect());
+        }
+        let entries: Option<Vec<Map<String, Value>>> = self.json()?;
+        let read = entries.into_iter().flatten().map(Value::Object).map(|value| {
+            T::deserialize(&value).map_err(|error| Unread {
+                value,
+                reason: error.to_string(),
+            })
+        });
+        Ok(read.collect())
     }
 
     /// The beginning of the body, in one line.

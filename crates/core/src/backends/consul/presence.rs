@@ -238,8 +238,8 @@ impl Record {
                 return Ok(()); // who may write and not read has to believe it
             }
             let answer = answer.checked()?;
-            let entries: Option<Vec<Entry>> = answer.json()?;
-            let mine = entries.into_iter().flatten().filter(|entry| entry.id() == self.id);
+            let entries = answer.list::<Entry>()?.into_iter().flatten(); // what can't be read is not of ours
+            let mine = entries.filter(|entry| entry.id() == self.id);
             let Err(why) = done(mine.collect()) else {
                 return Ok(());
             };
@@ -268,7 +268,8 @@ impl Record {
                     None => false,
                 };
                 let failing = entry.failing().map(|check| check.id.clone());
-                let current = current || !heartbeat && entry.into_instance(&wanted.name) == wanted;
+                let current =
+                    current || !heartbeat && entry.into_instance(&wanted.name).is_ok_and(|read| read == wanted);
                 match failing {
                     _ if !current => {}
                     Some(check) if passing => why = format!("its check {check:?} does not pass"),

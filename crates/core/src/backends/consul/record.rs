@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::Value;
 use url::Url;
 
 use super::agents::Answer;
 use super::options::{ConsulOptions, HealthCheck};
-use crate::backend::Snapshot;
+use crate::backend::{BadRecord, Snapshot};
 use crate::error::{Error, Result};
 use crate::instance::{Metadata, ServiceInstance, push_json_string};
 
@@ -324,7 +325,7 @@ struct Service {
     #[serde(rename = "Address", default)]
     address: String,
     #[serde(rename = "Port", default)]
-    port: u16,
+    port: i64, // Consul takes any number
     #[serde(rename = "TaggedAddresses", default)]
     tagged_addresses: Option<BTreeMap<String, TaggedAddress>>,
 }
@@ -367,7 +368,8 @@ impl Entry {
         self.checks.iter().flatten().find(|check| check.status != "passing")
     }
 
-    pub(super) fn into_instance(self, name: &Arc<str>) -> ServiceInstance {
+    /// The instance, or why it is none.
+    pub(super) fn into_instance(self, name: &Arc<str>) -> Result<ServiceInstance, String> {
         let Self { node, service, .. } = self;
         let version = service
             .tags
@@ -391,36 +393,54 @@ impl Entry {
             .collect();
         if endpoints.is_empty() && service.port != 0 {
             // Of someone who is not Kratos. Without an address of its own it is at its node's.
+            let port = u16::try_from(service.port).map_err(|_| format!("{} is no port", service.port))?;
             let address = if service.address.is_empty() {
                 node.address
             } else {
                 service.address
             };
             if !address.is_empty() {
-                endpoints.push(format!("http://{}", join(&address, service.port)).into());
+                endpoints.push(format!("http://{}", join(&address, port)).into());
             }
         }
-        ServiceInstance {
+        Ok(ServiceInstance {
             id: service.id,
             name: Arc::clone(name),
             version,
             metadata: service.meta.unwrap_or_default().into_iter().collect::<Metadata>(),
             endpoints: endpoints.into(),
-        }
+        })
     }
 }
 
 /// An answer of `/v1/health/service` as a list. Consul looks names up without regard to case; here case counts.
 pub(super) fn read_list(name: &Arc<str>, answer: &Answer) -> Result<Snapshot> {
-    let entries: Vec<Entry> = answer.json::<Option<Vec<Entry>>>()?.unwrap_or_default();
-    Ok(Snapshot {
-        instances: entries
-            .into_iter()
-            .filter(|entry| *entry.service.name == **name)
-            .map(|entry| Arc::new(entry.into_instance(name)))
-            .collect(),
-        bad: Vec::new(), // Consul checks what it is given
-    })
+    let mut snapshot = Snapshot::default();
+    for (at, read) in answer.list::<Entry>()?.into_iter().enumerate() {
+        let entry = match read {
+            Ok(entry) => entry,
+            Err(unread) => {
+                let said = |field: &str| unread.value.pointer(field).and_then(Value::as_str);
+                if said("/Service/Service").is_none_or(|of| *of == **name) {
+                    let key = said("/Service/ID").map_or_else(|| format!("{name}[{at}]"), str::to_owned);
+                    snapshot.bad.push(BadRecord {
+                        key,
+                        reason: unread.reason,
+                    });
+                }
+                continue;
+            }
+        };
+        if *entry.service.name != **name {
+            continue;
+        }
+        let key = entry.id().to_owned();
+        match entry.into_instance(name) {
+            Ok(instance) => snapshot.instances.push(Arc::new(instance)),
+            Err(reason) => snapshot.bad.push(BadRecord { key, reason }),
+        }
+    }
+    Ok(snapshot)
 }
 
 /// An instance as it will be read.

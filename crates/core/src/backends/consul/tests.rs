@@ -235,3 +235,39 @@ fn bad_options_are_named() {
         assert!(error.message().contains(named), "{error}");
     }
 }
+
+#[test]
+fn an_entry_that_cannot_be_read_is_a_bad_record_and_the_others_stand() {
+    let good = r#"{"Node":{"Address":"n"},"Service":{"ID":"good","Service":"a","Address":"h","Port":80}}"#;
+    let service =
+        |fields: &str| format!(r#"{{"Node":{{"Address":"n"}},"Service":{{"Service":"a","Address":"h",{fields}}}}}"#);
+    let mut hostile = vec![
+        (service(r#""ID":"x","Port":70000"#), "x"),
+        (service(r#""ID":"x","Port":-1"#), "x"),
+        (service(r#""ID":"x","Port":1e30"#), "x"),
+        (service(r#""ID":7"#), "a[0]"),
+        (service(r#""Port":1"#), "a[0]"),
+    ];
+    for field in ["Tags", "Meta", "Port", "TaggedAddresses"] {
+        hostile.push((service(&format!(r#""ID":"x","{field}":"text""#)), "x"));
+    }
+    hostile.push((service(r#""ID":"x","Tags":[1]"#), "x"));
+    hostile.push((service(r#""ID":"x","Meta":{"k":{}}"#), "x"));
+    hostile.push((service(r#""ID":"x","TaggedAddresses":{"http":{"Address":[]}}"#), "x"));
+    for entry in ["{}", r#"{"Service":null}"#, r#"{"Node":3,"Service":[]}"#] {
+        hostile.push((entry.to_owned(), "a[0]"));
+    }
+    for (entry, key) in hostile {
+        let answer = Answer::of(200, &format!("[{entry},{good}]"));
+        let snapshot = record::read_list(&"a".into(), &answer).unwrap();
+        assert_eq!(snapshot.instances.len(), 1, "{entry}");
+        assert_eq!(&*snapshot.instances[0].id, "good");
+        let bad: Vec<&str> = snapshot.bad.iter().map(|bad| &*bad.key).collect();
+        assert_eq!(bad, [key], "{entry}");
+        assert!(!snapshot.bad[0].reason.is_empty());
+    }
+    // A bad entry of a name that differs in case is nothing to the readers of this one.
+    let other = r#"[{"Node":{},"Service":{"ID":"x","Service":"A","Tags":1}}]"#;
+    let snapshot = record::read_list(&"a".into(), &Answer::of(200, other)).unwrap();
+    assert!(snapshot.instances.is_empty() && snapshot.bad.is_empty());
+}
