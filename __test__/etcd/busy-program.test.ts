@@ -111,3 +111,20 @@ test('a client closed with thousands of calls under way, by a busy program, lets
     await frozen.stop();
   }
 });
+
+test('observe() of a server that says nothing is rejected when the client is closed', async () => {
+  const frozen = await startEtcd();
+  try {
+    frozen.members[0]?.freeze();
+    const other = new Etcd3({ hosts: [...frozen.hosts] });
+    const observing = other
+      .election('silent')
+      .observe()
+      .catch((error: unknown) => error);
+    await new Promise((resolve) => setImmediate(resolve));
+    await other.close();
+    expect(await observing).toMatchObject({ code: 'ERR_CLOSED' });
+  } finally {
+    await frozen.stop();
+  }
+});

@@ -27,6 +27,19 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
     ['Mutex', (client, key, ttl = 10) => client.mutex(key, { ttl })],
   ];
 
+  it.for(kinds)('%s: of two acquire() at once one is refused, and release() gives back', async ([, make], test) => {
+    const client = connect(test, etcd.hosts);
+    for (let round = 0; round < 5; round++) {
+      const key = uniqueName();
+      const lock = make(client, key, 30);
+      const settled = await Promise.allSettled([lock.acquire(), lock.acquire()]);
+      expect(settled.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected']);
+      expect(lock.isHeld).toBe(true);
+      await lock.release();
+      expect(await client.getAll().prefix(key).keys()).toEqual([]);
+    }
+  });
+
   it('takes and refuses as etcd3 does, and etcd3 with it', async (test) => {
     const client = connect(test, etcd.hosts);
     const theirs = new Theirs({ hosts: etcd.hosts as string[] });

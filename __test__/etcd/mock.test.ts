@@ -213,6 +213,18 @@ describe('a mock', () => {
   });
 });
 
+it('a mutex of a mocked client takes nothing on the real etcd', async () => {
+  const client = new Etcd3({ hosts: '127.0.0.1:1' });
+  const before = client.mutex('made before');
+  client.mock({});
+  for (const mutex of [before, client.mutex('made after')]) {
+    await expect(mutex.acquire()).rejects.toMatchObject({ code: 'ERR_UNSUPPORTED' });
+    await expect(mutex.tryAcquire()).rejects.toMatchObject({ code: 'ERR_UNSUPPORTED' });
+    expect(mutex.isHeld).toBe(false);
+  }
+  await client.close();
+});
+
 describe('mock() and unmock() on a client that works', () => {
   let etcd: EtcdCluster;
   let client: Etcd3;

@@ -11,7 +11,10 @@ const load = createRequire(import.meta.url);
 const { followHttp, followMicroservice } = load('../../dist/cjs/nest/shared/listening.js');
 const { SelfRegistration } = load('../../dist/cjs/frameworks/self-registration.js');
 const { follow } = load('../../dist/cjs/frameworks/follow.js');
-const { handlersOf, markHandler } = load('../../dist/cjs/nest/shared/handlers.js');
+const { handlersOf, markHandler, settingsOf } = load('../../dist/cjs/nest/shared/handlers.js');
+
+/** Answers whatever property is asked for. */
+const every: ProxyHandler<object> = { get: (target, key) => Reflect.get(target, key) ?? (() => {}) };
 
 const servers: Server[] = [];
 afterEach(() => {
@@ -179,6 +182,9 @@ describe('the handlers of changes', () => {
       ['again', { instance: one }],
       ['value', { instance: 'text' }],
       ['scoped', { instance: Object.create(Base.prototype), isDependencyTreeStatic: () => false }],
+      ['transient', { instance: Object.create(Base.prototype), isTransient: true }],
+      // As mocks are that have something under every name.
+      ['mock', { instance: Object.create(new Proxy({ method: new Proxy(() => {}, every) }, every)) }],
     ]);
     const refused: string[] = [];
     const found = [...handlersOf([{ providers, controllers: new Map() }], (problem: string) => refused.push(problem))];
@@ -187,7 +193,8 @@ describe('the handlers of changes', () => {
       ['b', 'second'],
     ]);
     expect(found[0].call([])).toBe(one);
-    expect(refused).toHaveLength(1);
+    expect(refused).toHaveLength(2);
+    expect([...settingsOf([{ providers, controllers: new Map() }], () => {})]).toEqual([]);
   });
 
   it('are called one after the other, with the latest list', async () => {

@@ -47,6 +47,14 @@ describe('a logger', () => {
     expect(told).toEqual(['warn: rollcall: warn', 'error: rollcall: error']);
   });
 
+  it('like the one of Nest is asked for the names of its own methods', () => {
+    const { logger, told } = recorder(['log', 'warn', 'error', 'debug'], {
+      isLevelEnabled: (level: string) => ['log', 'warn', 'error'].includes(level),
+    });
+    writeAll(logger);
+    expect(told).toEqual(['log: rollcall: info', 'warn: rollcall: warn', 'error: rollcall: error']);
+  });
+
   it('that wants debug gets it', () => {
     const { logger, told } = recorder(all, { level: 'debug' });
     writeAll(logger);

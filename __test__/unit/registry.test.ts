@@ -1,4 +1,4 @@
-import { getEventListeners } from 'node:events';
+import { getEventListeners, once } from 'node:events';
 import { runInNewContext } from 'node:vm';
 import { afterEach, describe, expect, it } from 'vitest';
 import { AbortedError, ClosedError, TimeoutError } from '../../lib/errors.js';
@@ -155,6 +155,14 @@ describe('register()', () => {
 });
 
 describe('a registration', () => {
+  it('can be waited for with once() of Node', async () => {
+    const { registry, client } = await fresh();
+    const registration = await registry.register({ name: 'x' });
+    const lost = once(registration, 'lost');
+    await client.tell('lost', 1, { text: 'expired' });
+    expect(await lost).toEqual(['expired']);
+  });
+
   it('tells what happens to it', async () => {
     const { registry, client } = await fresh();
     const registration = await registry.register({ name: 'x' });

@@ -47,6 +47,7 @@ export class ElectionObserver extends EventEmitter {
   readonly #letGo: () => void = () => {};
   #known: NativeLeader | null | undefined;
   #over = false;
+  #heard: (() => void) | undefined;
 
   /** @param namespace that of the candidates' keys. */
   constructor(namespace: Namespace) {
@@ -117,7 +118,17 @@ export class ElectionObserver extends EventEmitter {
     if (isNew) this.emit('change', now?.value.toString());
   }
 
+  /**
+   * Calls `heard` when it is over without having failed, as by the end of the client.
+   *
+   * @internal
+   */
+  whenOver(heard: () => void): void {
+    this.#heard = heard;
+  }
+
   #fail(error: Error): void {
+    this.#heard = undefined;
     this.#end();
     this.emit('error', error);
   }
@@ -128,6 +139,7 @@ export class ElectionObserver extends EventEmitter {
     this.#handle?.close();
     this.#connection.unlisten(this.#id);
     this.#letGo();
+    this.#heard?.();
   }
 }
 
@@ -412,6 +424,7 @@ export class Election {
     const observer = new ElectionObserver(this.#namespace);
     await new Promise<void>((resolve, reject) => {
       observer.once('error', reject);
+      observer.whenOver(() => reject(new ClientClosedError('Election')));
       observer.once('change', () => {
         observer.off('error', reject); // a later one is not to be swallowed here
         resolve();

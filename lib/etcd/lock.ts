@@ -1,5 +1,6 @@
 /** Locks: the try-lock of etcd3, and the queueing lock of etcd's Go client and of `etcdctl lock`. */
 
+import { UnsupportedError } from '../errors.js';
 import { type CancelHandle, type LockHandle, native } from '../native.js';
 import { onAbort } from '../registry/call.js';
 import { type Bytes, plainError } from './check.js';
@@ -168,6 +169,8 @@ export class Lock {
   #options: ILockOptions | undefined;
   /** `acquire()` was called. */
   #begun = false;
+  /** An `acquire()` is under way. */
+  #acquiring = false;
   #acquisition: Acquisition | undefined;
   /** In place of an acquisition while the client is mocked. */
   #mocked: { lease: string; revision: bigint } | undefined;
@@ -201,15 +204,24 @@ export class Lock {
   /**
    * Takes the lock. Tried again on other members without doing harm: a key of our own lease is success.
    *
-   * Rejects with `EtcdLockFailedError` when it is taken, also by this very object; with what etcd refuses, or with
+   * Rejects with `EtcdLockFailedError` when it is taken, also by this very object, which may be about to take it; with what etcd refuses, or with
    * `GRPCUnavailableError` or `GRPCDeadlineExceededError`. Nothing stays in etcd then.
    */
   async acquire(): Promise<this> {
     this.#begun = true;
     const shown = String(this.#key);
-    if (this.#acquisition?.isHeld) {
+    if (this.#acquiring || this.#acquisition?.isHeld) {
       throw new EtcdLockFailedError(`Failed to acquire a lock on ${shown}`, { operation: 'acquire' });
     }
+    this.#acquiring = true;
+    try {
+      return await this.#acquire(shown);
+    } finally {
+      this.#acquiring = false;
+    }
+  }
+
+  async #acquire(shown: string): Promise<this> {
     if (this.#connection.mocked) return await this.#acquireMocked(shown);
     const timeoutMs = timeFor(this.#options, this.#connection.options.timeoutMs, 'acquire');
     this.#mocked = undefined;
@@ -442,6 +454,11 @@ export class Mutex {
   }
 
   async #acquire(waits: boolean, attach: string | null, options: IAcquireOptions): Promise<void> {
+    if (this.#connection.mocked) {
+      throw new UnsupportedError('a mutex does not go through mock(): give your code a lock of your own in tests', {
+        operation: 'acquire',
+      });
+    }
     if (this.#waiting || this.isHeld) {
       throw new EtcdLockFailedError(
         `Failed to acquire a lock on ${this.#shown}: this object holds it or waits for it`,

@@ -21,9 +21,12 @@ export class Events<M extends { [K in keyof M]: readonly unknown[] }> {
     this.#log = log;
   }
 
-  /** Adds a listener. An event that doesn't exist is refused: there is none called `error`. */
+  /**
+   * Adds a listener. An event that doesn't exist is refused; but for `error`, which never comes, and which Node's
+   * `events.once()` and `events.on()` listen to beside the event that they are asked for.
+   */
   add(event: string, listener: unknown, once: boolean): void {
-    if (!this.#names.includes(event as keyof M & string)) {
+    if (event !== 'error' && !this.#names.includes(event as keyof M & string)) {
       const known = this.#names.map((name) => `"${name}"`).join(', ');
       throw invalid(
         'event',

@@ -71,7 +71,9 @@ function methodOf(logger: AnyLogger, level: LogLevel): keyof Logger | undefined 
 function lowest(logger: AnyLogger): LogLevel {
   if (typeof logger.isLevelEnabled === 'function') {
     try {
-      const enabled = LEVELS.find((level) => (logger.isLevelEnabled as (level: string) => unknown)(level));
+      // By the names of its own methods: Nest's logger has `log` for what others call `info`.
+      const isEnabled = (name: string) => (logger.isLevelEnabled as (level: string) => unknown)(name);
+      const enabled = LEVELS.find((level) => isEnabled(methodOf(logger, level) ?? level));
       return enabled ?? 'error';
     } catch {
       return 'info';

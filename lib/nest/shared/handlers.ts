@@ -42,9 +42,11 @@ export function* settingsOf(
   refused: (problem: string) => void,
 ): Generator<SettingProperty & { set(text: string | null): void }> {
   for (const { instance, isStatic } of instancesOf(modules)) {
-    for (const setting of (instance as { [SETTINGS]?: SettingProperty[] })[SETTINGS] ?? []) {
+    for (const setting of marksOf<SettingProperty>(instance, SETTINGS)) {
       if (!isStatic) {
-        refused(`@Config on ${String(setting.property)}: without effect in a provider that is made for each request`);
+        refused(
+          `@Config on ${String(setting.property)}: without effect in a provider that is made for each request or each user`,
+        );
         continue;
       }
       const set = (text: string | null) => {
@@ -59,6 +61,7 @@ export function* settingsOf(
 interface InstanceWrapper {
   instance?: unknown;
   metatype?: unknown;
+  isTransient?: boolean;
   isDependencyTreeStatic?(): boolean;
 }
 
@@ -74,14 +77,22 @@ export function* handlersOf(
 ): Generator<ServiceHandler & { call(list: unknown): unknown }> {
   for (const { instance, isStatic } of instancesOf(modules)) {
     for (const [key, method] of methodsOf(instance)) {
-      const handlers = (method as { [MARK]?: ServiceHandler[] })[MARK] ?? [];
+      const handlers = marksOf<ServiceHandler>(method, MARK);
       if (handlers.length > 0 && !isStatic) {
-        refused(`@OnServiceChange on ${key}(): without effect in a provider that is made for each request`);
+        refused(
+          `@OnServiceChange on ${key}(): without effect in a provider that is made for each request or each user`,
+        );
         continue;
       }
       for (const handler of handlers) yield { ...handler, call: (list) => method.call(instance, list) };
     }
   }
+}
+
+/** What is marked. Mocks that are proxies have something under every name. */
+function marksOf<T>(marked: object, mark: symbol): readonly T[] {
+  const marks = (marked as { [mark: symbol]: unknown })[mark];
+  return Array.isArray(marks) ? marks : [];
 }
 
 /** Every provider and controller, once. */
@@ -93,7 +104,9 @@ function* instancesOf(modules: Iterable<unknown>): Generator<{ instance: object;
       const { instance } = wrapper;
       if (typeof instance !== 'object' || instance === null || seen.has(instance)) continue;
       seen.add(instance);
-      yield { instance, isStatic: wrapper.isDependencyTreeStatic?.() !== false };
+      // Of a transient provider this is an object that nobody uses.
+      const isStatic = wrapper.isDependencyTreeStatic?.() !== false && wrapper.isTransient !== true;
+      yield { instance, isStatic };
     }
   }
 }
