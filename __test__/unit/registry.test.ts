@@ -1,4 +1,4 @@
-import { getEventListeners, once } from 'node:events';
+import { type EventEmitter, getEventListeners, once } from 'node:events';
 import { runInNewContext } from 'node:vm';
 import { afterEach, describe, expect, it } from 'vitest';
 import { AbortedError, ClosedError, TimeoutError } from '../../lib/errors.js';
@@ -158,7 +158,7 @@ describe('a registration', () => {
   it('can be waited for with once() of Node', async () => {
     const { registry, client } = await fresh();
     const registration = await registry.register({ name: 'x' });
-    const lost = once(registration, 'lost');
+    const lost = once(registration as unknown as EventEmitter, 'lost');
     await client.tell('lost', 1, { text: 'expired' });
     expect(await lost).toEqual(['expired']);
   });
