@@ -14,8 +14,8 @@ interface Figures {
 
 const KEYS = { prefix: 'busy/', keys: 1000 };
 const MS = 2000;
-/** Two seconds of events with 100 µs of work each, in transactions of 100. */
-const EVENTS = 20_000;
+/** A second of events with 100 µs of work each, in transactions of 100. */
+const EVENTS = 10_000;
 /** In time of the processor, so what a busy machine takes is no part of it: the bar needs no margin. */
 const GAP_MS = 100;
 /** The bar is 0.8. The two are measured after one another, and a busy machine does not treat both alike. */
@@ -61,7 +61,7 @@ describe.each([
   ['300 loops of a get with 100 µs of work each', 'calls', () => ({ ...KEYS, loops: 300, workUs: 100, ms: MS })],
   ['1,000 loops of a get with 30 µs of work each', 'calls', () => ({ ...KEYS, loops: 1000, workUs: 30, ms: MS })],
   [
-    '20,000 events with 100 µs of work each',
+    '10,000 events with 100 µs of work each',
     'events',
     () => ({ prefix: KEYS.prefix, from: first, count: EVENTS, workUs: 100 }),
   ],
@@ -71,5 +71,5 @@ describe.each([
     const ours = (await programs.rollcall.ask(action, argument())) as Figures;
     expect(ours.busyGap).toBeLessThan(GAP_MS);
     expect(ours.ticks / theirs.ticks).toBeGreaterThan(TICKS_OF_ETCD3);
-  });
+  }, 180_000); // etcd3 takes its time on a busy machine
 });
