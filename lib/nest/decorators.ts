@@ -25,7 +25,7 @@ export const InjectRegistryService = (name?: string): InjectDecorator => Inject(
 /**
  * The method is called with the current list of a service once the application has started, and with every change of it.
  * While it has not returned, or its promise is pending, it is not called again; then it hears the latest list. What it
- * throws is logged. Without effect in providers that are made for each request.
+ * throws is logged. Without effect, and with a warning, in providers that are made for each request or each user (transient).
  *
  * @param registry the name of the registry. Default: the default one.
  */
@@ -53,7 +53,7 @@ export interface ConfigOptions {
  * private readonly limit!: number;
  * ```
  *
- * Without effect in providers that are made for each request.
+ * Without effect, and with a warning, in providers that are made for each request or each user (transient).
  */
 export function Config(key: string, { client, parse = (text) => text }: ConfigOptions = {}): PropertyDecorator {
   return (prototype, property) => markSetting(prototype, { property, key, client, parse });
