@@ -13,9 +13,9 @@ it('calls listeners in order, and those of once only once', () => {
   const heard: string[] = [];
   events.add('lost', (reason: string) => heard.push(`a ${reason}`), false);
   events.add('lost', (reason: string) => heard.push(`b ${reason}`), true);
-  events.emit('lost', '1');
-  events.emit('lost', '2');
-  events.emit('restored');
+  events.tell('lost', '1');
+  events.tell('lost', '2');
+  events.tell('restored');
   expect(heard).toEqual(['a 1', 'b 1', 'a 2']);
 });
 
@@ -27,7 +27,7 @@ it('takes a listener back, one addition at a time', () => {
   events.add('lost', listener, false);
   events.remove('lost', listener);
   events.remove('lost', () => {});
-  events.emit('lost', '');
+  events.tell('lost', '');
   expect(calls).toBe(1);
 });
 
@@ -55,7 +55,7 @@ it('logs a listener that throws or rejects, and goes on', async () => {
     },
     false,
   );
-  events.emit('lost', '');
+  events.tell('lost', '');
   await new Promise(setImmediate);
   expect(reached).toBe(true);
   expect(logged).toHaveLength(2);
@@ -75,15 +75,13 @@ it('may be changed by its listeners', () => {
     },
     true,
   );
-  events.emit('lost', '');
-  events.emit('lost', '');
+  events.tell('lost', '');
+  events.tell('lost', '');
   expect(heard).toEqual(['early', 'late']);
 });
 
-it('refuses events that do not exist, but for "error", which never comes', () => {
+it('refuses events that do not exist', () => {
   const { events } = emitter();
-  expect(() => events.add('failed', () => {}, false)).toThrow('event: expected one of "lost", "restored"');
-  events.add('error', () => {}, false); // as `events.once()` of Node does
   expect(() => events.add('losst', () => {}, false)).toThrow(
     'event: expected one of "lost", "restored"; did you mean "lost"?',
   );
@@ -107,7 +105,7 @@ it('survives whatever a listener throws', async () => {
     );
   }
   events.add('lost', () => Promise.reject(Object.create(null)), false);
-  events.emit('lost', '');
+  events.tell('lost', '');
   await new Promise(setImmediate);
   expect(logged).toHaveLength(6);
   expect(logged[0]).toBe('error a listener of "lost" failed: something that has no text');

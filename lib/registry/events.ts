@@ -1,32 +1,27 @@
-/** A small typed emitter: a listener that throws is logged and stops nothing. */
+/** The events of a registry and of what it hands out: checked names, and a listener that throws is logged. */
 
+import { Emitter, type Voids } from '../emitter.js';
 import type { Log } from './logger.js';
 import { didYouMean, invalid, kindOf } from './shape.js';
 
-/** Event names and what their listeners are called with. */
-export type EventMap = Record<string, readonly unknown[]>;
-
-interface Entry {
-  listener: (...args: never[]) => unknown;
-  once: boolean;
-}
-
-export class Events<M extends { [K in keyof M]: readonly unknown[] }> {
-  readonly #names: readonly (keyof M & string)[];
+/** What a class of the registry has for its events. It hands its own `on()`, `once()` and `off()` on to it. */
+export class Events<M extends { [K in keyof M]: readonly unknown[] }> extends Emitter {
+  readonly #names: readonly string[];
   readonly #log: Log;
-  readonly #entries = new Map<string, readonly Entry[]>();
 
-  constructor(names: readonly (keyof M & string)[], log: Log) {
+  constructor(names: readonly (keyof M & string)[], log: Log, voids?: Voids) {
+    super(voids);
     this.#names = names;
     this.#log = log;
+    this.setMaxListeners(0);
   }
 
   /**
-   * Adds a listener. An event that doesn't exist is refused; but for `error`, which never comes, and which Node's
-   * `events.once()` and `events.on()` listen to beside the event that they are asked for.
+   * Adds a listener. An event that doesn't exist is refused. `error` is taken, since `once()` of `node:events` listens to it
+   * too, and never emitted.
    */
   add(event: string, listener: unknown, once: boolean): void {
-    if (event !== 'error' && !this.#names.includes(event as keyof M & string)) {
+    if (event !== 'error' && !this.#names.includes(event)) {
       const known = this.#names.map((name) => `"${name}"`).join(', ');
       throw invalid(
         'event',
@@ -34,33 +29,26 @@ export class Events<M extends { [K in keyof M]: readonly unknown[] }> {
       );
     }
     if (typeof listener !== 'function') throw invalid('listener', `expected a function, got ${kindOf(listener)}`);
-    this.#entries.set(event, [...(this.#entries.get(event) ?? []), { listener: listener as Entry['listener'], once }]);
+    if (once) this.once(event, listener as () => void);
+    else this.on(event, listener as () => void);
   }
 
   /** Takes one addition of a listener back, the latest. */
   remove(event: string, listener: unknown): void {
-    const entries = this.#entries.get(event) ?? [];
-    const index = entries.findLastIndex((entry) => entry.listener === listener);
-    if (index >= 0) this.#entries.set(event, entries.toSpliced(index, 1));
+    if (typeof listener === 'function') this.off(event, listener as () => void);
   }
 
-  /** Calls every listener of now, in order. Never throws. */
-  emit<K extends keyof M & string>(event: K, ...args: M[K]): void {
-    for (const { listener, once } of this.#entries.get(event) ?? []) {
-      if (once) this.remove(event, listener);
-      try {
-        const result = (listener as (...args: readonly unknown[]) => unknown)(...args);
-        // An async listener: its rejection would otherwise end the process.
-        if (typeof (result as PromiseLike<unknown> | null | undefined)?.then === 'function') {
-          (result as PromiseLike<unknown>).then(undefined, (error: unknown) => this.#report(event, error));
-        }
-      } catch (error) {
-        this.#report(event, error);
-      }
-    }
+  override tell<K extends keyof M & string>(event: K, ...args: M[K]): void {
+    super.tell(event, ...args);
   }
 
-  #report(event: string, error: unknown): void {
+  /** An async listener: its rejection would otherwise end the process. */
+  protected override answered(event: string, result: unknown): void {
+    if (typeof (result as PromiseLike<unknown> | null | undefined)?.then !== 'function') return;
+    (result as PromiseLike<unknown>).then(undefined, (error: unknown) => this.threw(event, error));
+  }
+
+  protected override threw(event: string, error: unknown): void {
     this.#log.write('error', `a listener of "${event}" failed: ${describe(error)}`);
   }
 }

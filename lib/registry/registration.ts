@@ -38,6 +38,14 @@ export interface RegistrationEvents {
   stalled: [];
 }
 
+/** Who listens late hears where it stands, and not what is over. */
+const VOIDS = {
+  lost: ['lost', 'restored'],
+  restored: ['lost', 'restored', 'stalled'],
+  replaced: ['lost', 'restored', 'stalled'],
+  stalled: ['stalled'],
+};
+
 /** Options of `update()`. */
 export interface UpdateOptions {
   /** In milliseconds. Default: `timeoutMs` of the registry. */
@@ -87,7 +95,7 @@ export class Registration {
 
   private constructor(source: RegistrationSource) {
     this.#source = source;
-    this.#events = new Events<RegistrationEvents>(['lost', 'restored', 'replaced', 'stalled'], source.log);
+    this.#events = new Events<RegistrationEvents>(['lost', 'restored', 'replaced', 'stalled'], source.log, VOIDS);
     this.#instance = frozenInstance(source.handle.instance());
     this.id = this.#instance.id;
     this.name = this.#instance.name;
@@ -117,7 +125,10 @@ export class Registration {
     return ['replaced', 'deregistering', 'deregistered'].includes(this.state);
   }
 
-  /** Adds a listener. One that throws is logged, and stops nothing. */
+  /**
+   * Adds a listener. One that throws is logged, and stops nothing. An event that nobody has heard is given to its first
+   * listener; of `lost` and `restored` the newer one.
+   */
   on<E extends keyof RegistrationEvents>(event: E, listener: (...args: RegistrationEvents[E]) => void): this {
     this.#events.add(event, listener, false);
     return this;
@@ -133,6 +144,14 @@ export class Registration {
   off<E extends keyof RegistrationEvents>(event: E, listener: (...args: RegistrationEvents[E]) => void): this {
     this.#events.remove(event, listener);
     return this;
+  }
+
+  /** The same as `off()`: the name by which `once()` and `on()` of `node:events` know it. */
+  removeListener<E extends keyof RegistrationEvents>(
+    event: E,
+    listener: (...args: RegistrationEvents[E]) => void,
+  ): this {
+    return this.off(event, listener);
   }
 
   /**
@@ -192,10 +211,10 @@ export class Registration {
    */
   notify(kind: string, reason: string): void {
     if (kind === 'lost') {
-      if (reason.startsWith('stalled')) this.#events.emit('stalled');
-      this.#events.emit('lost', reason);
+      if (reason.startsWith('stalled')) this.#events.tell('stalled');
+      this.#events.tell('lost', reason);
     } else if (kind === 'restored' || kind === 'replaced') {
-      this.#events.emit(kind);
+      this.#events.tell(kind);
     }
   }
 

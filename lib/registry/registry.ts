@@ -274,7 +274,7 @@ export class Registry {
     return watcher;
   }
 
-  /** Adds a listener. One that throws is logged, and stops nothing. */
+  /** Adds a listener. One that throws is logged, and stops nothing. The first one is given the last 16 that nobody heard. */
   on<E extends keyof RegistryEvents>(event: E, listener: (...args: RegistryEvents[E]) => void): this {
     this.#events.add(event, listener, false);
     return this;
@@ -290,6 +290,11 @@ export class Registry {
   off<E extends keyof RegistryEvents>(event: E, listener: (...args: RegistryEvents[E]) => void): this {
     this.#events.remove(event, listener);
     return this;
+  }
+
+  /** The same as `off()`: the name by which `once()` and `on()` of `node:events` know it. */
+  removeListener<E extends keyof RegistryEvents>(event: E, listener: (...args: RegistryEvents[E]) => void): this {
+    return this.off(event, listener);
   }
 
   /** What is registered or watched keeps the process alive: the default. */
@@ -377,7 +382,7 @@ export class Registry {
         this.#settings.log.write(level as LogLevel, text ?? '');
         break;
       case 'badRecord':
-        this.#events.emit('badRecord', Object.freeze({ key: key ?? '', reason: text ?? '' }));
+        this.#events.tell('badRecord', Object.freeze({ key: key ?? '', reason: text ?? '' }));
         break;
       case 'watch':
       case 'stale':

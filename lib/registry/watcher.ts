@@ -15,6 +15,8 @@ export interface WatcherEvents {
   fresh: [];
 }
 
+const VOIDS = { stale: ['stale', 'fresh'], fresh: ['stale', 'fresh'] };
+
 /**
  * The latest list of one name, converted and frozen once for all watchers and for `getService()`.
  *
@@ -93,7 +95,7 @@ export class Watcher implements AsyncIterableIterator<ServiceList> {
   private constructor(source: WatcherSource) {
     this.name = source.name;
     this.#source = source;
-    this.#events = new Events<WatcherEvents>(['stale', 'fresh'], source.log);
+    this.#events = new Events<WatcherEvents>(['stale', 'fresh'], source.log, VOIDS);
     if (source.failure !== undefined) this.#failure = { error: source.failure };
     if (!source.handle) {
       this.#over = true;
@@ -120,7 +122,10 @@ export class Watcher implements AsyncIterableIterator<ServiceList> {
     return this.#last;
   }
 
-  /** Adds a listener. One that throws is logged, and stops nothing. */
+  /**
+   * Adds a listener. One that throws is logged, and stops nothing. The first one is given what nobody has heard: the newer
+   * of `stale` and `fresh`.
+   */
   on<E extends keyof WatcherEvents>(event: E, listener: (...args: WatcherEvents[E]) => void): this {
     this.#events.add(event, listener, false);
     return this;
@@ -136,6 +141,11 @@ export class Watcher implements AsyncIterableIterator<ServiceList> {
   off<E extends keyof WatcherEvents>(event: E, listener: (...args: WatcherEvents[E]) => void): this {
     this.#events.remove(event, listener);
     return this;
+  }
+
+  /** The same as `off()`: the name by which `once()` and `on()` of `node:events` know it. */
+  removeListener<E extends keyof WatcherEvents>(event: E, listener: (...args: WatcherEvents[E]) => void): this {
+    return this.off(event, listener);
   }
 
   /**
@@ -185,7 +195,7 @@ export class Watcher implements AsyncIterableIterator<ServiceList> {
   notify(kind: string): void {
     if (this.#over) return;
     if (kind === 'watch') this.#deliver();
-    else if (kind === 'stale' || kind === 'fresh') this.#events.emit(kind);
+    else if (kind === 'stale' || kind === 'fresh') this.#events.tell(kind);
     else if (kind === 'watchError') {
       const error = this.#source.handle?.error();
       if (error) this.#fail(error); // none: what was refused is no longer
