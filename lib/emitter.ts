@@ -42,19 +42,26 @@ export class Emitter extends EventEmitter {
     this.#voids = voids;
   }
 
-  override on(event: string | symbol, listener: (...args: never[]) => void): this {
-    super.on(event, listener as (...args: unknown[]) => void);
+  // EventEmitter has these three as functions of their own; its other ways to add a listener go through them.
+
+  /** @internal */
+  // biome-ignore lint/suspicious/noExplicitAny: as EventEmitter has it
+  override on(event: string | symbol, listener: (...args: any[]) => void): this {
+    super.on(event, listener);
     this.#listens(event);
     return this;
   }
 
-  // EventEmitter has them as functions of their own; `once()` and `prependOnceListener()` go through `on()` and these.
-  override addListener(event: string | symbol, listener: (...args: never[]) => void): this {
+  /** @internal */
+  // biome-ignore lint/suspicious/noExplicitAny: as EventEmitter has it
+  override addListener(event: string | symbol, listener: (...args: any[]) => void): this {
     return this.on(event, listener);
   }
 
-  override prependListener(event: string | symbol, listener: (...args: never[]) => void): this {
-    super.prependListener(event, listener as (...args: unknown[]) => void);
+  /** @internal */
+  // biome-ignore lint/suspicious/noExplicitAny: as EventEmitter has it
+  override prependListener(event: string | symbol, listener: (...args: any[]) => void): this {
+    super.prependListener(event, listener);
     this.#listens(event);
     return this;
   }

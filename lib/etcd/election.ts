@@ -1,6 +1,6 @@
 /** Elections: one leader among many candidates, and who it is. */
 
-import { EventEmitter } from 'node:events';
+import { Emitter } from '../emitter.js';
 import { UnsupportedError } from '../errors.js';
 import { type CampaignHandle, type NativeLeader, native, type ObserverHandle } from '../native.js';
 import { unexpected, valueBytes } from './check.js';
@@ -32,15 +32,20 @@ export interface IElectionOptions {
   layout?: 'etcd3' | 'go';
 }
 
+/** Who listens late hears how it stands, and not what is over. */
+const OBSERVER_VOIDS = { change: ['change'], disconnected: ['disconnected'] };
+const CAMPAIGN_VOIDS = { elected: ['elected', 'lost'], lost: ['elected', 'lost'], error: ['elected', 'lost'] };
+
 /**
  * Follows the leader of an election, from `election.observe()`. It keeps the process alive until `cancel()`.
  *
  * Events: `change` with the value of the leader, or `undefined` when there is none: first what was found, then whenever
  * the value differs; several changes at once, such as during an outage, are one. `disconnected` when the connection was
  * lost, once for each time, and what is known may be old until it has been read again, which happens by itself. `error`
- * when the first reading fails or etcd refuses; nothing follows.
+ * when the first reading fails or etcd refuses; nothing follows. The newest event of each kind waits for its first listener;
+ * an `error` that nobody hears is logged.
  */
-export class ElectionObserver extends EventEmitter {
+export class ElectionObserver extends Emitter {
   readonly #connection: Connection;
   readonly #handle: ObserverHandle | undefined;
   readonly #id: number;
@@ -51,13 +56,13 @@ export class ElectionObserver extends EventEmitter {
 
   /** @param namespace that of the candidates' keys. */
   constructor(namespace: Namespace) {
-    super();
+    super(OBSERVER_VOIDS);
     const { connection } = namespace;
     this.#connection = connection;
     this.#id = connection.listen(({ kind, text }) => {
       if (this.#over) return;
       if (kind === 'leader') this.#changed();
-      else if (kind === 'leaderUnknown') this.emit('disconnected', fromFailure(JSON.parse(text as string), 'observe'));
+      else if (kind === 'leaderUnknown') this.tell('disconnected', fromFailure(JSON.parse(text as string), 'observe'));
       else if (kind === 'observerFailed') this.#fail(fromFailure(JSON.parse(text as string), 'observe'));
     });
     try {
@@ -102,6 +107,7 @@ export class ElectionObserver extends EventEmitter {
 
   /** Stops; no event follows. Harmless a second time. */
   async cancel(): Promise<void> {
+    if (!this.#over) this.forgetAll();
     this.#end();
   }
 
@@ -115,7 +121,7 @@ export class ElectionObserver extends EventEmitter {
     const now = this.#handle?.leader() ?? null;
     this.#known = now;
     const isNew = before === undefined || !now !== !before || (now && before && !now.value.equals(before.value));
-    if (isNew) this.emit('change', now?.value.toString());
+    if (isNew) this.tell('change', now?.value.toString());
   }
 
   /**
@@ -130,7 +136,7 @@ export class ElectionObserver extends EventEmitter {
   #fail(error: Error): void {
     this.#heard = undefined;
     this.#end();
-    this.emit('error', error);
+    this.tellError(error, 'an observer of an election is over', this.#connection.options.log);
   }
 
   #end(): void {
@@ -154,7 +160,9 @@ interface Waiter {
  *
  * Events: `elected` when it leads; `error` when its lease or its key is lost, or etcd can't be asked for a lease: the
  * campaign has failed, and nothing follows. With `keepCampaigning` also `lost`, with the reason, when it led and does not
- * any more; `elected` and `lost` alternate. Nothing is emitted after `resign()`.
+ * any more; `elected` and `lost` alternate. Nothing is emitted after `resign()`. An event that nobody has heard, by a
+ * listener or by `wait()`, is given to its first listener: of `elected` and `lost` the newer one. An `error` that nobody
+ * hears is logged, and stands: `wait()` and `proclaim()` reject.
  *
  * It never says `elected` before etcd has shown its own key to be there and to be the oldest, while its lease is good. It
  * notices at once when its key is deleted or its lease revoked, and within the time to live when etcd is out of reach.
@@ -163,7 +171,7 @@ interface Waiter {
  * between looking and writing; against that guard the writing: `client.if(campaign.guard()).then(…).commit()`. A key that
  * is deleted by hand makes another leader at once, before this one can know.
  */
-export class Campaign extends EventEmitter {
+export class Campaign extends Emitter {
   readonly #connection: Connection;
   readonly #handle: CampaignHandle | undefined;
   readonly #id: number;
@@ -186,7 +194,7 @@ export class Campaign extends EventEmitter {
     ttl: number,
     options: ICampaignOptions & IElectionOptions = {},
   ) {
-    super();
+    super(CAMPAIGN_VOIDS);
     const { connection } = namespace;
     this.#connection = connection;
     const settings = {
@@ -235,7 +243,7 @@ export class Campaign extends EventEmitter {
 
   /**
    * Resolves when it leads, at once if it does. Rejects with the error when it fails, with `NotCampaigningError` when it
-   * resigns, at once if it has. While somebody waits, `error` needs no listener.
+   * resigns, at once if it has.
    */
   async wait(): Promise<this> {
     if (this.#over) throw this.#over === true ? notCampaigning('wait', 'it has resigned') : this.#over;
@@ -244,6 +252,7 @@ export class Campaign extends EventEmitter {
         this.#waiters.add({ resolve, reject });
       });
     }
+    this.isKnown('elected');
     return this;
   }
 
@@ -312,6 +321,7 @@ export class Campaign extends EventEmitter {
     }
     const done = this.#handle.resign(limitMs); // from here on nobody leads
     this.#over = true;
+    this.forgetAll();
     this.#connection.unlisten(this.#id);
     this.#settle(notCampaigning('wait', 'it has resigned'));
     try {
@@ -324,18 +334,28 @@ export class Campaign extends EventEmitter {
     }
   }
 
+  /**
+   * Who listens late must not hear that it leads when it does not.
+   *
+   * @internal
+   */
+  protected override stands(event: string): boolean {
+    return event !== 'elected' || this.isLeader;
+  }
+
   #elected(): void {
     // A process that was stopped gets to hear of it late: what follows then is the loss.
     if (!this.isLeader) return;
     this.#told = true;
+    if (this.#waiters.size > 0) this.isKnown('elected');
     this.#settle();
-    this.emit('elected');
+    this.tell('elected');
   }
 
   #lost(): void {
     const told = this.#told;
     this.#told = false;
-    if (told) this.emit('lost', this.#failure());
+    if (told) this.tell('lost', this.#failure());
   }
 
   #fail(error: Error): void {
@@ -344,7 +364,7 @@ export class Campaign extends EventEmitter {
     this.#letGo();
     const awaited = this.#waiters.size > 0;
     this.#settle(error);
-    if (!awaited || this.listenerCount('error') > 0) this.emit('error', error);
+    this.tellError(error, 'a campaign has failed', this.#connection.options.log, awaited);
   }
 
   #settle(error?: Error): void {
@@ -401,7 +421,7 @@ export class Election {
   }
 
   /**
-   * Becomes a candidate, at once; without `await`. Listen to `error`, or wait for it with `wait()`.
+   * Becomes a candidate, at once; without `await`. What becomes of it is told by its events, and by `wait()`.
    *
    * @param value what others learn about the leader.
    * @throws RangeError when the ttl of the election is below 1.
@@ -430,6 +450,7 @@ export class Election {
         resolve();
       });
     });
+    observer.isUnknown('change'); // the first one is in `leader()`; the listener that heard it was ours
     return observer;
   }
 }

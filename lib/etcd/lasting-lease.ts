@@ -1,6 +1,6 @@
 /** Keys that stand for as long as this program can reach etcd: under a lease that is asked for anew when it is lost. */
 
-import { EventEmitter } from 'node:events';
+import { Emitter } from '../emitter.js';
 import { type EtcdClientError, EtcdLeaseInvalidError } from './errors.js';
 import { type ILeaseOptions, Lease } from './lease.js';
 import type { Namespace } from './namespace.js';
@@ -23,6 +23,9 @@ export interface IRestored {
   refused: { key: string; error: Error }[];
 }
 
+/** Who listens late hears how it stands, and not what is over. */
+const VOIDS = { lost: ['lost', 'restored'], restored: ['lost', 'restored'] };
+
 /** How many leases that were lost are remembered: what still stands under them is ours. */
 const FORMER = 8;
 
@@ -38,10 +41,10 @@ const FORMER = 8;
  * ```
  *
  * `lost` comes for every lease that is lost, then `restored` once the keys stand again. A key that somebody else has
- * written meanwhile is left to them. It ends by `revoke()` and with its client. Options are those of a lease; `timeoutMs`,
+ * written meanwhile is left to them. Who listens late is told the newer of the two, unless somebody has heard it. It ends by `revoke()` and with its client. Options are those of a lease; `timeoutMs`,
  * `deadline` and `signal` are for the first grant alone. When a grant is refused, or the first one fails, `lost` comes and nothing follows.
  */
-export class LastingLease extends EventEmitter {
+export class LastingLease extends Emitter {
   readonly #namespace: Namespace;
   readonly #ttl: number;
   readonly #options: ILeaseOptions;
@@ -53,7 +56,7 @@ export class LastingLease extends EventEmitter {
 
   /** @throws RangeError for a ttl that is missing or below 1. */
   constructor(namespace: Namespace, ttl: number, options: ILeaseOptions = {}) {
-    super();
+    super(VOIDS);
     const { deadline: _deadline, signal: _signal, timeoutMs: _timeoutMs, ...lasting } = options;
     this.#namespace = namespace;
     this.#ttl = ttl;
@@ -117,7 +120,7 @@ export class LastingLease extends EventEmitter {
         this.#follow(this.#current);
         void this.#restore(this.#current);
       }
-      this.emit('lost', error);
+      this.tell('lost', error);
     });
   }
 
@@ -130,7 +133,7 @@ export class LastingLease extends EventEmitter {
     } catch {
       return;
     }
-    if (!this.#over && lease.isValid()) this.emit('restored', report);
+    if (!this.#over && lease.isValid()) this.tell('restored', report);
   }
 
   async #again(lease: Lease, key: string, report: IRestored): Promise<void> {

@@ -1,6 +1,6 @@
 /** Leases: keys that go when their owner does. */
 
-import { EventEmitter } from 'node:events';
+import { Emitter } from '../emitter.js';
 import { InvalidArgumentError } from '../errors.js';
 import { type CancelHandle, type LeaseHandle, type NativeLeaseEvent, native } from '../native.js';
 import { onAbort } from '../registry/call.js';
@@ -76,14 +76,14 @@ const CLOSE_MS = 800;
  * within a third of its time), or when it was not renewed until its deadline, which is reckoned from the sending of the
  * last request that was answered. At that moment etcd has not yet let it go, as a rule: whoever stops then has stopped
  * before anybody else can begin. `revoked()` and `isValid()` look at the deadline themselves, and are right before the
- * event has been delivered, also after the process was suspended.
+ * event has been delivered, also after the process was suspended. A loss that nobody has heard is told to the first listener.
  *
  * It keeps the process alive until it ends, unless the client was told `unref()`. `client.close()` revokes it.
  *
  * On a client with `mock()` the grant, the revocation and puts go to the mock's `exec`; `keepaliveOnce()` goes to its
  * `withConnection`. Nothing is renewed by itself then, and there is no deadline.
  */
-export class Lease extends EventEmitter {
+export class Lease extends Emitter {
   readonly #connection: Connection;
   readonly #keyspace: Keyspace;
   readonly #asked: number;
@@ -314,23 +314,17 @@ export class Lease extends EventEmitter {
   override on(event: 'keepaliveEstablished', handler: () => void): this;
   override on(event: string | symbol, handler: (...args: never[]) => void): this;
   override on(event: string | symbol, handler: (...args: never[]) => void): this {
-    this.#listens(event);
     return super.on(event, handler as (...args: unknown[]) => void);
-  }
-
-  override addListener(event: string | symbol, handler: (...args: never[]) => void): this {
-    return this.on(event, handler);
-  }
-
-  override prependListener(event: string | symbol, handler: (...args: never[]) => void): this {
-    this.#listens(event);
-    return super.prependListener(event, handler as (...args: unknown[]) => void);
   }
 
   // --- what happens to it
 
-  /** Renewals are told of from the first listener on; the loss always. */
-  #listens(event: string | symbol): void {
+  /**
+   * Renewals are told of from the first listener on; the loss always.
+   *
+   * @internal
+   */
+  protected override listens(event: string | symbol): void {
     if (this.#hears || typeof event !== 'string' || !event.startsWith('keepalive')) return;
     this.#hears = true;
     this.#handle?.tellAll(true);
@@ -423,15 +417,10 @@ export class Lease extends EventEmitter {
     return this.#ending;
   }
 
-  /** A listener that throws takes nothing from the others, and is told as any uncaught error. */
+  /** The loss waits for who is to hear of it; of renewals there are more to come. */
   #tell<E extends keyof LeaseEvents>(event: E, ...args: LeaseEvents[E]): void {
-    try {
-      this.emit(event, ...args);
-    } catch (error) {
-      queueMicrotask(() => {
-        throw error;
-      });
-    }
+    if (event === 'lost') this.tell(event, ...args);
+    else this.deliver(event, ...args);
   }
 
   // --- calls

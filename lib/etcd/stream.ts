@@ -1,6 +1,6 @@
 /** A stream of a service as its low-level client hands it out. */
 
-import { EventEmitter } from 'node:events';
+import { Emitter } from '../emitter.js';
 import type { StreamHandle } from '../native.js';
 import { Share, took } from '../turns.js';
 import { fromFailure } from './errors.js';
@@ -13,17 +13,20 @@ import type { RpcMethod } from './rpc/methods.js';
  * member takes it, with a token that is renewed if need be. It is not opened again when it breaks: whoever speaks the
  * protocol knows where to go on.
  *
- * Events: `data` for each answer; then `end`, or `error` with a typed error; last `status`. Without a listener of `error`
- * the failure of a stream is an uncaught exception, as of every emitter.
+ * Events: `data` for each answer; then `end`, or `error` with a typed error; last `status`. Answers, and the end behind
+ * them, wait for the first listener of `data`; other events for their own first one. A failure that nobody listens to harms
+ * nobody.
  *
  * @internal
  */
-export class RpcStream extends EventEmitter implements IDuplexStream<unknown, unknown> {
+export class RpcStream extends Emitter implements IDuplexStream<unknown, unknown> {
   readonly #method: RpcMethod;
   readonly #handle: StreamHandle;
   readonly #release: () => void;
   readonly #share = new Share((most) => this.#read(most));
   #over = false;
+  /** Somebody listens to the answers, or has. */
+  #flows = false;
 
   constructor(method: RpcMethod, handle: StreamHandle, release: () => void) {
     super();
@@ -53,15 +56,23 @@ export class RpcStream extends EventEmitter implements IDuplexStream<unknown, un
     this.#finish({ code: 'ERR_ABORTED', message: 'Cancelled on client', grpcCode: 1, details: 'Cancelled on client' });
   }
 
+  /** @internal */
+  protected override listens(event: string | symbol): void {
+    if (event !== 'data' || this.#flows) return;
+    this.#flows = true;
+    // In a turn of its own: who has just begun to listen may add more.
+    queueMicrotask(() => this.notify());
+  }
+
   /** The native side has something. */
   notify(): void {
     this.#share.wake();
   }
 
-  /** Takes answers; says whether there may be more. */
+  /** Takes answers, once somebody wants them; says whether there may be more. */
   #read(most: number): boolean {
     if (this.#over) return false;
-    const messages = this.#handle.take(most);
+    const messages = this.#flows ? this.#handle.take(most) : [];
     took(messages.length);
     for (const message of messages) {
       if (this.#over) return false; // a listener has cancelled it
@@ -81,14 +92,7 @@ export class RpcStream extends EventEmitter implements IDuplexStream<unknown, un
       this.#finish({ code: 'ERR_INTERNAL', message: 'an answer of etcd cannot be read', details: '', cause });
       return;
     }
-    try {
-      this.emit('data', answer);
-    } catch (error) {
-      // A listener of the program threw: not ours to swallow, and the answers after this one are not to be lost with it.
-      queueMicrotask(() => {
-        throw error;
-      });
-    }
+    this.deliver('data', answer);
   }
 
   #finish(failure: Record<string, unknown> | undefined): void {
@@ -101,12 +105,9 @@ export class RpcStream extends EventEmitter implements IDuplexStream<unknown, un
     };
     // In a turn of its own: a program that cancels is not called from within.
     queueMicrotask(() => {
-      try {
-        if (failure) this.emit('error', fromFailure(failure, `${this.#method.service}.${this.#method.name}`));
-        else this.emit('end');
-      } finally {
-        this.emit('status', status);
-      }
+      if (failure) this.tell('error', fromFailure(failure, `${this.#method.service}.${this.#method.name}`));
+      else this.tell('end');
+      this.tell('status', status);
     });
   }
 }

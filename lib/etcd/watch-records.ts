@@ -66,6 +66,11 @@ export class Records {
     return this.#numbers[this.#at];
   }
 
+  /** Of a response that is read next: how many changes it has. Stays where it is. */
+  peekCount(): number {
+    return this.#numbers[this.#at + 2] as number;
+  }
+
   /** The next number. */
   number(): number {
     return this.#numbers[this.#at++] as number;

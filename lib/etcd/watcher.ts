@@ -1,6 +1,6 @@
 /** A watch, and the events that it tells. */
 
-import { EventEmitter } from 'node:events';
+import { Emitter } from '../emitter.js';
 import { UnsupportedError } from '../errors.js';
 import { type EtcdWatchHandle, native } from '../native.js';
 import { onAbort } from '../registry/call.js';
@@ -90,21 +90,36 @@ export interface Shape extends WatchOptions {
   readonly awaited: boolean;
 }
 
+/** The events that bring what is watched: who listens to one of them wants the watch to be read. */
+const CHANGES: readonly (string | symbol)[] = ['put', 'delete', 'data', 'list'];
+
+/** Who listens late hears how the connection stands, and not what is over. */
+const VOIDS = {
+  connecting: ['connecting', 'connected'],
+  connected: ['connecting', 'connected', 'disconnected'],
+  disconnected: ['connecting', 'connected', 'disconnected'],
+};
+
 /**
  * A watch. It is told by events, or read by `for await (const change of watcher)`:
  *
  * - With listeners of `put`, `delete` or `data` the events come as they are; a listener that throws makes an uncaught
- *   exception, and neither the watch nor the other listeners are harmed. Events that come while nobody listens and nobody
- *   iterates are lost to the program.
+ *   exception, and neither the watch nor the other listeners are harmed.
  * - `for await` takes no more than the program has time for. `break` cancels the watch. It ends when the watch is cancelled
  *   or the client is closed, and throws what `error` would tell. A program that does both goes at the pace of the slower.
+ *
+ * Nothing is handed out before the program begins: with the first listener of `put`, `delete`, `data` or `list`, or the first
+ * `watcher[Symbol.asyncIterator]()`. What comes before that waits, and what comes behind it, a disconnection or the end of
+ * the watch, waits with it. Reading begins in a later turn of the event loop, so that everything added by then gets
+ * everything. Who joins later gets what is handed out from then on, and every listener and iterator gets all of it. Once
+ * begun, what comes while nobody listens and nobody iterates is lost to the program.
  *
  * What a program has no time for waits in memory, at most about 4 MiB or 16,384 events for each watch; then the watch is
  * cancelled on the server, without a word, and made anew from there when there is room.
  *
  * Keys and values are views of the batch that they came in: copy what is kept for long.
  */
-export class Watcher<E = WatchChange> extends EventEmitter {
+export class Watcher<E = WatchChange> extends Emitter {
   /**
    * What is asked of etcd, at first and after each lost connection. `start_revision` says where the watch would resume.
    * A value written to it counts from the next creation on.
@@ -138,9 +153,11 @@ export class Watcher<E = WatchChange> extends EventEmitter {
   /** Something waits on the native side. */
   #ready = false;
   #reading = false;
-  /** Nothing is read until the next sign of the native side: `create()` is being continued. */
+  /** Whether somebody wants changes: nobody yet; since this turn of the event loop; they are handed out. */
+  #audience: 'none' | 'come' | 'served' = 'none';
+  /** Nothing is read while the list after a gap is being read. */
   #held = false;
-  /** What is to be told when reading goes on. */
+  /** That list, when nobody wants it yet. */
   #deferred: (() => void) | undefined;
   /** `create()` waits. */
   #opening: ((failure?: () => unknown) => void) | undefined;
@@ -154,7 +171,7 @@ export class Watcher<E = WatchChange> extends EventEmitter {
 
   /** @internal */
   constructor(connection: Connection, keyspace: Keyspace, request: IWatchCreateRequest, shape: Shape) {
-    super();
+    super(VOIDS);
     if (connection.mocked) {
       throw new UnsupportedError(`${OPERATION}: a mocked client has no watches; unmock() it, or mock the watcher`);
     }
@@ -177,7 +194,7 @@ export class Watcher<E = WatchChange> extends EventEmitter {
     this.#handle = this.#open(BigInt(this.#written ?? 0), shape.awaited);
     this.#board.set(this.#listenId, () => {
       this.#ready = true;
-      if (this.#held) this.#resume();
+      if (this.#audience === 'come') this.#serve();
       this.#share.wake();
     });
     this.#release = connection.hold({ end: () => this.#closed() });
@@ -209,14 +226,18 @@ export class Watcher<E = WatchChange> extends EventEmitter {
     await this.#end();
   }
 
-  /** The changes from now on, one by one. See the class. */
+  /** The changes from the first one that was not handed out yet, one by one. See the class. */
   [Symbol.asyncIterator](): AsyncIterableIterator<E> {
     const iterator: WatchIterator<E> = new WatchIterator<E>(
       () => this.#share.wake(),
       () => this.#end(),
     );
-    if (this.#over) iterator.finish();
-    else this.#iterators.add(iterator);
+    if (this.#over) {
+      iterator.finish();
+    } else {
+      this.#iterators.add(iterator);
+      this.#begin();
+    }
     return iterator;
   }
 
@@ -236,13 +257,18 @@ export class Watcher<E = WatchChange> extends EventEmitter {
   override on(event: 'list', handler: (kvs: IKeyValue[], revision: bigint) => void): this;
   /** The watch was cancelled, or its client closed. Never after `error`. */
   override on(event: 'end', handler: () => void): this;
-  /** The watch is over: etcd refuses it. Without a listener, and with nobody who iterates, an uncaught exception. */
+  /** The watch is over: etcd refuses it. Waits for a listener; is logged when nobody listens and nobody iterates. */
   override on(event: 'error', handler: (error: Error) => void): this;
   // biome-ignore lint/suspicious/noExplicitAny: as EventEmitter has it
   override on(event: string | symbol, handler: (...args: any[]) => void): this;
   // biome-ignore lint/suspicious/noExplicitAny: as EventEmitter has it
   override on(event: string | symbol, handler: (...args: any[]) => void): this {
     return super.on(event, handler);
+  }
+
+  /** @internal */
+  protected override listens(event: string | symbol): void {
+    if (CHANGES.includes(event)) this.#begin();
   }
 
   /**
@@ -274,6 +300,22 @@ export class Watcher<E = WatchChange> extends EventEmitter {
     if (!this.#over) this.#handle.rewind(BigInt(digits));
   }
 
+  // --- who wants changes
+
+  /** Somebody does. Served in a turn of its own, for others may be about to come. */
+  #begin(): void {
+    if (this.#audience !== 'none' || this.#over) return;
+    this.#audience = 'come';
+    this.#handle.nudge();
+  }
+
+  #serve(): void {
+    this.#audience = 'served';
+    const deferred = this.#deferred;
+    this.#deferred = undefined;
+    deferred?.();
+  }
+
   // --- reading what etcd tells
 
   /** Takes changes, `most` before it looks at the clock; says whether there are more for another turn of the event loop. */
@@ -295,9 +337,15 @@ export class Watcher<E = WatchChange> extends EventEmitter {
         if (this.#changes > 0) {
           if (this.#isBusy()) return false;
           left -= this.#tellChanges(this.#records, left);
-        } else if (!this.#record(this.#records)) {
-          this.#records = undefined;
+          continue;
         }
+        const kind = this.#records.peek();
+        if (kind === RESPONSE && this.#audience !== 'served' && this.#records.peekCount() > 0) {
+          this.#settle(); // etcd has taken the watch
+          return false;
+        }
+        if (kind === undefined) this.#records = undefined;
+        else this.#record(this.#records, kind);
       }
       return false;
     } finally {
@@ -311,23 +359,14 @@ export class Watcher<E = WatchChange> extends EventEmitter {
     return false;
   }
 
-  /** Reads one record; false when there is none. */
-  #record(records: Records): boolean {
-    const kind = records.peek();
-    // The program hears of the first events when `create()` has given it the watcher.
-    if (kind === RESPONSE && this.#opening) {
-      this.#hold();
-      return true;
-    }
-    if (kind === undefined) return false;
+  #record(records: Records, kind: number): void {
     records.skip(1);
     if (kind === RESPONSE) this.#response(records);
     else if (kind === CREATED) this.#created(records);
     else if (kind === CONNECTING) this.#connecting();
-    else if (kind === SETTLED) this.#hold();
+    else if (kind === SETTLED) this.#settle();
     else if (kind === DISCONNECTED) this.#disconnected();
     else if (kind === END) this.#ended();
-    return true;
   }
 
   #response(records: Records): void {
@@ -343,7 +382,7 @@ export class Watcher<E = WatchChange> extends EventEmitter {
       this.#events = events;
       this.#answered = () => {
         this.#next = next;
-        this.#tell('data', {
+        this.deliver('data', {
           header,
           watch_id,
           created: false,
@@ -390,7 +429,7 @@ export class Watcher<E = WatchChange> extends EventEmitter {
   }
 
   #connecting(): void {
-    if (!this.#isConnected && !this.#listing) this.#tell('connecting', this.request);
+    if (!this.#isConnected && !this.#listing) this.tell('connecting', this.request);
   }
 
   #created(records: Records): void {
@@ -399,7 +438,7 @@ export class Watcher<E = WatchChange> extends EventEmitter {
     const watch_id = records.digits();
     const header = records.header();
     if (this.#listing) {
-      this.#hold();
+      this.#held = true;
       void this.#list();
       return;
     }
@@ -408,7 +447,7 @@ export class Watcher<E = WatchChange> extends EventEmitter {
     this.#written = undefined;
     if (this.#isConnected) return;
     this.#isConnected = true;
-    this.#tell('connected', {
+    this.tell('connected', {
       header,
       watch_id,
       created: true,
@@ -425,7 +464,7 @@ export class Watcher<E = WatchChange> extends EventEmitter {
     this.#id = null;
     if (this.#listing) return;
     this.#isConnected = false;
-    this.#tell('disconnected', fromFailure(failure, OPERATION));
+    this.tell('disconnected', fromFailure(failure, OPERATION));
   }
 
   #ended(): void {
@@ -449,23 +488,13 @@ export class Watcher<E = WatchChange> extends EventEmitter {
 
   // --- waiting for who called create()
 
-  /** Lets `create()` go on, and reads on once its continuation has run. */
-  #hold(): void {
+  /** Lets `create()` go on, which tells the program that it is connected. */
+  #settle(): void {
     const opening = this.#opening;
-    if (!opening && !this.#listing) return;
-    this.#held = true;
     if (!opening) return;
     this.#opening = undefined;
+    this.forget('connecting', 'connected', 'disconnected');
     opening();
-    this.#handle.nudge();
-  }
-
-  #resume(): void {
-    if (this.#listing) return;
-    this.#held = false;
-    const deferred = this.#deferred;
-    this.#deferred = undefined;
-    deferred?.();
   }
 
   // --- the list after a gap
@@ -513,29 +542,21 @@ export class Watcher<E = WatchChange> extends EventEmitter {
       if (this.#iterators.size > 0) {
         this.#give({ type: 'list', revision, keys: kvs.map(watchedKey) } satisfies WatchList as E);
       }
-      this.#tell('list', kvs, revision);
+      this.deliver('list', kvs, revision);
     };
-    if (!this.#opening) {
-      tell();
-      return;
-    }
-    this.#deferred = tell;
-    this.#hold();
+    this.#settle();
+    if (this.#audience === 'served') tell();
+    else this.#deferred = tell;
   }
 
   // --- telling
 
-  /** A listener that throws harms nobody but its own program. */
-  #tell(event: string, ...args: unknown[]): void {
-    try {
-      super.emit(event, ...args);
-    } catch (error) {
-      rethrow(error);
-    }
-  }
-
-  /** The same, without making an array of the arguments: this runs for every event. */
+  /** As `deliver()`, and for the usual one listener without an array of the arguments: this runs for every event. */
   #tellChange(event: 'put' | 'delete', kv: IKeyValue, previous: IKeyValue | null): void {
+    if (this.listenerCount(event) !== 1) {
+      this.deliver(event, kv, previous);
+      return;
+    }
     try {
       super.emit(event, kv, previous);
     } catch (error) {
@@ -572,7 +593,7 @@ export class Watcher<E = WatchChange> extends EventEmitter {
       this.#iterators.clear();
       this.#opening?.(() => abortedRead(AbortSignal.abort(), OPERATION));
       await undefined; // who has just called can still add a listener
-      this.#tell('end');
+      this.tell('end');
     })();
     return this.#ending;
   }
@@ -602,7 +623,7 @@ export class Watcher<E = WatchChange> extends EventEmitter {
     const heard = this.#iterators.size > 0;
     for (const iterator of this.#iterators) iterator.finish(failure);
     this.#iterators.clear();
-    if (!heard || this.listenerCount('error') > 0) this.#tell('error', failure());
+    this.tellError(failure(), 'a watch is over', this.#connection.options.log, heard);
   }
 }
 

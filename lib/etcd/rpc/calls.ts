@@ -1,5 +1,6 @@
 /** What the clients of the services call through: options, contexts, streams. */
 
+import { Emitter } from '../../emitter.js';
 import type {
   IAlarmRequest,
   IAuthenticateRequest,
@@ -194,8 +195,8 @@ export async function openStream<R extends { on(event: 'error', fn: (error: Erro
       context.method === 'snapshot'
         ? await open.call(client, {}, metadata, resolved)
         : await open.call(client, metadata, resolved);
-    // Here so that a failure without a listener of the program doesn't end the process.
-    stream.on('error', (error) => callable.markFailed(resource, error));
+    // Of a mock: a failure without a listener of the program must not end the process. Our own streams keep it.
+    if (!(stream instanceof Emitter)) stream.on('error', (error) => callable.markFailed(resource, error));
     return stream;
   });
 }

@@ -162,6 +162,11 @@ impl Slot {
         *self.vital.lock().unwrap_or_else(PoisonError::into_inner) = Vital { deadline, ttl };
     }
 
+    /// Whether its observer hears of renewals.
+    pub(super) fn is_heard(&self) -> bool {
+        self.observer.is_some() && self.tells_all.load(Ordering::Relaxed)
+    }
+
     pub(super) fn tell(&self, event: &LeaseEvent) {
         if let Some(observer) = &self.observer
             && self.tells_all.load(Ordering::Relaxed)

@@ -52,6 +52,11 @@ impl Entry {
         self.slots.iter().any(|slot| slot.renews_itself())
     }
 
+    /// Whether anybody listens to more than the loss.
+    fn is_heard(&self) -> bool {
+        self.slots.iter().any(|slot| slot.is_heard())
+    }
+
     fn tell(&self, event: &LeaseEvent) {
         for slot in &self.slots {
             slot.tell(event);
@@ -195,7 +200,8 @@ impl Book {
         entry.phase = Phase::Asked;
         entry.asking.retain(|awaited| !awaited.is_closed());
         entry.asking.append(&mut entry.waiting);
-        if std::mem::replace(&mut entry.told, stream) != stream {
+        // Who begins to listen later is told of the stream then.
+        if entry.is_heard() && std::mem::replace(&mut entry.told, stream) != stream {
             entry.tell(&LeaseEvent::Established);
         }
         entry.tell(&LeaseEvent::Fired);
