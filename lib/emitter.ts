@@ -27,8 +27,6 @@ interface Kept {
  * - From then on it is told to those who listen, and to nobody when they have left.
  * - `error` waits whenever nobody listens. It is never an uncaught exception by itself.
  * - A listener that throws stops neither the others nor who tells. What it threw is thrown again where nothing catches it.
- *
- * @internal
  */
 export class Emitter extends EventEmitter {
   readonly #voids: Voids;

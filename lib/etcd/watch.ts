@@ -132,8 +132,7 @@ export class WatchBuilder<E = WatchChange> {
   }
 
   /**
-   * Begins to watch, and resolves once etcd has confirmed it; events that come meanwhile wait until the program has had
-   * the time to add its listeners after `await`. While no member can be reached it goes on trying: give it a `signal`.
+   * Begins to watch, and resolves once etcd has confirmed it; changes wait until the program listens or iterates. While no member can be reached it goes on trying: give it a `signal`.
    *
    * @throws CompactedError when the start revision is compacted, `EtcdPermissionDeniedError` when the range may not be
    * watched, and whatever else etcd refuses it with; other watches are not touched. Also what `watcher()` throws.
