@@ -1,7 +1,7 @@
 /** What happens between the making of something and its first listener is told to that listener; nobody has to listen. */
 
 import { once } from 'node:events';
-import { Etcd3, type IWatchResponse, LastingLease, NotCampaigningError } from 'rollcall/etcd';
+import { CompactedError, Etcd3, type IWatchResponse, LastingLease, NotCampaigningError } from 'rollcall/etcd';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type EtcdCluster, startEtcd } from '../support/etcd.js';
 import { spawnGuarded, uniqueName, waitFor, within } from '../support/process.js';
@@ -77,7 +77,9 @@ describe.each([0, 1, 100])('who begins %i ms later', (ms) => {
         const watcher =
           i % 2 ? ns.watch().key('k').watcher() : ns.watch().key('k').startRevision(first.revision).watcher();
         await pause(ms);
-        await next(watcher, i % 2 ? 'connected' : 'error').catch((error) => error);
+        const [told] = await next(watcher, i % 2 ? 'connected' : 'error');
+        if (i % 2) expect(told).toMatchObject({ created: true });
+        else expect(told).toBeInstanceOf(CompactedError);
         await watcher.cancel();
       }),
     );
@@ -257,6 +259,9 @@ it('a failure that nobody listens to is logged, and ends no process', async () =
 });
 
 it('like etcd3: a campaign whose key was deleted says nothing until proclaim(), which rejects', async () => {
+  const uncaught: unknown[] = [];
+  const hear = (error: unknown) => uncaught.push(error);
+  process.on('uncaughtException', hear);
   const both = connectBoth(etcd.hosts, { logger: false });
   for (const each of [both.ours, both.theirs]) {
     const election = each.election(uniqueName(), 60);
@@ -269,4 +274,6 @@ it('like etcd3: a campaign whose key was deleted says nothing until proclaim(), 
     await campaign.resign().catch(() => {});
   }
   await both.close();
+  process.off('uncaughtException', hear);
+  expect(uncaught).toEqual([]);
 });
