@@ -445,6 +445,10 @@ export interface NativeTlsOptions {
   cert: Buffer | null
   key: Buffer | null
   serverName: string | null
+  /** The files that `ca`, `cert` and `key` were read from, to be read again. */
+  caFile: string | null
+  certFile: string | null
+  keyFile: string | null
 }
 
 /** What to watch. */

@@ -6,7 +6,7 @@ use napi::bindgen_prelude::{Array, Buffer, JsObjectValue, Object, ToNapiValue};
 use napi::{Env, JsString, JsValue, Property, Result, sys};
 use napi_derive::napi;
 use rollcall_core::ServiceInstance;
-use rollcall_core::backends::consul::{Consistency, ConsulOptions, ConsulTls, HealthCheck};
+use rollcall_core::backends::consul::{Consistency, ConsulOptions, HealthCheck};
 use rollcall_core::etcd::TlsOptions;
 use rollcall_core::instance::Endpoints;
 use rollcall_core::log::Level;
@@ -214,6 +214,10 @@ pub struct NativeTlsOptions {
     pub cert: Option<Buffer>,
     pub key: Option<Buffer>,
     pub server_name: Option<String>,
+    /// The files that `ca`, `cert` and `key` were read from, to be read again.
+    pub ca_file: Option<String>,
+    pub cert_file: Option<String>,
+    pub key_file: Option<String>,
 }
 
 impl NativeOptions {
@@ -253,12 +257,7 @@ impl From<NativeConsulOptions> for ConsulOptions {
             datacenter: options.datacenter,
             namespace: options.namespace,
             partition: options.partition,
-            tls: options.tls.map(|tls| ConsulTls {
-                ca: tls.ca.map(Into::into),
-                cert: tls.cert.map(Into::into),
-                key: tls.key.map(Into::into),
-                server_name: tls.server_name,
-            }),
+            tls: options.tls.map(TlsOptions::from),
             health_check: match options.health_check.as_str() {
                 "off" => HealthCheck::Off,
                 "http" => HealthCheck::Http,
@@ -298,6 +297,9 @@ impl From<NativeTlsOptions> for TlsOptions {
             cert: tls.cert.map(Into::into),
             key: tls.key.map(Into::into),
             server_name: tls.server_name,
+            ca_file: tls.ca_file.map(Into::into),
+            cert_file: tls.cert_file.map(Into::into),
+            key_file: tls.key_file.map(Into::into),
         }
     }
 }

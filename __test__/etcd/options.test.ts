@@ -27,6 +27,8 @@ function failure(run: () => unknown): Error & { code?: string } {
 /** Options that JavaScript may pass whatever the types say. */
 const settle = (options: unknown) => settleOptions(options as IOptions);
 
+const NO_FILES = { caFile: null, certFile: null, keyFile: null };
+
 describe('defaults', () => {
   it('are complete', () => {
     const { log, ...rest } = settleOptions(undefined);
@@ -123,20 +125,32 @@ describe('hosts', () => {
 
 describe('TLS', () => {
   it('is on for https, with the usual authorities', () => {
-    expect(settle({ hosts: 'https://a:1' }).tls).toEqual({ ca: null, cert: null, key: null, serverName: null });
+    expect(settle({ hosts: 'https://a:1' }).tls).toEqual({
+      ca: null,
+      cert: null,
+      key: null,
+      serverName: null,
+      ...NO_FILES,
+    });
     expect(settle({ hosts: ['https://a:1', 'HTTPS://b:1'] }).tls).not.toBeNull();
     expect(settle({ hosts: 'a:1' }).tls).toBeNull();
   });
 
   it('takes credentials as etcd3 does, whatever the hosts begin with', () => {
     const credentials = { rootCertificate: CA, privateKey: KEY, certChain: CA };
-    expect(settle({ hosts: 'http://a:1', credentials }).tls).toEqual({ ca: CA, cert: CA, key: KEY, serverName: null });
+    expect(settle({ hosts: 'http://a:1', credentials }).tls).toEqual({
+      ca: CA,
+      cert: CA,
+      key: KEY,
+      serverName: null,
+      ...NO_FILES,
+    });
     expect(settle({ hosts: 'a:1', credentials: {} }).tls).toMatchObject({ ca: null });
   });
 
   it('takes the terms of Node.js, and text', () => {
     const tls = { ca: CA.toString(), cert: new Uint8Array(CA), key: KEY, serverName: 'etcd' };
-    expect(settle({ hosts: 'a', tls }).tls).toEqual({ ca: CA, cert: CA, key: KEY, serverName: 'etcd' });
+    expect(settle({ hosts: 'a', tls }).tls).toEqual({ ca: CA, cert: CA, key: KEY, serverName: 'etcd', ...NO_FILES });
     expect(settle({ hosts: 'a', tls: true })).toMatchObject({ hosts: ['a:443'], tls: { ca: null } });
     expect(settle({ hosts: 'a', tls: false }).tls).toBeNull();
   });

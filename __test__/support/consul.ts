@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { freePorts } from './ports.js';
 import { spawnGuarded, temporaryFolder, uniqueName, waitFor, within } from './process.js';
 import { builtProgram } from './programs.js';
-import type { Certificates } from './tls.js';
+import type { CertificateOptions, Certificates } from './tls.js';
 import { makeCertificates } from './tls.js';
 
 export interface ConsulOptions {
@@ -21,6 +21,8 @@ export interface ConsulOptions {
   acl?: boolean;
   /** Clients come by TLS, with a certificate of their own if `mutual`. */
   tls?: boolean | 'mutual';
+  /** What its certificates are like. */
+  certificates?: CertificateOptions;
   /** Listens on a unix socket beside the port. */
   socket?: string;
   /** More of the configuration file. */
@@ -62,7 +64,7 @@ export class ConsulAgent {
   private child: ChildProcess | undefined;
   private gone: Promise<void> = Promise.resolve();
   private ended = '';
-  private readonly pool: HttpAgent;
+  private pool: HttpAgent;
 
   constructor(
     readonly name: string,
@@ -74,9 +76,14 @@ export class ConsulAgent {
   ) {
     this.host = `127.0.0.1:${ports.http}`;
     this.url = `${shape.certificates ? 'https' : 'http'}://${this.host}`;
+    this.pool = this.newPool();
+  }
+
+  private newPool(): HttpAgent {
+    const { shape } = this;
     // An agent takes 200 connections from one address: the tests leave room for what they test.
     const pooled = { keepAlive: true, maxSockets: 20 };
-    this.pool = shape.certificates
+    return shape.certificates
       ? new HttpsAgent({
           ...pooled,
           ca: readFileSync(shape.certificates.ca.certFile),
@@ -96,6 +103,9 @@ export class ConsulAgent {
 
   launch(): void {
     if (this.child) throw new Error(`${this.name} runs already`);
+    // The certificates may have been renewed meanwhile.
+    this.pool.destroy();
+    this.pool = this.newPool();
     const { certificates, mutual } = this.shape;
     const folder = join(this.folder, this.name);
     mkdirSync(folder, { recursive: true });
@@ -351,11 +361,12 @@ export async function startConsul({
   persistent = servers === 3,
   acl = false,
   tls = false,
+  certificates: kind,
   socket,
   config = {},
 }: ConsulOptions = {}): Promise<Consul> {
   const { path: folder, remove } = temporaryFolder('rollcall-consul-');
-  const certificates = tls ? await makeCertificates() : undefined;
+  const certificates = tls ? await makeCertificates(kind) : undefined;
   const count = servers + (client ? 1 : 0);
   const ports = await freePorts(count * 3);
   const shape: Shape = { certificates, mutual: tls === 'mutual' };

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { freePorts } from './ports.js';
 import { output, spawnGuarded, temporaryFolder, uniqueName, waitFor, within } from './process.js';
 import { builtProgram, installedProgram } from './programs.js';
-import type { Certificates } from './tls.js';
+import type { CertificateOptions, Certificates } from './tls.js';
 import { makeCertificates } from './tls.js';
 
 /** The two ends of what people run. The old one is Debian's or what ETCD_34 names, whatever 3.4 that is. */
@@ -34,6 +34,8 @@ export interface EtcdOptions {
   users?: readonly EtcdUser[];
   /** Clients come by TLS, with a certificate of their own if `mutual`. Members talk to each other in plain text. */
   tls?: boolean | 'mutual';
+  /** What its certificates are like. */
+  certificates?: CertificateOptions;
   /** Seconds; 300 by default, as etcd has it. */
   authTokenTtl?: number;
   /** More command line of the server. */
@@ -607,11 +609,12 @@ export async function startEtcd({
   members: count = 1,
   users = [],
   tls = false,
+  certificates: kind,
   authTokenTtl,
   args = [],
 }: EtcdOptions = {}): Promise<EtcdCluster> {
   const program = await programOf(version);
-  const certificates = tls ? await makeCertificates() : undefined;
+  const certificates = tls ? await makeCertificates(kind) : undefined;
   for (let attempt = 1; ; attempt++) {
     const folder = temporaryFolder('rollcall-etcd-');
     const ports = await freePorts(2 * count);

@@ -1,6 +1,7 @@
 // Certificates for tests, made by the openssl command.
-import { writeFileSync } from 'node:fs';
+import { copyFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { output, temporaryFolder } from './process.js';
 
 export interface Certificate {
@@ -18,28 +19,58 @@ export interface Certificates {
   readonly client: Certificate;
   /** Another authority, which has signed nothing. */
   readonly stranger: Certificate;
+  /** Makes all of them anew, in the same files, under an authority that is another one. */
+  renew(): Promise<void>;
   remove(): void;
 }
 
-/** A CA, a server certificate and a client certificate, P-256, valid for two days. */
-export async function makeCertificates({ clientName = 'rollcall-client' } = {}): Promise<Certificates> {
+/** A key. The one of 8192 bits is kept in a file: to make one takes half a minute. */
+export type Key = 'P-256' | 'P-521' | 'RSA-8192';
+
+export interface CertificateOptions {
+  readonly clientName?: string;
+  /** Of the authority; P-256 by default, as all of them. */
+  readonly caKey?: Key;
+  readonly clientKey?: Key;
+  /** The server's certificate is one that it signed itself, as an authority: `ca` is the same. */
+  readonly selfSigned?: boolean;
+}
+
+const RSA_8192 = fileURLToPath(new URL('./rsa-8192.key', import.meta.url));
+
+/** What makes `keyFile`, as arguments of `openssl req`. */
+function keyArguments(keyFile: string, key: Key = 'P-256'): string[] {
+  if (key === 'RSA-8192') {
+    copyFileSync(RSA_8192, keyFile);
+    return ['-new', '-key', keyFile];
+  }
+  return ['-newkey', 'ec', '-pkeyopt', `ec_paramgen_curve:${key}`, '-nodes', '-keyout', keyFile];
+}
+
+/** A CA, a server certificate and a client certificate, valid for two days. */
+export async function makeCertificates({
+  clientName = 'rollcall-client',
+  caKey,
+  clientKey,
+  selfSigned = false,
+}: CertificateOptions = {}): Promise<Certificates> {
   const { path: folder, remove } = temporaryFolder('rollcall-tls-');
   const at = (name: string): string => join(folder, name);
-  const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes'];
 
-  const authority = async (name: string): Promise<Certificate> => {
+  const authority = async (name: string, key?: Key): Promise<Certificate> => {
     const made = { certFile: at(`${name}.pem`), keyFile: at(`${name}.key`) };
     await output('openssl', [
-      ...['req', '-x509', '-config', at('openssl.cnf'), '-extensions', 'authority', ...newKey, '-days', '2'],
-      ...['-subj', `/CN=rollcall test ${name}`, '-keyout', made.keyFile, '-out', made.certFile],
+      ...['req', '-x509', '-config', at('openssl.cnf'), '-extensions', selfSigned ? 'both' : 'authority'],
+      ...[...keyArguments(made.keyFile, key), '-days', '2'],
+      ...['-subj', `/CN=rollcall test ${name}`, '-out', made.certFile],
     ]);
     return made;
   };
-  const signed = async (name: string, commonName: string, signer: Certificate): Promise<Certificate> => {
+  const signed = async (name: string, commonName: string, signer: Certificate, key?: Key): Promise<Certificate> => {
     const made = { certFile: at(`${name}.pem`), keyFile: at(`${name}.key`) };
     await output('openssl', [
-      ...['req', '-config', at('openssl.cnf'), ...newKey, '-subj', `/CN=${commonName}`],
-      ...['-keyout', made.keyFile, '-out', at(`${name}.csr`)],
+      ...['req', '-config', at('openssl.cnf'), ...keyArguments(made.keyFile, key), '-subj', `/CN=${commonName}`],
+      ...['-out', at(`${name}.csr`)],
     ]);
     await output('openssl', [
       ...['x509', '-req', '-in', at(`${name}.csr`), '-CA', signer.certFile, '-CAkey', signer.keyFile],
@@ -59,6 +90,9 @@ prompt = no
 basicConstraints = critical, CA:true
 keyUsage = critical, keyCertSign, cRLSign
 subjectKeyIdentifier = hash
+[both]
+basicConstraints = critical, CA:true
+subjectAltName = DNS:localhost, IP:127.0.0.1
 [server]
 basicConstraints = critical, CA:false
 keyUsage = critical, digitalSignature
@@ -72,7 +106,14 @@ extendedKeyUsage = clientAuth
 subjectAltName = DNS:${clientName}
 `,
   );
-  const [ca, stranger] = await Promise.all([authority('ca'), authority('stranger')]);
-  const [server, client] = await Promise.all([signed('server', 'localhost', ca), signed('client', clientName, ca)]);
-  return { folder, ca, server, client, stranger, remove };
+  const make = async () => {
+    const [ca, stranger] = await Promise.all([authority('ca', caKey), authority('stranger')]);
+    const [server, client] = await Promise.all([
+      selfSigned ? ca : signed('server', 'localhost', ca),
+      signed('client', clientName, ca, clientKey),
+    ]);
+    return { ca, server, client, stranger };
+  };
+  const renew = async () => void (await make());
+  return { folder, ...(await make()), renew, remove };
 }

@@ -36,6 +36,8 @@ async function refusal(options: unknown): Promise<string> {
 /** Native options have a group for every backend. */
 const noGroups = Object.fromEntries(BACKEND_NAMES.map((name) => [name, null]));
 
+const NO_FILES = { caFile: null, certFile: null, keyFile: null };
+
 describe('defaults', () => {
   it('completes memory options', async () => {
     const { native, lazy, signals } = await settle({ backend: 'memory' });
@@ -108,7 +110,7 @@ describe('hosts', () => {
   it('says https when tls is on', async () => {
     const { native } = await settle({ backend: 'etcd', hosts: 'a:1', tls: true });
     expect(native.etcd?.hosts).toEqual(['https://a:1']);
-    expect(native.etcd?.tls).toEqual({ ca: null, cert: null, key: null, serverName: null });
+    expect(native.etcd?.tls).toEqual({ ca: null, cert: null, key: null, serverName: null, ...NO_FILES });
   });
 });
 

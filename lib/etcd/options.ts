@@ -249,7 +249,10 @@ function settleTls(
 type Given = readonly [path: string, value: unknown];
 
 function pair(ca: Given, cert: Given, key: Given, serverName: string | undefined): NativeTlsOptions {
-  const pems = { ca: pem('ca', ca), cert: pem('cert', cert), key: pem('key', key), serverName: serverName ?? null };
+  const pems = {
+    ...{ ca: pem('ca', ca), cert: pem('cert', cert), key: pem('key', key), serverName: serverName ?? null },
+    ...{ caFile: null, certFile: null, keyFile: null },
+  };
   if (pems.cert && !pems.key) throw invalid(key[0], `expected with ${cert[0]}`);
   if (pems.key && !pems.cert) throw invalid(cert[0], `expected with ${key[0]}`);
   return pems;

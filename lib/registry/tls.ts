@@ -4,9 +4,12 @@ import type { NativeTlsOptions } from '../native.js';
 import type { OptionKind } from './backend.js';
 import { invalid, isRecord, kindOf, onlyKnown, text } from './shape.js';
 
-/** Certificates, as PEM or as the files that hold it. Files are read by `connect()`. */
+/**
+ * Certificates, as PEM or as the files that hold it. Files are read by `connect()`, and again for every later connection
+ * to etcd or Consul: with files that can't be used, the ones before stay, and a warning is logged for each change.
+ */
 export interface TlsOptions {
-  /** Who may sign the server's certificate. Default: the usual public authorities. */
+  /** Who may sign the server's certificate, or that certificate itself. Default: the usual public authorities. */
   ca?: string | Uint8Array | undefined;
   /** The client's certificate. Needs a key. */
   cert?: string | Uint8Array | undefined;
@@ -59,7 +62,20 @@ export async function settleTls(value: unknown, secure: boolean | undefined): Pr
   if (has('cert') && !has('key')) throw invalid('options.tls.key', 'expected with a client certificate');
   if (has('key') && !has('cert')) throw invalid('options.tls.cert', 'expected with a client key');
   const [ca, cert, key] = await Promise.all([pem(tls, 'ca'), pem(tls, 'cert'), pem(tls, 'key')]);
-  return { ca, cert, key, serverName: text('options.tls.serverName', tls.serverName) ?? null };
+  const file = (name: 'ca' | 'cert' | 'key') => {
+    const given = tls[`${name}File`] as string | undefined;
+    // Absolute: the program may change its folder.
+    return given === undefined ? null : (require('node:path') as typeof import('node:path')).resolve(given);
+  };
+  return {
+    ca,
+    cert,
+    key,
+    serverName: text('options.tls.serverName', tls.serverName) ?? null,
+    caFile: file('ca'),
+    certFile: file('cert'),
+    keyFile: file('key'),
+  };
 }
 
 /** The PEM of `ca`, `cert` or `key`: given as it is, or in a file. */

@@ -20,6 +20,8 @@ pub mod registry;
 pub mod stall;
 #[cfg(test)]
 mod testing;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod watch;
 
 pub use error::{Error, ErrorKind, Result};

@@ -80,7 +80,7 @@ impl EtcdClient {
     /// A client for these options. Errors: `InvalidArgument`, naming the option.
     pub fn new(options: EtcdOptions, log: Log) -> Result<Self> {
         options.validate()?;
-        let endpoints = EndpointSet::new(&options)?;
+        let endpoints = EndpointSet::new(&options, &log)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 endpoints,

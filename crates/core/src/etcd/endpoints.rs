@@ -11,12 +11,14 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use tokio::time::Instant;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::Endpoint;
 
 use super::link::{self, Link};
-use super::options::{EtcdOptions, TlsOptions};
+use super::options::EtcdOptions;
 use super::raw::Transport;
 use crate::error::{Error, ErrorKind, Result};
+use crate::log::Log;
+use crate::tls::{Tls, TlsOptions};
 
 /// etcd's registered client port.
 const DEFAULT_PORT: u16 = 2379;
@@ -106,6 +108,7 @@ pub(crate) struct Member {
     place: usize,
     transport: Endpoint,
     connect_timeout: Duration,
+    tls: Option<link::Secure>,
     connection: Mutex<Option<Arc<Connection>>>,
     health: Mutex<Health>,
 }
@@ -128,7 +131,7 @@ impl Member {
         if let Some(connection) = &*slot {
             return Ok(Arc::clone(connection));
         }
-        let (channel, link) = link::connect_lazy(&self.transport, self.connect_timeout);
+        let (channel, link) = link::connect_lazy(&self.transport, self.connect_timeout, self.tls.clone());
         let transport = Transport::new(channel);
         let channel = etcd_client::Channel::Custom(tower::util::BoxCloneSyncService::new(transport.clone()));
         let options = etcd_client::ConnectOptions::new().with_require_leader(true);
@@ -166,17 +169,31 @@ impl Member {
 
 impl EndpointSet {
     /// Checks hosts and certificates. No connection is made.
-    pub(crate) fn new(options: &EtcdOptions) -> Result<Self> {
+    pub(crate) fn new(options: &EtcdOptions, log: &Log) -> Result<Self> {
         let mut members = Vec::with_capacity(options.hosts.len());
+        let mut tls = None; // one for all members, made for the first that wants it
         for (i, host) in options.hosts.iter().enumerate() {
             let url = parse_host(host, options.tls.is_some())
                 .map_err(|why| Error::invalid(format!("options.hosts[{i}]: {why}")))?;
             let transport = transport(&url, options)?;
+            let tls = if url.starts_with("https://") {
+                if tls.is_none() {
+                    tls = Some(Tls::new(
+                        options.tls.as_ref().unwrap_or(&TlsOptions::default()),
+                        log.clone(),
+                    )?);
+                }
+                let name = options.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+                tls.as_ref().map(|tls| link::Secure::new(tls, &url, name)).transpose()?
+            } else {
+                None
+            };
             members.push(Member {
                 url: url.into(),
                 place: i,
                 transport,
                 connect_timeout: options.connect_timeout,
+                tls,
                 connection: Mutex::new(None),
                 health: Mutex::new(Health::default()),
             });
@@ -295,23 +312,7 @@ fn transport(url: &str, options: &EtcdOptions) -> Result<Endpoint> {
         .keep_alive_while_idle(options.keep_alive_while_idle)
         .http2_keep_alive_interval(options.keep_alive)
         .keep_alive_timeout(options.keep_alive_timeout);
-    let endpoint = named(endpoint, url, options)?;
-    if !url.starts_with("https://") {
-        return Ok(endpoint);
-    }
-    let tls = options.tls.clone().unwrap_or_default();
-    let with = |config: ClientTlsConfig| endpoint.clone().tls_config(config);
-    let config = tls_config(&tls, options.connect_timeout)?;
-    let secured = if tls.ca.is_some() {
-        with(config)
-    } else {
-        // The system's roots and Mozilla's; a slim image has no system roots, which the first form calls an error.
-        with(config.clone().with_native_roots().with_webpki_roots()).or_else(|_| with(config.with_webpki_roots()))
-    };
-    secured.map_err(|e| {
-        let why = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
-        Error::invalid(format!("options.tls: {why}")).caused_by(e)
-    })
+    named(endpoint, url, options)
 }
 
 /// What the requests say of whom they are for and whom they are from.
@@ -334,55 +335,18 @@ fn named(mut endpoint: Endpoint, url: &str, options: &EtcdOptions) -> Result<End
     Ok(endpoint)
 }
 
-fn tls_config(tls: &TlsOptions, timeout: Duration) -> Result<ClientTlsConfig> {
-    // etcd speaks HTTP/2 on its client port whether or not a proxy in between passes ALPN on.
-    let mut config = ClientTlsConfig::new().timeout(timeout).assume_http2(true);
-    if let Some(ca) = &tls.ca {
-        expect_pem("options.tls.ca", ca, "CERTIFICATE-----")?;
-        config = config.ca_certificate(Certificate::from_pem(ca));
-    }
-    match (&tls.cert, &tls.key) {
-        (Some(cert), Some(key)) => {
-            expect_pem("options.tls.cert", cert, "CERTIFICATE-----")?;
-            expect_pem("options.tls.key", key, "PRIVATE KEY-----")?;
-            config = config.identity(Identity::from_pem(cert, key));
-        }
-        (None, None) => {}
-        _ => {
-            return Err(Error::invalid(
-                "options.tls: expected cert and key together, or neither",
-            ));
-        }
-    }
-    if let Some(name) = &tls.server_name {
-        config = config.domain_name(name);
-    }
-    Ok(config)
-}
-
-fn expect_pem(path: &str, pem: &[u8], label: &str) -> Result<()> {
-    // The readers below skip what they do not know, so that a file of another kind would be an empty one to them.
-    let found = String::from_utf8_lossy(pem)
-        .lines()
-        .any(|line| line.starts_with("-----BEGIN ") && line.trim_end().ends_with(label));
-    if found {
-        Ok(())
-    } else {
-        Err(Error::invalid(format!(
-            "{path}: expected PEM text with \"-----BEGIN … {label}\""
-        )))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn set(hosts: &[&str]) -> EndpointSet {
-        EndpointSet::new(&EtcdOptions {
-            hosts: hosts.iter().map(|h| (*h).to_owned()).collect(),
-            ..EtcdOptions::default()
-        })
+        EndpointSet::new(
+            &EtcdOptions {
+                hosts: hosts.iter().map(|h| (*h).to_owned()).collect(),
+                ..EtcdOptions::default()
+            },
+            &Log::default(),
+        )
         .unwrap_or_else(|e| unreachable!("{e}"))
     }
 
@@ -476,15 +440,5 @@ mod tests {
         set.failed(1);
         assert_eq!(set.order(), [1, 0]);
         assert!(set.member(0).avoided_until(Instant::now() + AVOID_MOST).is_none());
-    }
-
-    #[test]
-    fn a_file_of_another_kind_is_no_certificate() {
-        let tls = TlsOptions {
-            ca: Some(b"not pem".to_vec()),
-            ..TlsOptions::default()
-        };
-        let error = tls_config(&tls, AVOID_MOST).map(|_| ());
-        assert!(error.is_err_and(|e| e.message().starts_with("options.tls.ca:")));
     }
 }

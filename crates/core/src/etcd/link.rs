@@ -14,11 +14,17 @@ use std::time::Duration;
 
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::HttpConnector;
-use tokio::time::{Instant, Sleep, sleep_until};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
 use tower::Service as _;
+
+use crate::tls::Tls;
 
 /// The preface of HTTP/2.
 const PREFACE: usize = 24;
@@ -115,8 +121,49 @@ fn given_up() -> Error {
     Error::new(ErrorKind::TimedOut, "it was given up before the server said anything")
 }
 
+/// TLS with one member.
+#[derive(Clone)]
+pub(crate) struct Secure {
+    tls: Tls,
+    connector: TlsConnector,
+    name: ServerName<'static>,
+}
+
+impl Secure {
+    /// `name` is what the certificate must hold; the host of `url` unless given.
+    pub(crate) fn new(tls: &Tls, url: &str, name: Option<&str>) -> crate::Result<Self> {
+        let wrong =
+            |option: &str| crate::Error::invalid(format!("options.{option}: expected a DNS name or an address"));
+        let uri: Uri = url.parse().map_err(|_| wrong("hosts"))?;
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let option = if name.is_some() { "tls.serverName" } else { "hosts" };
+        let name = ServerName::try_from(name.unwrap_or(host).to_owned()).map_err(|_| wrong(option))?;
+        Ok(Self {
+            connector: TlsConnector::from(Arc::new(tls.config(&[b"h2"]))),
+            tls: tls.clone(),
+            name,
+        })
+    }
+
+    /// etcd speaks HTTP/2 on its client port whether or not a proxy in between passes ALPN on: it is not looked at.
+    async fn handshake(&self, io: Guarded<TokioIo<TcpStream>>, until: Instant) -> Result<Socket> {
+        let shake = self.connector.connect(self.name.clone(), TokioIo::new(io));
+        let stream = timeout_at(until, shake)
+            .await
+            .map_err(|_| Error::new(ErrorKind::TimedOut, "the TLS handshake took too long"))??;
+        Ok(Box::new(TokioIo::new(stream)))
+    }
+}
+
+/// A socket, with TLS or without.
+type Socket = Box<dyn ReadWrite>;
+
+trait ReadWrite: Read + Write + Send + Unpin {}
+
+impl<T: Read + Write + Send + Unpin> ReadWrite for T {}
+
 /// A channel to `endpoint` that connects with its first call, and the state of its link.
-pub(crate) fn connect_lazy(endpoint: &Endpoint, timeout: Duration) -> (Channel, Arc<Link>) {
+pub(crate) fn connect_lazy(endpoint: &Endpoint, timeout: Duration, tls: Option<Secure>) -> (Channel, Arc<Link>) {
     let link = Arc::new(Link::default());
     let mut http = HttpConnector::new();
     http.enforce_http(false);
@@ -124,18 +171,21 @@ pub(crate) fn connect_lazy(endpoint: &Endpoint, timeout: Duration) -> (Channel, 
     http.set_connect_timeout(Some(timeout));
     let of = Arc::clone(&link);
     let connector = tower::service_fn(move |uri: Uri| {
-        let (mut http, link) = (http.clone(), Arc::clone(&of));
+        let (mut http, link, tls) = (http.clone(), Arc::clone(&of), tls.clone());
         async move {
             if link.is_shut() {
                 return Err(given_up());
             }
             link.lock().why = None;
+            if let Some(tls) = &tls {
+                tls.tls.refresh().await;
+            }
             let until = Instant::now() + timeout;
             // TLS waits for the server by itself, and its bytes say nothing here.
-            let is_plain = uri.scheme_str() != Some("https");
+            let is_plain = tls.is_none();
             let io = http.call(uri).await.map_err(Error::other)?;
             let over = Box::pin(link.over.clone().cancelled_owned());
-            Ok(Guarded {
+            let guarded = Guarded {
                 io,
                 link,
                 phase: Phase::Silent(Box::new(Silent {
@@ -148,7 +198,12 @@ pub(crate) fn connect_lazy(endpoint: &Endpoint, timeout: Duration) -> (Channel, 
                     over,
                     held: None,
                 })),
-            })
+            };
+            match tls {
+                None => Ok(Box::new(guarded) as Socket),
+                // For as long as the connection took, once more.
+                Some(tls) => tls.handshake(guarded, Instant::now() + timeout).await,
+            }
         }
     });
     (endpoint.connect_with_connector_lazy(connector), link)

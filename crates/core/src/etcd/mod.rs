@@ -25,4 +25,6 @@ pub mod watch;
 pub mod wire;
 
 pub use client::EtcdClient;
-pub use options::{EtcdOptions, TlsOptions};
+pub use options::EtcdOptions;
+
+pub use crate::tls::TlsOptions;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::instance::Codec;
+use crate::tls::TlsOptions;
 
 /// The largest answer read by default, in bytes: 64 MiB, some hundred thousand instances.
 pub const DEFAULT_MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
@@ -47,19 +48,6 @@ pub struct EtcdOptions {
     pub user_agent: Option<String>,
     /// The largest answer that is read, in bytes. Default 64 MiB.
     pub max_message_bytes: usize,
-}
-
-/// TLS of the connection to etcd. Everything is PEM.
-#[derive(Clone, Default)]
-pub struct TlsOptions {
-    /// Certificates that may sign the server's. Default: the system's and, for images without any, Mozilla's.
-    pub ca: Option<Vec<u8>>,
-    /// Our certificate chain, for servers that ask for one. Needs `key`.
-    pub cert: Option<Vec<u8>>,
-    /// The private key of `cert`. Never logged.
-    pub key: Option<Vec<u8>>,
-    /// The name that the server's certificate must hold. Default: the host as it is written in `hosts`.
-    pub server_name: Option<String>,
 }
 
 impl Default for EtcdOptions {
@@ -176,17 +164,6 @@ impl fmt::Debug for EtcdOptions {
             .field("authority", &self.authority)
             .field("user_agent", &self.user_agent)
             .field("max_message_bytes", &self.max_message_bytes)
-            .finish()
-    }
-}
-
-impl fmt::Debug for TlsOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsOptions")
-            .field("ca", &self.ca.as_ref().map(Vec::len))
-            .field("cert", &self.cert.as_ref().map(Vec::len))
-            .field("key", &format_args!("{}", present(self.key.as_ref())))
-            .field("server_name", &self.server_name)
             .finish()
     }
 }

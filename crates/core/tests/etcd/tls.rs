@@ -88,7 +88,7 @@ async fn tls_with_client_certificates() {
         ca: Some(certificates.read("ca.pem")),
         cert: Some(certificates.read("client.pem")),
         key: Some(certificates.read("client.key")),
-        server_name: None,
+        ..TlsOptions::default()
     };
     let good = backend(&server.address(), Some(right.clone()));
     within(10, "contact", good.contact()).await.unwrap();

@@ -1,21 +1,28 @@
 //! The agents: one HTTP client each, which of them is asked, and what their answers mean.
 
 use std::fmt::Write as _;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Certificate, Client, ClientBuilder, Identity, Method, redirect};
+use reqwest::{Client, ClientBuilder, Method, redirect};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
+use tower::Service;
+use tower::layer::layer_fn;
 use url::Url;
 
-use super::options::{Consistency, ConsulOptions, ConsulTls};
+use super::options::{Consistency, ConsulOptions};
 use crate::error::{Error, ErrorKind, Result};
+use crate::log::Log;
+use crate::tls::{self, Tls, TlsOptions};
 
 /// Short calls in flight. With the blocking queries this keeps a client well below the 200 connections that an agent
 /// takes from one address (`http_max_conns_per_client`).
@@ -64,11 +71,15 @@ pub(super) struct Unread {
 }
 
 impl Agents {
-    pub(super) fn new(options: &ConsulOptions) -> Result<Self> {
+    pub(super) fn new(options: &ConsulOptions, log: &Log) -> Result<Self> {
+        // One for all agents, even if only some of them are spoken to by TLS.
+        let is_secure = options.tls.is_some() || options.hosts.iter().any(|host| host.starts_with("https://"));
+        let given = options.tls.clone().unwrap_or_default();
+        let tls = is_secure.then(|| Tls::new(&given, log.clone())).transpose()?;
         let all = options
             .hosts
             .iter()
-            .map(|host| Agent::new(host, options))
+            .map(|host| Agent::new(host, options, tls.as_ref(), &given))
             .collect::<Result<_>>()?;
         let tenancy = [("ns", &options.namespace), ("partition", &options.partition)]
             .into_iter()
@@ -210,9 +221,7 @@ impl Agents {
 }
 
 impl Agent {
-    fn new(host: &str, options: &ConsulOptions) -> Result<Self> {
-        // Ours, before reqwest looks for one. An error says that the process has one already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+    fn new(host: &str, options: &ConsulOptions, tls: Option<&Tls>, given: &TlsOptions) -> Result<Self> {
         let wrong = |why: &str| Error::invalid(format!("options.hosts: expected \"host:port\", {why}"));
         let mut http = Client::builder()
             .no_proxy()
@@ -222,9 +231,18 @@ impl Agent {
             .pool_max_idle_per_host(CALLS)
             .pool_idle_timeout(Duration::from_secs(60));
         let secure = options.tls.is_some() || host.starts_with("https://");
-        if !secure || host.starts_with("unix://") {
+        match tls.filter(|_| secure && !host.starts_with("unix://")) {
             // Without TLS no authority is needed, and reading the system's takes longer than all the rest.
-            http = http.tls_certs_only([]);
+            None => http = http.tls_backend_preconfigured(tls::none()?),
+            Some(tls) => {
+                let tls = tls.clone();
+                http = http
+                    .tls_backend_preconfigured(tls.config(&[]))
+                    .connector_layer(layer_fn(move |inner| Refreshed {
+                        inner,
+                        tls: tls.clone(),
+                    }));
+            }
         }
         if let Some(path) = host.strip_prefix("unix://") {
             #[cfg(unix)]
@@ -249,16 +267,13 @@ impl Agent {
             let _ = url.set_port(Some(if secure { 8501 } else { 8500 })); // fails only for URLs without a host
         }
         let shown = url[url::Position::BeforeHost..url::Position::AfterPort].to_owned();
-        if let Some(tls) = &options.tls {
-            http = with_tls(http, tls)?;
-            if let Some(name) = &tls.server_name {
-                // What is asked for and checked is the name; where it is, the host tells.
-                let port = url.port_or_known_default().unwrap_or(8501);
-                let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-                http = http.dns_resolver(Arc::new(Elsewhere { host, port }));
-                url.set_host(Some(name))
-                    .map_err(|error| Error::invalid(format!("options.tls.serverName: {error}")))?;
-            }
+        if let Some(name) = given.server_name.as_ref().filter(|_| secure) {
+            // What is asked for and checked is the name; where it is, the host tells.
+            let port = url.port_or_known_default().unwrap_or(8501);
+            let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+            http = http.dns_resolver(Arc::new(Elsewhere { host, port }));
+            url.set_host(Some(name))
+                .map_err(|error| Error::invalid(format!("options.tls.serverName: {error}")))?;
         }
         Ok(Self {
             host: shown,
@@ -288,19 +303,36 @@ impl Resolve for Elsewhere {
     }
 }
 
-fn with_tls(mut http: ClientBuilder, tls: &ConsulTls) -> Result<ClientBuilder> {
-    let unusable = |what: &str, error: &reqwest::Error| Error::invalid(format!("options.tls.{what}: {error}"));
-    if let Some(ca) = &tls.ca {
-        let certificates = Certificate::from_pem_bundle(ca).map_err(|error| unusable("ca", &error))?;
-        http = http.tls_certs_only(certificates);
+/// Reads the files of TLS again before a connection is made.
+#[derive(Clone)]
+struct Refreshed<S> {
+    inner: S,
+    tls: Tls,
+}
+
+impl<S, To> Service<To> for Refreshed<S>
+where
+    S: Service<To> + Clone + Send + 'static,
+    S::Future: Send,
+    To: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
     }
-    if let (Some(cert), Some(key)) = (&tls.cert, &tls.key) {
-        let mut pem = cert.clone();
-        pem.push(b'\n');
-        pem.extend_from_slice(key);
-        http = http.identity(Identity::from_pem(&pem).map_err(|error| unusable("cert", &error))?);
+
+    fn call(&mut self, to: To) -> Self::Future {
+        let fresh = self.inner.clone();
+        let mut ready = std::mem::replace(&mut self.inner, fresh);
+        let tls = self.tls.clone();
+        Box::pin(async move {
+            tls.refresh().await;
+            ready.call(to).await
+        })
     }
-    Ok(http)
 }
 
 fn built(http: ClientBuilder) -> Result<Client> {

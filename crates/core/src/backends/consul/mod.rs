@@ -24,7 +24,7 @@ use tokio::sync::Semaphore;
 use self::agents::{Agents, Answer};
 use self::bell::Bells;
 use self::life::Lives;
-pub use self::options::{Consistency, ConsulOptions, ConsulTls, HealthCheck};
+pub use self::options::{Consistency, ConsulOptions, HealthCheck};
 use self::presence::ConsulPresence;
 use crate::backend::{Backend, Capabilities, Follow, Presence, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
@@ -56,7 +56,7 @@ impl ConsulBackend {
         let options = Arc::new(options);
         Ok(Self {
             shared: Arc::new(Shared {
-                agents: Arc::new(Agents::new(&options)?),
+                agents: Arc::new(Agents::new(&options, &log)?),
                 slots: Arc::new(Semaphore::new(options.max_watch_connections.max(1))),
                 bells: Bells::default(),
                 lives: Lives::default(),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::tls::TlsOptions;
 
 /// Options of the Consul backend. [`Default`] is an agent on this machine, and what Go Kratos registers.
 #[derive(Clone)]
@@ -20,7 +21,7 @@ pub struct ConsulOptions {
     /// Admin partition, of Consul Enterprise. Default none.
     pub partition: Option<String>,
     /// TLS. Default none, unless a host says `https://`.
-    pub tls: Option<ConsulTls>,
+    pub tls: Option<TlsOptions>,
     /// The time to live of the TTL check, renewed three times as often. Default 20 s, Kratos's.
     pub ttl: Duration,
     /// One attempt, over all the agents that it tries. Default 10 s.
@@ -85,19 +86,6 @@ pub enum Consistency {
     Stale,
     /// The leader asks the others first.
     Consistent,
-}
-
-/// TLS of the connections to the agents. Everything is PEM.
-#[derive(Clone, Default)]
-pub struct ConsulTls {
-    /// Certificates that may sign the agent's. Default: the system's.
-    pub ca: Option<Vec<u8>>,
-    /// Our certificate chain. Needs `key`.
-    pub cert: Option<Vec<u8>>,
-    /// The private key of `cert`. Never logged.
-    pub key: Option<Vec<u8>>,
-    /// The name that the agent's certificate must hold. Default: the host.
-    pub server_name: Option<String>,
 }
 
 impl Default for ConsulOptions {

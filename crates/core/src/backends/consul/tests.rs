@@ -193,7 +193,7 @@ fn an_agent_that_failed_is_asked_last() {
         hosts: vec!["a:1".to_owned(), "http://b".to_owned(), "unix:///c".to_owned()],
         ..ConsulOptions::default()
     };
-    let agents = Agents::new(&options).unwrap();
+    let agents = Agents::new(&options, &crate::log::Log::default()).unwrap();
     assert_eq!(["a:1", "b:8500", "/c"], [0, 1, 2].map(|agent| agents.host(agent)));
     let order = || agents.order(None).collect::<Vec<_>>();
     assert_eq!(order(), [0, 1, 2]);
