@@ -17,9 +17,11 @@ use tonic::metadata::{Ascii, MetadataValue};
 use super::endpoints::{Connection, EndpointSet};
 use super::error::{Cause, Fault, judge, judge_status};
 use super::group::GroupSize;
+use super::heard::{Heard, listening};
 use super::keepalive::KeepAlives;
 use super::metrics::Metrics;
 use super::options::EtcdOptions;
+use super::tries::{Time, Tried, Tries};
 use super::watch::WatchHub;
 use super::wire::{AuthenticateRequest, AuthenticateResponse};
 use crate::error::{ErrorKind, Result};
@@ -152,7 +154,8 @@ impl EtcdClient {
     ///
     /// `op` names it in messages. `make` is called once per try with the client of one connection; a try whose answer was
     /// lost is followed by another, so the call must do the same twice as once.
-    /// A first try gets a third of the time, so that a member that is frozen does not eat it all.
+    /// A first try gets a third of the time, so that a member that is frozen does not eat it all. One whose answer has
+    /// begun goes on for as long as pieces of it come.
     pub async fn call<T, F, Fut>(&self, op: &'static str, make: F) -> Result<T, Fault>
     where
         F: Fn(etcd_client::Client) -> Fut,
@@ -201,7 +204,7 @@ impl EtcdClient {
                 return Err(Fault::new(Cause::Refused, ErrorKind::Internal, "there is no such host"));
             };
             return self
-                .try_member(op, member, tries.deadline, None, &make)
+                .try_member(op, member, Time::of_the_last(tries.deadline), &make)
                 .await
                 .map_err(|fault| if tries.repeatable { fault } else { fault.of_a_write() });
         }
@@ -224,8 +227,12 @@ impl EtcdClient {
                         (deadline, until) => until.or(deadline),
                     }
                 };
-                let patience = (self.shared.endpoints.count() > 1 && !is_last).then(|| Instant::now() + PATIENCE);
-                let fault = match self.try_member(op, member, until, patience, &make).await {
+                let time = Time {
+                    until,
+                    deadline: tries.deadline,
+                    patience: (self.shared.endpoints.count() > 1 && !is_last).then(|| Instant::now() + PATIENCE),
+                };
+                let fault = match self.try_member(op, member, time, &make).await {
                     Ok(done) => return Ok(done),
                     Err(fault) => fault,
                 };
@@ -256,11 +263,7 @@ impl EtcdClient {
 
     fn out_of_time(&self, op: &str, start: Instant, tried: Tried) -> Fault {
         // What a member said is worth more than that time is over too.
-        if tried
-            .clearest
-            .as_ref()
-            .is_some_and(|fault| fault.error.kind() != ErrorKind::Timeout)
-        {
+        if tried.somebody_spoke() {
             return tried.all();
         }
         tried.told_with(Fault::new(
@@ -278,8 +281,7 @@ impl EtcdClient {
         &self,
         op: &'static str,
         member: usize,
-        until: Option<Instant>,
-        patience: Option<Instant>,
+        time: Time,
         make: &F,
     ) -> Result<(T, Route), Fault>
     where
@@ -291,12 +293,15 @@ impl EtcdClient {
             .connection()
             .map_err(|error| Fault::of(Cause::Refused, error))?;
         let start = Instant::now();
+        let heard = Arc::<Heard>::default();
         let unopened = connection.link.unopened();
         let result = {
             // Pinned where they are made: each move would keep room for another copy in the future of every call.
-            let work = std::pin::pin!(async {
+            let work = std::pin::pin!(listening(Arc::clone(&heard), async {
                 let mut work = std::pin::pin!(self.with_token(&connection, make));
-                let Some(patience) = patience else { return work.await };
+                let Some(patience) = time.patience else {
+                    return work.await;
+                };
                 if let Ok(done) = timeout_at(patience, work.as_mut()).await {
                     return done;
                 }
@@ -313,23 +318,19 @@ impl EtcdClient {
                     self.shared.endpoints.failed(member);
                 }
                 work.await
-            });
-            match until {
-                None => work.await,
-                Some(until) => timeout_at(until, work).await.unwrap_or_else(|_| {
-                    // It may be the member or a connection that died in silence: the next try makes a new one either way.
-                    // Tries that are too short to tell, as those of renewals, tell it together.
-                    let again = connection.is_silent_again(start);
-                    if again || start.elapsed() >= SILENCE.min(self.shared.options.timeout / 3) {
-                        endpoint.abandon(&connection);
-                    }
-                    Err(Fault::new(
-                        Cause::Broken,
-                        ErrorKind::Timeout,
-                        format!("{} did not answer {op} in time", endpoint.url),
-                    ))
-                }),
-            }
+            }));
+            time.give(work, start, &heard).await.unwrap_or_else(|| {
+                // It may be the member or a connection that died in silence: the next try makes a new one either way.
+                // Tries that are too short to tell, as those of renewals, tell it together. What others hear over the
+                // connection says that it is alive.
+                let since = heard.last().unwrap_or(start);
+                let long = since.elapsed() >= SILENCE.min(self.shared.options.timeout / 3);
+                if connection.is_silent_again(since) || (long && !connection.has_answered_since(since)) {
+                    endpoint.abandon(&connection);
+                }
+                let text = format!("{} did not answer {op} in time", endpoint.url);
+                Err(Fault::new(Cause::Broken, ErrorKind::Timeout, text))
+            })
         };
         match result {
             Ok((answer, token)) => {
@@ -512,68 +513,5 @@ impl EtcdClient {
     pub fn close(&self) {
         self.shared.closed.cancel();
         self.shared.endpoints.close();
-    }
-}
-
-/// How a call is tried.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Tries {
-    /// When it must have ended; `None` leaves it to the pings of the connection.
-    pub(crate) deadline: Option<Instant>,
-    /// The most that one try may take while another may follow; `None` leaves it to the deadline.
-    pub(crate) most: Option<Duration>,
-    /// Whether doing it twice is the same as doing it once. What is not repeatable is tried again only when it surely
-    /// was not applied, and has the whole time for each try.
-    pub(crate) repeatable: bool,
-    /// One try, on this host of the options, and no other.
-    pub(crate) only: Option<usize>,
-}
-
-impl Tries {
-    /// As often as it takes, on all members, until `deadline`: for what does the same twice as once.
-    pub(crate) fn until(deadline: Instant) -> Self {
-        Self {
-            deadline: Some(deadline),
-            most: None,
-            repeatable: true,
-            only: None,
-        }
-    }
-}
-
-/// What the tries of a call so far have come to.
-#[derive(Default)]
-struct Tried {
-    each: Vec<(String, String)>,
-    clearest: Option<Fault>,
-}
-
-impl Tried {
-    fn add(&mut self, url: &str, fault: Fault) {
-        self.each.push((url.to_owned(), fault.error.message().to_owned()));
-        // Of two failures the one that says more: a member's words before a silence.
-        let silent = fault.error.kind() == ErrorKind::Timeout;
-        let keeps = silent
-            && self
-                .clearest
-                .as_ref()
-                .is_some_and(|f| f.error.kind() != ErrorKind::Timeout);
-        if !keeps {
-            self.clearest = Some(fault);
-        }
-    }
-
-    /// A failure that ends the call, with those before it.
-    fn told_with(self, mut fault: Fault) -> Fault {
-        fault.tried = self.each;
-        fault
-    }
-
-    /// Nobody could be reached.
-    fn all(mut self) -> Fault {
-        let fault = self.clearest.take();
-        let fault =
-            fault.unwrap_or_else(|| Fault::new(Cause::NotSent, ErrorKind::Internal, "no etcd member was asked"));
-        self.told_with(fault)
     }
 }

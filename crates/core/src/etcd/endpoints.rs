@@ -13,6 +13,7 @@ use futures::FutureExt as _;
 use tokio::time::Instant;
 use tonic::transport::Endpoint;
 
+use super::heard::Heard;
 use super::link::{self, Link};
 use super::options::EtcdOptions;
 use super::raw::Transport;
@@ -48,47 +49,44 @@ pub(crate) struct Connection {
     pub(crate) authenticating: tokio::sync::Mutex<()>,
     /// Whether the server has ever answered: if not, it may speak another protocol.
     pub(crate) answered: AtomicBool,
+    heard: Arc<Heard>,
     silence: Mutex<Silence>,
 }
 
 impl Connection {
-    /// Something came over it.
+    /// An answer came over it.
     pub(crate) fn has_answered(&self) {
         self.answered.store(true, Ordering::Relaxed);
-        lock(&self.silence).ends(Instant::now());
+        self.heard.note();
     }
 
-    /// Whether something has come over it since then.
+    /// Whether something has come over it since then: an answer, or a piece of one.
     pub(crate) fn has_answered_since(&self, since: Instant) -> bool {
-        lock(&self.silence).heard.is_some_and(|heard| heard > since)
+        self.heard.last().is_some_and(|heard| heard > since)
     }
 
     /// A try that began at `start` has waited in vain. True when it is the second in a row: with nothing heard in
     /// between, it is the connection rather than the call. Not of one that never answered: it may still be connecting.
     pub(crate) fn is_silent_again(&self, start: Instant) -> bool {
-        self.answered.load(Ordering::Relaxed) && lock(&self.silence).goes_on(start, Instant::now())
+        self.answered.load(Ordering::Relaxed) && lock(&self.silence).goes_on(self.heard.last(), start, Instant::now())
     }
 }
 
 /// How long nothing has been heard on a connection, in tries.
 #[derive(Default)]
 struct Silence {
-    /// When the last answer came.
-    heard: Option<Instant>,
     /// When the first try of the silence was given up.
     missed: Option<Instant>,
 }
 
 impl Silence {
-    fn ends(&mut self, now: Instant) {
-        self.heard = Some(now);
-        self.missed = None;
-    }
-
-    fn goes_on(&mut self, start: Instant, now: Instant) -> bool {
-        if self.heard.is_some_and(|heard| heard >= start) {
+    fn goes_on(&mut self, heard: Option<Instant>, start: Instant, now: Instant) -> bool {
+        if heard.is_some_and(|heard| heard >= start) {
+            self.missed = None;
             return false;
         }
+        // What was given up before the last word is no part of this silence.
+        self.missed = self.missed.filter(|missed| heard.is_none_or(|heard| *missed > heard));
         // Tries that wait at the same time count as one.
         *self.missed.get_or_insert(now) <= start
     }
@@ -132,7 +130,8 @@ impl Member {
             return Ok(Arc::clone(connection));
         }
         let (channel, link) = link::connect_lazy(&self.transport, self.connect_timeout, self.tls.clone());
-        let transport = Transport::new(channel);
+        let heard = Arc::<Heard>::default();
+        let transport = Transport::new(channel, Arc::clone(&heard));
         let channel = etcd_client::Channel::Custom(tower::util::BoxCloneSyncService::new(transport.clone()));
         let options = etcd_client::ConnectOptions::new().with_require_leader(true);
         // Without a user in its options `from_channel` has nothing to wait for: it awaits no I/O.
@@ -148,6 +147,7 @@ impl Member {
             token: AtomicU64::new(0),
             authenticating: tokio::sync::Mutex::new(()),
             answered: AtomicBool::new(false),
+            heard,
             silence: Mutex::new(Silence::default()),
         });
         *slot = Some(Arc::clone(&connection));
@@ -409,14 +409,18 @@ mod tests {
     fn a_connection_is_silent_at_the_second_try_in_a_row() {
         let (at, second) = (Instant::now(), Duration::from_secs(1));
         let mut silence = Silence::default();
-        assert!(!silence.goes_on(at, at + second));
+        assert!(!silence.goes_on(None, at, at + second));
         // Under way at the same time: that is one silence, not two.
-        assert!(!silence.goes_on(at, at + second));
-        silence.ends(at + second * 2);
+        assert!(!silence.goes_on(None, at, at + second));
+        let heard = Some(at + second * 2);
         // Something else was answered during it.
-        assert!(!silence.goes_on(at + second, at + second * 3));
-        assert!(!silence.goes_on(at + second * 3, at + second * 4));
-        assert!(silence.goes_on(at + second * 4, at + second * 5));
+        assert!(!silence.goes_on(heard, at + second, at + second * 3));
+        assert!(!silence.goes_on(heard, at + second * 3, at + second * 4));
+        assert!(silence.goes_on(heard, at + second * 4, at + second * 5));
+        // Heard between two tries that both waited in vain.
+        let heard = Some(at + second * 6);
+        assert!(!silence.goes_on(heard, at + second * 7, at + second * 8));
+        assert!(silence.goes_on(heard, at + second * 8, at + second * 9));
     }
 
     #[tokio::test(start_paused = true)]

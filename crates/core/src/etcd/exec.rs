@@ -15,9 +15,10 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::client::{EtcdClient, Route, Tries};
+use super::client::{EtcdClient, Route};
 use super::error::{Fault, judge_status};
 use super::raw::ByteStream;
+use super::tries::Tries;
 
 /// The most that a read of one key waits for one member while there are others.
 const POINT_READ_MOST: Duration = Duration::from_secs(3);

@@ -42,9 +42,10 @@ use tokio_util::sync::CancellationToken;
 
 pub(super) use self::book::time_to_live;
 use self::book::{Book, Entry, Phase};
-use super::client::{EtcdClient, Route, Tries};
+use super::client::{EtcdClient, Route};
 use super::error::{Cause, Fault, judge_status};
 use super::lease::Slot;
+use super::tries::Tries;
 use super::wire::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
 use crate::error::ErrorKind;
 

@@ -23,10 +23,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::client::{EtcdClient, Tries};
+use super::client::EtcdClient;
 use super::error::{Cause, Fault, judge};
 use super::keepalive::{Command, Keep, time_to_live};
 use super::options::MAX_TTL;
+use super::tries::Tries;
 use super::wire::LeaseKeepAliveResponse;
 use crate::error::{Error, ErrorKind, Result};
 

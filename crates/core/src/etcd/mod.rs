@@ -11,6 +11,7 @@ pub mod endpoints;
 pub mod error;
 pub mod exec;
 pub mod group;
+mod heard;
 mod hub;
 mod keepalive;
 pub mod lease;
@@ -21,6 +22,7 @@ pub mod observer;
 pub mod options;
 pub mod raw;
 pub mod tenure;
+mod tries;
 pub mod watch;
 pub mod wire;
 

@@ -85,7 +85,7 @@ impl Observer {
         let (client, closed) = (client.clone(), client.closed().clone());
         let task = tokio::spawn(async move {
             let observed = observe(&client, &prefix, &sender, &on_event);
-            if let Some(error) = closed.run_until_cancelled(observed).await {
+            if let Some(error) = closed.run_until_cancelled(Box::pin(observed)).await {
                 on_event(ObserverEvent::Failed(error));
             }
         });

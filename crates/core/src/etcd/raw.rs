@@ -17,6 +17,8 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
+use super::heard::{Heard, Listening};
+
 /// The metadata that etcd reads the token from.
 const TOKEN: &str = "token";
 /// The metadata that lets a member without a leader refuse at once instead of after its own time.
@@ -28,14 +30,15 @@ pub type ByteStream = Streaming<Bytes>;
 /// One HTTP/2 connection and the token that its calls carry. Cheap to clone; clones share both.
 #[derive(Clone)]
 pub(crate) struct Transport {
-    channel: Channel,
+    channel: Listening,
     token: Arc<RwLock<Option<MetadataValue<Ascii>>>>,
 }
 
 impl Transport {
-    pub(crate) fn new(channel: Channel) -> Self {
+    /// What comes over `channel` is noted in `heard`.
+    pub(crate) fn new(channel: Channel, heard: Arc<Heard>) -> Self {
         Self {
-            channel,
+            channel: Listening::new(channel, heard),
             token: Arc::default(),
         }
     }
@@ -47,7 +50,10 @@ impl Transport {
 
     /// The same connection without a token, for the call that asks for one.
     pub(crate) fn anonymous(&self) -> Self {
-        Self::new(self.channel.clone())
+        Self {
+            channel: self.channel.clone(),
+            token: Arc::default(),
+        }
     }
 
     fn token(&self) -> Option<MetadataValue<Ascii>> {
@@ -95,10 +101,10 @@ impl Transport {
         Ok(answer.into_inner())
     }
 
-    async fn grpc(&self, limit: usize) -> Result<tonic::client::Grpc<Channel>, Status> {
+    async fn grpc(&self, limit: usize) -> Result<tonic::client::Grpc<Listening>, Status> {
         let mut grpc = tonic::client::Grpc::new(self.channel.clone()).max_decoding_message_size(limit);
         // `from_error` keeps the source, which says whether anything was sent.
-        grpc.ready().await.map_err(|e| Status::from_error(Box::new(e)))?;
+        grpc.ready().await.map_err(Status::from_error)?;
         Ok(grpc)
     }
 
@@ -123,7 +129,7 @@ impl Service<HttpRequest<tonic::body::Body>> for Transport {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.channel.poll_ready(cx).map_err(Into::into)
+        self.channel.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: HttpRequest<tonic::body::Body>) -> Self::Future {
@@ -132,8 +138,7 @@ impl Service<HttpRequest<tonic::body::Body>> for Transport {
         {
             request.headers_mut().insert(TOKEN, value);
         }
-        let answer = self.channel.call(request);
-        Box::pin(async move { answer.await.map_err(Into::into) })
+        self.channel.call(request)
     }
 }
 

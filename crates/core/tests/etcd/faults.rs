@@ -11,7 +11,8 @@ use rollcall_core::log::Log;
 use tokio::time::Instant;
 
 use crate::support::{
-    etcd, eventually, follow, follow_until, free_port, ids, instance, next, options, presence_of, retrying, within,
+    Proxy, etcd, eventually, follow, follow_until, free_port, ids, instance, next, options, presence_of, retrying,
+    within,
 };
 
 fn backend(options: EtcdOptions) -> EtcdBackend {
@@ -239,4 +240,54 @@ async fn close_ends_what_is_open() {
     backend.close().await;
     let end = within(2, "the end", stream.next()).await;
     assert!(end.is_none_or(|e| e.is_err_and(|e| e.kind() == ErrorKind::Closed)));
+}
+
+/// A name of three megabytes, behind two addresses at a megabyte a second each.
+async fn behind_slow_links(server: &crate::support::Server) -> ([Proxy; 2], EtcdBackend) {
+    let mut raw = server.raw().await;
+    let padding = "x".repeat(100_000);
+    for i in 0..30 {
+        let value = format!(r#"{{"id":"{i}","name":"big","metadata":{{"x":"{padding}"}}}}"#);
+        raw.put(format!("/microservices/big/{i}"), value, None).await.unwrap();
+    }
+    let links = [Proxy::to(server.address()).await, Proxy::to(server.address()).await];
+    for link in &links {
+        link.slow_down(1 << 20);
+    }
+    let backend = backend(EtcdOptions {
+        timeout: Duration::from_secs(6), // two seconds for a try whose answer has not begun
+        ..options(&[&links[0].address, &links[1].address])
+    });
+    (links, backend)
+}
+
+#[tokio::test]
+async fn a_list_that_takes_longer_than_one_try_arrives_and_costs_no_connection() {
+    let server = etcd!();
+    let (links, backend) = behind_slow_links(&server).await;
+    let since = Instant::now();
+    assert_eq!(backend.fetch("big").await.unwrap().instances.len(), 30);
+    assert!(since.elapsed() > Duration::from_secs(2), "{:?}", since.elapsed());
+    assert_eq!(links[0].accepted() + links[1].accepted(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_stops_in_the_middle_is_asked_of_the_next_member() {
+    let server = etcd!();
+    let (links, backend) = behind_slow_links(&server).await;
+    let cut = async {
+        eventually("somebody was asked", async || {
+            links[0].accepted() + links[1].accepted() > 0
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let asked = usize::from(links[1].accepted() > 0);
+        links[asked].lose_answers(true);
+        links[1 - asked].slow_down(u64::MAX);
+    };
+    let (fetched, ()) = tokio::join!(backend.fetch("big"), cut);
+    assert_eq!(fetched.unwrap().instances.len(), 30);
+    assert_eq!((links[0].accepted(), links[1].accepted()), (1, 1));
+    // The connection that fell silent is given up.
+    assert_eq!(backend.fetch("big").await.unwrap().instances.len(), 30);
 }

@@ -395,6 +395,8 @@ pub struct Proxy {
     pub address: String,
     deaf: Arc<AtomicBool>,
     budget: Arc<AtomicU64>,
+    speed: Arc<AtomicU64>,
+    accepted: Arc<AtomicU64>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -410,10 +412,15 @@ impl Proxy {
         let address = listener.local_addr().unwrap().to_string();
         let deaf = Arc::new(AtomicBool::new(false));
         let budget = Arc::new(AtomicU64::new(u64::MAX));
+        let speed = Arc::new(AtomicU64::new(u64::MAX));
+        let accepted = Arc::new(AtomicU64::new(0));
         let (lose, spent) = (Arc::clone(&deaf), Arc::clone(&budget));
+        let (pace, counted) = (Arc::clone(&speed), Arc::clone(&accepted));
         let task = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
                 let (target, lose, budget) = (target.clone(), Arc::clone(&lose), Arc::clone(&spent));
+                let pace = Arc::clone(&pace);
                 tokio::spawn(async move {
                     let Ok(far) = tokio::net::TcpStream::connect(target).await else {
                         return;
@@ -426,6 +433,10 @@ impl Proxy {
                         // Once something was lost the connection stays silent: a gap would be a protocol error.
                         let mut gap = false;
                         while let Ok(n @ 1..) = far_read.read(&mut buffer).await {
+                            let time = Duration::from_micros(n as u64 * 1_000_000 / pace.load(Ordering::Relaxed));
+                            if !time.is_zero() {
+                                tokio::time::sleep(time).await;
+                            }
                             gap |= lose.load(Ordering::Relaxed);
                             if !gap && near_write.write_all(&buffer[..n]).await.is_err() {
                                 return;
@@ -449,6 +460,8 @@ impl Proxy {
             address,
             deaf,
             budget,
+            speed,
+            accepted,
             task,
         }
     }
@@ -460,6 +473,16 @@ impl Proxy {
 }
 
 impl Proxy {
+    /// From now on what the server says comes at this many bytes a second.
+    pub fn slow_down(&self, bytes_per_second: u64) {
+        self.speed.store(bytes_per_second, Ordering::Relaxed);
+    }
+
+    /// How many connections it has accepted.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
     /// After this many more bytes of the server the connection that brings them is cut, once.
     pub fn cut_after(&self, bytes: u64) {
         self.budget.store(bytes, Ordering::Relaxed);

@@ -1,0 +1,120 @@
+//! When something of an answer came: its head, or a piece of its body.
+//!
+//! A call is done with its last byte, and that of a large list over a slow link comes long after its first. Whether a
+//! member is dead or is telling can't be seen from the end, so the bytes are noted on their way.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::Instant;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::http::{Request, Response};
+use tonic::codegen::{Service, StdError};
+use tonic::transport::Channel;
+
+use super::endpoints::lock;
+
+/// When something was last heard.
+#[derive(Debug, Default)]
+pub(crate) struct Heard(Mutex<Option<Instant>>);
+
+impl Heard {
+    pub(crate) fn note(&self) {
+        *lock(&self.0) = Some(Instant::now());
+    }
+
+    pub(crate) fn last(&self) -> Option<Instant> {
+        *lock(&self.0)
+    }
+}
+
+tokio::task_local! {
+    /// What the try that this task is making has heard. A request is sent by the task that waits for it, so the channel
+    /// finds it here; nothing of `etcd_client` would carry it.
+    static OF_THIS_TRY: Arc<Heard>;
+}
+
+/// Makes `work` with what the requests that it sends hear noted in `heard`.
+pub(crate) fn listening<F: Future>(heard: Arc<Heard>, work: F) -> impl Future<Output = F::Output> {
+    OF_THIS_TRY.scope(heard, work)
+}
+
+/// A channel that notes what comes over it: for the connection, and for the try that asked.
+#[derive(Clone)]
+pub(crate) struct Listening {
+    channel: Channel,
+    heard: Arc<Heard>,
+}
+
+impl Listening {
+    pub(crate) fn new(channel: Channel, heard: Arc<Heard>) -> Self {
+        Self { channel, heard }
+    }
+}
+
+impl Service<Request<Body>> for Listening {
+    type Response = Response<Body>;
+    type Error = StdError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.channel.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let answer = self.channel.call(request);
+        let connection = Arc::clone(&self.heard);
+        let of_this_try = OF_THIS_TRY.try_with(Arc::clone).ok();
+        Box::pin(async move {
+            let answer = answer.await?.map(|body| Listened {
+                body,
+                connection,
+                of_this_try,
+            });
+            answer.body().note();
+            Ok(answer.map(Body::new))
+        })
+    }
+}
+
+/// The body of an answer.
+struct Listened {
+    body: Body,
+    connection: Arc<Heard>,
+    of_this_try: Option<Arc<Heard>>,
+}
+
+impl Listened {
+    fn note(&self) {
+        self.connection.note();
+        if let Some(heard) = &self.of_this_try {
+            heard.note();
+        }
+    }
+}
+
+impl HttpBody for Listened {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if matches!(frame, Some(Ok(_))) {
+            self.note();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
