@@ -13,6 +13,8 @@ pub mod backoff;
 pub mod error;
 #[cfg(feature = "etcd")]
 pub mod etcd;
+#[cfg(any(feature = "etcd", feature = "consul"))]
+mod heard;
 pub mod instance;
 pub mod log;
 pub mod registration;

@@ -17,14 +17,15 @@ use tonic::metadata::{Ascii, MetadataValue};
 use super::endpoints::{Connection, EndpointSet};
 use super::error::{Cause, Fault, judge, judge_status};
 use super::group::GroupSize;
-use super::heard::{Heard, listening};
 use super::keepalive::KeepAlives;
+use super::listening::listening;
 use super::metrics::Metrics;
 use super::options::EtcdOptions;
 use super::tries::{Time, Tried, Tries};
 use super::watch::WatchHub;
 use super::wire::{AuthenticateRequest, AuthenticateResponse};
 use crate::error::{ErrorKind, Result};
+use crate::heard::Heard;
 use crate::log::Log;
 
 /// Reads under way per client, of those who have lost the thread of their watch. A compaction or a burst of changes
@@ -319,7 +320,7 @@ impl EtcdClient {
                 }
                 work.await
             }));
-            time.give(work, start, &heard).await.unwrap_or_else(|| {
+            time.give(work, &heard).await.unwrap_or_else(|| {
                 // It may be the member or a connection that died in silence: the next try makes a new one either way.
                 // Tries that are too short to tell, as those of renewals, tell it together. What others hear over the
                 // connection says that it is alive.

@@ -13,11 +13,11 @@ use futures::FutureExt as _;
 use tokio::time::Instant;
 use tonic::transport::Endpoint;
 
-use super::heard::Heard;
 use super::link::{self, Link};
 use super::options::EtcdOptions;
 use super::raw::Transport;
 use crate::error::{Error, ErrorKind, Result};
+use crate::heard::Heard;
 use crate::log::Log;
 use crate::tls::{Tls, TlsOptions};
 

@@ -17,7 +17,8 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
-use super::heard::{Heard, Listening};
+use super::listening::Listening;
+use crate::heard::Heard;
 
 /// The metadata that etcd reads the token from.
 const TOKEN: &str = "token";

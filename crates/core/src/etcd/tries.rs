@@ -4,11 +4,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::error::{Cause, Fault};
-use super::heard::Heard;
 use crate::error::ErrorKind;
+use crate::heard::{Heard, while_heard};
 
 /// How a call is tried.
 #[derive(Debug, Clone, Copy)]
@@ -57,28 +57,12 @@ impl Time {
         }
     }
 
-    /// Awaits `work`, which began at `start`. `None` when its time is over: that of the call, or when nothing of an answer
-    /// has come for as long as the try had at first.
-    pub(crate) async fn give<F: Future>(
-        self,
-        mut work: Pin<&mut F>,
-        start: Instant,
-        heard: &Heard,
-    ) -> Option<F::Output> {
-        let Some(mut until) = self.until else {
-            return Some(work.await);
-        };
-        let share = until.saturating_duration_since(start);
-        loop {
-            if let Ok(done) = timeout_at(until, work.as_mut()).await {
-                return Some(done);
-            }
-            let next = heard.last()? + share;
-            let next = self.deadline.map_or(next, |deadline| next.min(deadline));
-            if next <= until {
-                return None;
-            }
-            until = next;
+    /// Awaits `work`. `None` when its time is over: that of the call, or when nothing of an answer has come for as long as
+    /// the try had at first.
+    pub(crate) async fn give<F: Future>(self, work: Pin<&mut F>, heard: &Heard) -> Option<F::Output> {
+        match self.until {
+            None => Some(work.await),
+            Some(until) => while_heard(work, heard, until, self.deadline).await,
         }
     }
 }

@@ -15,12 +15,14 @@ use reqwest::{Client, ClientBuilder, Method, redirect};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tower::Service;
 use tower::layer::layer_fn;
 use url::Url;
 
 use super::options::{Consistency, ConsulOptions};
 use crate::error::{Error, ErrorKind, Result};
+use crate::heard::{Heard, while_heard};
 use crate::log::Log;
 use crate::tls::{self, Tls, TlsOptions};
 
@@ -121,7 +123,7 @@ impl Agents {
             .compare_exchange(agent, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// The limit of one call where another agent may be asked after it.
+    /// The limit of one call where another agent may be asked after it; more while its answer is coming.
     pub(super) fn limit(&self) -> Duration {
         let share = self.timeout / u32::try_from(self.all.len()).unwrap_or(1);
         share.max(LEAST).min(self.timeout)
@@ -153,7 +155,8 @@ impl Agents {
         Err(failure.unwrap_or_else(|| Error::new(ErrorKind::Internal, "there is no agent to ask")))
     }
 
-    /// One short call of one agent, in its turn.
+    /// One short call of one agent, in its turn. It has `limit`; one whose answer has begun goes on while pieces of it
+    /// come, for the time of the options at most.
     pub(super) async fn call(
         &self,
         agent: usize,
@@ -162,29 +165,35 @@ impl Agents {
         body: Option<String>,
         limit: Duration,
     ) -> Result<Answer> {
-        let whole = async {
+        let (start, heard) = (Instant::now(), Heard::default());
+        let whole = std::pin::pin!(async {
             let _turn = self.calls.acquire().await; // never closed
-            self.send(agent, method, path, body).await
-        };
-        match tokio::time::timeout(limit, whole).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Error::new(
-                ErrorKind::Timeout,
-                format!(
-                    "the Consul agent at {} did not answer within {} ms",
-                    self.host(agent),
-                    limit.as_millis()
-                ),
-            )),
-        }
+            self.send(agent, method, path, body, &heard).await
+        });
+        let deadline = start + self.timeout.max(limit);
+        let answer = while_heard(whole, &heard, start + limit, Some(deadline)).await;
+        answer.unwrap_or_else(|| {
+            let (host, waited) = (self.host(agent), start.elapsed().as_millis());
+            let text = format!("the Consul agent at {host} did not answer within {waited} ms");
+            Err(Error::new(ErrorKind::Timeout, text))
+        })
     }
 
     /// A blocking query, which has a connection to itself for as long as it is held. Its limit is the caller's.
     pub(super) async fn block(&self, agent: usize, path: &str) -> Result<Answer> {
-        self.send(agent, Method::GET, path, None).await?.checked()
+        self.send(agent, Method::GET, path, None, &Heard::default())
+            .await?
+            .checked()
     }
 
-    async fn send(&self, agent: usize, method: Method, path: &str, body: Option<String>) -> Result<Answer> {
+    async fn send(
+        &self,
+        agent: usize,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+        heard: &Heard,
+    ) -> Result<Answer> {
         let Agent { host, base, http } = &self.all[agent];
         let joint = if path.contains('?') { "" } else { "?" };
         let mut request = http.request(method, format!("{base}{path}{joint}{}", self.tenancy));
@@ -196,6 +205,7 @@ impl Agents {
         }
         let lost = |error: reqwest::Error| lost(host, &error);
         let mut response = request.send().await.map_err(lost)?;
+        heard.note();
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
         let mut answer = Answer {
             host: host.clone(),
@@ -205,6 +215,7 @@ impl Agents {
             body: Vec::new(),
         };
         while let Some(chunk) = response.chunk().await.map_err(lost)? {
+            heard.note();
             if answer.body.len() + chunk.len() > self.max_bytes {
                 return Err(Error::new(
                     ErrorKind::Unavailable,

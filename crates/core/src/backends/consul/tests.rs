@@ -1,4 +1,8 @@
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 use super::agents::{Agents, Answer, segment};
 use super::options::{ConsulOptions, HealthCheck};
@@ -201,6 +205,46 @@ fn an_agent_that_failed_is_asked_last() {
     agents.failed(0);
     assert_eq!(order(), [1, 2, 0]);
     assert_eq!(agents.order(Some(2)).collect::<Vec<_>>(), [2, 0, 1]);
+}
+
+/// An agent that sends its answer in `pieces`, 400 ms apart, and nothing after them.
+async fn telling_agent(pieces: u32) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let _ = socket.read(&mut [0; 4096]).await;
+                let head = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n".as_slice();
+                let _ = socket.write_all(head).await;
+                for _ in 0..pieces {
+                    tokio::time::sleep(Duration::from_millis(400)).await;
+                    let _ = socket.write_all(b"x").await;
+                }
+                std::future::pending::<()>().await;
+            });
+        }
+    });
+    host
+}
+
+#[tokio::test]
+async fn an_answer_that_is_coming_has_more_than_its_share_of_the_time() {
+    let agents = async |pieces| {
+        let options = ConsulOptions {
+            hosts: vec![telling_agent(pieces).await, telling_agent(5).await],
+            timeout: Duration::from_secs(3),
+            ..ConsulOptions::default()
+        };
+        Agents::new(&options, &crate::log::Log::default()).unwrap()
+    };
+    let path = "/v1/agent/self";
+    // Two seconds for it, where each of two agents has one and a half.
+    let (agent, answer) = agents(5).await.read(path).await.unwrap();
+    assert_eq!((agent, answer.body.len()), (0, 5));
+    // It stops in the middle: the next one is asked.
+    let (agent, answer) = agents(1).await.read(path).await.unwrap();
+    assert_eq!((agent, answer.body.len()), (1, 5));
 }
 
 #[test]

@@ -1,37 +1,19 @@
-//! When something of an answer came: its head, or a piece of its body.
-//!
-//! A call is done with its last byte, and that of a large list over a slow link comes long after its first. Whether a
-//! member is dead or is telling can't be seen from the end, so the bytes are noted on their way.
+//! A channel that notes when something of an answer comes: for its connection, and for the try that asked.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{Service, StdError};
 use tonic::transport::Channel;
 
-use super::endpoints::lock;
-
-/// When something was last heard.
-#[derive(Debug, Default)]
-pub(crate) struct Heard(Mutex<Option<Instant>>);
-
-impl Heard {
-    pub(crate) fn note(&self) {
-        *lock(&self.0) = Some(Instant::now());
-    }
-
-    pub(crate) fn last(&self) -> Option<Instant> {
-        *lock(&self.0)
-    }
-}
+use crate::heard::Heard;
 
 tokio::task_local! {
     /// What the try that this task is making has heard. A request is sent by the task that waits for it, so the channel
