@@ -3,7 +3,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer, request as forward } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import type { ConsulOptions, Registry, RollcallError } from 'rollcall';
+import type { BadRecord, ConsulOptions, Registry, RollcallError } from 'rollcall';
 import { connect } from 'rollcall';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { hear, ids, listsUntil, nextList, quiet, refused, sees, timed, waitFor, within } from '../conformance/kit.js';
@@ -260,6 +260,27 @@ describe('what Consul would not take', () => {
     expect(ids(await blue.getService('foreign'))).toEqual(['own']);
     for (const id of ['bare', 'own', 'ill']) await server.deregister(id);
     await sees(registry, 'foreign', []);
+  });
+
+  test('a port that is none is a bad record, and those beside it are read', async (context) => {
+    const { server } = consul;
+    for (const [id, port] of [['good', 80] as const, ['bad', 70_000] as const]) {
+      await server.register({ ID: id, Name: 'ports', Port: port });
+      context.onTestFinished(async () => void (await server.deregister(id)));
+    }
+    const registry = await client(context, server.host);
+    const bad: BadRecord[] = [];
+    registry.on('badRecord', (record) => bad.push(record));
+    expect(ids(await registry.getService('ports', { consistent: true }))).toEqual(['good']);
+    expect(ids(await nextList(registry.watch('ports')))).toEqual(['good']);
+    await waitFor(() => bad.length > 0, { what: '"badRecord"' });
+    expect(bad[0]?.key).toContain('bad');
+    expect(bad[0]?.reason).toContain('70000');
+    expect(await registry.services()).toContain('ports');
+    // Nor does it stand in the way of one's own.
+    const registration = await registry.register({ name: 'ports', id: 'own' });
+    await sees(registry, 'ports', ['good', 'own']);
+    await registration.deregister();
   });
 
   test('tags, weights and checks of the options reach Consul', async (context) => {
