@@ -336,11 +336,7 @@ pub async fn within<T>(seconds: u64, what: &str, future: impl Future<Output = T>
 }
 
 /// Polls until it is so; 20 s at most.
-pub async fn eventually<F, Fut>(what: &str, mut condition: F)
-where
-    F: FnMut() -> Fut,
-    Fut: Future<Output = bool>,
-{
+pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(20);
     while !condition().await {
         assert!(Instant::now() < end, "never: {what}");
