@@ -356,7 +356,7 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
           lease.on('lost', (error) => lost.push(error));
           await client.leaseClient.leaseRevoke({ ID: await lease.grant() });
           const error = await lease.keepaliveOnce().catch((error) => error);
-          return [error.constructor.name, lost.length, lost[0] === error, lease.revoked(), lease.state];
+          return [error.constructor.name, lost.length > 0, lease.revoked(), lease.state];
         },
       ],
       [
@@ -370,7 +370,7 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
             .put(key)
             .value('v')
             .catch((error) => error);
-          return [error.constructor.name, lost.length, lost[0] === error, lease.revoked()];
+          return [error.constructor.name, lost.length > 0, lease.revoked()];
         },
       ],
       [
@@ -411,6 +411,24 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
         },
       ],
     ];
+    // etcd3's own renewals may find the loss as well, and tell it again with another error. Ours is told once.
+    test.each([
+      ['keepaliveOnce()', (lease: Lease) => lease.keepaliveOnce()],
+      ['a put', (lease: Lease) => lease.put(uniqueName()).value('v')],
+    ])('a loss that %s finds is told once, with its error', async (_name, find) => {
+      const lease = both.ours.lease(60);
+      const lost: Error[] = [];
+      lease.on('lost', (error) => lost.push(error));
+      await both.ours.leaseClient.leaseRevoke({ ID: await lease.grant() });
+      const error = await Promise.resolve(find(lease)).catch((error) => error);
+      expect(error).toBeInstanceOf(EtcdLeaseInvalidError);
+      await waitFor(() => lost.length > 0, { what: '"lost"' });
+      expect(lost).toEqual([error]);
+      expect(lost[0]).toBe(error);
+      expect(await lease.keepaliveOnce().catch((error) => error)).toBeInstanceOf(Error);
+      expect(lost).toHaveLength(1);
+    });
+
     test.each(programs)('%s', async (_name, program) => {
       const theirs = await outcome(() => program(both.theirs, uniqueName('theirs')));
       expect(await outcome(() => program(both.ours, uniqueName('ours')))).toEqual(theirs);
