@@ -312,9 +312,19 @@ describe.concurrent.each(ETCD_VERSIONS)('etcd %s', (version) => {
   });
 
   test('a process with a live lease stays, unless its client was told unref()', async (context) => {
-    const program = clientProgram(etcd.hosts, 'client.unref(); await client.lease(60).grant(); say({});');
+    const program = clientProgram(
+      etcd.hosts,
+      `
+      client.unref();
+      const hold = setInterval(() => {}, 1000); // a call of such a client holds no process either
+      await client.lease(60).grant();
+      clearInterval(hold);
+      say({ granted: true });
+      `,
+    );
     context.onTestFinished(() => program.kill());
     expect((await within(program.exit, 5000, 'the end of the process')).code).toBe(0);
+    expect(program.seen.at(-1)).toMatchObject({ granted: true });
     const other = clientProgram(etcd.hosts, 'await client.lease(60).grant(); say({});');
     context.onTestFinished(() => other.kill());
     await other.line(() => true);
