@@ -38,7 +38,8 @@ forEveryBackend('watching', (it) => {
     const watcher = registry.watch('orders');
     expect(ids(await nextList(watcher))).toEqual(['x']);
     await owner.die();
-    expect(await nextList(watcher, scope.ttlMs + 4000)).toEqual([]);
+    // The server looks for what has expired a second late at most; the rest is for a machine that has no time.
+    expect(await nextList(watcher, scope.ttlMs + 10_000)).toEqual([]);
   });
 
   it('a list is delivered only when it differs from the last one delivered', async (scope) => {
