@@ -15,6 +15,7 @@ import {
   GRPCDeadlineExceededError,
   GRPCUnavailableError,
 } from './errors.js';
+import { abortFailure } from './failure.js';
 import type { Keyspace } from './keyspace.js';
 import type { Namespace } from './namespace.js';
 import { timeLeft } from './options.js';
@@ -136,6 +137,7 @@ export class Lease extends Emitter {
     }
     const { signal } = callOptions;
     try {
+      if (signal?.aborted) throw abortFailure(signal, false); // before anything is sent
       const timeoutMs = this.#timeOf(callOptions, 'leaseGrant', { TTL: this.#asked });
       const id = connection.listen(() => this.#take());
       this.#unlisten = () => connection.unlisten(id);
@@ -158,8 +160,7 @@ export class Lease extends Emitter {
     this.#letGo = connection.hold({ end: () => this.#end() });
     const done = connection.work();
     this.#grant.then(done, done);
-    if (signal?.aborted) this.#handle.giveUp();
-    else if (signal) {
+    if (signal) {
       const unlisten = onAbort(signal, () => this.#handle?.giveUp());
       this.#grant.then(unlisten, unlisten);
     }
