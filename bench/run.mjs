@@ -17,6 +17,7 @@ import register from './rows/register.mjs';
 import { etcdVersion, startEtcd } from './support/etcd.mjs';
 import { describe, isDebugBuild } from './support/machine.mjs';
 import { summed, tableOf } from './support/report.mjs';
+import { HOW, notSteady } from './support/steady.mjs';
 
 const ROWS = [imports, call, register, get, fanout, many, backends];
 
@@ -53,6 +54,7 @@ const missed = rows.flatMap(({ figures }) => figures.filter(({ met }) => met ===
 console.log(
   `\n${missed.length === 0 ? 'Every target is met.' : `Missed: ${missed.map(({ what }) => what).join('; ')}.`}`,
 );
+console.log(`Before it is counted, ${HOW}. Not steady: ${notSteady().join('; ') || 'nothing'}.`);
 if (json) writeFileSync(json, `${JSON.stringify({ ...about, date: new Date().toISOString(), rows }, null, 2)}\n`);
 process.exit(); // etcd and the children end with it
 

@@ -13,6 +13,9 @@ const COLUMNS = [
   ['process', 'process, µs', 1],
   ['thread', 'JS thread, µs', 2],
   ['loop', 'loop delay, ms', 1],
+  ['loopP99', 'loop delay p99, ms', 1],
+  ['gap', 'longest gap, ms', 0],
+  ['ticks', 'share of the ticks', 2],
 ];
 
 const number = (value, decimals) =>
@@ -46,7 +49,7 @@ export class Samples {
         ? values.map((value, run) => (target.difference ? value - others[run] : value / others[run]))
         : values;
       const found = median(each);
-      const met = target.atLeast !== undefined ? found >= target.atLeast : found <= target.atMost;
+      const met = meets(found, target);
       return [{ ...target, found, min: Math.min(...each), max: Math.max(...each), met }];
     });
   }
@@ -83,13 +86,20 @@ export function table(cells) {
   return { head, lines };
 }
 
+/** Undefined for what has no bar. */
+const meets = (found, { atLeast, atMost }) => {
+  if (atLeast !== undefined) return found >= atLeast;
+  return atMost === undefined ? undefined : found <= atMost;
+};
+
 const bound = ({ atLeast, atMost, unit }) => {
+  if (atLeast === undefined && atMost === undefined) return 'no bar';
   const text = (value) => (value < 0.2 ? `1/${Math.round(1 / value)}` : String(value));
   return `${atLeast !== undefined ? 'at least' : 'at most'} ${text(atLeast ?? atMost)}${unit ? ` ${unit}` : ''}`;
 };
-const found = (value, { atLeast, unit }) => {
+const found = (value, { atMost, unit }) => {
   if (unit) return `${number(value, 1)} ${unit}`;
-  return atLeast === undefined && value < 0.2 ? `1/${number(1 / value, 0)}` : number(value, 2);
+  return atMost !== undefined && value < 0.2 ? `1/${number(1 / value, 0)}` : number(value, 2);
 };
 
 export function targetTable(targets) {
@@ -98,7 +108,7 @@ export function targetTable(targets) {
     bound(target),
     found(target.found, target),
     `${found(target.min, target)} to ${found(target.max, target)}`,
-    target.met ? 'met' : 'MISSED',
+    target.met === undefined ? '' : target.met ? 'met' : 'MISSED',
   ]);
   return { head: ['', 'target', 'found', 'range', ''], lines };
 }

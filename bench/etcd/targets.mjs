@@ -13,16 +13,15 @@
 /** @type {Target[]} */
 export const TARGETS = [
   ...['get', 'put'].flatMap((call) => [
-    ratio(`${call}: throughput, to etcd3`, 'rollcall', 'etcd3', call, 128, 'perSecond', {
-      atLeast: call === 'get' ? 4 : 3,
-    }),
-    ratio(`${call}: throughput, to the Rust loop`, 'rollcall', 'rust', call, 128, 'perSecond', { atLeast: 0.9 }),
+    // The Rust loop is the limit; what that is of etcd3 is told, and no bar.
+    ratio(`${call}: throughput, to etcd3`, 'rollcall', 'etcd3', call, 128, 'perSecond', {}),
+    ratio(`${call}: throughput, to the Rust loop`, 'rollcall', 'rust', call, 128, 'perSecond', { atLeast: 0.95 }),
   ]),
   ratio('get, grouped: throughput, to the Rust loop', 'grouped', 'rust', 'get', 128, 'perSecond', { atLeast: 3 }),
-  ratio('get, grouped: throughput, to etcd3', 'grouped', 'etcd3', 'get', 128, 'perSecond', { atLeast: 20 }),
+  ratio('get, grouped: throughput, to etcd3', 'grouped', 'etcd3', 'get', 128, 'perSecond', {}),
   ratio('get: JavaScript thread, to etcd3', 'rollcall', 'etcd3', 'get', 128, 'thread', { atMost: 1 / 50 }),
   { what: 'get: JavaScript thread', of: ['rollcall|get|128', 'thread'], atMost: 2, unit: 'µs' },
-  ratio('put: JavaScript thread, to etcd3', 'rollcall', 'etcd3', 'put', 128, 'thread', { atMost: 1 / 40 }),
+  ratio('put: JavaScript thread, to etcd3', 'rollcall', 'etcd3', 'put', 128, 'thread', { atMost: 1 / 50 }),
   ratio('get, 1 in flight: p50, to etcd3', 'rollcall', 'etcd3', 'get', 1, 'p50', { atMost: 0.75 }),
   {
     what: 'get, 1 in flight: p50, over the Rust loop',
@@ -36,11 +35,25 @@ export const TARGETS = [
     atMost: 1 / 6,
   }),
   ratio('live watch event: JavaScript thread, to etcd3', 'rollcall', 'etcd3', 'watch: live events', '', 'thread', {
-    atMost: 1 / 30,
+    atMost: 1 / 10,
   }),
   ratio('replayed watch event: JavaScript thread, to etcd3', 'rollcall', 'etcd3', 'watch: past events', '', 'thread', {
-    atMost: 1 / 8,
+    atMost: 1 / 5,
   }),
+  ...[
+    ['300 loops of a get, 100 µs of work each', '300 loops'],
+    ['1,000 loops of a get, 30 µs of work each', '1,000 loops'],
+    ['60,000 past events, 100 µs of work each', '60,000 events'],
+  ].flatMap(([cell, what]) => [
+    ratio(`${what}: ticks of the event loop, to etcd3`, 'rollcall', 'etcd3', `event loop: ${cell}`, '', 'ticks', {
+      atLeast: 0.8,
+    }),
+    {
+      what: `${what}: longest gap of the event loop`,
+      of: [`rollcall|event loop: ${cell}|`, 'gap'],
+      ...{ atMost: 100, unit: 'ms' },
+    },
+  ]),
 ];
 
 function ratio(what, who, other, cell, atOnce, metric, bound) {

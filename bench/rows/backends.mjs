@@ -14,6 +14,7 @@ import { etcdVersion, startEtcd } from '../support/etcd.mjs';
 import { instanceOf, keyOf, recordOf } from '../support/instances.mjs';
 import { describe } from '../support/machine.mjs';
 import { median, now, quantile } from '../support/stats.mjs';
+import { STEADY, steady } from '../support/steady.mjs';
 import { startZookeeper, zookeeperVersion } from '../support/zookeeper.mjs';
 
 const PAGE = fileURLToPath(new URL('../../docs/bench-backends.md', import.meta.url));
@@ -209,7 +210,13 @@ async function watching(of, server, add, progress) {
   /** Changes instances one after the other, each some time after the one before. */
   async function changes(client, rounds, paceMs, pick, tell = () => {}) {
     const begun = [];
-    await change(3, () => {});
+    // The writer sets the rate: what is looked at is the work of the JavaScript thread.
+    const some = Math.max(1, Math.ceil(STEADY.slice / paceMs));
+    await steady(`${of}: a change delivered`, async () => {
+      const { thread } = await client.ask('cpu');
+      await change(some, () => {});
+      return some / ((await client.ask('cpu')).thread - thread);
+    });
     begun.length = 0;
     const silence = await idle(client);
     const [before, start, serverBefore] = [await client.ask('cpu'), now(), ofProcess(server.pid)];

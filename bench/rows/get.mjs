@@ -5,6 +5,7 @@ import { connect } from 'rollcall';
 import { jsThread } from '../support/cpu.mjs';
 import { instanceOf, keyOf, recordOf } from '../support/instances.mjs';
 import { now } from '../support/stats.mjs';
+import { repeated, steady } from '../support/steady.mjs';
 
 const RUNS = 5;
 const WARM = 100_000;
@@ -43,15 +44,28 @@ export default {
 
     const warm = [];
     const loads = { rollcall: { 1: [], 64: [] }, etcd3: { 1: [], 64: [] } };
-    for (let run = 0; run <= RUNS; run++) {
-      const start = now();
+    const fromWatch = async () => {
       for (let call = 0; call < WARM; call++) await watching.getService('service-0');
-      if (run > 0) warm.push(((now() - start) / WARM) * 1000);
+      return WARM;
+    };
+    await steady('from a warm watch', repeated(fromWatch));
+    for (const [who, read] of Object.entries(reads)) {
+      for (const atOnce of Object.keys(CALLS)) {
+        const some = async () => {
+          await load(read, Number(atOnce), SERVICES);
+          return SERVICES;
+        };
+        await steady(`getService(), ${atOnce} at once, ${who}`, repeated(some));
+      }
+    }
+    for (let run = 1; run <= RUNS; run++) {
+      const start = now();
+      await fromWatch();
+      warm.push(((now() - start) / WARM) * 1000);
 
       for (const [who, read] of Object.entries(reads)) {
         for (const [atOnce, calls] of Object.entries(CALLS)) {
-          const times = await load(read, Number(atOnce), calls);
-          if (run > 0) loads[who][atOnce].push(times);
+          loads[who][atOnce].push(await load(read, Number(atOnce), calls));
         }
       }
       progress(`${run}/${RUNS}`);

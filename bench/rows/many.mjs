@@ -3,6 +3,7 @@
 import { connect } from 'rollcall';
 import { start } from '../support/child.mjs';
 import { now } from '../support/stats.mjs';
+import { steady } from '../support/steady.mjs';
 
 const RUNS = 3;
 const SERVICES = 10;
@@ -24,6 +25,12 @@ export default {
         const visible = Promise.all(names.map((name) => untilWhole(watching.watch(name))));
         const client = start('many-client.mjs', { nodeArgs: ['--expose-gc'] });
         try {
+          await steady(`many registered, ${way}`, async () => {
+            await client.ask('open', { way, host: etcd.host, prefix: `${prefix}-warming-up` });
+            const { start, resolved } = await client.ask('register', { names, perName: INSTANCES / 10 });
+            await client.ask('close');
+            return 1 / (resolved - start);
+          });
           const before = await client.ask('open', { way, host: etcd.host, prefix });
           const told = await client.ask('register', { names, perName: INSTANCES });
           const seen = Math.max(...(await visible));

@@ -4,6 +4,7 @@ import { Etcd3 } from 'etcd3';
 import { connect } from 'rollcall';
 import { instanceOf, keyOf, recordOf } from '../support/instances.mjs';
 import { now, quantile } from '../support/stats.mjs';
+import { repeated, steady } from '../support/steady.mjs';
 
 const RUNS = 5;
 const ROUNDS = 60;
@@ -22,11 +23,18 @@ export default {
     };
     const resolved = { memory: [], etcd: [], etcd3: [] };
     const seen = { memory: [], etcd: [], etcd3: [] };
-    for (let run = 0; run <= RUNS; run++) {
+    let rounds = 0;
+    for (const [name, subject] of Object.entries(subjects)) {
+      const one = async () => {
+        await subject.round(rounds++);
+        return 1;
+      };
+      await steady(`register, ${name}`, repeated(one));
+    }
+    for (let run = 1; run <= RUNS; run++) {
       for (const [name, subject] of Object.entries(subjects)) {
         const times = [];
-        for (let round = 0; round < ROUNDS; round++) times.push(await subject.round(run * ROUNDS + round));
-        if (run === 0) continue; // warm up
+        for (let round = 0; round < ROUNDS; round++) times.push(await subject.round(rounds++));
         resolved[name].push(times.map((time) => time.resolved));
         seen[name].push(times.map((time) => time.seen));
       }

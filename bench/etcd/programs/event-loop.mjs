@@ -97,6 +97,31 @@ async function events({ prefix, from, count, workUs }) {
   return figures;
 }
 
+let opened;
+
+/** Watches a prefix from now on, with some work for each event. */
+async function open({ prefix, workUs }) {
+  const watcher = await client.watch().prefix(prefix).create();
+  let pieces = 0;
+  let enough = () => false;
+  watcher.on('put', () => {
+    work(workUs);
+    pieces++;
+    enough();
+  });
+  const until = (count) =>
+    new Promise((resolve) => {
+      enough = () => pieces >= count && resolve(count);
+      enough();
+    });
+  opened = { watcher, until };
+}
+
+/** So many of its events. */
+const take = ({ count }) => watched(() => opened.until(count));
+
+const close = () => opened.watcher.cancel();
+
 /** Serves HTTP; each request takes some work, and with `get` a call of the client before it. */
 function listen({ workUs, get }) {
   const server = createServer(async (_, response) => {
@@ -109,4 +134,4 @@ function listen({ workUs, get }) {
   });
 }
 
-serve({ calls, events, listen });
+serve({ calls, events, open, take, close, listen });

@@ -1,5 +1,6 @@
 // Single calls: get, put, a transaction, and lists of some lengths.
 
+import { steady } from '../../support/steady.mjs';
 import { CONTENDERS } from '../contenders.mjs';
 
 const KEYS = 1000;
@@ -29,16 +30,14 @@ export default {
       }
       for (const atOnce of callers) {
         progress(`${name}, ${atOnce} at once`);
-        // Run 0 warms up, and is shorter.
-        for (let run = 0; run <= runs; run++) {
+        const load = (who, time) => contenders[who].ask('load', { ...about, do: what, atOnce, ms: time });
+        for (const who of turns(0)) {
+          await steady(`${name}, ${atOnce} at once, ${who}`, async (slice) => (await load(who, slice)).perSecond);
+          await contenders[who].ask('rest', {});
+        }
+        for (let run = 1; run <= runs; run++) {
           for (const who of turns(run)) {
-            const figures = await contenders[who].ask('load', {
-              ...about,
-              do: what,
-              atOnce,
-              ms: run === 0 ? Math.ceil(own / 2) : own,
-            });
-            if (run > 0) add({ what: name, atOnce, who }, figures);
+            add({ what: name, atOnce, who }, await load(who, own));
             await contenders[who].ask('rest', {});
           }
         }

@@ -1,5 +1,7 @@
 // Keeping leases alive, each held by itself.
 
+import { steady } from '../../support/steady.mjs';
+
 const TTL = 15; // renewed every 5 s or so by both
 const WINDOW = 12_000;
 const WHO = [
@@ -12,6 +14,11 @@ export default {
   name: 'lease',
   async run({ contenders, progress, add }) {
     for (const [who, count] of WHO) {
+      await steady(`leases granted, ${who}`, async () => {
+        const { perSecond } = await contenders[who].ask('grant', { count: 200, ttl: TTL });
+        await contenders[who].ask('release');
+        return perSecond;
+      });
       progress(`granting ${count} leases, ${who}`);
       const granted = await contenders[who].ask('grant', { count, ttl: TTL });
       add({ what: `lease: ${count.toLocaleString('en')} granted`, who: nameOf(who) }, granted);

@@ -1,5 +1,6 @@
 // Events: as they happen, out of the past, and for many watchers at once.
 
+import { steady } from '../../support/steady.mjs';
 import { startLoop } from '../contenders.mjs';
 
 const EVENTS = 50_000;
@@ -15,27 +16,46 @@ export default {
       writer.ask('write', { prefix, keys, count, atOnce: WRITTEN_AT_ONCE, valueBytes: 100 });
 
     const prefix = 'bench/watched/';
-    for (let run = 0; run <= runs; run++) {
+    const liveOf = async (child, events) => {
+      await child.ask('watch', { prefix });
+      const [figures, { first }] = await Promise.all([child.ask('events', events), write(prefix, 1000, events)]);
+      await child.ask('unwatch');
+      return { figures, first };
+    };
+    // From the revision before the first one: etcd keeps it, for nothing compacts here.
+    const pastOf = (child, from, events) => child.ask('replay', { prefix, from, events });
+    const manyOf = async (child, events) => {
+      const many = 'bench/many/';
+      const created = await child.ask('watch', { prefix: many, each: WATCHERS });
+      const [told] = await Promise.all([child.ask('events', events), write(many, WATCHERS, events)]);
+      await child.ask('unwatch');
+      return { created, told };
+    };
+
+    for (const who of WHO) {
+      const child = contenders[who];
+      progress(`${who} warms up`);
+      let from;
+      // The writer sets the rate of what is live: what is looked at is the work of the JavaScript thread.
+      await steady(`live events, ${who}`, async () => {
+        const { figures, first } = await liveOf(child, EVENTS / 10);
+        from ??= first;
+        return 1 / figures.thread;
+      });
+      await steady(`past events, ${who}`, async () => 1 / (await pastOf(child, from, EVENTS / 10)).thread);
+      await steady(`1,000 watchers, ${who}`, async () => 1 / (await manyOf(child, 2 * WATCHERS)).told.thread);
+    }
+    for (let run = 1; run <= runs; run++) {
       for (const who of run % 2 === 0 ? WHO : WHO.toReversed()) {
         const child = contenders[who];
-        const tell = (what, figures) => run > 0 && add({ what, who }, figures);
-        const events = run === 0 ? EVENTS / 10 : EVENTS;
+        const tell = (what, figures) => add({ what, who }, figures);
         progress(`${who}, ${run}/${runs}`);
-
-        await child.ask('watch', { prefix });
-        const [live, { first }] = await Promise.all([child.ask('events', events), write(prefix, 1000, events)]);
-        tell('watch: live events', live);
-        await child.ask('unwatch');
-
-        // From the revision before the first one: etcd keeps it, for nothing compacts here.
-        tell('watch: past events', await child.ask('replay', { prefix, from: first, events }));
-
-        const many = 'bench/many/';
-        const created = await child.ask('watch', { prefix: many, each: WATCHERS });
+        const { figures, first } = await liveOf(child, EVENTS);
+        tell('watch: live events', figures);
+        tell('watch: past events', await pastOf(child, first, EVENTS));
+        const { created, told } = await manyOf(child, 10 * WATCHERS);
         tell('watch: 1,000 watchers created', created);
-        const [told] = await Promise.all([child.ask('events', 10 * WATCHERS), write(many, WATCHERS, 10 * WATCHERS)]);
         tell('watch: events for 1,000 watchers', told);
-        await child.ask('unwatch');
         await child.ask('rest');
       }
     }

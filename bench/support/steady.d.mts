@@ -1,0 +1,6 @@
+export function notSteady(): string[];
+export function steady(
+  what: string,
+  slice: (ms: number) => Promise<number>,
+  options?: { now?: () => number; tell?: (text: string) => void },
+): Promise<boolean>;
