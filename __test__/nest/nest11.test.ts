@@ -1,10 +1,12 @@
 /** Nest 11: see suite.ts; and what does not depend on the version. */
 
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { connect } from 'rollcall';
 import { Etcd3 } from 'rollcall/etcd';
 import { describe, expect, it } from 'vitest';
 import { startEtcd } from '../support/etcd.js';
-import { uniqueName, waitFor } from '../support/process.js';
+import { uniqueName, waitFor, within } from '../support/process.js';
 import { compileBySwc, typeCheck } from './kit.js';
 import { type Ground, suite } from './suite.js';
 
@@ -60,12 +62,26 @@ function more(ground: () => Ground): void {
       expect(await ground().count(SERVICE)).toBe(0);
     });
 
+    it('after something is followed leaves nothing that keeps the process alive', async () => {
+      const { failed } = await failing('noListener', {});
+      expect(failed).toMatch(/^RegistryModule "second": register\.endpoints: expected, since/);
+    });
+
+    it.each(['portTaken', 'portTakenOfFollower', 'portTakenOfSettings'])('fails with its port: %s', async (CASE) => {
+      const server = createServer();
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+      const { port } = server.address() as AddressInfo;
+      const { failed } = await failing(CASE, { PORT: String(port), HOSTS: ground().etcd.hosts.join(',') });
+      expect(failed).toContain('EADDRINUSE');
+      server.close();
+    });
+
     async function failing(CASE: string, env: object): Promise<{ failed: string }> {
       const app = ground().apps.start('cjs', 'broken', { CASE, ...env });
       const line = await ground().told<{ failed: string }>(app, 'failed');
       expect(line.failed).not.toContain('\n');
       // Nothing is left that keeps the process alive.
-      expect(await app.exit).toMatchObject({ code: 1 });
+      expect(await within(app.exit, 20_000, 'the end of the process')).toMatchObject({ code: 1 });
       return line;
     }
   });

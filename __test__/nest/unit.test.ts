@@ -42,7 +42,7 @@ describe('an HTTP server that listens', () => {
   ])('%s is told with its real port', async (_, server, args, expected) => {
     const adapter = adapterOf(server as Server);
     const told: string[][] = [];
-    followHttp(adapter, async (endpoints: string[]) => void told.push(endpoints));
+    followHttp(adapter, { listens: async (endpoints: string[]) => void told.push(endpoints) });
     expect(await started(adapter, 0, ...args)).toBeUndefined();
     expect(told).toEqual([[expect.stringMatching(expected)]]);
   });
@@ -51,7 +51,7 @@ describe('an HTTP server that listens', () => {
     const { path, remove } = temporaryFolder();
     const adapter = adapterOf(createServer());
     const told: string[][] = [];
-    followHttp(adapter, async (endpoints: string[]) => void told.push(endpoints));
+    followHttp(adapter, { listens: async (endpoints: string[]) => void told.push(endpoints) });
     await started(adapter, `${path}/socket`);
     expect(told).toEqual([[]]);
     remove();
@@ -61,13 +61,19 @@ describe('an HTTP server that listens', () => {
     const server = createServer();
     const adapter = adapterOf(server);
     const order: string[] = [];
-    followHttp(adapter, async () => void order.push('first'));
-    followHttp(adapter, async () => {
-      order.push('second');
-      throw new Error('no');
+    followHttp(adapter, {
+      begins: () => order.push('begins'),
+      listens: async () => void order.push('first'),
+      heard: () => order.push('heard'),
+    });
+    followHttp(adapter, {
+      listens: async () => {
+        order.push('second');
+        throw new Error('no');
+      },
     });
     expect(await started(adapter, 0)).toEqual(new Error('no'));
-    expect(order).toEqual(['first', 'second']);
+    expect(order).toEqual(['begins', 'first', 'second']);
     expect(server.listening).toBe(false);
   });
 });
@@ -94,7 +100,7 @@ describe('the server of a microservice', () => {
   ])('of the transport %s', async (_, fields, expected) => {
     const server = { ...fields, listen: (done: () => void) => done() };
     const told: string[][] = [];
-    followMicroservice(server, async (endpoints: string[]) => void told.push(endpoints));
+    followMicroservice(server, { listens: async (endpoints: string[]) => void told.push(endpoints) });
     expect(await listening(server)).toBeUndefined();
     expect(told).toEqual([expected]);
   });
@@ -102,7 +108,7 @@ describe('the server of a microservice', () => {
   it('that can not listen is told to nobody', async () => {
     const told: unknown[] = [];
     const server = { transportId: 0, listen: (done: (error: unknown) => void) => done(new Error('in use')) };
-    followMicroservice(server, async (endpoints: string[]) => void told.push(endpoints));
+    followMicroservice(server, { listens: async (endpoints: string[]) => void told.push(endpoints) });
     expect(await listening(server)).toEqual(new Error('in use'));
     expect(told).toEqual([]);
   });

@@ -41,8 +41,12 @@ export class RollcallConfiguration {
   async onServerReady(container: IMidwayContainer): Promise<void> {
     const factory = this.#registry;
     if (!factory) return;
+    await this.#enter(container, factory);
+    // Not before: a start that fails is to end the process.
     for (const registry of factory.getClients().values()) registry.ref();
-    const { self } = factory;
+  }
+
+  async #enter(container: IMidwayContainer, { self }: RegistryServiceFactory): Promise<void> {
     const { register } = configOf<RegistryConfig>(container, 'registry');
     if (!self || !register) return;
     try {

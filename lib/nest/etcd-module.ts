@@ -1,7 +1,7 @@
 /** The etcd client as a module of Nest. */
 
 import { type DynamicModule, Logger, Module, type Provider } from '@nestjs/common';
-import { ModulesContainer } from '@nestjs/core';
+import { HttpAdapterHost, ModulesContainer } from '@nestjs/core';
 import type { IOptions } from '../etcd/index.js';
 import { type AsyncOptions, assembled, asyncProviders, type ModuleExtras } from './async-options.js';
 import {
@@ -92,10 +92,17 @@ function make(extras: ModuleExtras, options: Provider[], imports?: DynamicModule
     { provide: healthToken, inject: [clientToken], useFactory: (client: Etcd3) => new EtcdHealthIndicator(client) },
     {
       provide: residentToken,
-      inject: [clientToken, serviceToken, optionsToken, ModulesContainer],
-      useFactory: (client: Etcd3, service: EtcdService, given: EtcdModuleOptions, modules: ModulesContainer) => {
+      inject: [clientToken, serviceToken, optionsToken, HttpAdapterHost, ModulesContainer],
+      useFactory: (
+        client: Etcd3,
+        service: EtcdService,
+        options: EtcdModuleOptions,
+        host: HttpAdapterHost,
+        modules: ModulesContainer,
+      ) => {
         placeAtEnds(modules.values(), EtcdCoreModule, EtcdEdgeModule);
-        return endsOf(new EtcdResident({ where, name, client, service, options: given, modules, log }));
+        const adapter = () => host.httpAdapter;
+        return endsOf(new EtcdResident({ where, name, client, service, options, modules, adapter, log }));
       },
     },
     { provide: `${residentToken}:first`, inject: [residentToken], useFactory: ({ first }) => first },

@@ -6,6 +6,8 @@ import { type EtcdOpenOptions, explained } from '../../frameworks/open.js';
 import type { EtcdService } from './etcd-service.js';
 import { settingsOf } from './handlers.js';
 import type { Resident } from './lifecycle.js';
+import type { HttpAdapter, Modules } from './listening.js';
+import { Liveness } from './liveness.js';
 import { isDefault } from './tokens.js';
 
 /** What a resident is made of. */
@@ -17,17 +19,21 @@ export interface EtcdResidence {
   readonly service: EtcdService;
   readonly options: EtcdOpenOptions;
   /** Nest's container. */
-  readonly modules: { values(): Iterable<unknown> };
+  readonly modules: Modules & { values(): Iterable<unknown> };
+  /** The HTTP adapter, which a test gives only after the modules are made. */
+  adapter(): HttpAdapter | null | undefined;
   readonly log: AppLogger;
 }
 
 /** The resident of an `EtcdModule`. */
 export class EtcdResident implements Resident {
   readonly #residence: EtcdResidence;
-  #unrefed = false;
+  readonly #liveness: Liveness;
 
   constructor(residence: EtcdResidence) {
     this.#residence = residence;
+    this.#liveness = Liveness.of(residence.modules);
+    this.#liveness.join(this, residence.client);
   }
 
   /** Fills the properties that hold settings: the hooks of the program find them. */
@@ -37,8 +43,7 @@ export class EtcdResident implements Resident {
       isDefault(client) ? isDefault(name) : client === name,
     );
     if (settings.length === 0) return;
-    // Until the application has started nothing of it is to keep the process alive: a start that fails ends it.
-    this.#unrefed = Boolean(etcd.unref?.());
+    this.#liveness.letGo(etcd);
     const filled = settings.map(({ key, set }) => service.watchConfig(key, set));
     if (options.lazy) {
       for (const each of filled) each.catch((error: Error) => log.error(`@Config: ${error.message}`));
@@ -52,7 +57,7 @@ export class EtcdResident implements Resident {
   }
 
   async start(): Promise<void> {
-    if (this.#unrefed) this.#residence.client.ref();
+    this.#liveness.started(this, this.#residence.adapter());
   }
 
   async leave(): Promise<void> {

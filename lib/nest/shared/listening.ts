@@ -14,27 +14,33 @@ export interface MicroserviceServer {
   close?(): unknown;
 }
 
-/** What is called when a server has begun to listen. While it is under way the program's `listen()` waits. */
-export type OnListening = (endpoints: string[]) => Promise<void>;
+/** Who follows a server. */
+export interface Follower {
+  /** It is asked to listen, which may fail; not every server tells. */
+  begins?(): void;
+  /** It listens. The program's `listen()` waits for this, and fails with it. */
+  listens?(endpoints: string[]): Promise<void>;
+  /** It listens, and all who follow it have heard that. */
+  heard?(): void;
+}
 
-/** Marks servers whose `listen()` is followed, one `OnListening` each. */
-const FOLLOWED = new WeakMap<object, Set<OnListening>>();
+/** The servers whose `listen()` is followed. */
+const FOLLOWED = new WeakMap<object, Set<Follower>>();
 
-/**
- * Calls `told` when the server of the adapter listens, before the program's own `listen()` resolves. What `told` rejects
- * with, that rejects with.
- */
-export function followHttp(adapter: HttpAdapter, told: OnListening): void {
-  const announce = followed(adapter, told, () => {
+/** Tells `follower` of the server of the adapter, before the program's own `listen()` resolves. */
+export function followHttp(adapter: HttpAdapter, follower: Follower): void {
+  const all = followed(adapter, follower);
+  if (!all) return;
+  const announce = () => {
     const server = adapter.getHttpServer() as Addressed;
-    return endpointsOf(server, isSecure(server) ? 'https' : 'http');
-  });
-  if (!announce) return;
+    return tell(all, endpointsOf(server, isSecure(server) ? 'https' : 'http'));
+  };
   const listen = adapter.listen;
   adapter.listen = function (this: HttpAdapter, ...args: unknown[]): unknown {
     const done = args.at(-1);
     // Nest itself always gives a callback.
     if (typeof done !== 'function') return listen.apply(this, args);
+    for (const each of all) each.begins?.();
     const heard = (...results: unknown[]) => {
       if (results[0] instanceof Error) return done(...results);
       announce().then(
@@ -51,11 +57,13 @@ export function followHttp(adapter: HttpAdapter, told: OnListening): void {
 }
 
 /** The same for the server of a microservice. Transports by way of a broker listen nowhere: they have no endpoints. */
-export function followMicroservice(server: MicroserviceServer, told: OnListening): void {
-  const announce = followed(server, told, () => microserviceEndpoints(server));
-  if (!announce) return;
+export function followMicroservice(server: MicroserviceServer, follower: Follower): void {
+  const all = followed(server, follower);
+  if (!all) return;
+  const announce = () => tell(all, microserviceEndpoints(server));
   const listen = server.listen;
   server.listen = function (this: MicroserviceServer, callback): unknown {
+    for (const each of all) each.begins?.();
     return listen.call(this, (error, info) => {
       if (error) return callback(error, info);
       announce().then(
@@ -69,19 +77,21 @@ export function followMicroservice(server: MicroserviceServer, told: OnListening
   };
 }
 
-/** Adds `told` to those who hear of `subject`; for the first of them gives what tells them all. */
-function followed(subject: object, told: OnListening, endpoints: () => string[]): (() => Promise<void>) | undefined {
-  const before = FOLLOWED.get(subject);
+/** Adds one to those who follow a server; for the first of them gives the list. */
+function followed(server: object, follower: Follower): Set<Follower> | undefined {
+  const before = FOLLOWED.get(server);
   if (before) {
-    before.add(told);
+    before.add(follower);
     return undefined;
   }
-  const all = new Set([told]);
-  FOLLOWED.set(subject, all);
-  return async () => {
-    const found = endpoints();
-    await Promise.all([...all].map((each) => each(found)));
-  };
+  const all = new Set([follower]);
+  FOLLOWED.set(server, all);
+  return all;
+}
+
+async function tell(all: Iterable<Follower>, endpoints: string[]): Promise<void> {
+  await Promise.all([...all].map((each) => each.listens?.(endpoints)));
+  for (const each of all) each.heard?.();
 }
 
 /** What is needed of the servers that Nest has for its transports, in all its versions. */

@@ -7,6 +7,7 @@ import type { Registry } from '../../registry/registry.js';
 import { handlersOf } from './handlers.js';
 import type { Resident } from './lifecycle.js';
 import { followHttp, followMicroservice, type HttpAdapter, type Modules, microservicesOf } from './listening.js';
+import { Liveness } from './liveness.js';
 import type { RegistryService } from './registry-service.js';
 import { isDefault } from './tokens.js';
 
@@ -28,29 +29,34 @@ export interface RegistryResidence {
 /** The resident of a `RegistryModule`. */
 export class RegistryResident implements Resident {
   readonly #residence: RegistryResidence;
+  readonly #liveness: Liveness;
   #microservices = 0;
 
   constructor(residence: RegistryResidence) {
     this.#residence = residence;
-    const { self, modules } = residence;
+    const { self, modules, registry } = residence;
+    this.#liveness = Liveness.of(modules);
+    this.#liveness.join(this, registry);
+    this.#liveness.letGo(registry);
     if (!self) return;
     microservicesOf(modules, (server) => {
       this.#microservices++;
-      followMicroservice(server, (endpoints) => this.#explained(self.listening(endpoints)));
+      followMicroservice(server, { listens: (endpoints) => this.#explained(self.listening(endpoints)) });
     });
   }
 
   async start(): Promise<void> {
-    const { registry, self, adapter: adapterOf, modules, service, name, log } = this.#residence;
+    const { self, modules, service, name, log } = this.#residence;
     for (const handler of handlersOf(modules.values(), (problem) => log.warn(problem))) {
       const mine = isDefault(handler.registry) ? isDefault(name) : handler.registry === name;
       if (mine) service.onChange(handler.service, handler.call);
     }
-    registry.ref();
-    if (!self) return;
-    const adapter = adapterOf();
-    if (adapter) followHttp(adapter, (endpoints) => this.#explained(self.listening(endpoints)));
-    await this.#explained((async () => self.started(Boolean(adapter) || this.#microservices > 0))());
+    const adapter = this.#residence.adapter();
+    if (self) {
+      if (adapter) followHttp(adapter, { listens: (endpoints) => this.#explained(self.listening(endpoints)) });
+      await this.#explained((async () => self.started(Boolean(adapter) || this.#microservices > 0))());
+    }
+    this.#liveness.started(this, adapter);
   }
 
   async leave(): Promise<void> {
