@@ -50,7 +50,7 @@ export function suite(
     it.each(['express', 'fastify'])('with %s is in the registry from listen() until SIGTERM', async (ADAPTER) => {
       const { apps, url, registry, told, count } = ground;
       const SERVICE = uniqueName('orders');
-      const app = apps.start(kind, 'orders', { REGISTRY: url, SERVICE, ADAPTER });
+      const app = apps.start(kind, 'orders', { REGISTRY: url, SERVICE, ADAPTER, EXTRA: `${SERVICE}-extra` });
       const { listening, registered } = await told<{ listening: number; registered: object }>(app, 'listening');
       expect(registered).toMatchObject({
         name: SERVICE,
@@ -62,7 +62,7 @@ export function suite(
       app.kill('SIGTERM');
       await waitFor(async () => (await count(SERVICE)) === 0, { what: 'the instance to leave' });
       // Before any hook of the program itself.
-      expect(await told(app, 'destroy')).toEqual({ destroy: 'deregistered' });
+      expect(await told(app, 'destroy')).toEqual({ destroy: 'deregistered', extra: 'deregistered' });
       expect(await app.exit).toMatchObject({ signal: 'SIGTERM' });
     });
 
@@ -171,6 +171,8 @@ export function suite(
       expect(lines.filter((line) => 'list' in line)).toHaveLength(unwatched);
       app.kill('SIGTERM');
       await app.exit;
+      // The drain, after its services have left.
+      expect((await told<{ leftAfter: number }>(app, 'leftAfter')).leftAfter).toBeGreaterThanOrEqual(250);
       expect(await registry.getService(SERVICE)).toEqual([]);
       const services = await connect({ backend: 'etcd', hosts: etcd.hosts, prefix: '/services', codec: 'json' });
       expect(await services.getService(SERVICE)).toEqual([]);

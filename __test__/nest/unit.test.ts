@@ -10,6 +10,7 @@ import { temporaryFolder, uniqueName, waitFor } from '../support/process.js';
 const load = createRequire(import.meta.url);
 const { followHttp, followMicroservice } = load('../../dist/cjs/nest/shared/listening.js');
 const { SelfRegistration } = load('../../dist/cjs/frameworks/self-registration.js');
+const { drainOf, leave } = load('../../dist/cjs/frameworks/leaving.js');
 const { follow } = load('../../dist/cjs/frameworks/follow.js');
 const { handlersOf, markHandler, settingsOf } = load('../../dist/cjs/nest/shared/handlers.js');
 
@@ -169,6 +170,24 @@ describe('the registration of the application', () => {
     expect(await endpoints()).toEqual([['http://10.0.0.1:82']]);
     await context.leave();
     await expect(async () => self().started(false)).rejects.toThrow('register.endpoints: expected, since');
+  });
+});
+
+describe('what the program has registered', () => {
+  const log = { log() {}, warn() {}, error() {} };
+  it('leaves at once, all but the application itself, and then drains', async () => {
+    const registry = await connect({ backend: 'memory', namespace: uniqueName('nest') });
+    const [one, two, self] = await Promise.all(
+      ['one', 'two', 'self'].map((name) => registry.register({ name }, { background: name === 'two' })),
+    );
+    let drained = false;
+    const leaving = leave(registry, { drainMs: 1000, except: self, log }).then(() => (drained = true));
+    await waitFor(() => one?.state === 'deregistered' && two?.state === 'deregistered');
+    expect([await registry.services(), drained]).toEqual([['self'], false]);
+    await leaving;
+    await leave(registry, { drainMs: 60_000, except: self, log }); // there is nothing to drain
+    expect([drainOf({ backend: 'etcd' }), drainOf(registry), drainOf(registry, 20)]).toEqual([250, 0, 20]);
+    await registry.close();
   });
 });
 

@@ -8,6 +8,7 @@ import { instanceOf } from '../registry/instance.js';
 import type { Registration } from '../registry/registration.js';
 import type { Registry } from '../registry/registry.js';
 import { choice, didYouMean, integer, invalid, record, text } from '../registry/shape.js';
+import { drainOf } from './leaving.js';
 import type { AppLogger } from './logger.js';
 
 /** How the application itself is registered. */
@@ -110,6 +111,11 @@ export class SelfRegistration {
     return this.#started && this.#wanted && !this.#leaving;
   }
 
+  /** How long the application goes on answering after it has left, in milliseconds; `undefined`: the default. */
+  get drainMs(): number | undefined {
+    return this.#source.options.drainMs;
+  }
+
   /** The application has begun to listen there. */
   listening(endpoints: readonly string[]): Promise<void> {
     const { options } = this.#source;
@@ -194,7 +200,7 @@ export class SelfRegistration {
     if (!this.#registration) return;
     const { registry, options, log } = this.#source;
     try {
-      await this.#registration.deregister({ drainMs: options.drainMs ?? (registry.backend === 'memory' ? 0 : 250) });
+      await this.#registration.deregister({ drainMs: drainOf(registry, options.drainMs) });
     } catch (error) {
       log.warn(`${options.name} could not be taken out of the registry: ${(error as Error).message}`);
     }

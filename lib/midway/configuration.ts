@@ -78,7 +78,7 @@ export class RollcallConfiguration {
 
   /** Takes the application out of the registry while its servers still answer, drains, then closes all clients. */
   async onStop(): Promise<void> {
-    await this.#registry?.self?.leave();
+    if (this.#registry) await this.#registry.leave();
     await Promise.all([this.#registry?.stop(), this.#etcd?.stop()]);
   }
 }

@@ -9,6 +9,7 @@ import {
   Scope,
   ScopeEnum,
 } from '@midwayjs/core';
+import { drainOf, leave } from '../frameworks/leaving.js';
 import { explained, type OpenOptions, openRegistry } from '../frameworks/open.js';
 import { checkedSelf, SelfRegistration } from '../frameworks/self-registration.js';
 import type { Registry } from '../registry/registry.js';
@@ -95,6 +96,20 @@ export class RegistryServiceFactory extends ClientFactory<Registry> {
    */
   staleServices(): string[] {
     return [...new Set([...this.followed].filter(({ stale }) => stale).map(({ name }) => name))];
+  }
+
+  /**
+   * Takes out the application and everything else that its clients have registered, while its servers still answer.
+   *
+   * @internal
+   */
+  async leave(): Promise<void> {
+    const self = this.#self;
+    const log = loggerOf(this.container);
+    const others = [...this.getClients().values()].map((registry) =>
+      leave(registry, { drainMs: drainOf(registry, self?.drainMs), except: self?.registration, log }),
+    );
+    await Promise.all([self?.leave(), ...others]);
   }
 
   protected override async createClient(config: object, name?: string): Promise<Registry> {

@@ -274,6 +274,15 @@ export class Registry {
     return watcher;
   }
 
+  /**
+   * What is registered, or coming in the background, and nobody has taken out.
+   *
+   * @internal
+   */
+  live(): Registration[] {
+    return [...this.#registrations.values()].filter(({ over }) => !over);
+  }
+
   /** Adds a listener. One that throws is logged, and stops nothing. The first one is given the last 16 that nobody heard. */
   on<E extends keyof RegistryEvents>(event: E, listener: (...args: RegistryEvents[E]) => void): this {
     this.#events.add(event, listener, false);

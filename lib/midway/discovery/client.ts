@@ -2,11 +2,9 @@
 
 import './midway4.js';
 import { MidwayCommonError, ServiceDiscoveryClient } from '@midwayjs/core';
+import { drainOf } from '../../frameworks/leaving.js';
 import type { InstanceInput, Registration, Registry, ServiceInstance } from '../../index.js';
 import type { RegistryDiscoveryOptions } from '../config.js';
-
-/** How long the application goes on answering after its instances have left, in milliseconds. */
-const DRAIN_MS = 250;
 
 /** Puts one instance into the registry and takes it out. One thing is done at a time; each may be repeated. */
 export class RegistryDiscoveryClient extends ServiceDiscoveryClient<
@@ -66,7 +64,7 @@ export class RegistryDiscoveryClient extends ServiceDiscoveryClient<
   /** Takes it out of the registry, and waits until callers have heard of it. */
   override stop(): Promise<void> {
     return this.#next(async () => {
-      await this.#withdraw(this.client.backend === 'memory' ? 0 : DRAIN_MS);
+      await this.#withdraw(drainOf(this.client));
       this.instance = undefined;
     });
   }

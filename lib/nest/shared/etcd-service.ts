@@ -3,6 +3,7 @@
 import type { Etcd3 } from '../../etcd/client.js';
 import { type IOptions, settleOptions } from '../../etcd/options.js';
 import { follow } from '../../frameworks/follow.js';
+import { DRAIN_MS } from '../../frameworks/leaving.js';
 import type { AppLogger } from '../../frameworks/logger.js';
 import { named } from '../../registry/call.js';
 import { connect } from '../../registry/connect.js';
@@ -191,7 +192,9 @@ export class EtcdService {
   leave(): Promise<void> {
     this.#leaving ??= (async () => {
       await Promise.all(
-        [...this.#registered.values()].map((each) => this.#quietly(each.then((it) => it.deregister()))),
+        [...this.#registered.values()].map((each) =>
+          this.#quietly(each.then((it) => it.deregister({ drainMs: DRAIN_MS }))),
+        ),
       );
     })();
     return this.#leaving;

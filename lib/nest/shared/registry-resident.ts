@@ -1,5 +1,6 @@
 /** What a `RegistryModule` does from the start of an application to its end. */
 
+import { drainOf, leave } from '../../frameworks/leaving.js';
 import type { AppLogger } from '../../frameworks/logger.js';
 import { explained } from '../../frameworks/open.js';
 import type { SelfRegistration } from '../../frameworks/self-registration.js';
@@ -60,7 +61,9 @@ export class RegistryResident implements Resident {
   }
 
   async leave(): Promise<void> {
-    await this.#residence.self?.leave();
+    const { registry, self, log } = this.#residence;
+    const drainMs = drainOf(registry, self?.drainMs);
+    await Promise.all([self?.leave(), leave(registry, { drainMs, except: self?.registration, log })]);
   }
 
   async close(): Promise<void> {

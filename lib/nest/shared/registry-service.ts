@@ -46,7 +46,7 @@ export class RegistryService {
     return [...new Set([...this.#followed].filter(({ stale }) => stale).map(({ name }) => name))];
   }
 
-  /** Registers something, as `Registry.register()` does. It is deregistered when the application stops. */
+  /** Registers something, as `Registry.register()` does. It leaves, and drains, as the application does. */
   register(instance: InstanceInput, options?: RegisterOptions): Promise<Registration> {
     return this.client.register(instance, options);
   }

@@ -1,0 +1,31 @@
+/** What an application has registered leaves before its servers close. */
+
+import type { Registration } from '../registry/registration.js';
+import type { Registry } from '../registry/registry.js';
+import type { AppLogger } from './logger.js';
+
+/** How long an application goes on answering after it has left a registry, in milliseconds, so that callers hear of it. */
+export const DRAIN_MS = 250;
+
+/** The drain of a registry: what is `given`, else the default. Within one process callers hear at once. */
+export function drainOf(registry: Registry, given?: number): number {
+  return given ?? (registry.backend === 'memory' ? 0 : DRAIN_MS);
+}
+
+/** Takes out whatever the program has registered, all at once, and waits for the drain. Never rejects. */
+export async function leave(
+  registry: Registry,
+  { drainMs, except, log }: { drainMs: number; except: Registration | undefined; log: AppLogger },
+): Promise<void> {
+  // A test may have put something else in its place.
+  const mine = registry.live?.().filter((each) => each !== except) ?? [];
+  await Promise.all(
+    mine.map(async (each) => {
+      try {
+        await each.deregister({ drainMs });
+      } catch (error) {
+        log.warn(`${each.name}/${each.id} could not be taken out of the registry: ${(error as Error).message}`);
+      }
+    }),
+  );
+}
