@@ -133,6 +133,10 @@ function more(ground: () => Ground): void {
         const registry = await connect({ backend: 'etcd', hosts: etcd.hosts });
         expect(await registry.getService(env.SERVICE)).toHaveLength(1);
         await registry.close();
+        // What can not be called says so at the start.
+        const out = await stdoutOf(app);
+        expect(out).toContain('@OnServiceChange on Asked.payments(): without effect, since Asked, or something');
+        expect(out).toContain('@Config on Asked.limit: without effect, since Asked, or something');
       } finally {
         app.kill('SIGTERM');
         await app.exit;

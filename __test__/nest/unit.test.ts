@@ -1,5 +1,6 @@
 /** What listens where, and how it is told: without Nest, on plain servers. */
 
+import 'reflect-metadata';
 import { createServer, type Server } from 'node:http';
 import { createServer as createSecureServer } from 'node:https';
 import { createRequire } from 'node:module';
@@ -12,7 +13,7 @@ const { followHttp, followMicroservice } = load('../../dist/cjs/nest/shared/list
 const { SelfRegistration } = load('../../dist/cjs/frameworks/self-registration.js');
 const { drainOf, leave } = load('../../dist/cjs/frameworks/leaving.js');
 const { follow } = load('../../dist/cjs/frameworks/follow.js');
-const { handlersOf, markHandler, settingsOf } = load('../../dist/cjs/nest/shared/handlers.js');
+const { handlersOf, markHandler, markSetting, settingsOf } = load('../../dist/cjs/nest/shared/handlers.js');
 
 /** Answers whatever property is asked for. */
 const every: ProxyHandler<object> = { get: (target, key) => Reflect.get(target, key) ?? (() => {}) };
@@ -199,6 +200,7 @@ describe('the handlers of changes', () => {
       }
     }
     class Derived extends Base {}
+    class Asked extends Base {}
     markHandler(Base.prototype.heard, { service: 'a', registry: undefined });
     markHandler(Base.prototype.heard, { service: 'b', registry: 'second' });
     const one = new Derived();
@@ -206,7 +208,7 @@ describe('the handlers of changes', () => {
       ['one', { instance: one }],
       ['again', { instance: one }],
       ['value', { instance: 'text' }],
-      ['scoped', { instance: Object.create(Base.prototype), isDependencyTreeStatic: () => false }],
+      ['scoped', { instance: Object.create(Asked.prototype), isDependencyTreeStatic: () => false }],
       ['transient', { instance: Object.create(Base.prototype), isTransient: true }],
       // As mocks are that have something under every name.
       ['mock', { instance: Object.create(new Proxy({ method: new Proxy(() => {}, every) }, every)) }],
@@ -218,8 +220,41 @@ describe('the handlers of changes', () => {
       ['b', 'second'],
     ]);
     expect(found[0].call([])).toBe(one);
-    expect(refused).toHaveLength(2);
+    expect(refused).toEqual([
+      '@OnServiceChange on Asked.heard(): without effect, since Asked, or something it depends on, is made for each request or each user; put it into a provider of the default scope, and inject that one into Asked',
+      expect.stringMatching(/^@OnServiceChange on Base\.heard\(\): without effect, since Base, /),
+    ]);
     expect([...settingsOf([{ providers, controllers: new Map() }], () => {})]).toEqual([]);
+  });
+
+  it('are found where another decorator has put its own function, and settings on what inherits them', () => {
+    class Base {
+      heard() {
+        return 'inner';
+      }
+    }
+    const wrapped = function (this: Base) {
+      return `outer ${inner.call(this)}`;
+    };
+    const inner = Base.prototype.heard;
+    markHandler(inner, { service: 'a', registry: undefined });
+    for (const key of Reflect.getMetadataKeys(inner))
+      Reflect.defineMetadata(key, Reflect.getMetadata(key, inner), wrapped);
+    Base.prototype.heard = wrapped;
+    class Derived extends Base {}
+    const setting = (property: string) => ({ property, key: property, client: undefined, parse: Number });
+    markSetting(Base, setting('limit'));
+    markSetting(Derived, setting('rate'));
+    const modulesOf = (wrapper: object) => [{ providers: new Map([['one', wrapper]]), controllers: new Map() }];
+    const derived = modulesOf({ instance: new Derived() });
+    expect([...handlersOf(derived, () => {})].map(({ call }) => call([]))).toEqual(['outer inner']);
+    const keys = (modules: object[], refused: string[] = []) =>
+      [...settingsOf(modules, (problem: string) => refused.push(problem))].map(({ key }) => key);
+    expect(keys(derived)).toEqual(['limit', 'rate']);
+    expect(keys(modulesOf({ instance: new Base() }))).toEqual(['limit']);
+    const refused: string[] = [];
+    expect(keys(modulesOf({ instance: new Base(), isTransient: true }), refused)).toEqual([]);
+    expect(refused).toEqual([expect.stringMatching(/^@Config on Base\.limit: without effect, since Base, /)]);
   });
 
   it('are called one after the other, with the latest list', async () => {

@@ -30,8 +30,12 @@ export const InjectRegistryService = (name?: string): InjectDecorator => Inject(
  * @param registry the name of the registry. Default: the default one.
  */
 export function OnServiceChange(service: string, { registry }: { registry?: string } = {}): MethodDecorator {
-  return (_target, _key, descriptor) => {
-    markHandler(descriptor.value as object, { service, registry });
+  return (target, key, descriptor) => {
+    expectInstance('@OnServiceChange', target, key);
+    if (typeof descriptor?.value !== 'function') {
+      throw new TypeError(`@OnServiceChange on ${target.constructor.name}.${String(key)}: expected a method`);
+    }
+    markHandler(descriptor.value, { service, registry });
   };
 }
 
@@ -56,5 +60,14 @@ export interface ConfigOptions {
  * Without effect, and with a warning, in providers that are made for each request or each user (transient).
  */
 export function Config(key: string, { client, parse = (text) => text }: ConfigOptions = {}): PropertyDecorator {
-  return (prototype, property) => markSetting(prototype, { property, key, client, parse });
+  return (prototype, property) => {
+    expectInstance('@Config', prototype, property);
+    markSetting(prototype.constructor, { property, key, client, parse });
+  };
+}
+
+/** Static members belong to no provider, and would be found by nobody. */
+function expectInstance(decorator: string, target: object, key: string | symbol): void {
+  if (typeof target !== 'function') return;
+  throw new TypeError(`${decorator} on ${target.name}.${String(key)}: expected a member that is not static`);
 }
