@@ -26,6 +26,8 @@ function more(ground: () => Ground): void {
       ['noName', {}, 'RegistryModule: register.name: expected a string that is not empty'],
       ['slashInName', {}, /^RegistryModule: instance\.name: /],
       ['badMetadata', {}, 'RegistryModule: register.metadata.weight: expected a string, got number; write String(1)'],
+      ['etcdServiceByHand', {}, byHand('EtcdService', 'EtcdModule')],
+      ['registryServiceByHand', {}, byHand('RegistryService', 'RegistryModule')],
       [
         'etcdAway',
         { HOSTS: '127.0.0.1:1' },
@@ -114,7 +116,8 @@ function more(ground: () => Ground): void {
       const env = { REGISTRY, SERVICE: uniqueName('orders'), HOSTS: etcd.hosts.join(',') };
       const app = apps.start('cjs', 'health', env);
       try {
-        const { listening } = await told<{ listening: number }>(app, 'listening');
+        const { listening, byHand } = await told<{ listening: number; byHand: object[] }>(app, 'listening');
+        expect(byHand).toMatchObject([{ registry: { status: 'up' } }, { etcd: { status: 'up' } }]);
         const health = async () => {
           const response = await fetch(`http://127.0.0.1:${listening}/health`);
           return { code: response.status, ...((await response.json()) as { details: Record<string, object> }) };
@@ -218,6 +221,10 @@ function more(ground: () => Ground): void {
       'call app.enableShutdownHooks()',
     );
   });
+}
+
+function byHand(service: string, module: string): string {
+  return `providers: ${service} is given by ${module}: take it out of providers, and import ${module}.forRoot(…) or forRootAsync(…); with isGlobal: true once is enough for all modules`;
 }
 
 async function stdoutOf(app: { kill(): void; exit: Promise<{ stdout: string }> }): Promise<string> {

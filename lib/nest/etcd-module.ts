@@ -1,10 +1,11 @@
 /** The etcd client as a module of Nest. */
 
-import { type DynamicModule, Logger, Module, type Provider } from '@nestjs/common';
+import { type DynamicModule, Inject, Logger, Module, type Provider } from '@nestjs/common';
 import { HttpAdapterHost, ModulesContainer } from '@nestjs/core';
 import type { IOptions } from '../etcd/index.js';
 import { type AsyncOptions, assembled, asyncProviders, type ModuleExtras } from './async-options.js';
 import {
+  ETCD_CLIENT,
   Etcd3,
   EtcdHealthIndicator,
   EtcdResident,
@@ -37,6 +38,9 @@ export interface EtcdOptionsFactory {
 
 /** Options of `EtcdModule.forRootAsync()`. */
 export interface EtcdModuleAsyncOptions extends AsyncOptions<EtcdModuleOptions, EtcdOptionsFactory> {}
+
+// Programs write their health indicators into `providers`, and so this one: then it is that of the default client.
+Inject(ETCD_CLIENT)(EtcdHealthIndicator, undefined, 0);
 
 /** Its hooks run first at the start. Has the providers. */
 @Module({})

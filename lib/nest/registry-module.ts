@@ -1,6 +1,6 @@
 /** The registry as a module of Nest. */
 
-import { type DynamicModule, Logger, Module, type Provider } from '@nestjs/common';
+import { type DynamicModule, Inject, Logger, Module, type Provider } from '@nestjs/common';
 import { HttpAdapterHost, ModulesContainer } from '@nestjs/core';
 import type { RegistryOptions } from '../index.js';
 import { type AsyncOptions, assembled, asyncProviders, type ModuleExtras } from './async-options.js';
@@ -45,6 +45,9 @@ export interface RegistryOptionsFactory {
 
 /** Options of `RegistryModule.forRootAsync()`. */
 export interface RegistryModuleAsyncOptions extends AsyncOptions<RegistryModuleOptions, RegistryOptionsFactory> {}
+
+// Programs write their health indicators into `providers`, and so this one: then it is that of the default registry.
+Inject(getRegistryServiceToken())(RegistryHealthIndicator, undefined, 0);
 
 /** Its hooks run first at the start. Has the providers. */
 @Module({})

@@ -11,6 +11,7 @@ import type { ServiceInstance } from '../../registry/instance.js';
 import type { Registration } from '../../registry/registration.js';
 import type { Registry } from '../../registry/registry.js';
 import { invalid, text } from '../../registry/shape.js';
+import { madeByModule } from './by-module.js';
 
 /** What every service key begins with: the key of an instance is `/services/{name}/{id}`. */
 const PREFIX = '/services';
@@ -42,6 +43,7 @@ export class EtcdService {
 
   /** @internal */
   constructor(client: Etcd3, options: IOptions, log: AppLogger) {
+    if (new.target === EtcdService) madeByModule(client, 'EtcdService', 'EtcdModule');
     this.client = client;
     this.#options = options;
     this.#log = log;

@@ -15,6 +15,7 @@ import type {
   WatchOptions,
 } from '../../registry/registry.js';
 import type { Watcher } from '../../registry/watcher.js';
+import { madeByModule } from './by-module.js';
 
 /** The registry of an application, and the application in it. */
 export class RegistryService {
@@ -26,6 +27,7 @@ export class RegistryService {
 
   /** @internal */
   constructor(client: Registry, self: SelfRegistration | undefined, log: AppLogger) {
+    if (new.target === RegistryService) madeByModule(client, 'RegistryService', 'RegistryModule');
     this.client = client;
     this.#self = self;
     this.#log = log;
