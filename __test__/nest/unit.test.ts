@@ -4,7 +4,7 @@ import 'reflect-metadata';
 import { createServer, type Server } from 'node:http';
 import { createServer as createSecureServer } from 'node:https';
 import { createRequire } from 'node:module';
-import { connect, type Registry } from 'rollcall';
+import { connect, MemoryServer, type Registry } from 'rollcall';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { temporaryFolder, uniqueName, waitFor } from '../support/process.js';
 
@@ -152,6 +152,63 @@ describe('the registration of the application', () => {
     await mine.leave();
     await coming;
     expect(await endpoints()).toEqual([]);
+  });
+
+  it('comes back when it is asked to, and not once it is to stop', async () => {
+    const mine = self({ endpoints: ['http://10.0.0.1:80'] });
+    await mine.started(true);
+    await mine.listening(['http://10.0.0.1:80']);
+    const [first] = await registry.getService(name);
+    for (let round = 0; round < 2; round++) {
+      await mine.withdraw();
+      expect([await endpoints(), mine.wanted]).toEqual([[], false]);
+      await mine.listening(['http://10.0.0.1:81']); // asks for nothing
+      expect(await endpoints()).toEqual([]);
+      await mine.now();
+      expect(await endpoints()).toEqual([['http://10.0.0.1:80']]);
+      expect([mine.wanted, mine.registration.state]).toEqual([true, 'registered']);
+    }
+    expect((await registry.getService(name))[0]?.id).not.toBe(first?.id);
+    // In the order in which they are asked for, whoever waits.
+    await Promise.all([mine.withdraw(), mine.now(), mine.withdraw(), mine.now()]);
+    expect(await endpoints()).toHaveLength(1);
+    const late = mine.withdraw().then(() => mine.now());
+    await mine.leave();
+    await expect(late).rejects.toMatchObject({ code: 'ERR_CLOSED', operation: 'register' });
+    await expect(mine.now()).rejects.toMatchObject({ code: 'ERR_CLOSED' });
+    await mine.withdraw();
+    expect(await endpoints()).toEqual([]);
+  });
+
+  it('is logged once for each thing that becomes of it', async () => {
+    const lines: string[] = [];
+    const add = (line: unknown) => void lines.push(String(line));
+    const logger = { log: add, warn: add, error: add };
+    const namespace = uniqueName('nest');
+    const logged = await connect({ backend: 'memory', namespace, logger });
+    const options = { name, id: 'x', endpoints: ['http://10.0.0.1:80'] };
+    const mine = new SelfRegistration({ registry: logged, options, background: false, log: logger });
+    const seen = async (...expected: RegExp[]) => {
+      await waitFor(() => lines.length >= expected.length, { what: 'the lines' });
+      expect(lines.splice(0)).toEqual(expected.map((each) => expect.stringMatching(each)));
+    };
+    process.once('SIGTERM', onTerm);
+    await mine.started(false);
+    await seen(/orders.*\/x is registered at http:\/\/10\.0\.0\.1:80$/);
+    MemoryServer.of(namespace).expire(name, 'x');
+    await seen(/\/x was lost/, /\/x is registered again/);
+    const rival = await logged.register({ name, id: 'x' });
+    await seen(/\/x is registered at no endpoint|was replaced/, /\/x is registered at no endpoint|was replaced/);
+    expect(mine.registration.state).toBe('replaced');
+    await mine.now(); // it takes its id back
+    expect(await logged.getService(name)).toMatchObject([{ endpoints: options.endpoints }]);
+    await waitFor(() => rival.state === 'replaced');
+    lines.length = 0;
+    await mine.leave();
+    await seen(/\/x is deregistered/);
+    process.off('SIGTERM', onTerm);
+    await logged.close();
+    function onTerm() {}
   });
 
   it('by hand, at the start, and never without an address', async () => {

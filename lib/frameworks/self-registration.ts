@@ -3,7 +3,7 @@
 import cluster from 'node:cluster';
 import { hostname } from 'node:os';
 import { isMainThread, threadId } from 'node:worker_threads';
-import { InvalidArgumentError } from '../errors.js';
+import { ClosedError, InvalidArgumentError } from '../errors.js';
 import { instanceOf } from '../registry/instance.js';
 import type { Registration } from '../registry/registration.js';
 import type { Registry } from '../registry/registry.js';
@@ -88,7 +88,7 @@ export interface SelfSource {
  */
 export class SelfRegistration {
   readonly #source: SelfSource;
-  readonly #abort = new AbortController();
+  #abort = new AbortController();
   readonly #listening = new Set<string>();
   #started = false;
   #wanted: boolean;
@@ -139,30 +139,54 @@ export class SelfRegistration {
     return this.#listening.size > 0 ? this.#publish() : Promise.resolve();
   }
 
-  /** Registers it, whatever it waited for. */
-  now(): Promise<void> {
+  /**
+   * Registers it, whatever it waited for, and anew after `withdraw()` and where another instance has taken its id over.
+   *
+   * Rejects as `register()`, and with `ERR_CLOSED` when the application is stopping.
+   */
+  async now(): Promise<void> {
+    this.#refuseLate();
     this.#wanted = true;
     this.#started = true;
-    return this.#publish(true);
+    await this.#publish(true);
+    this.#refuseLate();
   }
 
-  /** Leaves the registry, then waits for the drain. Never rejects. */
+  /** Leaves the registry, then waits for the drain; `now()` brings it back. Never rejects. */
+  withdraw(): Promise<void> {
+    this.#wanted = false;
+    this.#abort.abort();
+    this.#abort = new AbortController();
+    return this.#next(() => this.#takeOut());
+  }
+
+  /** Leaves the registry for good, then waits for the drain. Never rejects. */
   leave(): Promise<void> {
-    this.#leaving ??= this.#leave();
+    this.#leaving ??= this.withdraw();
     return this.#leaving;
   }
 
+  #refuseLate(): void {
+    if (!this.#leaving) return;
+    const text = `${this.#source.options.name} is not registered any more: the application is stopping`;
+    throw new ClosedError(text, { operation: 'register' });
+  }
+
+  #next(step: () => Promise<void>): Promise<void> {
+    const next = this.#work.then(step);
+    this.#work = next.catch(() => {});
+    return next;
+  }
+
   #publish(unheard = false): Promise<void> {
-    const step = this.#work.then(async () => {
-      if (!this.#started || !this.#wanted || this.#leaving) return;
+    return this.#next(async () => {
+      if (!this.wanted) return;
       const { options } = this.#source;
       const endpoints = options.endpoints ?? [...this.#listening];
       if (!unheard && this.#listening.size === 0) return;
-      if (!this.#registration) await this.#register(endpoints);
+      if (!this.#registration || (unheard && this.#registration.over)) await this.#register(endpoints);
       else if (!options.endpoints) await this.#registration.update({ endpoints });
     });
-    this.#work = step.catch(() => {});
-    return step;
   }
 
   async #register(endpoints: readonly string[]): Promise<void> {
@@ -174,18 +198,12 @@ export class SelfRegistration {
     try {
       registration = await registry.register(instance, { background, signal });
     } catch (error) {
-      if (this.#leaving) return; // nothing is left behind
+      if (!this.#wanted) return; // nothing is left behind
       throw error;
     }
     this.#registration = registration;
-    registration
-      .on('lost', (reason) => log.warn(`${name} is out of the registry (${reason}); it is being put back`))
-      .on('restored', () => log.log(`${name} is back in the registry`))
-      .on('replaced', () => {
-        log.error(`${name}: another instance has registered the id ${registration.id}, and holds it from now on`);
-      });
-    const where = registration.instance.endpoints.join(', ') || 'no endpoint';
-    log.log(`${name} ${background ? 'is being registered' : 'registered'} as ${registration.id} at ${where}`);
+    // What becomes of it the registry logs.
+    if (background) log.log(`${name} is being registered as ${registration.id}`);
     if (process.platform !== 'win32' && process.listenerCount('SIGTERM') === 0) {
       log.warn(
         `nothing listens to SIGTERM: ${name} would stay in the registry until its TTL is over; ` +
@@ -194,9 +212,7 @@ export class SelfRegistration {
     }
   }
 
-  async #leave(): Promise<void> {
-    this.#abort.abort();
-    await this.#work;
+  async #takeOut(): Promise<void> {
     if (!this.#registration) return;
     const { registry, options, log } = this.#source;
     try {

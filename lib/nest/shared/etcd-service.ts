@@ -146,12 +146,7 @@ export class EtcdService {
       return known;
     }
     const registry = await this.#services();
-    const registration = await registry.register({ name, id, metadata });
-    const key = `${PREFIX}/${name}/${id}`;
-    return registration
-      .on('lost', (reason) => this.#log.warn(`${key} is lost (${reason}); it is being put back`))
-      .on('restored', () => this.#log.log(`${key} is back`))
-      .on('replaced', () => this.#log.error(`${key}: another registration has taken it over`));
+    return await registry.register({ name, id, metadata }); // which logs what becomes of it
   }
 
   /** Takes a service that was registered here out of etcd, if it is there. */

@@ -96,9 +96,9 @@ export class RegistryService {
   }
 
   /**
-   * Registers the application itself now: for `when: 'manual'`.
+   * Registers the application itself now: for `when: 'manual'`, and after `deregisterSelf()`.
    *
-   * @throws as `register()`, and `ERR_UNSUPPORTED` where `register` is not given.
+   * @throws as `register()`, `ERR_UNSUPPORTED` where `register` is not given, `ERR_CLOSED` when the application is stopping.
    */
   async registerSelf(): Promise<Registration | undefined> {
     if (!this.#self) throw new UnsupportedError('RegistryModule has no option register');
@@ -106,8 +106,8 @@ export class RegistryService {
     return this.registration;
   }
 
-  /** Takes the application itself out of the registry, for good, and waits for its drain. Never rejects. */
+  /** Takes the application itself out of the registry and waits for its drain; `registerSelf()` brings it back. Never rejects. */
   async deregisterSelf(): Promise<void> {
-    await this.#self?.leave();
+    await this.#self?.withdraw();
   }
 }

@@ -110,7 +110,11 @@ impl Machine {
                     self.log.info(format_args!("{} is registered again", Name(&instance)));
                     (self.on_event)(Event::Restored);
                 } else if before == State::Registering {
-                    self.log.info(format_args!("{} is registered", Name(&instance)));
+                    self.log.info(format_args!(
+                        "{} is registered at {}",
+                        Name(&instance),
+                        Where(&instance)
+                    ));
                 }
             }
             Err(error) => {
@@ -357,5 +361,17 @@ struct Name<'a>(&'a ServiceInstance);
 impl std::fmt::Display for Name<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.0.name, self.0.id)
+    }
+}
+
+/// Where callers reach it.
+struct Where<'a>(&'a ServiceInstance);
+
+impl std::fmt::Display for Where<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.endpoints.is_empty() {
+            return f.write_str("no endpoint");
+        }
+        f.write_str(&self.0.endpoints.join(", "))
     }
 }
