@@ -197,7 +197,8 @@ async fn a_frozen_member_costs_a_point_read_a_few_seconds_and_later_ones_nothing
         for _ in 0..20 {
             read(8).await.unwrap();
         }
-        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+        // Each that waits for the frozen one takes three seconds; one may wait for an election, on a busy machine for long.
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
         server.thaw();
     }
 }
