@@ -1,12 +1,14 @@
 /** What listens where, and how it is told: without Nest, on plain servers. */
 
 import 'reflect-metadata';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import { createServer as createSecureServer } from 'node:https';
 import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
 import { connect, MemoryServer, type Registry } from 'rollcall';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { temporaryFolder, uniqueName, waitFor } from '../support/process.js';
+import { output, temporaryFolder, uniqueName, waitFor } from '../support/process.js';
 
 const load = createRequire(import.meta.url);
 const { followHttp, followMicroservice } = load('../../dist/cjs/nest/shared/listening.js');
@@ -113,6 +115,37 @@ describe('the server of a microservice', () => {
     followMicroservice(server, { listens: async (endpoints: string[]) => void told.push(endpoints) });
     expect(await listening(server)).toEqual(new Error('in use'));
     expect(told).toEqual([]);
+  });
+
+  it('of Nest 10 is found in each copy of the package that the program has, and told once', async () => {
+    const { path, remove } = temporaryFolder();
+    const microservices = 'node_modules/@nestjs/microservices/index.js';
+    const copy = 'exports.NestMicroservice = class { registerListeners() { return "done"; } };';
+    const files = {
+      'node_modules/@nestjs/core/index.js': '',
+      [microservices]: copy,
+      [`node_modules/@nestjs/core/${microservices}`]: copy, // the one that Nest itself takes
+      'main.js': `
+        const { microservicesOf } = require(${JSON.stringify(load.resolve('../../dist/cjs/nest/shared/listening.js'))});
+        const [modules, others] = [{}, {}];
+        const told = [];
+        microservicesOf(modules, ({ name }) => told.push('first ' + name));
+        microservicesOf(modules, ({ name }) => told.push('second ' + name));
+        microservicesOf(others, () => told.push('of another application'));
+        for (const name of ['${microservices}', 'node_modules/@nestjs/core/${microservices}']) {
+          const { NestMicroservice } = require('./' + name);
+          const one = Object.assign(new NestMicroservice(), { container: { getModules: () => modules }, server: { name: told.length } });
+          told.push(one.registerListeners());
+        }
+        console.log(JSON.stringify(told));`,
+    };
+    for (const [name, text] of Object.entries(files)) {
+      mkdirSync(dirname(join(path, name)), { recursive: true });
+      writeFileSync(join(path, name), text);
+    }
+    const told = JSON.parse(await output(process.execPath, [join(path, 'main.js')]));
+    expect(told).toEqual(['first 0', 'second 0', 'done', 'first 3', 'second 3', 'done']);
+    remove();
   });
 
   function at(address: string, port: number) {

@@ -1,5 +1,7 @@
 /** Where an application of Nest listens: its HTTP server, and the servers of its microservices. */
 
+import { createRequire } from 'node:module';
+import { resolve } from 'node:path';
 import { type Addressed, endpointsOf, type GrpcServer, grpcEndpoints, isSecure } from '../../frameworks/endpoints.js';
 
 /** What is needed of an HTTP adapter of Nest. */
@@ -137,11 +139,11 @@ export function microservicesOf(modules: Modules, found: (server: MicroserviceSe
   }
   const seekers = SEEKERS.get(modules) ?? new Set();
   SEEKERS.set(modules, seekers.add(found));
-  watchNest10();
+  for (const prototype of nest10Microservices()) watchNest10(prototype);
 }
 
 const SEEKERS = new WeakMap<object, Set<(server: MicroserviceServer) => void>>();
-let watching = false;
+const WATCHED = new WeakSet<Nest10Microservice>();
 
 interface Nest10Microservice {
   container: { getModules(): object };
@@ -149,19 +151,40 @@ interface Nest10Microservice {
   registerListeners(this: Nest10Microservice): unknown;
 }
 
-/** Nest 10 tells nobody of its microservices. They pass through here once, before they listen. */
-function watchNest10(): void {
-  if (watching) return;
-  watching = true;
-  let prototype: Nest10Microservice;
-  try {
-    // Loaded here: the package is optional, and of Nest 10 it is CommonJS.
-    prototype = require('@nestjs/microservices').NestMicroservice.prototype;
-  } catch {
-    return; // not installed: there are none
+/**
+ * The package is optional, of Nest 10 it is CommonJS, and an installation may have it more than once: the one that counts
+ * is that of the `@nestjs/core` of the program, which makes the microservices.
+ */
+function* nest10Microservices(): Generator<Nest10Microservice> {
+  const loads = [__filename, resolve(process.argv[1] ?? 'program')].map((file) => createRequire(file));
+  for (const load of [...loads]) {
+    const core = attempt(() => load.resolve('@nestjs/core'));
+    if (core) loads.push(createRequire(core));
   }
+  const packages = [
+    attempt(() => require('@nestjs/microservices')), // in this form bundlers see it
+    ...loads.map((load) => attempt(() => load('@nestjs/microservices'))),
+  ];
+  for (const each of packages) {
+    const prototype: Nest10Microservice | undefined = each?.NestMicroservice?.prototype;
+    if (typeof prototype?.registerListeners === 'function') yield prototype;
+  }
+}
+
+/** `undefined` where a package is not installed. */
+function attempt<T>(work: () => T): T | undefined {
+  try {
+    return work();
+  } catch {
+    return undefined;
+  }
+}
+
+/** Nest 10 tells nobody of its microservices. They pass through here once, before they listen. */
+function watchNest10(prototype: Nest10Microservice): void {
+  if (WATCHED.has(prototype)) return;
+  WATCHED.add(prototype);
   const registerListeners = prototype.registerListeners;
-  if (typeof registerListeners !== 'function') return;
   prototype.registerListeners = function () {
     for (const found of SEEKERS.get(this.container.getModules()) ?? []) found(this.server);
     return registerListeners.call(this);
