@@ -69,7 +69,13 @@ function more(ground: () => Ground): void {
       expect(failed).toMatch(/^RegistryModule "second": register\.endpoints: expected, since/);
     });
 
-    it.each(['portTaken', 'portTakenOfFollower', 'portTakenOfSettings'])('fails with its port: %s', async (CASE) => {
+    it.each([
+      'portTaken',
+      'portTakenOfFollower',
+      'portTakenOfMicroservice',
+      'portTakenOfSettings',
+      'portTakenOfService',
+    ])('fails with its port: %s', async (CASE) => {
       const server = createServer();
       await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
       const { port } = server.address() as AddressInfo;

@@ -1,10 +1,12 @@
 /** What listens where, and how it is told: without Nest, on plain servers. */
 
 import 'reflect-metadata';
+import { once } from 'node:events';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import { createServer as createSecureServer } from 'node:https';
 import { createRequire } from 'node:module';
+import type { AddressInfo } from 'node:net';
 import { dirname, join } from 'node:path';
 import { connect, MemoryServer, type Registry } from 'rollcall';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
@@ -12,6 +14,7 @@ import { output, temporaryFolder, uniqueName, waitFor } from '../support/process
 
 const load = createRequire(import.meta.url);
 const { followHttp, followMicroservice } = load('../../dist/cjs/nest/shared/listening.js');
+const { Liveness } = load('../../dist/cjs/nest/shared/liveness.js');
 const { SelfRegistration } = load('../../dist/cjs/frameworks/self-registration.js');
 const { drainOf, leave } = load('../../dist/cjs/frameworks/leaving.js');
 const { follow } = load('../../dist/cjs/frameworks/follow.js');
@@ -151,6 +154,36 @@ describe('the server of a microservice', () => {
   function at(address: string, port: number) {
     return { address: () => ({ address, port }) };
   }
+});
+
+describe('what keeps the process alive', () => {
+  it('is nothing until all have started, nor while a server is about to listen', async () => {
+    const held: Record<string, boolean> = {};
+    const client = (name: string) => ({ ref: () => (held[name] = true), unref: () => (held[name] = false) });
+    const modules = { getRpcTargetRegistry: () => ({ subscribe() {} }) };
+    const liveness = Liveness.of(modules);
+    expect(Liveness.of(modules)).toBe(liveness);
+    const [one, two, own, fake] = [client('one'), client('two'), client('own'), {}];
+    liveness.join(one, one, fake);
+    liveness.letGo(one);
+    liveness.join(two, two, own);
+    liveness.letGo(two);
+    const adapter = adapterOf(createServer());
+    liveness.started(one, adapter);
+    expect(held).toEqual({ one: false, two: false });
+    liveness.started(two, adapter);
+    expect(held).toEqual({ one: true, two: true }); // what was not let go is the program's
+    const taken = createServer().listen(0, '127.0.0.1');
+    servers.push(taken);
+    await once(taken, 'listening');
+    const { port } = taken.address() as AddressInfo;
+    adapter.listen(port, '127.0.0.1', () => {});
+    expect(held).toEqual({ one: false, two: false, own: false });
+    await once(adapter.getHttpServer(), 'error');
+    expect(held).toEqual({ one: false, two: false, own: false });
+    await started(adapter, 0, '127.0.0.1'); // another try
+    expect(held).toEqual({ one: true, two: true, own: true });
+  });
 });
 
 describe('the registration of the application', () => {

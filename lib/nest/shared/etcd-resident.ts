@@ -33,7 +33,9 @@ export class EtcdResident implements Resident {
   constructor(residence: EtcdResidence) {
     this.#residence = residence;
     this.#liveness = Liveness.of(residence.modules);
-    this.#liveness.join(this, residence.client);
+    const { client, service } = residence;
+    this.#liveness.join(this, client, service);
+    this.#liveness.letGo(service);
   }
 
   /** Fills the properties that hold settings: the hooks of the program find them. */

@@ -40,6 +40,7 @@ export class EtcdService {
   readonly #registered = new Map<string, Promise<Registration>>();
   #registry: Promise<Registry> | undefined;
   #leaving: Promise<void> | undefined;
+  #keepsAlive = true;
 
   /** @internal */
   constructor(client: Etcd3, options: IOptions, log: AppLogger) {
@@ -182,6 +183,30 @@ export class EtcdService {
   }
 
   /**
+   * What is registered or watched keeps the process alive: the default.
+   *
+   * @internal
+   */
+  ref(): void {
+    this.#keepsAlive = true;
+    this.#registry?.then((registry) => this.#settle(registry)).catch(() => {});
+  }
+
+  /**
+   * It doesn't. What goes by way of `client` is the matter of the client.
+   *
+   * @internal
+   */
+  unref(): void {
+    this.#keepsAlive = false;
+    this.#registry?.then((registry) => this.#settle(registry)).catch(() => {});
+  }
+
+  #settle(registry: Registry): Registry {
+    return this.#keepsAlive ? registry.ref() : registry.unref();
+  }
+
+  /**
    * Before the application stops.
    *
    * @internal
@@ -221,7 +246,7 @@ export class EtcdService {
         ...this.#options,
         logger: false,
       });
-      return await connect({
+      const registry = await connect({
         backend: 'etcd',
         hosts,
         prefix: PREFIX,
@@ -242,6 +267,7 @@ export class EtcdService {
         keepAliveTimeoutMs,
         logger: this.#log,
       });
+      return this.#settle(registry);
     })();
     this.#registry.catch(() => {
       this.#registry = undefined;

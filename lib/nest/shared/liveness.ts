@@ -40,10 +40,10 @@ export class Liveness {
     return known;
   }
 
-  /** The application has this client, and `resident` is going to start. */
-  join(resident: object, client: Client): void {
+  /** `resident` is going to start, and has these clients. */
+  join(resident: object, ...clients: Client[]): void {
     this.#starting.add(resident);
-    this.#clients.add(client);
+    for (const client of clients) this.#clients.add(client);
   }
 
   /** The client keeps nothing alive until all have started. */
