@@ -3,26 +3,25 @@
 //! watch says for itself, and for consumers that are slow, which hold up nobody.
 
 use std::collections::{HashMap, VecDeque};
-use std::ops::ControlFlow::{self, Break, Continue};
+use std::ops::ControlFlow::Break;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use etcd_client::proto::PbWatchResponse;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::ahead::{Ahead, ask_leader, settle};
+use self::ahead::{Ahead, ask_leader};
 pub(super) use self::entry::Watch;
-use self::entry::header_of;
 use self::stream::{Asked, Open, Silence, Wanted, asked, send};
 use super::client::EtcdClient;
 use super::endpoints::Connection;
-use super::error::{Cause, Fault, judge, judge_reason};
-use super::watch::{Command, Delivery, Header, HubState, OnDisconnect, WatchEnd};
-use crate::error::{Error, ErrorKind};
+use super::error::{Cause, Fault, judge};
+use super::watch::{Command, HubState, OnDisconnect, WatchEnd};
+use crate::error::ErrorKind;
 
 mod ahead;
+mod answers;
 mod entry;
 mod stream;
 
@@ -337,153 +336,6 @@ impl Hub {
         }
     }
 
-    fn answer(&mut self, mut response: PbWatchResponse, open: &mut Open) -> ControlFlow<Stop> {
-        let header = header_of(response.header.as_ref());
-        if !response.created {
-            return self.news(response, header, open);
-        }
-        let done = match open.answered(response.watch_id) {
-            Some(Asked::Watch(wire)) => {
-                response.watch_id = wire;
-                self.created(&response, header, open)
-            }
-            // The watch that the probe was to collide with had just been cancelled by the server.
-            Some(Asked::Probe) if !response.canceled => {
-                open.wanted.push_back(Wanted::Cancel(response.watch_id));
-                Continue(())
-            }
-            _ => Continue(()),
-        };
-        self.tell_connecting(open);
-        done
-    }
-
-    fn created(&mut self, response: &PbWatchResponse, header: Header, open: &mut Open) -> ControlFlow<Stop> {
-        let wire = response.watch_id;
-        let Some((id, watch)) = watch_of(&mut self.watches, open, wire) else {
-            return Continue(()); // cancelled by us a moment ago
-        };
-        if response.canceled {
-            return self.canceled(id, response, open);
-        }
-        if watch.is_of_another_cluster(&header) {
-            self.another_cluster(id, wire, open);
-            return Continue(());
-        }
-        self.failures = 0;
-        let start = watch.next_revision;
-        let is_ahead = watch.created(header, wire);
-        if watch.request.settle {
-            if start > 0 && start <= header.revision {
-                let (key, range_end) = (watch.request.key.clone(), watch.request.range_end.clone());
-                let settled = Box::pin(settle(self.client.clone(), key, range_end, start)); // rare, and large
-                let (closed, sender) = (self.client.closed().clone(), self.sender.clone());
-                tokio::spawn(async move {
-                    let settled = closed.run_until_cancelled(settled).await;
-                    if let (Some(()), Some(sender)) = (settled, sender.upgrade()) {
-                        let _ = sender.send(Command::Settled(id)); // a hub that is gone has told the end
-                    }
-                });
-            } else {
-                watch.settled();
-            }
-        }
-        if is_ahead {
-            open.ahead.waiting.push(id);
-            self.ask(open, Duration::ZERO);
-        }
-        Continue(())
-    }
-
-    fn news(&mut self, response: PbWatchResponse, header: Header, open: &mut Open) -> ControlFlow<Stop> {
-        // Id -1 answers a request for progress. Servers before 3.4.26 and 3.5.8 answer it also while they are behind
-        // with events, so it says no more than that the stream is alive.
-        let wire = response.watch_id;
-        let Some((id, watch)) = watch_of(&mut self.watches, open, wire) else {
-            return Continue(()); // cancelled by us a moment ago
-        };
-        if response.canceled {
-            return self.canceled(id, &response, open);
-        }
-        if watch.is_of_another_cluster(&header) {
-            self.another_cluster(id, wire, open);
-            return Continue(());
-        }
-        let delivery = if response.events.is_empty() && !response.fragment {
-            watch.progress(header, wire)
-        } else {
-            let most = self.client.options().max_message_bytes;
-            watch.take(header, wire, response.events, response.fragment, most)
-        };
-        match delivery {
-            Delivery::Taken => {}
-            Delivery::Full => {
-                watch.wire = None;
-                open.cancel(wire);
-            }
-            Delivery::Lagging => {
-                open.cancel(wire);
-                self.finish(id, WatchEnd::Lapsed);
-            }
-        }
-        Continue(())
-    }
-
-    fn another_cluster(&mut self, id: i64, wire: i64, open: &mut Open) {
-        open.cancel(wire);
-        let why = "etcd at this address is another cluster now".to_owned();
-        self.finish(id, WatchEnd::HistoryBroke(why));
-    }
-
-    fn canceled(&mut self, id: i64, response: &PbWatchResponse, open: &mut Open) -> ControlFlow<Stop> {
-        open.wires.remove(&response.watch_id);
-        if response.compact_revision > 0 {
-            self.finish(id, WatchEnd::Compacted(response.compact_revision));
-            return Continue(());
-        }
-        let url = self.client.url_of(&open.route);
-        let fault = judge_reason(&response.cancel_reason, url);
-        match fault.cause {
-            Cause::Compacted => self.finish(id, WatchEnd::Compacted(0)),
-            Cause::StaleToken => {
-                if let Some(watch) = self.watches.get_mut(&id) {
-                    watch.token_refusals += 1;
-                    if watch.token_refusals < TOKEN_TRIES {
-                        return Break(Stop::Rollover);
-                    }
-                }
-                // The token is new and the password right, so this passes: say so by a kind that is tried again.
-                let error = Error::new(
-                    ErrorKind::Unavailable,
-                    format!("{url} refuses its own token for a watch"),
-                );
-                self.finish(id, WatchEnd::Refused(error));
-            }
-            // Servers without etcd's #14322 (of 2022) say so of a token that is too old as well.
-            Cause::Refused
-                if fault.error.kind() == ErrorKind::PermissionDenied && self.client.options().username.is_some() =>
-            {
-                if let Some(watch) = self.watches.get_mut(&id) {
-                    watch.token_refusals += 1;
-                    if !watch.has_new_token && watch.token_refusals < TOKEN_TRIES {
-                        return Break(Stop::Rollover);
-                    }
-                }
-                self.finish(id, WatchEnd::Refused(fault.error));
-            }
-            Cause::Member if !response.cancel_reason.is_empty() => return Break(Stop::Broke(fault)),
-            _ if response.cancel_reason.is_empty() => {
-                let error = Error::new(
-                    ErrorKind::Unavailable,
-                    format!("{url} cancelled a watch without a reason"),
-                );
-                self.finish(id, WatchEnd::Disconnected(error));
-            }
-            _ => self.finish(id, WatchEnd::Refused(fault.error)),
-        }
-        Continue(())
-    }
-
     /// Asks the leader about those who are ahead, unless a question is under way: then its answer leads here again.
     fn ask(&self, open: &mut Open, pause: Duration) {
         let first = open.ahead.ask(|id| Some(self.watches.get(&id)?.next_revision));
@@ -542,12 +394,6 @@ impl Hub {
             }
         }
     }
-}
-
-/// The watch that has this id on the stream.
-fn watch_of<'a>(watches: &'a mut HashMap<i64, Box<Watch>>, open: &Open, wire: i64) -> Option<(i64, &'a mut Watch)> {
-    let id = *open.wires.get(&wire)?;
-    Some((id, watches.get_mut(&id)?))
 }
 
 #[cfg(test)]
