@@ -206,6 +206,7 @@ impl Hub {
             ahead: Ahead::default(),
             leader: None,
             silence: Silence::new(self.client.options().keep_alive),
+            is_outdated: false,
         };
         self.tell_connecting(&open);
         Ok(open)
@@ -217,6 +218,9 @@ impl Hub {
         loop {
             if self.watches.is_empty() {
                 return Stop::Idle;
+            }
+            if open.is_outdated {
+                return Stop::Rollover;
             }
             if answers == ANSWERS_IN_A_ROW {
                 answers = 0;
@@ -312,6 +316,20 @@ impl Hub {
             Command::Settled(id) => {
                 if let Some(watch) = self.watches.get_mut(&id) {
                     watch.settled();
+                }
+            }
+            Command::Denied(id, wire, error) => {
+                // One that was created again since has another answer to wait for.
+                if self.watches.get(&id).is_some_and(|watch| watch.wire == Some(wire)) {
+                    self.finish(id, WatchEnd::Refused(error));
+                }
+            }
+            Command::Permitted(id, wire) => {
+                if let (Some(open), Some(watch)) = (open, self.watches.get_mut(&id))
+                    && watch.wire == Some(wire)
+                {
+                    watch.token_refusals += 1;
+                    open.is_outdated = true;
                 }
             }
         }

@@ -252,6 +252,10 @@ pub(super) enum Command {
     Resume(i64),
     Rewind(i64, i64),
     Settled(i64),
+    /// The watch that was asked for under this id of the stream is denied: etcd denies a read of its range too.
+    Denied(i64, i64, Error),
+    /// It is not: the token of the stream is older than the permission.
+    Permitted(i64, i64),
 }
 
 /// The side of a subscription that the hub holds.

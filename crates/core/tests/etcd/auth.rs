@@ -1,5 +1,6 @@
 //! Users, passwords, permissions, and tokens that run out.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,11 +9,11 @@ use rollcall_core::ErrorKind;
 use rollcall_core::backend::{Backend as _, Intent, Loss};
 use rollcall_core::backends::etcd::EtcdBackend;
 use rollcall_core::error::Result;
-use rollcall_core::etcd::watch::{OnDisconnect, WatchEnd, WatchRequest};
+use rollcall_core::etcd::watch::{Created, Delivery, OnDisconnect, Response, WatchEnd, WatchRequest, WatchSink};
 use rollcall_core::etcd::{EtcdClient, EtcdOptions};
 use rollcall_core::log::{Level, Log};
 
-use crate::support::{Server, etcd, follow, ids, instance, next, presence_of, within};
+use crate::support::{Server, etcd, eventually, follow, ids, instance, next, presence_of, within};
 
 /// `root`, and `app` with all rights under `/microservices/`; its password is `secret`.
 async fn enable(server: &Server) -> etcd_client::Client {
@@ -174,7 +175,6 @@ async fn a_watch_that_is_denied_disturbs_no_other() {
     let lease = root.get("/microservices/written/1", None).await.unwrap().kvs()[0].lease();
     root.lease_revoke(lease).await.unwrap();
     assert!(matches!(within(5, "the loss", blind.lost()).await, Loss::Gone(_)));
-    // A denial is believed once a new token has been denied too, which the others do not notice.
     let client = EtcdClient::new(user(&server, "app", "secret"), Log::default()).unwrap();
     let watch = |key: &str| {
         client.subscribe(WatchRequest {
@@ -196,4 +196,63 @@ async fn a_watch_that_is_denied_disturbs_no_other() {
     }
     root.put("/microservices/seen/k", "x", None).await.unwrap();
     assert_eq!(within(5, "an event", open.next()).await.unwrap().changes.len(), 1);
+}
+
+/// Counts how often its watch was created, and what came.
+#[derive(Clone, Default)]
+struct Counted {
+    created: Arc<AtomicUsize>,
+    events: Arc<AtomicUsize>,
+}
+
+impl WatchSink for Counted {
+    fn created(&mut self, _: Created) {
+        self.created.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn deliver(&mut self, response: Response) -> Delivery {
+        self.events.fetch_add(response.events.len(), Ordering::SeqCst);
+        Delivery::Taken
+    }
+
+    fn end(self: Box<Self>, _: WatchEnd) {}
+}
+
+#[tokio::test]
+async fn denied_watches_do_not_cost_the_others_their_stream() {
+    let server = etcd!();
+    let mut root = enable(&server).await;
+    let client = EtcdClient::new(user(&server, "app", "secret"), Log::default()).unwrap();
+    let request = |key: &str| WatchRequest {
+        key: key.as_bytes().to_vec(),
+        on_disconnect: OnDisconnect::Resume,
+        ..WatchRequest::default()
+    };
+    let counted = Counted::default();
+    let watch = |_| client.watch(request("/microservices/k"), Box::new(counted.clone()));
+    let _watches: Vec<_> = (0..200).map(watch).collect();
+    let created = || counted.created.load(Ordering::SeqCst);
+    eventually("all are created", || async { created() == 200 }).await;
+    for i in 0..20 {
+        let mut denied = client.subscribe(request(&format!("/elsewhere/{i}")));
+        let end = within(5, "the end", denied.next()).await;
+        assert!(
+            matches!(&end, Err(WatchEnd::Refused(e)) if e.kind() == ErrorKind::PermissionDenied),
+            "{end:?}"
+        );
+    }
+    assert_eq!(created(), 200, "none of them was created again");
+    // A right that is granted later counts, whatever this server says of a token that is older than it.
+    let right = Permission::new(PermissionType::Readwrite, "/elsewhere/").with_prefix();
+    root.role_grant_permission("app", right).await.unwrap();
+    root.put("/elsewhere/0", "x", None).await.unwrap();
+    let mut granted = client.subscribe(WatchRequest {
+        from_revision: 1,
+        ..request("/elsewhere/0")
+    });
+    let batch = within(10, "the event of what is permitted now", granted.next()).await;
+    assert_eq!(batch.unwrap().changes.len(), 1);
+    assert!(created() <= 400, "once, for the new token: {}", created());
+    root.put("/microservices/k", "x", None).await.unwrap();
+    eventually("all go on", || async { counted.events.load(Ordering::SeqCst) == 200 }).await;
 }

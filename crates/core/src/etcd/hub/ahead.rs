@@ -8,6 +8,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::entry::is_ahead;
+use crate::error::ErrorKind;
 use crate::etcd::client::EtcdClient;
 use crate::etcd::error::Fault;
 use crate::etcd::watch::WatchRequest;
@@ -75,6 +76,15 @@ pub(super) async fn settle(client: EtcdClient, key: Vec<u8>, range_end: Vec<u8>,
     {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+}
+
+/// Whether this user may read this range now, by a read that brings its own token up to date. Only etcd's own word
+/// counts for a no.
+pub(super) async fn may_read(client: EtcdClient, key: Vec<u8>, range_end: Vec<u8>) -> bool {
+    let _turn = client.catching_up().acquire().await; // never closed
+    let options = GetOptions::new().with_limit(1).with_keys_only();
+    let read = read(&client, "look whether a watch is permitted", key, range_end, options).await;
+    !matches!(read, Err(fault) if fault.error.kind() == ErrorKind::PermissionDenied)
 }
 
 async fn read(

@@ -5,8 +5,9 @@ use std::ops::ControlFlow::{self, Break, Continue};
 use std::time::Duration;
 
 use etcd_client::proto::PbWatchResponse;
+use futures::FutureExt as _;
 
-use super::ahead::settle;
+use super::ahead::{may_read, settle};
 use super::entry::{Watch, header_of};
 use super::stream::{Asked, Open, Wanted};
 use super::{Hub, Stop, TOKEN_TRIES};
@@ -55,13 +56,7 @@ impl Hub {
             if start > 0 && start <= header.revision {
                 let (key, range_end) = (watch.request.key.clone(), watch.request.range_end.clone());
                 let settled = Box::pin(settle(self.client.clone(), key, range_end, start)); // rare, and large
-                let (closed, sender) = (self.client.closed().clone(), self.sender.clone());
-                tokio::spawn(async move {
-                    let settled = closed.run_until_cancelled(settled).await;
-                    if let (Some(()), Some(sender)) = (settled, sender.upgrade()) {
-                        let _ = sender.send(Command::Settled(id)); // a hub that is gone has told the end
-                    }
-                });
+                self.later(settled.map(move |()| Command::Settled(id)));
             } else {
                 watch.settled();
             }
@@ -141,11 +136,22 @@ impl Hub {
             Cause::Refused
                 if fault.error.kind() == ErrorKind::PermissionDenied && self.client.options().username.is_some() =>
             {
-                if let Some(watch) = self.watches.get_mut(&id) {
-                    watch.token_refusals += 1;
-                    if !watch.has_new_token && watch.token_refusals < TOKEN_TRIES {
-                        return Break(Stop::Rollover);
-                    }
+                if let Some(watch) = self.watches.get(&id)
+                    && !watch.has_new_token
+                    && watch.token_refusals < TOKEN_TRIES
+                    && let Some(wire) = watch.wire
+                {
+                    // A new stream would cost every watch of the client its creation: a read of the range says which it is.
+                    let (key, range_end) = (watch.request.key.clone(), watch.request.range_end.clone());
+                    let may = Box::pin(may_read(self.client.clone(), key, range_end)); // rare, and large
+                    self.later(may.map(move |may| {
+                        if may {
+                            Command::Permitted(id, wire)
+                        } else {
+                            Command::Denied(id, wire, fault.error)
+                        }
+                    }));
+                    return Continue(());
                 }
                 self.finish(id, WatchEnd::Refused(fault.error));
             }
@@ -160,6 +166,17 @@ impl Hub {
             _ => self.finish(id, WatchEnd::Refused(fault.error)),
         }
         Continue(())
+    }
+
+    /// Sends itself the command that comes of this. What is still under way when the client is closed is dropped.
+    fn later(&self, work: impl Future<Output = Command> + Send + 'static) {
+        let (closed, sender) = (self.client.closed().clone(), self.sender.clone());
+        tokio::spawn(async move {
+            let command = closed.run_until_cancelled(work).await;
+            if let (Some(command), Some(sender)) = (command, sender.upgrade()) {
+                let _ = sender.send(command); // a hub that is gone has told the end
+            }
+        });
     }
 }
 

@@ -43,6 +43,8 @@ pub(super) struct Open {
     pub(super) ahead: Ahead,
     pub(super) leader: Option<BoxFuture<'static, Result<i64, Fault>>>,
     pub(super) silence: Silence,
+    /// Its token is older than what a watch on it may do.
+    pub(super) is_outdated: bool,
 }
 
 impl Open {
