@@ -7,12 +7,14 @@ use std::ops::ControlFlow::Break;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::ahead::{Ahead, ask_leader};
 pub(super) use self::entry::Watch;
+use self::progress::Progress;
 use self::stream::{Asked, Open, Silence, Wanted, asked, send};
 use super::client::EtcdClient;
 use super::endpoints::Connection;
@@ -23,6 +25,7 @@ use crate::error::ErrorKind;
 mod ahead;
 mod answers;
 mod entry;
+mod progress;
 mod stream;
 
 /// The longest pause between two tries to open the stream, before jitter.
@@ -207,6 +210,7 @@ impl Hub {
             leader: None,
             silence: Silence::new(self.client.options().keep_alive),
             is_outdated: false,
+            progress: Progress::new(HubState::progress_every(&self.state)),
         };
         self.tell_connecting(&open);
         Ok(open)
@@ -268,6 +272,8 @@ impl Hub {
                         Err(_) => open.wanted.clear(),
                     }
                 }
+                () = tokio::time::sleep_until(open.progress.due()), if !open.wires.is_empty() => self.ask_progress(open),
+                sure = asked(&mut open.progress.question) => open.progress.answered(sure),
                 // With no watch on it nobody is kept waiting by a stream that has died.
                 () = tokio::time::sleep_until(open.silence.due()), if !open.wires.is_empty() => {
                     if open.silence.is_over() {
@@ -279,6 +285,18 @@ impl Hub {
                     open.nudge();
                 }
             }
+        }
+    }
+
+    /// Asks how far the stream is, or at first whether this member's answers can be trusted.
+    fn ask_progress(&self, open: &mut Open) {
+        let watch = open.wires.values().find_map(|id| self.watches.get(id));
+        if let (true, Some(watch)) = (open.progress.begin(), watch) {
+            let question = progress::is_held_back(open.route.connection.client.clone(), &watch.request);
+            let limit = self.client.options().timeout;
+            open.progress.question = Some(async move { tokio::time::timeout(limit, question).await.ok()? }.boxed());
+        } else if open.progress.is_sure() {
+            open.wanted.push_back(Wanted::Progress);
         }
     }
 

@@ -23,6 +23,9 @@ pub mod queue;
 
 /// Batches that may wait for a consumer.
 const QUEUE: usize = 256;
+/// How often etcd is asked how far a stream of watches is: as often as a quiet one is asked whether it is alive. What passed
+/// by a quiet watch is compacted five minutes later at the earliest as a rule, but not as a law.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
 /// One change of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -338,9 +341,16 @@ pub(super) struct HubState {
     last_id: i64,
     /// The pauses between tries to open the stream, in place of our own; the last one for all that follow.
     pauses: Arc<[Duration]>,
+    /// In place of [`PROGRESS_EVERY`].
+    progress_every: Option<Duration>,
 }
 
 impl HubState {
+    pub(super) fn progress_every(state: &Mutex<Self>) -> Duration {
+        let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.progress_every.unwrap_or(PROGRESS_EVERY)
+    }
+
     /// The pause after this many failures in a row, if somebody has said so.
     pub(super) fn pause(state: &Mutex<Self>, failures: u32) -> Option<Duration> {
         let state = state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -365,6 +375,12 @@ impl EtcdClient {
     pub fn set_watch_pauses(&self, pauses: Vec<Duration>) {
         let mut state = self.watches().state.lock().unwrap_or_else(PoisonError::into_inner);
         state.pauses = pauses.into();
+    }
+
+    /// How often etcd is asked how far the stream of all watches is, from the next stream on; at least 1 ms. Default 10 s.
+    pub fn set_progress_interval(&self, every: Duration) {
+        let mut state = self.watches().state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.progress_every = Some(every.max(Duration::from_millis(1)));
     }
 
     /// Watches a range. Resolves nothing and fails never: what etcd says to it comes out of [`Subscription::next`].

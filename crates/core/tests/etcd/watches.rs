@@ -1,13 +1,18 @@
 //! The shared watch stream, below the backend.
 
+use std::path::Path;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp};
-use rollcall_core::etcd::watch::{OnDisconnect, Subscription, WatchEnd, WatchRequest};
+use rollcall_core::etcd::watch::{
+    Created, Delivery, OnDisconnect, Response, Subscription, WatchEnd, WatchRequest, WatchSink,
+};
 use rollcall_core::etcd::{EtcdClient, EtcdOptions};
 use rollcall_core::log::Log;
 
-use crate::support::{etcd, options, within};
+use crate::support::{Proxy, Server, binary, etcd, eventually, options, within};
 
 fn watch(client: &EtcdClient, key: &str, from_revision: i64, on_disconnect: OnDisconnect) -> Subscription {
     client.subscribe(WatchRequest {
@@ -195,4 +200,111 @@ async fn whoever_is_ahead_of_the_cluster_is_told() {
     }
     raw.put("k", "y", None).await.unwrap();
     assert_eq!(within(5, "an event", level.next()).await.unwrap().changes.len(), 1);
+}
+
+/// What its watch was told.
+#[derive(Clone, Default)]
+struct Noted {
+    created: Arc<AtomicUsize>,
+    /// Where it would have resumed after the last creation.
+    next: Arc<AtomicI64>,
+    delivered: Arc<AtomicUsize>,
+    end: Arc<Mutex<Option<WatchEnd>>>,
+}
+
+impl Noted {
+    fn count(&self) -> usize {
+        self.created.load(Ordering::SeqCst)
+    }
+
+    async fn created_or_ended(&self, times: usize) {
+        eventually("it is created or ends", || async {
+            self.count() >= times || self.end.lock().unwrap().is_some()
+        })
+        .await;
+    }
+}
+
+impl WatchSink for Noted {
+    fn created(&mut self, created: Created) {
+        self.next.store(created.next_revision, Ordering::SeqCst);
+        self.created.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn deliver(&mut self, _: Response) -> Delivery {
+        self.delivered.fetch_add(1, Ordering::SeqCst);
+        Delivery::Taken
+    }
+
+    fn end(self: Box<Self>, why: WatchEnd) {
+        *self.end.lock().unwrap() = Some(why);
+    }
+}
+
+/// Cuts a quiet watch until it resumes behind what others wrote, at most five times, then compacts all that and cuts again.
+/// Returns whether it went on.
+async fn outlives_a_compaction(server: &Server) -> bool {
+    let proxy = Proxy::to(server.address()).await;
+    let client = EtcdClient::new(options(&[&proxy.address]), Log::default()).unwrap();
+    client.set_progress_interval(Duration::from_millis(50));
+    let noted = Noted::default();
+    let request = WatchRequest {
+        key: b"quiet".to_vec(),
+        on_disconnect: OnDisconnect::Resume,
+        ..WatchRequest::default()
+    };
+    let _watch = client.watch(request, Box::new(noted.clone()));
+    noted.created_or_ended(1).await;
+    let mut raw = server.raw().await;
+    let mut last = 0;
+    for _ in 0..300 {
+        last = raw.put("other", "x", None).await.unwrap().header().unwrap().revision();
+    }
+    for round in 0..5 {
+        tokio::time::sleep(Duration::from_millis(200 << round)).await;
+        let times = noted.count() + 1;
+        proxy.cut_after(0);
+        noted.created_or_ended(times).await;
+        if noted.next.load(Ordering::SeqCst) > last {
+            break;
+        }
+    }
+    raw.compact(last, None).await.unwrap();
+    let times = noted.count() + 1;
+    proxy.cut_after(0);
+    noted.created_or_ended(times).await;
+    // The end of a compacted watch comes behind its creation.
+    raw.put("quiet", "x", None).await.unwrap();
+    eventually("the event, or the end", || async {
+        noted.delivered.load(Ordering::SeqCst) > 0 || noted.end.lock().unwrap().is_some()
+    })
+    .await;
+    let end = noted.end.lock().unwrap().clone();
+    assert!(matches!(end, None | Some(WatchEnd::Compacted(_))), "{end:?}");
+    let delivered = noted.delivered.load(Ordering::SeqCst);
+    assert_eq!(
+        delivered,
+        usize::from(end.is_none()),
+        "nobody hears of revisions that pass by"
+    );
+    end.is_none()
+}
+
+#[tokio::test]
+async fn a_quiet_watch_outlives_the_compaction_of_what_passed_it_by() {
+    let Some(first) = binary() else { return };
+    let mut binaries = vec![first];
+    binaries.extend(Some("/usr/bin/etcd".into()).filter(|older| Path::new(older).exists()));
+    for binary in binaries {
+        let server = Server::start(&binary, &[]).await;
+        let status = server.raw().await.status().await.unwrap();
+        let version: Vec<u32> = status
+            .version()
+            .split('.')
+            .map_while(|part| part.parse().ok())
+            .collect();
+        // Whom older ones answer while events wait they would make lose these.
+        let is_sure = version >= vec![3, 5, 8] || (vec![3, 4, 26]..vec![3, 5]).contains(&version);
+        assert_eq!(outlives_a_compaction(&server).await, is_sure, "{version:?}");
+    }
 }

@@ -9,6 +9,7 @@ use futures::FutureExt as _;
 
 use super::ahead::{may_read, settle};
 use super::entry::{Watch, header_of};
+use super::progress::WHOLE_STREAM;
 use super::stream::{Asked, Open, Wanted};
 use super::{Hub, Stop, TOKEN_TRIES};
 use crate::error::{Error, ErrorKind};
@@ -69,9 +70,13 @@ impl Hub {
     }
 
     fn news(&mut self, response: PbWatchResponse, header: Header, open: &mut Open) -> ControlFlow<Stop> {
-        // Id -1 answers a request for progress. Servers before 3.4.26 and 3.5.8 answer it also while they are behind
-        // with events, so it says no more than that the stream is alive.
         let wire = response.watch_id;
+        if wire == WHOLE_STREAM {
+            if open.progress.is_sure() && !response.canceled && response.events.is_empty() {
+                self.progressed(&header, open);
+            }
+            return Continue(());
+        }
         let Some((id, watch)) = watch_of(&mut self.watches, open, wire) else {
             return Continue(()); // cancelled by us a moment ago
         };
@@ -100,6 +105,16 @@ impl Hub {
             }
         }
         Continue(())
+    }
+
+    /// Every watch that the server knew when it was asked has been told everything up to the header's revision. Their
+    /// sinks are not told: they asked for nothing.
+    fn progressed(&mut self, header: &Header, open: &Open) {
+        for id in open.wires.values() {
+            if let Some(watch) = self.watches.get_mut(id) {
+                watch.progressed(header);
+            }
+        }
     }
 
     fn another_cluster(&mut self, id: i64, wire: i64, open: &mut Open) {

@@ -16,6 +16,7 @@ enum Told {
 }
 
 /// One watch.
+#[allow(clippy::struct_excessive_bools)] // each is a fact of its own
 pub(in crate::etcd) struct Watch {
     pub(super) request: WatchRequest,
     /// The first revision not yet delivered whole; 0 = from now on.
@@ -28,6 +29,10 @@ pub(in crate::etcd) struct Watch {
     /// Events of a revision that is not whole yet, and their size.
     parts: Vec<Event>,
     parts_bytes: usize,
+    /// The last response stopped in the middle of a revision.
+    is_within: bool,
+    /// The revision of the member when it answered the creation that stands; `None` while there is none.
+    created_at: Option<i64>,
     sink: Box<dyn WatchSink>,
     told: Told,
     /// Its id on the stream, while it is or is being created on one.
@@ -53,6 +58,8 @@ impl Watch {
             seen: 0,
             parts: Vec::new(),
             parts_bytes: 0,
+            is_within: false,
+            created_at: None,
             sink,
             told: Told::Nothing,
             wire: None,
@@ -68,6 +75,8 @@ impl Watch {
         self.parts.clear();
         self.parts_bytes = 0;
         self.seen = 0;
+        self.is_within = false;
+        self.created_at = None;
         if let Some(revision) = self.rewind.take() {
             self.next_revision = revision.max(0);
             self.given = 0;
@@ -79,8 +88,8 @@ impl Watch {
         let mut options = WatchOptions::new()
             .with_watch_id(wire)
             .with_start_revision(self.next_revision)
-            // Revisions that pass without events are told every ten minutes, so that a quiet watch that resumes does
-            // not ask for a revision compacted long ago.
+            // Revisions that pass without events are told every ten minutes, by every version and in order. Where it is
+            // safe we ask more often, see `progress.rs`.
             .with_progress_notify()
             // Without it one large transaction would exceed the decode limit and end the stream, again and again.
             .with_fragment();
@@ -118,6 +127,7 @@ impl Watch {
     /// etcd has created it. Returns whether its revision is ahead of `header` and should not be.
     pub(super) fn created(&mut self, header: Header, watch_id: i64) -> bool {
         let is_wish = std::mem::replace(&mut self.is_wish, false);
+        self.created_at = Some(header.revision);
         self.token_refusals = 0;
         self.has_new_token = false;
         if self.request.cluster == 0 {
@@ -154,13 +164,27 @@ impl Watch {
         }
     }
 
-    /// Everything up to the header's revision has been delivered.
-    pub(super) fn progress(&mut self, header: Header, watch_id: i64) -> Delivery {
-        if header.revision >= self.next_revision {
-            self.next_revision = header.revision + 1;
+    /// An answer about the whole stream. It may be to a question that the member took before this watch: then its revision
+    /// is not above the one of the creation, and says nothing.
+    pub(super) fn progressed(&mut self, header: &Header) {
+        let is_later = self.created_at.is_some_and(|created| header.revision > created);
+        if is_later && !self.is_paused && !self.is_within && !self.is_of_another_cluster(header) {
+            self.passed(header.revision);
+        }
+    }
+
+    /// Nothing up to this revision is to come any more.
+    fn passed(&mut self, revision: i64) {
+        if revision >= self.next_revision {
+            self.next_revision = revision + 1;
             self.given = 0;
             self.seen = 0;
         }
+    }
+
+    /// Everything up to the header's revision has been delivered.
+    pub(super) fn progress(&mut self, header: Header, watch_id: i64) -> Delivery {
+        self.passed(header.revision);
         self.hand_over(header, watch_id, false, Vec::new())
     }
 
@@ -174,6 +198,7 @@ impl Watch {
         more: bool,
         bytes_most: usize,
     ) -> Delivery {
+        self.is_within = more;
         let last = events.iter().rev().find_map(|event| event.kv.as_ref());
         let unfinished = self.parts.last().map_or(0, |event| event.kv.mod_revision);
         let last = last.map_or(unfinished, |kv| kv.mod_revision);
@@ -221,11 +246,7 @@ impl Watch {
     /// Everything before revision `last` is delivered or about to be, and `count` events of it, or all unless `more`.
     fn has_come(&mut self, last: i64, more: bool, count: usize) {
         if !more {
-            if last >= self.next_revision {
-                self.next_revision = last + 1;
-                self.given = 0;
-                self.seen = 0;
-            }
+            self.passed(last);
         } else if last > self.next_revision {
             self.next_revision = last;
             self.given = count;

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::ahead::Ahead;
 use super::entry::Watch;
+use super::progress::Progress;
 use crate::etcd::client::Route;
 use crate::etcd::error::Fault;
 
@@ -17,7 +18,7 @@ use crate::etcd::error::Fault;
 pub(super) enum Wanted {
     Create(i64),
     Cancel(i64),
-    /// Says something, as a rule.
+    /// Says something, as a rule: how far the stream is.
     Progress,
     /// A second creation under an id that is taken: it is refused, at once and by every version.
     Probe(i64),
@@ -45,6 +46,7 @@ pub(super) struct Open {
     pub(super) silence: Silence,
     /// Its token is older than what a watch on it may do.
     pub(super) is_outdated: bool,
+    pub(super) progress: Progress,
 }
 
 impl Open {
