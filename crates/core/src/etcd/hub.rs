@@ -32,7 +32,8 @@ mod stream;
 const PAUSE_MOST: Duration = Duration::from_secs(5);
 /// How often one watch may be refused for its token before that is told.
 const TOKEN_TRIES: u32 = 3;
-/// After how many answers the tasks that read them get a turn. A quarter of what waits for one at most.
+/// After how many answers all else gets a turn: the tasks that read them, commands and requests. A quarter of what waits
+/// for one at most.
 const ANSWERS_IN_A_ROW: u32 = 64;
 /// The pause before a question that was not answered is asked again, before jitter.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -226,14 +227,11 @@ impl Hub {
             if open.is_outdated {
                 return Stop::Rollover;
             }
-            if answers == ANSWERS_IN_A_ROW {
-                answers = 0;
-                tokio::task::yield_now().await;
-            }
-            // Answers first: while requests wait for room, the server may be waiting for us to read.
+            // Answers first: while requests wait for room, the server may be waiting for us to read. But not for ever:
+            // while they are always there, what is commanded would not be done, not even the end of what brings them.
             tokio::select! {
                 biased;
-                message = open.responses.message() => {
+                message = open.responses.message(), if answers < ANSWERS_IN_A_ROW => {
                     answers += 1;
                     open.silence.ends();
                     let url = self.client.url_of(&open.route);
@@ -284,6 +282,8 @@ impl Hub {
                     }
                     open.nudge();
                 }
+                // All else was served, and other tasks too.
+                () = tokio::task::yield_now(), if answers >= ANSWERS_IN_A_ROW => answers = 0,
             }
         }
     }

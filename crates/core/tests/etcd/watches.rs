@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp};
 use rollcall_core::etcd::watch::{
-    Created, Delivery, OnDisconnect, Response, Subscription, WatchEnd, WatchRequest, WatchSink,
+    Created, Delivery, OnDisconnect, Response, Subscription, WatchControl, WatchEnd, WatchRequest, WatchSink,
 };
 use rollcall_core::etcd::{EtcdClient, EtcdOptions};
 use rollcall_core::log::Log;
@@ -307,4 +307,72 @@ async fn a_quiet_watch_outlives_the_compaction_of_what_passed_it_by() {
         let is_sure = version >= vec![3, 5, 8] || (vec![3, 4, 26]..vec![3, 5]).contains(&version);
         assert_eq!(outlives_a_compaction(&server).await, is_sure, "{version:?}");
     }
+}
+
+/// Answers of all watches of a flood, and one watch that is cancelled in the middle of it.
+#[derive(Clone, Default)]
+struct Flood {
+    answers: Arc<AtomicUsize>,
+    victim: Arc<Mutex<Option<WatchControl>>>,
+    /// How many answers had come when the victim was cancelled, and when the hub had let it go.
+    cancelled: Arc<AtomicUsize>,
+    gone: Arc<AtomicUsize>,
+}
+
+impl WatchSink for Flood {
+    fn deliver(&mut self, _: Response) -> Delivery {
+        let answers = self.answers.fetch_add(1, Ordering::SeqCst) + 1;
+        if answers == 100 {
+            self.cancelled.store(answers, Ordering::SeqCst);
+            drop(self.victim.lock().unwrap().take());
+        }
+        // Slower than what brings them, so that the next one is always there.
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < Duration::from_micros(50) {}
+        Delivery::Taken
+    }
+
+    fn end(self: Box<Self>, _: WatchEnd) {}
+}
+
+/// The sink of the one that is cancelled.
+struct Victim(Flood);
+
+impl WatchSink for Victim {
+    fn deliver(&mut self, response: Response) -> Delivery {
+        self.0.deliver(response)
+    }
+
+    fn end(self: Box<Self>, _: WatchEnd) {}
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        self.0
+            .gone
+            .store(self.0.answers.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_answers_does_not_hold_up_commands() {
+    let server = etcd!();
+    let client = EtcdClient::new(server.options(), Log::default()).unwrap();
+    let request = WatchRequest {
+        key: b"k".to_vec(),
+        from_revision: 1,
+        ..WatchRequest::default()
+    };
+    let flood = Flood::default();
+    *flood.victim.lock().unwrap() = Some(client.watch(request.clone(), Box::new(Victim(flood.clone()))));
+    let _watches: Vec<_> = (1..200)
+        .map(|_| client.watch(request.clone(), Box::new(flood.clone())))
+        .collect();
+    let mut raw = server.raw().await;
+    for _ in 0..20 {
+        raw.put("k", "x", None).await.unwrap();
+    }
+    eventually("it is gone", || async { flood.gone.load(Ordering::SeqCst) > 0 }).await;
+    let late = flood.gone.load(Ordering::SeqCst) - flood.cancelled.load(Ordering::SeqCst);
+    assert!(late <= 64, "{late} answers came before the cancellation was served");
 }
