@@ -8,9 +8,15 @@ import type { AppLogger } from './logger.js';
 /** What hears of a service. While its promise is pending it is not called again; then it hears the latest list. */
 export type OnServiceList = (instances: ServiceList) => unknown;
 
-/** Watches a service until the watcher is stopped or the registry closed. What the listener throws is logged. */
+/**
+ * Watches a service until the watcher is stopped or the registry closed. What the listener throws is logged. A registry
+ * that refuses to tell of it is asked again; that is logged once until it has told.
+ */
 export function follow(registry: Registry, name: string, listener: OnServiceList, log: AppLogger): Watcher {
-  const watcher = registry.watch(name);
+  const refused = ({ message }: Error) =>
+    log.error(`the registry refuses to tell of the service ${name}, and is asked again: ${message}`);
+  // A test may have put something else in its place.
+  const watcher = registry.watchPatiently?.(name, refused) ?? registry.watch(name);
   const loop = async () => {
     for await (const instances of watcher) {
       try {
@@ -25,3 +31,8 @@ export function follow(registry: Registry, name: string, listener: OnServiceList
   );
   return watcher;
 }
+
+/** The names of those that the registry refuses to tell of. */
+export const refusedOf = (watchers: Iterable<Watcher>): string[] => [
+  ...new Set([...watchers].filter(({ refused }) => refused).map(({ name }) => name)),
+];

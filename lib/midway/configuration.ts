@@ -1,6 +1,7 @@
 /** The component: what it does from the start of an application to its end. */
 
 import { Configuration, type IMidwayContainer } from '@midwayjs/core';
+import { refusedOf } from '../frameworks/follow.js';
 import { explained } from '../frameworks/open.js';
 import type { RegistryConfig } from './config.js';
 import { configOf, loggerOf } from './container.js';
@@ -73,6 +74,8 @@ export class RollcallConfiguration {
     if (self?.wanted && state !== 'registered') problems.push(`registry: the application is ${state ?? 'waiting'}`);
     const stale = this.#registry?.staleServices() ?? [];
     if (stale.length > 0) problems.push(`registry: stale: ${stale.join(', ')}`);
+    const refused = this.#registry ? refusedOf(this.#registry.followed) : [];
+    if (refused.length > 0) problems.push(`registry: refused: ${refused.join(', ')}`);
     return problems.length === 0 ? { status: true } : { status: false, reason: problems.join('; ') };
   }
 

@@ -90,8 +90,8 @@ function make(extras: ModuleExtras, options: Provider[], imports?: DynamicModule
     },
     {
       provide: serviceToken,
-      inject: [clientToken, optionsToken],
-      useFactory: (client: Etcd3, given: EtcdModuleOptions) => new EtcdService(client, given, log),
+      inject: [clientToken],
+      useFactory: (client: Etcd3) => new EtcdService(client, log),
     },
     { provide: healthToken, inject: [clientToken], useFactory: (client: Etcd3) => new EtcdHealthIndicator(client) },
     {

@@ -1,6 +1,6 @@
 /** The client of one registry: register, discover, watch, close. */
 
-import { aborted, ClosedError, fromNative } from '../errors.js';
+import { aborted, ClosedError, fromNative, type RollcallError } from '../errors.js';
 import type { ClientHandle, NativeEvent, RegistrationHandle, WatcherHandle } from '../native.js';
 import { Share, took } from '../turns.js';
 import type { RegistryOptions } from './backends/index.js';
@@ -12,7 +12,7 @@ import type { LogLevel } from './logger.js';
 import { callTimeout, type Removal, removal, type Settings, stallTimeout } from './options.js';
 import { Registration, type RemovalOptions } from './registration.js';
 import { abortSignal, boolean, invalid, kindOf, onlyKnown, optional, wellFormed } from './shape.js';
-import { Feed, Watcher } from './watcher.js';
+import { Feed, Watcher, type WatcherSource } from './watcher.js';
 
 /** What a registry can do. */
 export interface Capabilities {
@@ -243,8 +243,22 @@ export class Registry {
       onlyKnown('options', given, ['signal']);
       return abortSignal('options.signal', given.signal);
     });
-    const { log } = this.#settings;
-    const over = (failure?: unknown) => Watcher.follow({ name, log, failure, released() {} });
+    return this.#watch({ name, log: this.#settings.log, ...(signal && { signal }) });
+  }
+
+  /**
+   * The same for who can't do without: where the registry refuses, it goes on asking, and `refused` hears of it.
+   *
+   * @internal
+   */
+  watchPatiently(name: string, refused: (error: RollcallError) => void): Watcher {
+    checked('watch', () => serviceName(name));
+    return this.#watch({ name, log: this.#settings.log, refused });
+  }
+
+  #watch(asked: Pick<WatcherSource, 'name' | 'log'> & Partial<Pick<WatcherSource, 'signal' | 'refused'>>): Watcher {
+    const { name, signal } = asked;
+    const over = (failure?: unknown) => Watcher.follow({ ...asked, failure, released() {} });
     if (this.closed) return over(closedError('watch'));
     if (signal?.aborted) return over();
 
@@ -268,7 +282,7 @@ export class Registry {
       this.#unfollow(name, handle);
       this.#release(watcher);
     };
-    const watcher = Watcher.follow({ name, log, handle, feed, signal, released });
+    const watcher = Watcher.follow({ ...asked, handle, feed, released });
     this.#watchers.set(id, watcher);
     this.#hold(watcher);
     return watcher;

@@ -1,6 +1,6 @@
 /** A followed name: an async iterator of whole lists, where the latest wins. */
 
-import { fromNative } from '../errors.js';
+import { fromNative, type RollcallError } from '../errors.js';
 import type { WatcherHandle } from '../native.js';
 import { onAbort } from './call.js';
 import { Events } from './events.js';
@@ -55,6 +55,8 @@ export interface WatcherSource {
   readonly signal?: AbortSignal;
   /** Why it failed before it began. */
   readonly failure?: unknown;
+  /** Hears that the registry refuses, once until it has told something, in place of an end. */
+  readonly refused?: (error: RollcallError) => void;
   /** Called once, when it is over. */
   released(watcher: Watcher): void;
 }
@@ -91,6 +93,8 @@ export class Watcher implements AsyncIterableIterator<ServiceList> {
   #stale = false;
   #over = false;
   #failure: { error: unknown } | undefined;
+  /** It was told that the registry refuses, which nothing has contradicted. */
+  #complained = false;
 
   private constructor(source: WatcherSource) {
     this.name = source.name;
@@ -114,6 +118,15 @@ export class Watcher implements AsyncIterableIterator<ServiceList> {
   /** Whether `current` may be out of date, because the registry can't be reached or isn't believed yet. */
   get stale(): boolean {
     return this.#over ? this.#stale : (this.#source.handle?.stale() ?? this.#stale);
+  }
+
+  /**
+   * Whether the registry refuses to tell of it, as it may only where it is asked again.
+   *
+   * @internal
+   */
+  get refused(): boolean {
+    return !this.#over && this.#complained && Boolean(this.#source.handle?.error());
   }
 
   /** The latest list, delivered or not; `undefined` before the first one. Stays after the end. */
@@ -194,11 +207,19 @@ export class Watcher implements AsyncIterableIterator<ServiceList> {
    */
   notify(kind: string): void {
     if (this.#over) return;
-    if (kind === 'watch') this.#deliver();
-    else if (kind === 'stale' || kind === 'fresh') this.#events.tell(kind);
+    if (kind === 'watch') {
+      this.#complained = false;
+      this.#deliver();
+    } else if (kind === 'stale' || kind === 'fresh') this.#events.tell(kind);
     else if (kind === 'watchError') {
       const error = this.#source.handle?.error();
-      if (error) this.#fail(error); // none: what was refused is no longer
+      if (!error) return; // what was refused is no longer
+      const { refused } = this.#source;
+      if (!refused) this.#fail(error);
+      else if (!this.#complained) {
+        this.#complained = true;
+        refused(fromNative(error, 'watch'));
+      }
     }
   }
 

@@ -46,13 +46,10 @@ export class EtcdResident implements Resident {
     );
     if (settings.length === 0) return;
     this.#liveness.letGo(etcd);
-    const filled = settings.map(({ key, set }) => service.watchConfig(key, set));
-    if (options.lazy) {
-      for (const each of filled) each.catch((error: Error) => log.error(`@Config: ${error.message}`));
-      return;
-    }
     try {
-      await Promise.all(filled);
+      await Promise.all(
+        settings.map(({ key, set }) => (options.lazy ? service.keepConfig(key, set) : service.watchConfig(key, set))),
+      );
     } catch (error) {
       throw explained(where, error);
     }

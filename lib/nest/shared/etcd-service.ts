@@ -1,7 +1,8 @@
 /** Services and settings in etcd, in the words that many programs on Nest have written for themselves. */
 
+import { UnsupportedError } from '../../errors.js';
 import type { Etcd3 } from '../../etcd/client.js';
-import { type IOptions, settleOptions } from '../../etcd/options.js';
+import type { SettledOptions } from '../../etcd/options.js';
 import { follow } from '../../frameworks/follow.js';
 import { DRAIN_MS } from '../../frameworks/leaving.js';
 import type { AppLogger } from '../../frameworks/logger.js';
@@ -12,6 +13,7 @@ import type { Registration } from '../../registry/registration.js';
 import type { Registry } from '../../registry/registry.js';
 import { invalid, text } from '../../registry/shape.js';
 import { madeByModule } from './by-module.js';
+import { followSetting, type OnSetting } from './setting.js';
 
 /** What every service key begins with: the key of an instance is `/services/{name}/{id}`. */
 const PREFIX = '/services';
@@ -35,7 +37,6 @@ export type Json = null | boolean | number | string | readonly Json[] | { readon
 export class EtcdService {
   /** The whole client. */
   readonly client: Etcd3;
-  readonly #options: IOptions;
   readonly #log: AppLogger;
   readonly #registered = new Map<string, Promise<Registration>>();
   #registry: Promise<Registry> | undefined;
@@ -43,10 +44,9 @@ export class EtcdService {
   #keepsAlive = true;
 
   /** @internal */
-  constructor(client: Etcd3, options: IOptions, log: AppLogger) {
+  constructor(client: Etcd3, log: AppLogger) {
     if (new.target === EtcdService) madeByModule(client, 'EtcdService', 'EtcdModule');
     this.client = client;
-    this.#options = options;
     this.#log = log;
   }
 
@@ -64,50 +64,22 @@ export class EtcdService {
   /**
    * Calls back with the text of a setting, `null` when there is none, and then with every change of it. While the callback
    * has not returned, or its promise is pending, it is not called again; then it hears the latest text. What it throws is
-   * logged. Resolves after the first call.
+   * logged. Resolves after the first call. A watch that etcd refuses later is logged and begun anew, every 5 seconds.
    *
    * @returns what ends that.
    * @throws as `getConfig()`.
    */
-  async watchConfig(key: string, callback: (value: string | null) => unknown): Promise<() => void> {
-    const { header, kvs } = await this.client.get(key).exec();
-    let latest = kvs[0]?.value.toString() ?? null;
-    let told: string | null | undefined;
-    let busy = false;
-    const tell = async () => {
-      if (busy) return;
-      busy = true;
-      while (told !== latest) {
-        told = latest;
-        try {
-          await callback(told);
-        } catch (error) {
-          this.#log.error(`a listener of the setting ${key} failed: ${(error as Error | undefined)?.stack ?? error}`);
-        }
-      }
-      busy = false; // in the same turn as the last look at what is latest
-    };
-    await tell();
-    const watcher = this.client
-      .watch()
-      .key(key)
-      .startRevision(BigInt(header.revision) + 1n)
-      .withRelist()
-      .watcher();
-    const heard = (value: string | null) => {
-      latest = value;
-      void tell();
-    };
-    const loop = async () => {
-      for await (const change of watcher) {
-        if (change.type === 'list') heard(change.keys[0]?.value.toString() ?? null);
-        else heard(change.type === 'put' ? change.value.toString() : null);
-      }
-    };
-    loop().catch((error: unknown) => {
-      this.#log.error(`the watch of the setting ${key} has ended: ${(error as Error).message}`);
-    });
-    return () => void watcher.cancel();
+  async watchConfig(key: string, callback: OnSetting): Promise<() => void> {
+    return await followSetting(this.client, key, callback, { log: this.#log });
+  }
+
+  /**
+   * The same, also where the setting can't be read yet. Ends with the client.
+   *
+   * @internal
+   */
+  async keepConfig(key: string, callback: OnSetting): Promise<void> {
+    await followSetting(this.client, key, callback, { log: this.#log, lazy: true });
   }
 
   /**
@@ -242,10 +214,7 @@ export class EtcdService {
   /** The registry client of the same etcd. Made at the first use: most programs use only the settings, or only the rest. */
   #services(): Promise<Registry> {
     this.#registry ??= (async () => {
-      const { hosts, tls, auth, keepAliveMs, keepAliveTimeoutMs } = settleOptions({
-        ...this.#options,
-        logger: false,
-      });
+      const { hosts, tls, auth, keepAliveMs, keepAliveTimeoutMs } = this.#place();
       const registry = await connect({
         backend: 'etcd',
         hosts,
@@ -273,6 +242,16 @@ export class EtcdService {
       this.#registry = undefined;
     });
     return this.#registry;
+  }
+
+  /** Where the client that was injected leads to, which a test may have put in its place. */
+  #place(): SettledOptions {
+    const { connection } = this.client as Partial<Etcd3>;
+    if (connection?.options && !connection.mocked) return connection.options;
+    throw new UnsupportedError(
+      'services of EtcdService need a client of a real etcd, and this one was replaced or is mocked: replace ' +
+        'EtcdService itself, by overrideProvider(EtcdService)',
+    );
   }
 }
 

@@ -2,7 +2,7 @@
 
 import { Observable } from 'rxjs';
 import { UnsupportedError } from '../../errors.js';
-import { follow, type OnServiceList } from '../../frameworks/follow.js';
+import { follow, type OnServiceList, refusedOf } from '../../frameworks/follow.js';
 import type { AppLogger } from '../../frameworks/logger.js';
 import type { SelfRegistration } from '../../frameworks/self-registration.js';
 import type { InstanceInput, ServiceList } from '../../registry/instance.js';
@@ -48,6 +48,20 @@ export class RegistryService {
     return [...new Set([...this.#followed].filter(({ stale }) => stale).map(({ name }) => name))];
   }
 
+  /** The services that are followed and that the registry refuses to tell of, because a right is missing for instance. */
+  get refused(): string[] {
+    return refusedOf(this.#followed);
+  }
+
+  /**
+   * Whether this application is to be in the registry now.
+   *
+   * @internal
+   */
+  get wanted(): boolean {
+    return this.#self?.wanted ?? false;
+  }
+
   /** Registers something, as `Registry.register()` does. It leaves, and drains, as the application does. */
   register(instance: InstanceInput, options?: RegisterOptions): Promise<Registration> {
     return this.client.register(instance, options);
@@ -69,7 +83,8 @@ export class RegistryService {
   }
 
   /**
-   * Calls `listener` with the current list of a service and with every change of it.
+   * Calls `listener` with the current list of a service and with every change of it. What the registry refuses is logged,
+   * stands in `refused`, and is tried again for as long as it takes.
    *
    * @returns what ends that.
    */
