@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow::Break;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use super::client::EtcdClient;
 use super::endpoints::Connection;
 use super::error::{Cause, Fault, judge};
 use super::watch::{Command, HubState, OnDisconnect, WatchEnd};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 mod ahead;
 mod answers;
@@ -82,11 +83,25 @@ impl Hub {
     }
 
     pub(super) async fn run(mut self, closed: CancellationToken) {
-        let _ = closed.run_until_cancelled(Box::pin(self.serve())).await;
+        let served = AssertUnwindSafe(closed.run_until_cancelled(Box::pin(self.serve())));
+        let end = match served.catch_unwind().await {
+            Ok(Some(())) => return, // it has retired
+            Ok(None) => WatchEnd::Closed,
+            // Nobody would ever hear of it: a watch whose task is gone just says nothing.
+            Err(_) => {
+                let text = "the task of all watches of this client ended by a fault of its own; a new one follows";
+                WatchEnd::Disconnected(Error::new(ErrorKind::Unavailable, text))
+            }
+        };
+        HubState::leave(&self.state);
         self.commands.close();
-        self.take_commands();
+        // The fault may be in one of them; the others are told all the same.
+        while let Ok(command) = self.commands.try_recv() {
+            let _ = catch_unwind(AssertUnwindSafe(|| self.accept(command, None)));
+        }
         for (_, watch) in self.watches.drain() {
-            watch.end(WatchEnd::Closed);
+            let end = end.clone();
+            let _ = catch_unwind(AssertUnwindSafe(|| watch.end(end)));
         }
     }
 

@@ -28,13 +28,14 @@ mod book;
 #[cfg(test)]
 mod tests;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use futures::{FutureExt as _, StreamExt as _};
 use prost::Message as _;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
@@ -105,6 +106,11 @@ struct Door {
 }
 
 impl Door {
+    /// Called by the task when it ends and has not retired: who comes from then on starts another.
+    fn leave(door: &Mutex<Self>) {
+        door.lock().unwrap_or_else(PoisonError::into_inner).commands = None;
+    }
+
     /// Called by the task when no lease is left: takes itself out, unless a command has just come.
     fn retire(door: &Mutex<Self>, commands: &mpsc::UnboundedReceiver<Command>) -> bool {
         let mut door = door.lock().unwrap_or_else(PoisonError::into_inner);
@@ -263,15 +269,20 @@ impl<D: Dial> Keeper<D> {
     }
 
     async fn run(mut self, closed: CancellationToken) {
-        let _ = closed.run_until_cancelled(Box::pin(self.serve())).await;
+        let served = AssertUnwindSafe(closed.run_until_cancelled(Box::pin(self.serve())));
+        let why = match served.catch_unwind().await {
+            Ok(Some(())) => return, // it has retired
+            Ok(None) => "the client was closed",
+            // Nobody would ever hear of it: a lease whose task is gone just grows old.
+            Err(_) => "the task that renews the leases of this client ended by a fault of its own",
+        };
+        Door::leave(&self.door);
         self.commands.close();
+        self.book.lose_all(why);
         while let Ok(command) = self.commands.try_recv() {
             self.accept(command);
         }
-        let ids: Vec<i64> = self.book.leases.keys().copied().collect();
-        for id in ids {
-            self.book.lose(id, "the client was closed");
-        }
+        self.book.lose_all(why);
     }
 
     /// Until there is no lease left.

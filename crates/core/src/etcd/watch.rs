@@ -173,7 +173,8 @@ pub trait WatchSink: Send + Sync {
 /// Why a watch ended. In every case its user reads anew, if it wants to go on.
 #[derive(Debug, Clone)]
 pub enum WatchEnd {
-    /// The connection was lost ([`OnDisconnect::End`]), or etcd cancelled the watch without a reason.
+    /// The connection was lost ([`OnDisconnect::End`]), etcd cancelled the watch without a reason, or a fault of this crate
+    /// ended the task of all watches.
     Disconnected(Error),
     /// The revision to go on from has been compacted, up to this one (0: etcd did not say).
     Compacted(i64),
@@ -356,6 +357,11 @@ impl HubState {
         let state = state.lock().unwrap_or_else(PoisonError::into_inner);
         let place = usize::try_from(failures.saturating_sub(1)).unwrap_or(usize::MAX);
         state.pauses.get(place).or(state.pauses.last()).copied()
+    }
+
+    /// Called by the hub's task when it ends and has not retired: who comes from then on starts another.
+    pub(super) fn leave(state: &Mutex<Self>) {
+        state.lock().unwrap_or_else(PoisonError::into_inner).commands = None;
     }
 
     /// Called by the hub's task when it has nothing to watch: takes itself out, unless a command has just come.

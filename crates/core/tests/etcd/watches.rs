@@ -376,3 +376,51 @@ async fn a_flood_of_answers_does_not_hold_up_commands() {
     let late = flood.gone.load(Ordering::SeqCst) - flood.cancelled.load(Ordering::SeqCst);
     assert!(late <= 64, "{late} answers came before the cancellation was served");
 }
+
+/// Fails at the first thing that it is given.
+struct Bomb;
+
+impl WatchSink for Bomb {
+    fn deliver(&mut self, _: Response) -> Delivery {
+        panic!("planted");
+    }
+
+    fn end(self: Box<Self>, _: WatchEnd) {
+        panic!("planted too");
+    }
+}
+
+#[tokio::test]
+async fn a_fault_of_the_task_is_told_to_every_watch_and_the_next_one_has_another() {
+    let server = etcd!();
+    let client = EtcdClient::new(server.options(), Log::default()).unwrap();
+    let mut raw = server.raw().await;
+    let request = WatchRequest {
+        key: b"planted".to_vec(),
+        from_revision: 1,
+        ..WatchRequest::default()
+    };
+    let mut others: Vec<_> = (0..20).map(|_| watch(&client, "k", 1, OnDisconnect::Resume)).collect();
+    let _planted = client.watch(request, Box::new(Bomb));
+    raw.put("planted", "x", None).await.unwrap();
+    for other in &mut others {
+        let end = within(5, "the end", other.next()).await;
+        assert!(
+            matches!(&end, Err(WatchEnd::Disconnected(error)) if error.message().contains("a fault of its own")),
+            "{end:?}"
+        );
+    }
+    let mut next = watch(&client, "k", 1, OnDisconnect::Resume);
+    raw.put("k", "x", None).await.unwrap();
+    assert_eq!(within(5, "an event", next.next()).await.unwrap().changes.len(), 1);
+    client.close();
+    for _ in 0..2 {
+        let mut late = watch(&client, "k", 1, OnDisconnect::Resume);
+        let end = within(5, "the end", late.next()).await;
+        assert!(matches!(end, Err(WatchEnd::Closed)), "{end:?}");
+        let noted = Noted::default();
+        let _late = client.watch(WatchRequest::default(), Box::new(noted.clone()));
+        noted.created_or_ended(1).await;
+        assert!(noted.end.lock().unwrap().is_some());
+    }
+}

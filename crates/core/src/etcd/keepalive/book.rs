@@ -2,6 +2,7 @@
 //! no I/O and reads no clock.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,6 +56,15 @@ impl Entry {
     /// Whether anybody listens to more than the loss.
     fn is_heard(&self) -> bool {
         self.slots.iter().any(|slot| slot.is_heard())
+    }
+
+    fn lose(self, why: &str) {
+        for awaited in self.waiting.into_iter().chain(self.asking) {
+            let _ = awaited.send(Err(why.to_owned())); // who asked may have gone
+        }
+        for slot in &self.slots {
+            slot.lose(why);
+        }
     }
 
     fn tell(&self, event: &LeaseEvent) {
@@ -153,12 +163,16 @@ impl Book {
     }
 
     pub(super) fn lose(&mut self, id: i64, why: &str) {
-        let Some(entry) = self.remove(id) else { return };
-        for slot in &entry.slots {
-            slot.lose(why);
+        if let Some(entry) = self.remove(id) {
+            entry.lose(why);
         }
-        for awaited in entry.waiting.into_iter().chain(entry.asking) {
-            let _ = awaited.send(Err(why.to_owned())); // who asked may have gone
+    }
+
+    /// Also after a fault in the middle of anything: nothing but the leases themselves is relied on.
+    pub(super) fn lose_all(&mut self, why: &str) {
+        for entry in std::mem::take(self).leases.into_values() {
+            // The fault may be in one of their observers; the others are told all the same.
+            let _ = catch_unwind(AssertUnwindSafe(|| entry.lose(why)));
         }
     }
 

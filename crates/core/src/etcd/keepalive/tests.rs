@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::etcd::EtcdOptions;
 use crate::etcd::lease::{LeaseEvent, LeaseOptions, LeaseState};
+use crate::log::Log;
 
 /// Hands every stream that is opened to the test.
 #[derive(Clone)]
@@ -434,4 +436,62 @@ async fn a_lease_that_is_given_up_is_renewed_no_more() {
         assert!(id == 2 || Instant::now() < end - seconds(9), "{id}");
     }
     assert_eq!(last, 2);
+}
+
+/// Within a minute.
+async fn assert_lost(slot: &Slot, reason: &str) {
+    tokio::time::timeout(seconds(60), slot.lost()).await.unwrap();
+    assert!(why(slot).contains(reason), "{}", why(slot));
+}
+
+/// Who hears of everything and can't bear it.
+fn bomb() -> LeaseOptions {
+    LeaseOptions {
+        observer: Some(Arc::new(|event| panic!("planted: {event:?}"))),
+        ..LeaseOptions::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_of_the_task_loses_its_leases_and_says_why() {
+    let mut bench = Bench::new();
+    let (first, last) = (bench.keep(1, 30), bench.keep(3, 30));
+    let planted = bench.keep_with(2, 3, &bomb());
+    planted.tell_all(true);
+    let _line = bench.line().await;
+    for slot in [&first, &planted, &last] {
+        assert_lost(slot, "a fault of its own").await;
+    }
+    bench.task.await.unwrap();
+}
+
+#[tokio::test]
+async fn who_comes_after_the_end_of_the_task_is_told_or_kept_by_another() {
+    let options = EtcdOptions {
+        hosts: vec!["127.0.0.1:1".to_owned()], // nobody listens there
+        ..EtcdOptions::default()
+    };
+    let client = EtcdClient::new(options, Log::default()).unwrap();
+    let keep = |id, options: &LeaseOptions| {
+        let (confirmed, ttl) = (Instant::now(), seconds(1));
+        let slot = Slot::new(id, confirmed, ttl, options);
+        slot.tell_all(true);
+        client.keep(Keep {
+            slot: Arc::clone(&slot),
+            confirmed,
+            ttl,
+        });
+        slot
+    };
+    let planted = keep(1, &bomb());
+    assert_lost(&planted, "a fault of its own").await;
+    let kept = keep(2, &LeaseOptions::default());
+    assert_lost(&kept, "not renewed").await;
+    let open = keep(3, &LeaseOptions::default());
+    client.close();
+    assert_lost(&open, "closed").await;
+    for id in [4, 5] {
+        let late = keep(id, &LeaseOptions::default());
+        assert_lost(&late, "closed").await;
+    }
 }
