@@ -41,7 +41,7 @@ forEveryBackend('connecting', (it, row) => {
   it('lazy: true does no I/O: it resolves at once during an outage', async (scope) => {
     await scope.outage();
     const { ms, value } = await timed(scope.connect({ lazy: true }));
-    expect(ms).toBeLessThan(300);
+    expect(ms).toBeLessThan(1000); // a first try alone would go on until connectTimeoutMs
     await scope.restore();
     expect(await value?.services()).toEqual([]);
   });

@@ -156,7 +156,7 @@ forEveryBackend('registering', (it) => {
     const stop = new AbortController();
     const pending = registry.register(instance, { signal: stop.signal });
     stop.abort(new Error('changed my mind'));
-    const error = await refused(within(pending, 500, 'register()'), 'ERR_ABORTED');
+    const error = await refused(within(pending, 2000, 'register()'), 'ERR_ABORTED');
     expect(error.name).toBe('AbortError');
     await scope.restore();
     await sees(other, 'orders', []);
@@ -168,7 +168,7 @@ forEveryBackend('registering', (it) => {
     const [registry, other] = [await scope.connect(), await scope.observer()];
     await scope.outage();
     const { ms, value: registration } = await timed(registry.register(instance, { background: true }));
-    expect(ms).toBeLessThan(300);
+    expect(ms).toBeLessThan(1000); // the registry is away for as long as we like
     expect(registration?.state).toBe('registering');
     await scope.restore();
     await sees(other, 'orders', ['a'], 15_000);
@@ -178,7 +178,7 @@ forEveryBackend('registering', (it) => {
   it('with lazy: true nothing is asked of the registry before the first call, and background registration still works', async (scope) => {
     await scope.outage();
     const { ms, value: registry } = await timed(scope.connect({ lazy: true }));
-    expect(ms).toBeLessThan(300);
+    expect(ms).toBeLessThan(1000); // the registry is away for as long as we like
     const registration = await registry?.register(instance, { background: true });
     await scope.restore();
     await sees(await scope.observer(), 'orders', ['a'], 15_000);
@@ -252,7 +252,7 @@ forEveryBackend('registering', (it) => {
     const stop = new AbortController();
     const pending = registration.update({ version: '3' }, { signal: stop.signal });
     stop.abort();
-    await refused(within(pending, 500, 'update()'), 'ERR_ABORTED');
+    await refused(within(pending, 2000, 'update()'), 'ERR_ABORTED');
   });
 });
 
@@ -458,14 +458,14 @@ forEveryBackend('deregistering', (it) => {
     const registration = await registry.register(instance);
     const start = performance.now();
     let resolvedAt = 0;
-    const leaving = registration.deregister({ drainMs: 1500 }).then(() => {
+    const leaving = registration.deregister({ drainMs: 3000 }).then(() => {
       resolvedAt = performance.now();
     });
-    await sees(other, 'orders', [], 1200);
+    await sees(other, 'orders', [], 2500);
     expect(resolvedAt).toBe(0);
     await leaving;
-    expect(resolvedAt - start).toBeGreaterThanOrEqual(1450);
-    expect(resolvedAt - start).toBeLessThan(3000);
+    expect(resolvedAt - start).toBeGreaterThanOrEqual(2950);
+    expect(resolvedAt - start).toBeLessThan(6000);
   });
 
   it('drainMs of close() waits after the removal of all that is left', async (scope) => {
@@ -474,13 +474,13 @@ forEveryBackend('deregistering', (it) => {
     await registry.register({ ...instance, id: 'b' });
     const start = performance.now();
     let resolvedAt = 0;
-    const closing = registry.close({ drainMs: 1500 }).then(() => {
+    const closing = registry.close({ drainMs: 3000 }).then(() => {
       resolvedAt = performance.now();
     });
-    await sees(other, 'orders', [], 1200);
+    await sees(other, 'orders', [], 2500);
     expect(resolvedAt).toBe(0);
     await closing;
-    expect(resolvedAt - start).toBeGreaterThanOrEqual(1450);
+    expect(resolvedAt - start).toBeGreaterThanOrEqual(2950);
   });
 
   it('close() with nothing registered does not wait for drainMs', async (scope) => {

@@ -505,7 +505,7 @@ forEveryBackend('reading', (it) => {
       await quiet(50); // so that they are on their way
       stop.abort('enough');
       for (const call of calls as Promise<unknown>[])
-        expect(await refused(within(call, 500, 'the call'), 'ERR_ABORTED')).toMatchObject({
+        expect(await refused(within(call, 2000, 'the call'), 'ERR_ABORTED')).toMatchObject({
           name: 'AbortError',
           cause: 'enough',
         });

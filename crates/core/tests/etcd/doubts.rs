@@ -21,18 +21,22 @@ async fn an_update_whose_answer_was_lost_is_no_loss() {
         ..options(&[&proxy.address])
     };
     let backend = EtcdBackend::new(quick, Log::default()).unwrap();
-    let mut raw = server.raw().await;
+    let raw = server.raw().await;
     let mut presence = presence_of(&backend, "a", "1");
-    presence.publish(&instance("a", "1"), Intent::Claim).await.unwrap();
+    // Short for the call that must fail; on a busy machine the others are tried again, as core does.
+    retrying("publish", async || {
+        presence.publish(&instance("a", "1"), Intent::Claim).await
+    })
+    .await;
     proxy.lose_answers(true);
     let mut changed = instance("a", "1");
     changed.version = "2".into();
-    presence.publish(&changed, Intent::Keep).await.unwrap_err();
-    let written = raw.get(KEY, None).await.unwrap();
-    assert!(
-        written.kvs()[0].value_str().unwrap().contains(r#""version":"2""#),
-        "applied all the same"
-    );
+    eventually("it is applied all the same", async || {
+        presence.publish(&changed, Intent::Keep).await.unwrap_err();
+        let written = raw.clone().get(KEY, None).await.unwrap();
+        written.kvs()[0].value_str().unwrap().contains(r#""version":"2""#)
+    })
+    .await;
     proxy.lose_answers(false);
     // The own-key watch, or a reading after its break, now shows what was written without an answer.
     let loss = tokio::time::timeout(Duration::from_millis(1500), presence.lost()).await;

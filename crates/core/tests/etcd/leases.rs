@@ -92,12 +92,13 @@ async fn behind_a_link_that_goes_black_a_lease_is_lost_at_its_deadline() {
     let black = Instant::now();
     within(5, "the loss", lost(&mut lease.state())).await;
     let (deadline, now) = (lease.deadline(), Instant::now());
+    // At the deadline, and room for a busy machine: who waited for a renewal to fail would be later than that.
     assert!(
-        now >= deadline && now < deadline + Duration::from_millis(200),
+        now >= deadline && now < deadline + Duration::from_secs(1),
         "{:?}",
         now - deadline
     );
-    assert!(black.elapsed() <= Duration::from_millis(3200), "{:?}", black.elapsed());
+    assert!(deadline <= black + Duration::from_secs(3), "{:?}", deadline - black);
 }
 
 #[tokio::test]

@@ -250,7 +250,10 @@ async fn a_former_lease_of_ours_is_no_rival() {
     };
     let backend = EtcdBackend::new(quick, Log::default()).unwrap();
     let mut presence = presence_of(&backend, "a", "1");
-    presence.publish(&instance("a", "1"), Intent::Claim).await.unwrap();
+    retrying("publish", async || {
+        presence.publish(&instance("a", "1"), Intent::Claim).await
+    })
+    .await;
     let mut raw = server.raw().await;
     let first = raw.get(KEY, None).await.unwrap().kvs()[0].lease();
     // Renewals arrive, their answers do not: by our clock it is lost, while etcd keeps it.
@@ -260,7 +263,8 @@ async fn a_former_lease_of_ours_is_no_rival() {
         panic!("replaced by nobody");
     };
     assert!(why.contains("not renewed"), "{why}");
-    assert!(since.elapsed() < Duration::from_millis(2_300));
+    // The time to live, counted from the last renewal before; and room for a busy machine.
+    assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
     assert_eq!(raw.get(KEY, None).await.unwrap().kvs()[0].lease(), first);
     proxy.lose_answers(false);
     retrying("repair", async || {
