@@ -113,7 +113,7 @@ async function kill(id) {
   running.delete(id);
   if (memory) {
     const namespace = decodeURIComponent(/^memory:\/\/([^/?#]*)/.exec(url)[1]) || 'default';
-    MemoryServer.of(namespace).crash(SERVICE, id);
+    if (!MemoryServer.of(namespace).crash(SERVICE, id)) throw new GaveUp(`${id} is not there to die`);
     say(id, 'crashed');
     await instance.close();
   } else {

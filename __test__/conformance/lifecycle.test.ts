@@ -209,7 +209,7 @@ forEveryBackend('the end of a process', (it) => {
       const { code, at } = await within(child.exited, 15_000, 'the end');
       expect(code).toBe(3);
       const asked = child.lines.find(({ event, verb }) => event === 'step' && verb === 'exit');
-      expect(at - (asked?.at ?? 0)).toBeLessThan(900);
+      expect(at - (asked?.at ?? 0)).toBeLessThan(1500); // and room for a busy machine, on which a process takes its time to end
       expect(await other.services()).toEqual([]);
     },
     { needs: ['processes'] },
@@ -225,7 +225,7 @@ forEveryBackend('the end of a process', (it) => {
       const { code, at } = await within(child.exited, 15_000, 'the end');
       const asked = child.lines.find(({ event, verb }) => event === 'step' && verb === 'exit');
       expect(code).toBe(0);
-      expect(at - (asked?.at ?? 0)).toBeLessThan(900);
+      expect(at - (asked?.at ?? 0)).toBeLessThan(1500); // and room for a busy machine, on which a process takes its time to end
     },
     { needs: ['processes', 'slowWay'] },
   );
@@ -462,7 +462,8 @@ forEveryBackend('worker threads', (it) => {
     const other = await scope.connect();
     const worker = inThread(scope.options({ ttlMs: 60_000 }), [['register', instance], ['unref']]);
     await worker.until('register:done');
-    await within(worker.exited, 5000, 'the end of the worker');
+    expect(await within(worker.exited, 5000, 'the end of the worker')).toBe(0);
+    expect(worker.count('end')).toBe(1);
     await sees(other, 'orders', [], 2000);
   });
 

@@ -214,6 +214,7 @@ function more(ground: () => Ground): void {
     const env = { REGISTRY: `${url}&signals=SIGTERM`, SERVICE, FORGETFUL: '1' };
     const app = apps.start('cjs', 'orders', env);
     await told(app, 'registered');
+    expect(await count(SERVICE)).toBe(1);
     app.kill('SIGTERM');
     await waitFor(async () => (await count(SERVICE)) === 0);
     expect(await app.exit).toMatchObject({ code: 0 });

@@ -139,6 +139,7 @@ export function suite(
       );
       expect(first?.registered.endpoints).toHaveLength(3);
       expect(second?.registered.endpoints).toEqual([expect.stringMatching(/^grpc:\/\/127\.0\.0\.1:[1-9]\d*$/)]);
+      expect([await count(late), await count(alone)]).toEqual([1, 1]);
       for (const app of programs) app.kill('SIGTERM');
       await Promise.all(programs.map((app) => app.exit));
       expect([await count(late), await count(alone)]).toEqual([0, 0]);

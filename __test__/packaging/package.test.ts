@@ -84,7 +84,8 @@ describe('an empty project', () => {
     expect((await readdir(join(project, 'node_modules'))).filter((name) => !name.startsWith('.'))).toEqual([
       'rollcall',
     ]);
-    await output('node', ['-e', 'require("rollcall"); require("rollcall/etcd")']);
+    const both = 'console.log(typeof require("rollcall").connect, typeof require("rollcall/etcd").Etcd3)';
+    expect(await output('node', ['-e', both])).toBe('function function');
     await expect(output('node', ['-e', 'require("rollcall/nest")'])).rejects.toThrow(
       "Cannot find module '@nestjs/common'",
     );
@@ -107,7 +108,14 @@ describe('an empty project', () => {
       join(project, 'jest.config.js'),
       'module.exports = { testEnvironment: "node", watchman: false };\n',
     );
-    await output(tool('jest'), ['--rootDir', project, '--config', join(project, 'jest.config.js')]);
+    const told = await output(tool('jest'), [
+      '--rootDir',
+      project,
+      '--config',
+      join(project, 'jest.config.js'),
+      '--json',
+    ]);
+    expect(JSON.parse(told)).toMatchObject({ numPassedTests: 1, numTotalTests: 1 });
   });
 });
 

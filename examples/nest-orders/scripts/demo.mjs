@@ -74,7 +74,7 @@ async function stop(child) {
   if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return;
   const over = new Promise((resolve) => child.once('exit', resolve));
   child.kill('SIGTERM');
-  await Promise.race([over, delay(10_000)]);
+  await Promise.race([over, delay(10_000, undefined, { ref: false })]); // the child holds this process meanwhile
   child.kill('SIGKILL');
 }
 
