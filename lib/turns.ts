@@ -45,15 +45,23 @@ const nowhere = new AsyncResource('rollcall.turn');
 export class Share {
   readonly #hand: (most: number) => boolean;
   #isDue = false;
+  /** Somebody woke it while it was due: the news may be that there is nothing any more. */
+  #wasWoken = false;
 
   /** `hand` takes `most` items at the most (a little more does not matter), calls `took()`, and says whether there are more. */
   constructor(hand: (most: number) => boolean) {
     this.#hand = hand;
   }
 
-  /** There is something: it is handed over at once if the thread has time, else in the next turn of the event loop. */
+  /**
+   * There is something: it is handed over at once if the thread has time, else in the next turn of the event loop. Who is
+   * woken while it is due looks once more when it has handed over all there was.
+   */
   wake(): void {
-    if (this.#isDue) return;
+    if (this.#isDue) {
+      this.#wasWoken = true;
+      return;
+    }
     if (due.length === 0 && clock.now() - began < SHARE_MS) this.run();
     else this.#enqueue();
   }
@@ -71,6 +79,11 @@ export class Share {
     try {
       more = this.#hand(most);
     } finally {
+      // The look that was asked for is one that finds nothing.
+      if (!more && this.#wasWoken) {
+        this.#wasWoken = false;
+        more = true;
+      }
       if (more) this.#enqueue();
     }
   }
