@@ -312,3 +312,6 @@ fn kv_of(kv: PbKeyValue) -> KeyValue {
         lease: kv.lease,
     }
 }
+
+#[cfg(test)]
+mod tests;
