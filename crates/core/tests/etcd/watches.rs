@@ -1,6 +1,6 @@
 //! The shared watch stream, below the backend.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -290,12 +290,15 @@ async fn outlives_a_compaction(server: &Server) -> bool {
     end.is_none()
 }
 
+/// Of this year, and of before answers about progress could be trusted, where there is one.
+fn binaries() -> Vec<PathBuf> {
+    let older = Some("/usr/bin/etcd".into()).filter(|older: &PathBuf| older.exists());
+    binary().into_iter().chain(older).collect()
+}
+
 #[tokio::test]
 async fn a_quiet_watch_outlives_the_compaction_of_what_passed_it_by() {
-    let Some(first) = binary() else { return };
-    let mut binaries = vec![first];
-    binaries.extend(Some("/usr/bin/etcd".into()).filter(|older| Path::new(older).exists()));
-    for binary in binaries {
+    for binary in binaries() {
         let server = Server::start(&binary, &[]).await;
         let status = server.raw().await.status().await.unwrap();
         let version: Vec<u32> = status
@@ -306,6 +309,60 @@ async fn a_quiet_watch_outlives_the_compaction_of_what_passed_it_by() {
         // Whom older ones answer while events wait they would make lose these.
         let is_sure = version >= vec![3, 5, 8] || (vec![3, 4, 26]..vec![3, 5]).contains(&version);
         assert_eq!(outlives_a_compaction(&server).await, is_sure, "{version:?}");
+    }
+}
+
+/// Writes down the revisions that it is given.
+struct Revisions(Arc<Mutex<Vec<i64>>>);
+
+impl WatchSink for Revisions {
+    fn deliver(&mut self, response: Response) -> Delivery {
+        let revisions = response.events.iter().map(|event| event.kv.mod_revision);
+        self.0.lock().unwrap().extend(revisions);
+        Delivery::Taken
+    }
+
+    fn end(self: Box<Self>, _: WatchEnd) {}
+}
+
+#[tokio::test]
+async fn asking_how_far_the_stream_is_loses_nothing() {
+    for binary in binaries() {
+        let server = Server::start(&binary, &[]).await;
+        let proxy = Proxy::to(server.address()).await;
+        let client = EtcdClient::new(options(&[&proxy.address]), Log::default()).unwrap();
+        client.set_progress_interval(Duration::from_millis(1));
+        client.set_watch_pauses(vec![Duration::ZERO]);
+        let seen: Vec<Arc<Mutex<Vec<i64>>>> = (0..50).map(|_| Arc::default()).collect();
+        let watch = |seen: &Arc<Mutex<Vec<i64>>>| {
+            let request = WatchRequest {
+                key: b"k".to_vec(),
+                from_revision: 1,
+                on_disconnect: OnDisconnect::Resume,
+                ..WatchRequest::default()
+            };
+            client.watch(request, Box::new(Revisions(Arc::clone(seen))))
+        };
+        let _watches: Vec<_> = seen.iter().map(watch).collect();
+        let mut raw = server.raw().await;
+        let mut written = Vec::new();
+        for i in 0..1_000 {
+            if i % 150 == 100 {
+                proxy.cut_after(fastrand::u64(0..20_000));
+            }
+            let key = if i % 2 == 0 { "k" } else { "other" };
+            let revision = raw.put(key, "x", None).await.unwrap().header().unwrap().revision();
+            if key == "k" {
+                written.push(revision);
+            }
+        }
+        eventually("all have come", || async {
+            seen.iter().all(|seen| seen.lock().unwrap().last() == written.last())
+        })
+        .await;
+        for seen in &seen {
+            assert_eq!(*seen.lock().unwrap(), written);
+        }
     }
 }
 
