@@ -310,6 +310,7 @@ describe('what the program has registered', () => {
     expect([await registry.services(), drained]).toEqual([['self'], false]);
     await leaving;
     await leave(registry, { drainMs: 60_000, except: self, log }); // there is nothing to drain
+    for (const mock of [{}, new Proxy({}, every)]) await leave(mock, { drainMs: 60_000, except: undefined, log });
     expect([drainOf({ backend: 'etcd' }), drainOf(registry), drainOf(registry, 20)]).toEqual([250, 0, 20]);
     await registry.close();
   });

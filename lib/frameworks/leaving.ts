@@ -17,8 +17,9 @@ export async function leave(
   registry: Registry,
   { drainMs, except, log }: { drainMs: number; except: Registration | undefined; log: AppLogger },
 ): Promise<void> {
-  // A test may have put something else in its place.
-  const mine = registry.live?.().filter((each) => each !== except) ?? [];
+  // A test may have put something else in its place, such as a mock that answers whatever it is asked.
+  const live: unknown = registry.live?.();
+  const mine = Array.isArray(live) ? (live as Registration[]).filter((each) => each !== except) : [];
   await Promise.all(
     mine.map(async (each) => {
       try {
