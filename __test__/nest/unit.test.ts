@@ -18,6 +18,7 @@ const { Liveness } = load('../../dist/cjs/nest/shared/liveness.js');
 const { SelfRegistration } = load('../../dist/cjs/frameworks/self-registration.js');
 const { drainOf, leave } = load('../../dist/cjs/frameworks/leaving.js');
 const { follow } = load('../../dist/cjs/frameworks/follow.js');
+const { Config, OnServiceChange } = load('../../dist/cjs/nest/decorators.js');
 const { handlersOf, markHandler, markSetting, settingsOf } = load('../../dist/cjs/nest/shared/handlers.js');
 
 /** Answers whatever property is asked for. */
@@ -379,6 +380,22 @@ describe('the handlers of changes', () => {
     const refused: string[] = [];
     expect(keys(modulesOf({ instance: new Base(), isTransient: true }), refused)).toEqual([]);
     expect(refused).toEqual([expect.stringMatching(/^@Config on Base\.limit: without effect, since Base, /)]);
+  });
+
+  it('are refused where nobody would find them', () => {
+    class Orders {
+      get heard() {
+        return () => {};
+      }
+    }
+    const accessor = Object.getOwnPropertyDescriptor(Orders.prototype, 'heard');
+    expect(() => OnServiceChange('a')(Orders.prototype, 'heard', accessor)).toThrow(
+      '@OnServiceChange on Orders.heard: expected a method',
+    );
+    expect(() => OnServiceChange('a')(Orders, 'all', { value() {} })).toThrow(
+      '@OnServiceChange on Orders.all: expected a member that is not static',
+    );
+    expect(() => Config('a')(Orders, 'limit')).toThrow('@Config on Orders.limit: expected a member that is not static');
   });
 
   it('are called one after the other, with the latest list', async () => {
