@@ -6,14 +6,14 @@
 
 use std::time::Duration;
 
-use etcd_client::proto::{PbTxnOpResponse, PbTxnResponse};
+use etcd_client::proto::PbTxnResponse;
 use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, SortOrder, SortTarget, Txn, TxnOp};
 use tokio::time::Instant;
 
 use super::client::EtcdClient;
-use super::error::{Cause, Fault};
+use super::error::Fault;
+use super::queue::{End, Queue, counts, end_of, hex, keys};
 use super::watch::{OnDisconnect, Subscription, WatchRequest};
-use crate::error::ErrorKind;
 
 /// How the last part of a candidate's key is made from its lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +29,8 @@ pub enum Naming {
 pub enum Place {
     /// Every candidate has a key of its own below a prefix, `<prefix><lease id>`; the one created first leads.
     Queue {
-        /// What the keys of all candidates begin with, with its slash at the end. Every key below it counts as a
-        /// candidate, whoever wrote it.
+        /// What the keys of all candidates begin with, with its slash at the end. A key below it is that of a candidate
+        /// if and only if the rest of it is the id of its own lease, in either naming.
         prefix: Vec<u8>,
         /// The rest of the key.
         naming: Naming,
@@ -47,7 +47,7 @@ impl Place {
             Self::Queue { prefix, naming } => {
                 let id = match naming {
                     Naming::Decimal => lease.to_string(),
-                    Naming::Hex => format!("{lease:x}"),
+                    Naming::Hex => hex(lease),
                 };
                 let mut key = prefix.clone();
                 key.extend_from_slice(id.as_bytes());
@@ -55,18 +55,6 @@ impl Place {
             }
         }
     }
-}
-
-/// The end of the range of all keys with this prefix: its last byte that can be raised is, what follows goes.
-pub(super) fn end_of(prefix: &[u8]) -> Vec<u8> {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if last < 0xff {
-            end.push(last + 1);
-            return end;
-        }
-    }
-    vec![0] // no upper bound
 }
 
 /// One candidate: its lease, its key, and where it competes.
@@ -92,7 +80,7 @@ pub(super) struct Created {
     pub revision: i64,
     pub mod_revision: i64,
     pub value: Vec<u8>,
-    /// Whether it was the oldest at that moment.
+    /// Whether it was the oldest key of all at that moment. One that was not may still be the oldest candidate.
     pub is_first: bool,
     pub at: Moment,
 }
@@ -111,8 +99,8 @@ pub(super) enum Look {
     Gone,
     /// Ours is the oldest.
     First(Moment),
-    /// `older` was created last before ours.
-    Behind { older: Vec<u8>, at: Moment },
+    /// `older` was created last before ours, at the revision `created`.
+    Behind { older: Vec<u8>, created: i64, at: Moment },
 }
 
 /// What became of a write to our key.
@@ -170,16 +158,21 @@ impl Seat<'_> {
         })
     }
 
-    /// Reads our key and the one before it at one moment, from the majority of the members.
-    pub async fn look(&self, created: i64) -> Result<Look, Fault> {
+    /// Reads our key and the candidate before it at one moment, from the majority of the members. `below`: no candidate
+    /// is sought that was created at this revision or later.
+    pub async fn look(&self, created: i64, below: i64) -> Result<Look, Fault> {
         let mut reads = vec![TxnOp::get(self.key, None)]; // not keys-only: etcd 3.7 answers that without the lease
-        if let Place::Queue { prefix, .. } = self.place {
+        // No key is created at revision 1 or before, and to etcd an upper bound of 0 is none.
+        let queue = match self.place {
+            Place::Queue { prefix, .. } if below > 1 => Some(prefix),
+            _ => None,
+        };
+        if let Some(prefix) = queue {
             let older = GetOptions::new()
                 .with_range(end_of(prefix))
-                .with_max_create_revision(created - 1)
+                .with_max_create_revision(below - 1)
                 .with_sort(SortTarget::Create, SortOrder::Descend)
-                .with_limit(1)
-                .with_keys_only();
+                .with_limit(1); // whole, for its lease
             reads.push(TxnOp::get(prefix.as_slice(), Some(older)));
         }
         let (answer, at) = self.commit("look at a campaign", &Txn::new().and_then(reads)).await?;
@@ -190,11 +183,28 @@ impl Seat<'_> {
         {
             return Ok(Look::Gone);
         }
-        let older = match self.place {
-            Place::Key(_) => None,
-            Place::Queue { .. } => keys(&answer, 1)?.first().map(|kv| kv.key.clone()),
+        let Some(prefix) = queue else {
+            return Ok(Look::First(at));
         };
-        Ok(older.map_or(Look::First(at), |older| Look::Behind { older, at }))
+        let Some(newest) = keys(&answer, 1)?.first() else {
+            return Ok(Look::First(at));
+        };
+        let older = if counts(prefix, &newest.key, newest.lease) {
+            Some(newest.clone())
+        } else {
+            let queue = Queue {
+                client: self.client,
+                prefix,
+                revision: at.revision,
+                patience: self.patience,
+            };
+            queue.find(0..newest.create_revision + 1, End::Newest).await?
+        };
+        Ok(older.map_or(Look::First(at), |older| Look::Behind {
+            older: older.key,
+            created: older.create_revision,
+            at,
+        }))
     }
 
     /// Writes a new value, if the key is the one that was created and nobody has written it since `mod_revision`. So a
@@ -274,18 +284,6 @@ impl Seat<'_> {
     }
 }
 
-/// The keys that the read at `place` of a transaction found.
-fn keys(answer: &PbTxnResponse, place: usize) -> Result<&[etcd_client::proto::PbKeyValue], Fault> {
-    match answer.responses.get(place).and_then(|one| one.response.as_ref()) {
-        Some(PbTxnOpResponse::ResponseRange(range)) => Ok(&range.kvs),
-        _ => Err(Fault::new(
-            Cause::Refused,
-            ErrorKind::Internal,
-            "etcd answered a transaction with something else than was asked",
-        )),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,13 +298,5 @@ mod tests {
         assert_eq!(queue(Naming::Hex).key(lease), b"election/job/75870c2a1b3d4e5f");
         assert_eq!(queue(Naming::Decimal).key(lease), b"election/job/8468750999278669407");
         assert_eq!(Place::Key(b"k".to_vec()).key(lease), b"k");
-    }
-
-    #[test]
-    fn a_prefix_ends_where_the_next_one_begins() {
-        assert_eq!(end_of(b"a/"), b"a0");
-        assert_eq!(end_of(b"a\xff\xff"), b"b");
-        assert_eq!(end_of(b"\xff"), [0]);
-        assert_eq!(end_of(b""), [0]);
     }
 }

@@ -20,6 +20,7 @@ pub mod lock;
 pub mod metrics;
 pub mod observer;
 pub mod options;
+mod queue;
 pub mod raw;
 pub mod tenure;
 mod tries;

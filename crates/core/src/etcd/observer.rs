@@ -5,10 +5,10 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
-use super::candidate::end_of;
 use super::client::EtcdClient;
 use super::error::{Cause, Fault};
-use super::watch::{OnDisconnect, WatchEnd, WatchRequest};
+use super::queue::{End, Queue, counts, end_of};
+use super::watch::{Change, OnDisconnect, WatchEnd, WatchRequest};
 use crate::backoff::Backoff;
 
 /// The leader of an election.
@@ -62,12 +62,24 @@ async fn read(client: &EtcdClient, prefix: &[u8]) -> Result<(Option<Leader>, i64
             async move { kv.get(prefix, Some(options)).await }
         })
         .await?;
-    let leader = answer.kvs().first().map(|kv| Leader {
-        key: kv.key().to_vec(),
-        value: kv.value().to_vec(),
-        revision: kv.create_revision(),
-    });
     let (revision, cluster) = answer.header().map_or((0, 0), |h| (h.revision(), h.cluster_id()));
+    let oldest = match answer.0.kvs.into_iter().next() {
+        Some(kv) if !counts(prefix, &kv.key, kv.lease) => {
+            let queue = Queue {
+                client,
+                prefix,
+                revision,
+                patience: client.options().timeout,
+            };
+            queue.find(kv.create_revision + 1..i64::MAX, End::Oldest).await?
+        }
+        oldest => oldest,
+    };
+    let leader = oldest.map(|kv| Leader {
+        key: kv.key,
+        value: kv.value,
+        revision: kv.create_revision,
+    });
     Ok((leader, revision, cluster))
 }
 
@@ -120,6 +132,11 @@ async fn observe(
     loop {
         let (found, revision, cluster) = match read(client, prefix).await {
             Ok(read) => read,
+            // The moment that was being looked through.
+            Err(fault) if fault.cause == Cause::Compacted => {
+                sleep(backoff.next_pause()).await;
+                continue;
+            }
             Err(fault) if !first && fault.error.is_retryable() => {
                 tell_drop(&mut connected, fault, on_event);
                 sleep(backoff.next_pause()).await;
@@ -153,8 +170,14 @@ async fn observe(
             match watch.next().await {
                 Ok(batch) => {
                     backoff.reset();
-                    let proclaimed = match (&found, batch.changes.iter().any(|change| change.value.is_none())) {
-                        (Some(_), false) => batch.changes.into_iter().next_back().and_then(|change| change.value),
+                    let is_there =
+                        |change: &Change| change.value.is_some() && counts(prefix, &change.key, change.lease);
+                    let proclaimed = match &found {
+                        // Others' keys.
+                        None if !batch.changes.iter().any(is_there) => continue,
+                        Some(_) if batch.changes.iter().all(is_there) => {
+                            batch.changes.into_iter().next_back().and_then(|change| change.value)
+                        }
                         _ => None,
                     };
                     // Another leader, or the first one: read who it is.

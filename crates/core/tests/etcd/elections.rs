@@ -426,3 +426,63 @@ async fn an_observer_tells_the_leader_its_words_and_a_drop() {
         .count();
     assert_eq!(drops, 1);
 }
+
+#[tokio::test]
+async fn the_leader_is_a_candidate_and_no_other_key() {
+    let server = etcd!();
+    let client = client(server.options());
+    let mut raw = server.raw().await;
+    let leader = async || {
+        client
+            .leader(PREFIX.as_bytes())
+            .await
+            .unwrap()
+            .map(|leader| leader.value)
+    };
+    raw.put(format!("{PREFIX}readme"), "no", None).await.unwrap();
+    let nested = CampaignOptions {
+        place: Place::Queue {
+            prefix: format!("{PREFIX}eu/").into(),
+            naming: Naming::Hex,
+        },
+        ..running_for("eu")
+    };
+    let (below, _) = campaign(&client, nested);
+    within(5, "the leader of the nested one", below.elected())
+        .await
+        .unwrap();
+    let observer = Observer::start(&client, PREFIX.into(), Box::new(|_| {}));
+    assert_eq!(leader().await, None);
+    let (one, _) = campaign(&client, running_for("a"));
+    within(5, "the leader", one.elected()).await.unwrap();
+    assert_eq!(leader().await.as_deref(), Some(b"a".as_slice()));
+    eventually("it is observed", || async {
+        observer.leader().is_some_and(|leader| leader.value == b"a")
+    })
+    .await;
+    assert!(one.is_leading() && below.is_leading());
+}
+
+#[tokio::test]
+async fn an_older_candidate_out_of_a_backup_ends_who_leads() {
+    let mut server = etcd!();
+    let client = client(server.options());
+    let mut raw = server.raw().await;
+    let under = |lease| PutOptions::new().with_lease(lease);
+    let old = raw.lease_grant(600, None).await.unwrap().id();
+    raw.put(format!("{PREFIX}{old}"), "old", Some(under(old)))
+        .await
+        .unwrap();
+    raw.put(format!("{PREFIX}readme"), "", None).await.unwrap();
+    let long = CampaignOptions {
+        ttl: Duration::from_secs(60),
+        ..running_for("a")
+    };
+    let (one, told) = campaign(&client, long);
+    are_waiting(&[&one]).await;
+    let backup = server.snapshot();
+    raw.lease_revoke(old).await.unwrap();
+    within(5, "elected", one.elected()).await.unwrap();
+    server.restore(&backup).await;
+    eventually("it has ended", || async { told.now() == ["elected", "failed key"] }).await;
+}

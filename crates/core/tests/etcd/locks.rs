@@ -170,3 +170,83 @@ async fn a_lock_can_be_gone_on_with_by_its_lease() {
     tokio::time::sleep(Duration::from_millis(300)).await; // for a revocation to do its harm
     assert_eq!(raw.get("other", None).await.unwrap().count(), 1);
 }
+
+/// Keys that are nobody's place in the queue, whatever they look like: an election or lock below the name among them.
+async fn put_others(server: &crate::support::Server) {
+    let mut raw = server.raw().await;
+    for key in ["l/readme", "l/1f", "l/31", "l/0"] {
+        raw.put(key, "", None).await.unwrap();
+    }
+    let lease = raw.lease_grant(60, None).await.unwrap().id();
+    for key in [format!("l/eu/{lease:x}"), "l/7".to_owned()] {
+        let under = etcd_client::PutOptions::new().with_lease(lease);
+        raw.put(key, "", Some(under)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn keys_that_are_no_candidates_hold_nobody_up() {
+    let server = etcd!();
+    let client = client(server.options());
+    put_others(&server).await;
+    let held = within(5, "free", acquire(&client, lock(true))).await.unwrap();
+    put_others(&server).await;
+    let trying = LockOptions {
+        waits: false,
+        ..lock(true)
+    };
+    assert!(matches!(acquire(&client, trying.clone()).await, Err(Failure::Taken)));
+    held.release().await.unwrap();
+    within(5, "free again", acquire(&client, trying)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_queue_is_found_among_thousands_of_other_keys() {
+    let server = etcd!();
+    let client = client(server.options());
+    let mut raw = server.raw().await;
+    let put = async |raw: &mut etcd_client::Client, from: usize| {
+        for chunk in (from..from + 1000).collect::<Vec<_>>().chunks(100) {
+            let puts: Vec<_> = chunk
+                .iter()
+                .map(|i| etcd_client::TxnOp::put(format!("l/{i}"), "", None))
+                .collect();
+            raw.txn(etcd_client::Txn::new().and_then(puts)).await.unwrap();
+        }
+    };
+    put(&mut raw, 10_000).await;
+    let first = within(10, "free", acquire(&client, lock(true))).await.unwrap();
+    put(&mut raw, 11_000).await;
+    let second = tokio::spawn({
+        let client = client.clone();
+        async move { acquire(&client, lock(true)).await }
+    });
+    eventually("the second waits", || async {
+        server.raw().await.leases().await.unwrap().leases().len() == 2
+    })
+    .await;
+    assert!(!second.is_finished());
+    let leader = client.leader(b"l/").await.unwrap().unwrap();
+    assert_eq!((leader.revision, &leader.key), (first.revision, &first.key));
+    first.release().await.unwrap();
+    let second = within(10, "its turn", second).await.unwrap().unwrap();
+    assert!(second.is_held() && second.revision > first.revision);
+}
+
+#[tokio::test]
+async fn a_place_that_is_put_under_no_lease_is_given_up_by_all() {
+    let server = etcd!();
+    let client = client(server.options());
+    let held = acquire(&client, lock(true)).await.unwrap();
+    let next = tokio::spawn({
+        let client = client.clone();
+        async move { acquire(&client, lock(true)).await }
+    });
+    eventually("the second waits", || async {
+        server.raw().await.leases().await.unwrap().leases().len() == 2
+    })
+    .await;
+    server.raw().await.put(held.key.clone(), "", None).await.unwrap();
+    within(5, "its turn", next).await.unwrap().unwrap();
+    eventually("the first has noticed", || async { !held.is_held() }).await;
+}

@@ -11,12 +11,13 @@ use tokio_util::sync::CancellationToken;
 use super::{CampaignEvent, CampaignOptions, CampaignState, Failure, OnEvent};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind};
-use crate::etcd::candidate::{Creation, Look, Moment, Seat, Written};
+use crate::etcd::candidate::{Creation, Look, Moment, Place, Seat, Written};
 use crate::etcd::client::EtcdClient;
 use crate::etcd::error::{Cause, Fault};
 use crate::etcd::lease::{Lease, LeaseOptions, lost};
 use crate::etcd::options::whole_seconds;
-use crate::etcd::watch::{Batch, Subscription, WatchEnd};
+use crate::etcd::queue::counts;
+use crate::etcd::watch::{Batch, Change, Subscription, WatchEnd};
 
 /// How often a key of ours may change between being read and being written before a proclamation is given up.
 const RACES: u32 = 4;
@@ -77,6 +78,14 @@ enum Heard {
     Due,
     /// etcd does not let us watch.
     Refused(Error),
+}
+
+/// The candidate before ours.
+struct Older {
+    key: Vec<u8>,
+    /// Its create revision.
+    created: i64,
+    watch: Subscription,
 }
 
 /// The value as etcd has it.
@@ -275,12 +284,15 @@ impl Machine {
         };
         // Not all candidates in step, and not much more often than their leases are renewed.
         let due = term.lease.granted().clamp(LOOK_LEAST, LOOK_MOST);
+        // No candidate between this create revision and ours stands before ours. Candidates go and none comes, unless etcd is
+        // restored from a backup; so this holds for one look, and each look that nothing led to looks at all of them.
+        let mut below = created.revision;
         let mut own: Option<Subscription> = None;
-        let mut older: Option<(Vec<u8>, Subscription)> = None;
+        let mut older: Option<Older> = None;
         loop {
             let seen = match first.take() {
                 Some(first) => Ok(first),
-                None => self.look(&seat, created, &mut backoff).await,
+                None => self.look(&seat, created, below, &mut backoff).await,
             };
             match seen {
                 Err(failure) => return failure,
@@ -297,25 +309,30 @@ impl Machine {
                     let why = "an older candidate has come back: etcd was restored from a backup";
                     return Failure::KeyGone(why.to_owned());
                 }
-                Ok(Look::Behind { older: key, at }) => {
+                Ok(Look::Behind {
+                    older: key,
+                    created,
+                    at,
+                }) => {
                     own.get_or_insert_with(|| seat.watch(seat.key, at));
-                    if older.as_ref().is_none_or(|(known, _)| *known != key) {
+                    if older.as_ref().is_none_or(|known| known.key != key) {
                         let watch = seat.watch(&key, at);
-                        older = Some((key, watch));
+                        older = Some(Older { key, created, watch });
                     }
                 }
             }
+            below = created.revision;
             let heard = tokio::select! {
                 biased;
                 heard = own_gone(own.as_mut(), seat.lease) => heard,
-                heard = deleted(older.as_mut().map(|(_, watch)| watch)) => heard,
+                heard = self.gives_way(older.as_mut()) => heard,
                 () = sleep(due.mul_f64(0.8 + fastrand::f64() * 0.4)) => Heard::Due,
             };
             match heard {
                 Heard::Gone(how) => return self.explain(seat.lease, how).await,
                 Heard::Due => {}
                 Heard::OlderGone => {
-                    older = None;
+                    below = older.take().map_or(below, |gone| gone.created);
                     backoff.reset();
                 }
                 Heard::Nothing => {
@@ -360,9 +377,6 @@ impl Machine {
                 Err(fault) => return Err(Failure::Call(fault)),
             }
         };
-        if !created.is_first && !self.options.waits {
-            return Err(Failure::Taken);
-        }
         backoff.reset();
         value.created = created.revision;
         value.mod_revision = created.mod_revision;
@@ -377,19 +391,51 @@ impl Machine {
             revision: created.revision,
             cluster: created.at.cluster,
         };
-        Ok((since, created.is_first.then_some(Look::First(created.at))))
+        if created.is_first {
+            return Ok((since, Some(Look::First(created.at))));
+        }
+        drop(value);
+        if self.options.waits {
+            return Ok((since, None));
+        }
+        // An older key is there; whether it is that of a candidate is to be seen.
+        match self.look(seat, since, since.revision, backoff).await? {
+            Look::Behind { .. } => Err(Failure::Taken),
+            seen => Ok((since, Some(seen))),
+        }
     }
 
-    /// Looks until etcd answers.
-    async fn look(&self, seat: &Seat<'_>, created: Moment, backoff: &mut Backoff) -> Result<Look, Failure> {
+    /// Looks until etcd answers. `below`: see [`Seat::look`].
+    async fn look(&self, seat: &Seat<'_>, created: Moment, below: i64, backoff: &mut Backoff) -> Result<Look, Failure> {
         loop {
-            match seat.look(created.revision).await {
+            match seat.look(created.revision, below).await {
                 Ok(Look::First(at) | Look::Behind { at, .. }) if at.cluster != created.cluster => {
                     return Ok(Look::Gone);
                 }
                 Ok(look) => return Ok(look),
-                Err(fault) if fault.error.is_retryable() => sleep(backoff.next_pause()).await,
+                // Compacted: the moment that was being looked through.
+                Err(fault) if fault.error.is_retryable() || fault.cause == Cause::Compacted => {
+                    sleep(backoff.next_pause()).await;
+                }
                 Err(fault) => return Err(Failure::Call(fault)),
+            }
+        }
+    }
+
+    /// Waits until the key before ours is deleted or is no candidate's any more, or its watch ends.
+    async fn gives_way(&self, older: Option<&mut Older>) -> Heard {
+        let (Some(older), Place::Queue { prefix, .. }) = (older, &self.options.place) else {
+            return pending().await;
+        };
+        loop {
+            match older.watch.next().await {
+                Ok(Batch { changes, .. }) => {
+                    let stays = |change: &Change| change.value.is_some() && counts(prefix, &change.key, change.lease);
+                    if !changes.iter().all(stays) {
+                        return Heard::OlderGone;
+                    }
+                }
+                Err(end) => return ended(end).await,
             }
         }
     }
@@ -512,21 +558,6 @@ async fn own_gone(own: Option<&mut Subscription>, lease: i64) -> Heard {
                     if change.lease != lease {
                         return Heard::Gone("it was put under another lease or none");
                     }
-                }
-            }
-            Err(end) => return ended(end).await,
-        }
-    }
-}
-
-/// Waits until the key before ours is deleted, or its watch ends.
-async fn deleted(older: Option<&mut Subscription>) -> Heard {
-    let Some(older) = older else { return pending().await };
-    loop {
-        match older.next().await {
-            Ok(Batch { changes, .. }) => {
-                if changes.iter().any(|change| change.value.is_none()) {
-                    return Heard::OlderGone;
                 }
             }
             Err(end) => return ended(end).await,
