@@ -67,6 +67,30 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
     await third.resign();
   });
 
+  it.for(['etcd3', 'go'] as const)('takes nobody but candidates for the leader: %s', async (layout, test) => {
+    const client = connect(test, etcd.hosts);
+    const name = uniqueName();
+    const election = client.election(name, 10, { layout });
+    const prefix = layout === 'go' ? `${name}/` : `election/${name}/`;
+    for (let page = 0; page < 20; page++) {
+      const others = client.batch();
+      for (let i = 0; i < 100; i++) others.put(`${prefix}document-${page * 100 + i}`, 'no');
+      await others.commit();
+    }
+    await client.put(`${prefix}1f`).value('no');
+    await client.election(`${name}/eu`, 10, { layout }).campaign('eu').wait();
+    expect(await election.leader()).toBeUndefined();
+    const observer = await election.observe();
+    expect(observer.leader()).toBeUndefined();
+    const first = await within(election.campaign('first').wait(), 5000, 'the leader');
+    election.campaign('second');
+    await waitFor(() => observer.leader() === 'first');
+    expect(await election.leader()).toBe('first');
+    await first.resign();
+    await waitFor(() => observer.leader() === 'second');
+    expect(await election.leader()).toBe('second');
+  });
+
   it('shares an election with etcdctl in the layout of Go, both ways', async (test) => {
     const client = connect(test, etcd.hosts);
     const name = uniqueName();

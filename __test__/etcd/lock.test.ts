@@ -150,6 +150,27 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
     await third.release();
   });
 
+  it('waits for no key that is no candidate, as etcdctl lock does', async (test) => {
+    const client = connect(test, etcd.hosts);
+    const name = uniqueName();
+    const below = await client.mutex(`${name}/eu`).acquire();
+    await client.put(`${name}/readme`).value('text');
+    const held = await within(client.mutex(name).acquire(), 5000, 'the lock');
+    const ctl = etcdctl(test, etcd, 'lock', name, '--', 'echo', '{"has": true}');
+    await waitFor(async () => (await etcd.keys(`${name}/`)).length === 4);
+    const third = client.mutex(name);
+    const waits = third.acquire();
+    await waitFor(async () => (await etcd.keys(`${name}/`)).length === 5);
+    await held.release();
+    await client.put(`${name}/x`).value(''); // time for etcdctl to hear of it
+    expect([ctl.seen, third.isHeld], 'etcdctl waits, and we for etcdctl').toEqual([[], false]);
+    await client.delete().key(`${name}/readme`);
+    await below.release();
+    await ctl.line((line) => line.has === true, { what: 'etcdctl to hold the lock' });
+    await within(waits, 5000, 'the end of etcdctl');
+    await third.release();
+  });
+
   it('gives its place back when its time is over, its signal fires, or it is released', async (test) => {
     const client = connect(test, etcd.hosts);
     const key = uniqueName();

@@ -32,6 +32,9 @@ export interface IElectionOptions {
   layout?: 'etcd3' | 'go';
 }
 
+/** What may be the id of a lease, in decimal or hexadecimal. */
+const LEASE_ID = /^-?[1-9a-f][0-9a-f]{0,18}$/;
+
 /** Who listens late hears how it stands, and not what is over. */
 const OBSERVER_VOIDS = { change: ['change'], disconnected: ['disconnected'] };
 const CAMPAIGN_VOIDS = { elected: ['elected', 'lost'], lost: ['elected', 'lost'], error: ['elected', 'lost'] };
@@ -434,8 +437,10 @@ export class Election {
   async leader(encoding?: BufferEncoding): Promise<string | undefined>;
   async leader(encoding: 'buffer'): Promise<Buffer | undefined>;
   async leader(encoding: BufferEncoding | 'buffer' = 'utf8'): Promise<string | Buffer | undefined> {
-    const { kvs } = await this.#namespace.getAll().sort('Create', 'Ascend').limit(1).exec();
-    const value: Buffer | undefined = kvs[0]?.value;
+    const { header, kvs } = await this.#namespace.getAll().sort('Create', 'Ascend').limit(1).exec();
+    const [oldest] = kvs;
+    const leads = !oldest || this.#namespace.connection.mocked || isCandidate(oldest.key, oldest.lease);
+    const value = leads ? oldest?.value : await oldestCandidate(this.#namespace, header.revision);
     return encoding === 'buffer' ? value : value?.toString(encoding);
   }
 
@@ -453,6 +458,28 @@ export class Election {
     observer.isUnknown('change'); // the first one is in `leader()`; the listener that heard it was ours
     return observer;
   }
+}
+
+/**
+ * Whether a key is that of a candidate: what follows the prefix is the id of its own lease, as etcd3 or Go writes it.
+ * Anything else may lie below the name of an election, another election among it. The same as `counts` in the core.
+ */
+function isCandidate(name: Buffer, lease: string): boolean {
+  const text = name.toString('latin1');
+  return lease !== '0' && (text === lease || text === BigInt(lease).toString(16));
+}
+
+/** The value of the oldest candidate, by looking through all keys, a page of names at a time. */
+async function oldestCandidate(namespace: Namespace, revision: string): Promise<Buffer | undefined> {
+  let oldest: { created: bigint; value: Buffer } | undefined;
+  const names = namespace.getAll().revision(revision).namesOnly();
+  for await (const { key, createRevision } of names) {
+    if (!LEASE_ID.test(key.toString('latin1')) || (oldest && oldest.created < createRevision)) continue;
+    // etcd 3.7 tells no leases with names alone.
+    const [kv] = (await namespace.get(key).revision(revision).exec()).kvs;
+    if (kv && isCandidate(key, kv.lease)) oldest = { created: createRevision, value: kv.value };
+  }
+  return oldest?.value;
 }
 
 /** Campaigns and observers wait for what etcd does: a mock has no such thing. */

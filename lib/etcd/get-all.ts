@@ -161,6 +161,15 @@ export class MultiRangeBuilder extends RangeBuilder<{ [key: string]: string }> {
     return this.stream();
   }
 
+  /**
+   * Leaves the values out of what `stream()` gives; they are empty then.
+   *
+   * @internal
+   */
+  namesOnly(): this {
+    return this.filter('keys_only', true);
+  }
+
   /** @internal */
   protected override send(): Promise<{ [key: string]: string }> {
     return this.strings();
