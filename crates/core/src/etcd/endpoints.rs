@@ -17,7 +17,6 @@ use super::link::{self, Link};
 use super::options::EtcdOptions;
 use super::raw::Transport;
 use crate::error::{Error, ErrorKind, Result};
-use crate::heard::Heard;
 use crate::log::Log;
 use crate::tls::{Tls, TlsOptions};
 
@@ -49,7 +48,6 @@ pub(crate) struct Connection {
     pub(crate) authenticating: tokio::sync::Mutex<()>,
     /// Whether the server has ever answered: if not, it may speak another protocol.
     pub(crate) answered: AtomicBool,
-    heard: Arc<Heard>,
     silence: Mutex<Silence>,
 }
 
@@ -57,18 +55,19 @@ impl Connection {
     /// An answer came over it.
     pub(crate) fn has_answered(&self) {
         self.answered.store(true, Ordering::Relaxed);
-        self.heard.note();
+        self.link.heard.note();
     }
 
-    /// Whether something has come over it since then: an answer, or a piece of one.
+    /// Whether something has come over it since then, for whomever.
     pub(crate) fn has_answered_since(&self, since: Instant) -> bool {
-        self.heard.last().is_some_and(|heard| heard > since)
+        self.link.heard.last().is_some_and(|heard| heard > since)
     }
 
     /// A try that began at `start` has waited in vain. True when it is the second in a row: with nothing heard in
     /// between, it is the connection rather than the call. Not of one that never answered: it may still be connecting.
     pub(crate) fn is_silent_again(&self, start: Instant) -> bool {
-        self.answered.load(Ordering::Relaxed) && lock(&self.silence).goes_on(self.heard.last(), start, Instant::now())
+        self.answered.load(Ordering::Relaxed)
+            && lock(&self.silence).goes_on(self.link.heard.last(), start, Instant::now())
     }
 }
 
@@ -130,8 +129,7 @@ impl Member {
             return Ok(Arc::clone(connection));
         }
         let (channel, link) = link::connect_lazy(&self.transport, self.connect_timeout, self.tls.clone());
-        let heard = Arc::<Heard>::default();
-        let transport = Transport::new(channel, Arc::clone(&heard));
+        let transport = Transport::new(channel);
         let channel = etcd_client::Channel::Custom(tower::util::BoxCloneSyncService::new(transport.clone()));
         let options = etcd_client::ConnectOptions::new().with_require_leader(true);
         // Without a user in its options `from_channel` has nothing to wait for: it awaits no I/O.
@@ -147,7 +145,6 @@ impl Member {
             token: AtomicU64::new(0),
             authenticating: tokio::sync::Mutex::new(()),
             answered: AtomicBool::new(false),
-            heard,
             silence: Mutex::new(Silence::default()),
         });
         *slot = Some(Arc::clone(&connection));
@@ -306,6 +303,9 @@ fn transport(url: &str, options: &EtcdOptions) -> Result<Endpoint> {
         // Fixed and large: with HTTP/2's 64 KiB a list of 10 MB takes 160 round trips.
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        // Answers to calls that were given up are on their way. The 1,025th of them would end the connection, with
+        // "too_many_internal_resets", and all other calls on it.
+        .http2_max_local_error_reset_streams(None)
         // Pings while no call is open are what etcd's enforcement policy (`PermitWithoutStream: false` in
         // `server/embed/etcd.go`) answers with GOAWAY "too_many_pings". A connection that died while idle is found by
         // its next call, which gets a part of its time only, and is made again by the one after.

@@ -24,6 +24,7 @@ use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
 use tower::Service as _;
 
+use crate::heard::Heard;
 use crate::tls::Tls;
 
 /// The preface of HTTP/2.
@@ -38,6 +39,8 @@ const SETTINGS: u8 = 4;
 #[derive(Debug, Default)]
 pub(crate) struct Link {
     state: Mutex<State>,
+    /// When something last came over an open socket, whoever it was for: also an answer that nobody waits for any more.
+    pub(crate) heard: Heard,
     /// A socket whose server has not spoken ends at once.
     over: CancellationToken,
 }
@@ -343,7 +346,9 @@ impl<T: Read + Unpin> Read for Guarded<T> {
             }
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut this.io).poll_read(cx, into)
+        ready!(Pin::new(&mut this.io).poll_read(cx, into))?;
+        this.link.heard.note();
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -1,4 +1,4 @@
-//! A channel that notes when something of an answer comes: for its connection, and for the try that asked.
+//! A channel that notes when something of an answer comes, for the try that asked.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -26,16 +26,15 @@ pub(crate) fn listening<F: Future>(heard: Arc<Heard>, work: F) -> impl Future<Ou
     OF_THIS_TRY.scope(heard, work)
 }
 
-/// A channel that notes what comes over it: for the connection, and for the try that asked.
+/// The channel.
 #[derive(Clone)]
 pub(crate) struct Listening {
     channel: Channel,
-    heard: Arc<Heard>,
 }
 
 impl Listening {
-    pub(crate) fn new(channel: Channel, heard: Arc<Heard>) -> Self {
-        Self { channel, heard }
+    pub(crate) fn new(channel: Channel) -> Self {
+        Self { channel }
     }
 }
 
@@ -50,16 +49,12 @@ impl Service<Request<Body>> for Listening {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let answer = self.channel.call(request);
-        let connection = Arc::clone(&self.heard);
-        let of_this_try = OF_THIS_TRY.try_with(Arc::clone).ok();
+        let heard = OF_THIS_TRY.try_with(Arc::clone).ok();
         Box::pin(async move {
-            let answer = answer.await?.map(|body| Listened {
-                body,
-                connection,
-                of_this_try,
-            });
-            answer.body().note();
-            Ok(answer.map(Body::new))
+            let answer = answer.await?;
+            let Some(heard) = heard else { return Ok(answer) };
+            heard.note();
+            Ok(answer.map(|body| Body::new(Listened { body, heard })))
         })
     }
 }
@@ -67,17 +62,7 @@ impl Service<Request<Body>> for Listening {
 /// The body of an answer.
 struct Listened {
     body: Body,
-    connection: Arc<Heard>,
-    of_this_try: Option<Arc<Heard>>,
-}
-
-impl Listened {
-    fn note(&self) {
-        self.connection.note();
-        if let Some(heard) = &self.of_this_try {
-            heard.note();
-        }
-    }
+    heard: Arc<Heard>,
 }
 
 impl HttpBody for Listened {
@@ -87,7 +72,7 @@ impl HttpBody for Listened {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
         if matches!(frame, Some(Ok(_))) {
-            self.note();
+            self.heard.note();
         }
         Poll::Ready(frame)
     }

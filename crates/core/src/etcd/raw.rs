@@ -18,8 +18,6 @@ use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
 use super::listening::Listening;
-use crate::heard::Heard;
-
 /// The metadata that etcd reads the token from.
 const TOKEN: &str = "token";
 /// The metadata that lets a member without a leader refuse at once instead of after its own time.
@@ -36,10 +34,9 @@ pub(crate) struct Transport {
 }
 
 impl Transport {
-    /// What comes over `channel` is noted in `heard`.
-    pub(crate) fn new(channel: Channel, heard: Arc<Heard>) -> Self {
+    pub(crate) fn new(channel: Channel) -> Self {
         Self {
-            channel: Listening::new(channel, heard),
+            channel: Listening::new(channel),
             token: Arc::default(),
         }
     }

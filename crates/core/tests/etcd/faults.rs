@@ -291,3 +291,33 @@ async fn an_answer_that_stops_in_the_middle_is_asked_of_the_next_member() {
     // The connection that fell silent is given up.
     assert_eq!(backend.fetch("big").await.unwrap().instances.len(), 30);
 }
+
+#[tokio::test]
+async fn thousands_of_calls_that_are_given_up_cost_no_connection() {
+    let server = etcd!();
+    let mut raw = server.raw().await;
+    let padding = "x".repeat(1000);
+    let value = format!(r#"{{"id":"1","name":"a","metadata":{{"x":"{padding}"}}}}"#);
+    raw.put("/microservices/a/1", value, None).await.unwrap();
+    let link = Proxy::to(server.address()).await;
+    let backend = backend(EtcdOptions {
+        // As in production: a ping is answered behind what is under way.
+        keep_alive: Duration::from_secs(10),
+        keep_alive_timeout: Duration::from_secs(5),
+        ..options(&[&link.address])
+    });
+    backend.fetch("a").await.unwrap();
+    link.slow_down(1 << 20); // three megabytes of answers
+    let calls = (0..3000).map(|_| tokio::time::timeout(Duration::from_millis(500), backend.fetch("a")));
+    let given_up = futures::future::join_all(calls)
+        .await
+        .iter()
+        .filter(|call| call.is_err())
+        .count();
+    assert!(given_up > 1500, "{given_up}");
+    // Behind all of the answers that nobody waits for any more.
+    backend.fetch("a").await.unwrap();
+    link.slow_down(u64::MAX);
+    backend.fetch("a").await.unwrap();
+    assert_eq!(link.accepted(), 1);
+}
