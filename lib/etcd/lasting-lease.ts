@@ -29,6 +29,16 @@ const VOIDS = { lost: ['lost', 'restored'], restored: ['lost', 'restored'] };
 /** How many leases that were lost are remembered: what still stands under them is ours. */
 const FORMER = 8;
 
+/** Between two tries to put a key again, in milliseconds. */
+const PAUSE_MS = 100;
+
+type MaybePassing = Error & { retryable?: boolean; outcomeUnknown?: boolean };
+
+/** By no timer, which fake clocks of test runners would stop. */
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => AbortSignal.timeout(ms).addEventListener('abort', () => resolve()));
+}
+
 /**
  * A row of leases, one after the other: when one is lost, for instance because etcd could not be reached for its time to
  * live, the next is asked for until there is one, and the keys are put again under it. A program that holds a lease to be
@@ -147,14 +157,27 @@ export class LastingLease extends Emitter {
         if (!stands) this.#values.delete(key);
         return;
       } catch (failure) {
-        // With the lease this ends too. Else, now that etcd answers, it is tried again unless it was a refusal.
-        await lease.keepaliveOnce();
-        const error = failure as Error & { retryable?: boolean; outcomeUnknown?: boolean };
-        if (error.retryable || error.outcomeUnknown) continue;
-        report.refused.push({ key, error });
-        this.#values.delete(key);
-        return;
+        // With the lease this ends too. Else it is tried again, unless etcd answers and it was a refusal.
+        const answers = await this.#answers(lease);
+        const error = failure as MaybePassing;
+        if (answers && !error.retryable && !error.outcomeUnknown) {
+          report.refused.push({ key, error });
+          this.#values.delete(key);
+          return;
+        }
+        await pause(PAUSE_MS);
       }
+    }
+  }
+
+  /** Whether etcd answers a renewal now; false when that may pass. Rejects when the lease is over. */
+  async #answers(lease: Lease): Promise<boolean> {
+    try {
+      await lease.keepaliveOnce();
+      return true;
+    } catch (failure) {
+      if (lease.revoked() || !(failure as MaybePassing).retryable) throw failure;
+      return false;
     }
   }
 
