@@ -1,4 +1,5 @@
 // Leases under faults: what keeps them, when they are lost, and that nothing is left behind.
+import { type EventEmitter, once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
   Etcd3,
@@ -14,7 +15,9 @@ import { afterAll, beforeAll, describe, expect, type TestContext, test } from 'v
 import { ETCD_VERSIONS, type EtcdCluster, type EtcdOptions, startEtcd } from '../support/etcd.js';
 import { freePorts } from '../support/ports.js';
 import { uniqueName, waitFor, within } from '../support/process.js';
+import { startTcpProxy } from '../support/tcp.js';
 import { type Proxy as Link, startToxiproxy, type Toxiproxy } from '../support/toxiproxy.js';
+import { connectBoth } from './both.js';
 import { clientProgram } from './child.js';
 
 type Finish = Pick<TestContext, 'onTestFinished'>;
@@ -223,6 +226,46 @@ describe.concurrent.each(ETCD_VERSIONS)('etcd %s', (version) => {
     expect(await etcd.keys(key)).toEqual([`${key}/taken`]);
     await delay(300);
     expect([lost.length, restored.length]).toEqual([2, 2]);
+  });
+
+  test('a lasting lease puts its keys again although the connection is cut twice meanwhile', async (context) => {
+    const proxy = await startTcpProxy(etcd.hosts[0] as string);
+    context.onTestFinished(() => proxy.close());
+    const client = connect(context, [proxy.host], { defaultCallOptions: { timeoutMs: 1000 } });
+    const key = uniqueName('key');
+    const lasting = new LastingLease(client, 60);
+    await lasting.put(key, 'up');
+    const restored = once(lasting as unknown as EventEmitter, 'restored');
+    await etcd.revoke(hex(lasting.lease.id));
+    await lasting.lease.keepaliveOnce().catch(() => {});
+    const next = lasting.lease;
+    const renew = next.keepaliveOnce.bind(next);
+    let failed = 0;
+    next.keepaliveOnce = async (options) => {
+      const renewal = renew(options);
+      renewal.catch(() => failed++);
+      return await renewal;
+    };
+    await next.grant();
+    proxy.setEnabled(false); // before anything of the restoration can be answered
+    await waitFor(() => failed >= 2, { what: 'two renewals that fail' });
+    proxy.setEnabled(true);
+    expect(await within(restored, 20_000, '"restored"')).toMatchObject([{ lease: next, restored: [key], refused: [] }]);
+    expect(await etcd.leaseOf(key)).toBe(hex(next.id));
+  });
+
+  test('a lease that was lost by the clock alone says so in the words of etcd3', async (context) => {
+    const proxy = await startTcpProxy(etcd.hosts[0] as string);
+    const both = connectBoth([proxy.host]);
+    context.onTestFinished(() => both.close());
+    const leases = [both.ours, both.theirs].map((client) => client.lease(1));
+    await Promise.all(leases.map((lease) => lease.grant()));
+    const lost = leases.map((lease) => once(lease as unknown as EventEmitter, 'lost'));
+    await proxy.close();
+    for (const [error] of await within(Promise.all(lost), 20_000, '"lost"')) {
+      expect(error.constructor.name).toBe('EtcdLeaseInvalidError');
+      expect(error.message).toContain('our lease has expired');
+    }
   });
 
   test('a server that is killed and started again keeps the leases', async (context) => {

@@ -209,6 +209,18 @@ export class EtcdLeaseInvalidError extends EtcdClientError {
   }
 }
 
+/**
+ * A lease that was lost, and why the native side says so. Lost by our own clock, without an answer of etcd, it says so in
+ * the words of etcd3, which programs look for.
+ *
+ * @internal
+ */
+export function leaseGone(id: string | undefined, why: string, details: EtcdErrorDetails): EtcdLeaseInvalidError {
+  const error = new EtcdLeaseInvalidError(id, details);
+  if (why.includes('not renewed')) error.message += ': our lease has expired';
+  return error;
+}
+
 /** There is a role of that name. */
 export class EtcdRoleExistsError extends EtcdClientError {
   declare readonly code: 'ERR_ROLE_EXISTS';

@@ -14,6 +14,7 @@ import {
   fromFailure,
   GRPCDeadlineExceededError,
   GRPCUnavailableError,
+  leaseGone,
 } from './errors.js';
 import { abortFailure } from './failure.js';
 import type { Keyspace } from './keyspace.js';
@@ -491,7 +492,7 @@ export class Lease extends Emitter {
   }
 
   #gone(why: string): EtcdLeaseInvalidError {
-    return new EtcdLeaseInvalidError(this.#id, { operation: 'Lease.leaseKeepAlive', cause: why });
+    return leaseGone(this.#id, why, { operation: 'Lease.leaseKeepAlive', cause: why });
   }
 
   async #cancellable<T>(

@@ -3,11 +3,11 @@
 import { InvalidArgumentError, type RollcallError } from '../errors.js';
 import type { NativeFailure } from '../native.js';
 import {
-  EtcdLeaseInvalidError,
   EtcdLockFailedError,
   fromFailure,
   GRPCCancelledError,
   GRPCDeadlineExceededError,
+  leaseGone,
   NotCampaigningError,
 } from './errors.js';
 import { timeLeft } from './options.js';
@@ -72,10 +72,8 @@ export function errorOf(failure: NativeFailure, kind: Kind, operation: string, l
   switch (failure.reason) {
     case 'lease':
     case 'stalled': {
-      const error = new EtcdLeaseInvalidError(id, { operation, details: text });
-      // Found by our own clock, without an answer of etcd; programs look for these words.
-      if (text.includes('not renewed')) error.message += ': our lease has expired';
-      else if (failure.reason === 'stalled') error.message += `: ${text}`;
+      const error = leaseGone(id, text, { operation, details: text });
+      if (failure.reason === 'stalled') error.message += `: ${text}`;
       return error;
     }
     case 'call':
