@@ -70,6 +70,8 @@ export declare class EtcdHandle {
    * a sign of life is asked for: answer each with its call.
    */
   static open(options: NativeEtcdClientOptions, wake: () => void, notify: () => void): EtcdHandle
+  /** Answers the event `tokenTime`: with the milliseconds for this exchange, `null` for no limit, or why there are none. */
+  tokenTime(number: number, millis?: number | undefined | null, error?: string | undefined | null): void
   /** Takes the calls of one tick from `page`: `count` records, `len` bytes of bodies. See `pageLayout()`. */
   submit(page: Uint8Array, count: number, len: number): void
   /** Takes one call whose body has no room in a page. `what`, `timeout_ms` and `member` are words of a record. */
@@ -274,6 +276,15 @@ export interface NativeEtcdClientOptions {
   hosts: Array<string>
   username: string | null
   password: string | null
+  /** The time for one exchange of the password for a token; `null` for that of the call. */
+  tokenTimeoutMs: number | null
+  /** Until when such an exchange may be made, in milliseconds since 1970; `null` for no such end. */
+  tokenDeadlineMs: number | null
+  /**
+   * Who is asked for the time of each exchange in place of the two above, by the event `tokenTime` with a number as its
+   * text. Answer with `tokenTime()`.
+   */
+  tokenListener: number | null
   tls: NativeTlsOptions | null
   /** For one connection: name look-up, TCP, TLS. */
   connectTimeoutMs: number
@@ -305,7 +316,7 @@ export interface NativeEtcdOptions {
 
 /** One event. `id` is the watcher's or registration's, else 0; `level` and `text` belong to log lines and reasons. */
 export interface NativeEvent {
-  kind: 'watch' | 'stale' | 'fresh' | 'watchError' | 'lost' | 'restored' | 'replaced' | 'badRecord' | 'log' | 'elected' | 'termLost' | 'campaignFailed' | 'leader' | 'leaderUnknown' | 'observerFailed' | 'lockLost'
+  kind: 'watch' | 'stale' | 'fresh' | 'watchError' | 'lost' | 'restored' | 'replaced' | 'badRecord' | 'log' | 'elected' | 'termLost' | 'campaignFailed' | 'leader' | 'leaderUnknown' | 'observerFailed' | 'lockLost' | 'tokenTime'
   id: number
   level: string | null
   key: string | null

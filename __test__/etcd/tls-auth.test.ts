@@ -201,6 +201,79 @@ describe.each(ETCD_VERSIONS)('authentication, etcd %s', (version) => {
     }
   });
 
+  it('the exchange of a password has the time of auth.callOptions, over defaultCallOptions, as in etcd3', async () => {
+    const past = () => ({ deadline: Date.now() - 1000 });
+    const later = () => ({ deadline: Date.now() + 20_000 });
+    const ways = [
+      { own: past(), defaults: undefined, ends: 'late' },
+      { own: past, defaults: undefined, ends: 'late' },
+      { own: past(), defaults: later(), ends: 'late' },
+      { own: later, defaults: undefined, ends: 'good' },
+      { own: later(), defaults: later, ends: 'good' },
+    ];
+    for (const { own: callOptions, defaults: defaultCallOptions, ends } of ways) {
+      const both = connectBoth(etcd.hosts, { auth: { ...user, callOptions }, defaultCallOptions, logger: false });
+      for (const client of [both.ours, both.theirs]) {
+        const got = await client.get('open/none').then(
+          () => 'good',
+          (error: Error) => error.constructor.name,
+        );
+        expect(got).toBe(ends === 'late' ? 'GRPCDeadlineExceededError' : ends);
+      }
+      await both.close();
+    }
+  });
+
+  it('auth.callOptions is asked for each exchange with what it is for, as in etcd3', async () => {
+    const asked: object[] = [];
+    const callOptions = (context: object) => {
+      asked.push(context);
+      return { deadline: Date.now() + (asked.length === 1 ? -1000 : 10_000) };
+    };
+    const both = connectBoth(etcd.hosts, { auth: { ...user, callOptions }, logger: false });
+    for (const client of [both.ours, both.theirs]) {
+      asked.length = 0;
+      await client
+        .get('open/none')
+        .string()
+        .catch(() => {});
+      await client.get('open/none').string();
+      await client.get('open/none').string();
+      expect(asked.length).toBe(2);
+      const params = { name: user.username, password: user.password };
+      expect(asked[1]).toEqual({ service: 'Auth', method: 'authenticate', isStream: false, params });
+    }
+    await both.close();
+    const bad = connect({
+      hosts: etcd.hosts as string[],
+      auth: {
+        ...user,
+        callOptions: () => {
+          throw new Error('no options');
+        },
+      },
+    });
+    const error = await failure(bad.get('open/none'));
+    expect(error.message).toContain('options.auth.callOptions failed: no options');
+  });
+
+  it('an exchange that is not answered ends with its own time, before the call', async () => {
+    const proxy = await startTcpProxy(etcd.hosts[0] as string);
+    proxy.hold('down');
+    const client = connect({
+      hosts: proxy.host,
+      auth: { ...user, callOptions: { timeoutMs: 200 } },
+      defaultCallOptions: { timeoutMs: 60_000 },
+    });
+    const error = await failure(client.put('open/k').value('v'));
+    expect(error).toMatchObject({ name: 'GRPCDeadlineExceededError', outcomeUnknown: false, retryable: true });
+    proxy.release();
+    // The server may need that long for a password on a busy machine.
+    const put = () => client.put('open/k').value('v').exec();
+    await waitFor(() => put().catch(() => false), { what: 'a put, with a token got in time' });
+    await proxy.close();
+  });
+
   it('what a user may not do fails alone, by its class, as in etcd3', async () => {
     const both = connectBoth(etcd.hosts, { auth: user });
     const { ours, theirs } = both;

@@ -357,7 +357,7 @@ export class Connection implements ICallable<unknown> {
     // Weakly: the native side holds these functions to the end of the thread.
     const self = new WeakRef(this);
     this.#handle = native().EtcdHandle.open(
-      nativeOptions(this.#options),
+      nativeOptions(this.#options, this.#tokenTime()),
       () => {
         const connection = self.deref();
         if (connection) connection.#pages?.drain();
@@ -368,6 +368,42 @@ export class Connection implements ICallable<unknown> {
       },
     );
     return this.#handle;
+  }
+
+  /** How long the exchange of the password for a token may take: known now, or asked of the program for each. */
+  #tokenTime(): TokenTime {
+    const { auth, defaultCallOptions: defaults } = this.#options;
+    const none: TokenTime = { tokenTimeoutMs: null, tokenDeadlineMs: null, tokenListener: null };
+    if (auth?.callOptions === undefined) return none;
+    const { username: name, password, callOptions } = auth;
+    const context: CallContext = {
+      service: 'Auth',
+      method: 'authenticate',
+      isStream: false,
+      params: { name, password },
+    };
+    const timeOf = (pick: (resolved: CallOptions) => CallOptions) => {
+      const own = resolveCallOptions(undefined, callOptions, context);
+      const left = timeLeft(pick(resolveCallOptions(own, defaults, context) ?? {}), 0, 'options.auth.callOptions');
+      return left === undefined ? null : Math.max(0, left);
+    };
+    if (typeof callOptions !== 'function' && typeof defaults !== 'function') {
+      const left = timeOf(({ deadline }) => ({ deadline }));
+      const tokenDeadlineMs = left === null ? null : Date.now() + left;
+      return { ...none, tokenDeadlineMs, tokenTimeoutMs: timeOf(({ timeoutMs }) => ({ timeoutMs })) };
+    }
+    const tokenListener = this.listen(({ kind, text }) => {
+      if (kind !== 'tokenTime') return;
+      let ms: number | null = null;
+      let failure: string | null = null;
+      try {
+        ms = timeOf((resolved) => resolved);
+      } catch (error) {
+        failure = `options.auth.callOptions failed: ${(error as Error | null)?.message ?? String(error)}`;
+      }
+      this.#handle?.tokenTime(Number(text), ms, failure);
+    });
+    return { ...none, tokenListener };
   }
 
   #calls(): Pages {
@@ -413,11 +449,14 @@ export class Connection implements ICallable<unknown> {
   }
 }
 
-function nativeOptions(options: SettledOptions): NativeEtcdClientOptions {
+type TokenTime = Pick<NativeEtcdClientOptions, 'tokenTimeoutMs' | 'tokenDeadlineMs' | 'tokenListener'>;
+
+function nativeOptions(options: SettledOptions, tokenTime: TokenTime): NativeEtcdClientOptions {
   return {
     hosts: [...options.hosts],
     username: options.auth?.username ?? null,
     password: options.auth?.password ?? null,
+    ...tokenTime,
     tls: options.tls,
     connectTimeoutMs: options.dialTimeoutMs,
     timeoutMs: OWN_MS,

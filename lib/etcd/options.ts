@@ -15,7 +15,12 @@ export interface AuthOptions {
   username: string;
   /** Exchanged for a token at the first call. It appears in no message and no log. */
   password: string;
-  /** Checked, and without effect: the exchange has the time of the call that needs the token. */
+  /**
+   * For each exchange, over `defaultCallOptions`: its `deadline` and `timeoutMs` count, within the time of the call that
+   * needs the token. An exchange that is not done by then is tried on the other members; then the call rejects with
+   * `GRPCDeadlineExceededError`, and nothing of it was sent. A function is called on the JavaScript thread: while that is
+   * blocked, no token is got.
+   */
   callOptions?: CallOptionsFactory;
 }
 

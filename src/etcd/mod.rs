@@ -19,6 +19,7 @@ use rollcall_core::stall::StallMonitor;
 mod election;
 mod failure;
 mod lock;
+mod token;
 
 use crate::alive::KeepAlive;
 use crate::call::{JsResult, ms, promise, to_js};
@@ -33,6 +34,13 @@ pub struct NativeEtcdClientOptions {
     pub hosts: Vec<String>,
     pub username: Option<String>,
     pub password: Option<String>,
+    /// The time for one exchange of the password for a token; `null` for that of the call.
+    pub token_timeout_ms: Option<f64>,
+    /// Until when such an exchange may be made, in milliseconds since 1970; `null` for no such end.
+    pub token_deadline_ms: Option<f64>,
+    /// Who is asked for the time of each exchange in place of the two above, by the event `tokenTime` with a number as its
+    /// text. Answer with `tokenTime()`.
+    pub token_listener: Option<u32>,
     pub tls: Option<NativeTlsOptions>,
     /// For one connection: name look-up, TCP, TLS.
     pub connect_timeout_ms: f64,
@@ -61,6 +69,7 @@ pub struct EtcdHandle {
     pub(crate) stall: Arc<StallMonitor>,
     pages: Pages,
     alive: KeepAlive,
+    questions: Option<Arc<token::Questions>>,
     /// Tells JavaScript of watches.
     pacer: Mutex<Option<Arc<watch::Pacer>>>,
 }
@@ -89,7 +98,17 @@ impl EtcdHandle {
             }
         };
         let group_gets = options.group_gets;
-        let client = match EtcdClient::new(options.into(), log) {
+        let questions = options
+            .token_listener
+            .map(|listener| Arc::new(token::Questions::new(mailbox.clone(), listener)));
+        let fixed = (options.token_timeout_ms, options.token_deadline_ms);
+        let mut options = EtcdOptions::from(options);
+        options.token_time = match (&questions, fixed) {
+            (Some(questions), _) => Some(questions.as_token_time()),
+            (None, (None, None)) => None,
+            (None, (each, until)) => Some(token::fixed(each, until)),
+        };
+        let client = match EtcdClient::new(options, log) {
             Ok(client) => client,
             Err(error) => return Err(to_js(env, &error)?.to_unknown().into()),
         };
@@ -102,8 +121,17 @@ impl EtcdHandle {
             mailbox,
             pages,
             alive,
+            questions,
             pacer: Mutex::default(),
         })
+    }
+
+    /// Answers the event `tokenTime`: with the milliseconds for this exchange, `null` for no limit, or why there are none.
+    #[napi(catch_unwind)]
+    pub fn token_time(&self, number: u32, millis: Option<f64>, error: Option<String>) {
+        if let Some(questions) = &self.questions {
+            questions.answer(number, millis, error);
+        }
     }
 
     /// Takes the calls of one tick from `page`: `count` records, `len` bytes of bodies. See `pageLayout()`.

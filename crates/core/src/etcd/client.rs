@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prost::Message as _;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::{Ascii, MetadataValue};
 
@@ -431,7 +431,23 @@ impl EtcdClient {
         if current != refused {
             return Ok(current);
         }
-        match self.ask_for_token(connection, url, user, password).await {
+        let limit = match &self.shared.options.token_time {
+            Some(ask) => ask().await.map_err(|error| Fault::of(Cause::Refused, error))?,
+            None => None,
+        };
+        let exchange = self.ask_for_token(connection, url, user, password);
+        let exchanged = match limit {
+            // What needs the token is not sent, and another member may be quicker.
+            Some(limit) => timeout(limit, exchange).await.unwrap_or_else(|_| {
+                let text = format!(
+                    "{url} did not answer authenticate in the {} ms given",
+                    limit.as_millis()
+                );
+                Err(Fault::new(Cause::NotSent, ErrorKind::Timeout, text))
+            }),
+            None => exchange.await,
+        };
+        match exchanged {
             Ok(token) => connection.transport.set_token(Some(token)),
             Err(fault) if fault.cause == Cause::AuthOff => {
                 connection.transport.set_token(None);

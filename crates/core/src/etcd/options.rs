@@ -1,6 +1,8 @@
 //! What an etcd client is told: where, as whom, and how long to wait.
 
 use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -9,6 +11,10 @@ use crate::tls::TlsOptions;
 
 /// The largest answer read by default, in bytes: 64 MiB, some hundred thousand instances.
 pub const DEFAULT_MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Says how long the exchange of a password for a token may take; `None` for no limit of its own. Asked before each one.
+/// When it fails, so does the exchange.
+pub type TokenTime = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Option<Duration>>> + Send>> + Send + Sync>;
 
 /// Options of the etcd backend. [`Default`] is a server on this machine, read and written as Go Kratos does.
 #[derive(Clone)]
@@ -24,6 +30,9 @@ pub struct EtcdOptions {
     pub username: Option<String>,
     /// Password of `username`. Default none. Never logged.
     pub password: Option<String>,
+    /// The longest that one exchange of the password for a token may take, within the call that needs the token. Default:
+    /// the time of that call.
+    pub token_time: Option<TokenTime>,
     /// TLS. Default none, unless a host says `https://`.
     pub tls: Option<TlsOptions>,
     /// The lease's time to live to ask for, rounded up to whole seconds; what the server grants counts.
@@ -58,6 +67,7 @@ impl Default for EtcdOptions {
             codec: Codec::Kratos,
             username: None,
             password: None,
+            token_time: None,
             tls: None,
             ttl: Duration::from_secs(15),
             timeout: Duration::from_secs(10),
@@ -154,6 +164,7 @@ impl fmt::Debug for EtcdOptions {
             .field("codec", &self.codec)
             .field("username", &self.username)
             .field("password", &format_args!("{}", present(self.password.as_ref())))
+            .field("token_time", &self.token_time.is_some())
             .field("tls", &self.tls)
             .field("ttl", &self.ttl)
             .field("timeout", &self.timeout)
