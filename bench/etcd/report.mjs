@@ -2,6 +2,7 @@
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { median } from '../support/stats.mjs';
+import { mark } from '../support/steady.mjs';
 import { CONTENDERS } from './contenders.mjs';
 import { TARGETS } from './targets.mjs';
 
@@ -26,12 +27,12 @@ const number = (value, decimals) =>
 
 /** All that was measured, run by run. */
 export class Samples {
-  /** By `who|what|at once`: what, at once, who, and the figures of each run. */
+  /** By `who|what|at once`: what, at once, who, whether its rate was steady before, and the figures of each run. */
   cells = new Map();
 
-  add({ what, atOnce = '', who }, figures) {
+  add({ what, atOnce = '', who, steady = true }, figures) {
     const name = `${who}|${what}|${atOnce}`;
-    if (!this.cells.has(name)) this.cells.set(name, { what, atOnce, who, runs: [] });
+    if (!this.cells.has(name)) this.cells.set(name, { what, atOnce, who, steady, runs: [] });
     this.cells.get(name).runs.push(figures);
   }
 
@@ -74,14 +75,14 @@ export function table(cells) {
   const columns = COLUMNS.filter(([metric]) => cells.some(({ runs }) => runs[0][metric] !== undefined));
   const withCallers = cells.some(({ atOnce }) => atOnce !== '');
   const head = [...(withCallers ? ['at once'] : []), 'client', ...columns.map(([, title]) => title), 'range, a second'];
-  const lines = cells.map(({ atOnce, who, runs }) => {
+  const lines = cells.map(({ atOnce, who, steady, runs }) => {
     const values = (metric) => runs.map((figures) => figures[metric]);
     const figures = columns.map(([metric, , decimals]) =>
       runs[0][metric] === undefined ? '' : number(median(values(metric)), decimals),
     );
     const speeds = values('perSecond');
     const range = `${number(Math.min(...speeds), 0)} to ${number(Math.max(...speeds), 0)}`;
-    return [...(withCallers ? [number(atOnce, 0)] : []), CONTENDERS[who], ...figures, range];
+    return [...(withCallers ? [number(atOnce, 0)] : []), `${CONTENDERS[who]}${mark(steady)}`, ...figures, range];
   });
   return { head, lines };
 }
@@ -102,13 +103,19 @@ const found = (value, { atMost, unit }) => {
   return atMost !== undefined && value < 0.2 ? `1/${number(1 / value, 0)}` : number(value, 2);
 };
 
+const verdict = ({ met, cause }) => {
+  if (met === undefined) return '';
+  if (met) return 'met';
+  return `MISSED: ${cause ?? 'no cause was looked for'}`;
+};
+
 export function targetTable(targets) {
   const lines = targets.map((target) => [
     target.what,
     bound(target),
     found(target.found, target),
     `${found(target.min, target)} to ${found(target.max, target)}`,
-    target.met === undefined ? '' : target.met ? 'met' : 'MISSED',
+    verdict(target),
   ]);
   return { head: ['', 'target', 'found', 'range', ''], lines };
 }

@@ -14,7 +14,7 @@ import { etcdVersion, startEtcd } from '../support/etcd.mjs';
 import { instanceOf, keyOf, recordOf } from '../support/instances.mjs';
 import { describe } from '../support/machine.mjs';
 import { median, now, quantile } from '../support/stats.mjs';
-import { STEADY, steady } from '../support/steady.mjs';
+import { HOW, mark, repeated, STEADY, steady } from '../support/steady.mjs';
 import { startZookeeper, zookeeperVersion } from '../support/zookeeper.mjs';
 
 const PAGE = fileURLToPath(new URL('../../docs/bench-backends.md', import.meta.url));
@@ -22,7 +22,6 @@ const SERVICES = 1000;
 const INSTANCES = 100;
 const ROUNDS = 150;
 const ROUND_MS = 220;
-const WARM_UP = 20;
 const NAME = 'visible';
 const PREFIX = '/bench-backends';
 /** Names that hold a query of their own at Consul; the others share two and wait for their turn. */
@@ -81,6 +80,7 @@ export default {
       ...machine,
       ...Object.fromEntries(versions),
       date: new Date().toISOString().slice(0, 10),
+      'warming up': HOW,
       load: `${began.toFixed(1)} when it began, ${loadavg()[0].toFixed(1)} at the end (this benchmark itself makes about 2)`,
     };
     const lines = Object.entries(about).map(([what, text]) => `- ${what}: ${text}`);
@@ -94,14 +94,28 @@ async function registering(subjects, add, progress) {
   const clients = {};
   for (const [of, { options }] of Object.entries(subjects)) clients[of] = await pair(options);
   const times = Object.fromEntries(Object.keys(clients).map((of) => [of, []]));
-  for (let round = -WARM_UP; round < ROUNDS; round++) {
-    const next = now() + ROUND_MS; // Consul is asked for one name no more often than a name may ask
-    for (const [of, client] of Object.entries(clients)) {
-      const time = await client.round(WARM_UP + round);
-      if (round >= 0) times[of].push(time);
-    }
+  const warm = {};
+  let rounds = 0;
+  // Consul is asked for one name no more often than a name may ask.
+  const paced = async (action) => {
+    const start = now();
+    await action();
+    const took = now() - start;
+    await delay(Math.max(0, ROUND_MS - took));
+    return { pieces: 1, took };
+  };
+  for (const [of, client] of Object.entries(clients)) {
+    progress(`register: ${TITLES[of]} warms up`);
+    warm[of] = await steady(
+      `register, ${of}`,
+      repeated(() => paced(() => client.round(rounds++))),
+    );
+  }
+  for (let round = 0; round < ROUNDS; round++) {
+    await paced(async () => {
+      for (const [of, client] of Object.entries(clients)) times[of].push(await client.round(rounds++));
+    });
     if (round % 50 === 0) progress(`register: ${round}/${ROUNDS}`);
-    await delay(Math.max(0, next - now()));
   }
   for (const [of, client] of Object.entries(clients)) {
     await client.close();
@@ -111,8 +125,8 @@ async function registering(subjects, add, progress) {
       ['updated', 'update() until another client sees it'],
     ]) {
       const values = times[of].map((time) => time[key]);
-      add(of, `${what}, p50`, 'ms', quantile(values, 0.5));
-      add(of, `${what}, p99`, 'ms', quantile(values, 0.99));
+      add(of, `${what}, p50`, 'ms', quantile(values, 0.5), { steady: warm[of] });
+      add(of, `${what}, p99`, 'ms', quantile(values, 0.99), { steady: warm[of] });
     }
   }
 }
@@ -163,10 +177,10 @@ async function watching(of, server, add, progress) {
   await withClient(server, async (client) => {
     await client.ask('follow', { names: names.slice(0, 1), perName: INSTANCES });
     const count = of === 'consul' ? 100 : 400;
-    const { times, thread } = await changes(client, count, server.paceMs, () => names.slice(0, 1));
-    add(of, 'one watched: a change until its delivery, p50', 'ms', quantile(times, 0.5));
-    add(of, 'one watched: a change until its delivery, p99', 'ms', quantile(times, 0.99));
-    add(of, 'one watched: JavaScript thread per change', 'µs', thread);
+    const { times, thread, warm } = await changes(client, 'one watched', count, server.paceMs, () => names.slice(0, 1));
+    add(of, 'one watched: a change until its delivery, p50', 'ms', quantile(times, 0.5), warm);
+    add(of, 'one watched: a change until its delivery, p99', 'ms', quantile(times, 0.99), warm);
+    add(of, 'one watched: JavaScript thread per change', 'µs', thread, warm);
   });
 
   progress(`${SERVICES} services are watched`);
@@ -188,14 +202,15 @@ async function watching(of, server, add, progress) {
     const pick = consul
       ? (round) => [names[(round * 37) % OWN], names[OWN + ((round * 37) % (SERVICES - OWN))]]
       : (round) => [names[(round * 37) % SERVICES]];
-    const figures = await changes(client, consul ? 40 : 400, consul ? 1500 : server.paceMs, pick, progress);
-    const { times, thread, silence, process, server: served } = figures;
+    const [count, paceMs] = consul ? [40, 1500] : [400, server.paceMs];
+    const figures = await changes(client, 'all watched', count, paceMs, pick, progress);
+    const { times, thread, silence, process, server: served, warm } = figures;
     const first64 = consul ? times.filter((_, index) => index % 2 === 0) : times;
-    add(of, 'all watched: a change until its delivery, p50', 'ms', quantile(first64, 0.5));
-    add(of, 'all watched: a change until its delivery, p99', 'ms', quantile(first64, 0.99));
-    add(of, 'all watched: JavaScript thread per change', 'µs', thread);
+    add(of, 'all watched: a change until its delivery, p50', 'ms', quantile(first64, 0.5), warm);
+    add(of, 'all watched: a change until its delivery, p99', 'ms', quantile(first64, 0.99), warm);
+    add(of, 'all watched: JavaScript thread per change', 'µs', thread, warm);
     add(of, 'all watched: JavaScript thread per second of silence', 'µs', silence);
-    add(of, 'all watched: processor time of the client per change', 'ms', process);
+    add(of, 'all watched: processor time of the client per change', 'ms', process, warm);
     if (!Number.isNaN(served)) add(of, 'all watched: processor time of the server per change', 'ms', served);
     if (consul) {
       const others = times.filter((_, index) => index % 2 === 1);
@@ -208,11 +223,11 @@ async function watching(of, server, add, progress) {
   });
 
   /** Changes instances one after the other, each some time after the one before. */
-  async function changes(client, rounds, paceMs, pick, tell = () => {}) {
+  async function changes(client, what, rounds, paceMs, pick, tell = () => {}) {
     const begun = [];
     // The writer sets the rate: what is looked at is the work of the JavaScript thread.
     const some = Math.max(1, Math.ceil(STEADY.slice / paceMs));
-    await steady(`${of}: a change delivered`, async () => {
+    const ready = await steady(`${of}, ${what}`, async () => {
       const { thread } = await client.ask('cpu');
       await change(some, () => {});
       return some / ((await client.ask('cpu')).thread - thread);
@@ -229,6 +244,7 @@ async function watching(of, server, add, progress) {
       silence: silence * 1e6,
       process: (after.process - before.process) / begun.length,
       server: (serverAfter - serverBefore) / begun.length,
+      warm: { steady: ready },
     };
 
     async function change(count, told) {
@@ -333,7 +349,8 @@ function table(figures) {
         const figure = figures.find((one) => one.what === what && one.of === of);
         if (!figure) return '';
         const verdict = figure.met === false ? ` MISSED: at most ${figure.target}` : '';
-        return `${shown(figure.median ?? median(figure.values))} ${figure.unit}${verdict}`.trim();
+        const value = `${shown(figure.median ?? median(figure.values))} ${figure.unit}`.trim();
+        return `${value}${mark(figure.steady)}${verdict}`;
       }),
     ]);
   return { head: ['', ...columns.map((of) => TITLES[of])], lines };

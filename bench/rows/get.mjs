@@ -48,14 +48,15 @@ export default {
       for (let call = 0; call < WARM; call++) await watching.getService('service-0');
       return WARM;
     };
-    await steady('from a warm watch', repeated(fromWatch));
+    const steadily = { rollcall: {}, etcd3: {} };
+    steadily.watch = await steady('from a warm watch', repeated(fromWatch));
     for (const [who, read] of Object.entries(reads)) {
       for (const atOnce of Object.keys(CALLS)) {
         const some = async () => {
           await load(read, Number(atOnce), SERVICES);
           return SERVICES;
         };
-        await steady(`getService(), ${atOnce} at once, ${who}`, repeated(some));
+        steadily[who][atOnce] = await steady(`getService(), ${atOnce} at once, ${who}`, repeated(some));
       }
     }
     for (let run = 1; run <= RUNS; run++) {
@@ -75,7 +76,7 @@ export default {
     await registry.close();
     client.close();
 
-    const figures = [{ what: 'from a warm watch', unit: 'µs', values: warm, target: 2 }];
+    const figures = [{ what: 'from a warm watch', unit: 'µs', values: warm, target: 2, steady: steadily.watch }];
     for (const atOnce of Object.keys(CALLS)) {
       for (const [kind, title] of [
         ['wall', 'time per call'],
@@ -83,12 +84,13 @@ export default {
       ]) {
         const of = (who) => loads[who][atOnce].map((times) => times[kind]);
         const where = `from the server, ${atOnce} at once: ${title}`;
-        figures.push({ what: where, unit: 'µs', values: of('rollcall') });
+        figures.push({ what: where, unit: 'µs', values: of('rollcall'), steady: steadily.rollcall[atOnce] });
         figures.push({
           what: '  etcd3: getAll().prefix().json()',
           unit: 'µs',
           values: of('etcd3'),
           ratio: { to: 'rollcall', values: of('rollcall') },
+          steady: steadily.etcd3[atOnce],
         });
       }
     }

@@ -1,6 +1,7 @@
 // The table at the end.
 
 import { median } from './stats.mjs';
+import { mark } from './steady.mjs';
 
 /**
  * One line of the table.
@@ -12,10 +13,11 @@ import { median } from './stats.mjs';
  * @property {number} [target] at most, in the same unit
  * @property {{ to: string, values: number[] }} [ratio] to what was measured in the same runs; taken run by run
  * @property {string} [of] the backend
+ * @property {boolean} [steady] false when its rate never became steady before it was counted
  */
 
 /** What is printed and written to the file of `--json`. */
-export function summed({ what, unit, values, target, ratio, of }) {
+export function summed({ what, unit, values, target, ratio, of, steady }) {
   const ratios = ratio?.values.map((value, run) => values[run] / value);
   return {
     what,
@@ -27,6 +29,7 @@ export function summed({ what, unit, values, target, ratio, of }) {
     runs: values.length,
     ...(target !== undefined && { target, met: median(values) <= target }),
     ...(ratios && { ratio: median(ratios), ratioTo: ratio.to }),
+    ...(steady === false && { steady }),
   };
 }
 
@@ -34,8 +37,8 @@ const number = (value) => (value === 0 ? '0' : value >= 100 ? value.toFixed(0) :
 
 /** The lines of a table of figures. */
 export function tableOf(figures) {
-  const rows = figures.map(({ what, unit, median, min, max, target, met, ratio, ratioTo }) => [
-    what,
+  const rows = figures.map(({ what, unit, median, min, max, target, met, ratio, ratioTo, steady }) => [
+    `${what}${mark(steady)}`,
     `${number(median)} ${unit}`,
     `${number(min)} to ${number(max)}`,
     target === undefined ? '' : `at most ${target} ${unit}: ${met ? 'met' : 'MISSED'}`,

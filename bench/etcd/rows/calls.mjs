@@ -31,13 +31,17 @@ export default {
       for (const atOnce of callers) {
         progress(`${name}, ${atOnce} at once`);
         const load = (who, time) => contenders[who].ask('load', { ...about, do: what, atOnce, ms: time });
+        const warm = {};
         for (const who of turns(0)) {
-          await steady(`${name}, ${atOnce} at once, ${who}`, async (slice) => (await load(who, slice)).perSecond);
+          warm[who] = await steady(
+            `${name}, ${atOnce} at once, ${who}`,
+            async (slice) => (await load(who, slice)).perSecond,
+          );
           await contenders[who].ask('rest', {});
         }
         for (let run = 1; run <= runs; run++) {
           for (const who of turns(run)) {
-            add({ what: name, atOnce, who }, await load(who, own));
+            add({ what: name, atOnce, who, steady: warm[who] }, await load(who, own));
             await contenders[who].ask('rest', {});
           }
         }

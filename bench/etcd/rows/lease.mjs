@@ -1,6 +1,6 @@
 // Keeping leases alive, each held by itself.
 
-import { steady } from '../../support/steady.mjs';
+import { repeated, steady } from '../../support/steady.mjs';
 
 const TTL = 15; // renewed every 5 s or so by both
 const WINDOW = 12_000;
@@ -14,14 +14,15 @@ export default {
   name: 'lease',
   async run({ contenders, progress, add }) {
     for (const [who, count] of WHO) {
-      await steady(`leases granted, ${who}`, async () => {
-        const { perSecond } = await contenders[who].ask('grant', { count: 200, ttl: TTL });
+      const some = async () => {
+        const { calls, wall } = await contenders[who].ask('grant', { count: 200, ttl: TTL });
         await contenders[who].ask('release');
-        return perSecond;
-      });
+        return { pieces: calls, took: wall };
+      };
+      const warm = await steady(`leases granted, ${who}`, repeated(some));
       progress(`granting ${count} leases, ${who}`);
       const granted = await contenders[who].ask('grant', { count, ttl: TTL });
-      add({ what: `lease: ${count.toLocaleString('en')} granted`, who: nameOf(who) }, granted);
+      add({ what: `lease: ${count.toLocaleString('en')} granted`, who: nameOf(who), steady: warm }, granted);
     }
     progress(`keeping them for ${WINDOW / 1000} s`);
     await Promise.all(

@@ -32,30 +32,36 @@ export default {
       return { created, told };
     };
 
+    const warm = {};
     for (const who of WHO) {
       const child = contenders[who];
       progress(`${who} warms up`);
       let from;
       // The writer sets the rate of what is live: what is looked at is the work of the JavaScript thread.
-      await steady(`live events, ${who}`, async () => {
+      const live = await steady(`live events, ${who}`, async () => {
         const { figures, first } = await liveOf(child, EVENTS / 10);
         from ??= first;
         return 1 / figures.thread;
       });
-      await steady(`past events, ${who}`, async () => 1 / (await pastOf(child, from, EVENTS / 10)).thread);
-      await steady(`1,000 watchers, ${who}`, async () => 1 / (await manyOf(child, 2 * WATCHERS)).told.thread);
+      const past = await steady(`past events, ${who}`, async () => 1 / (await pastOf(child, from, EVENTS / 10)).thread);
+      const many = await steady(
+        `1,000 watchers, ${who}`,
+        async () => 1 / (await manyOf(child, 2 * WATCHERS)).told.thread,
+      );
+      warm[who] = { live, past, many };
     }
     for (let run = 1; run <= runs; run++) {
       for (const who of run % 2 === 0 ? WHO : WHO.toReversed()) {
         const child = contenders[who];
-        const tell = (what, figures) => add({ what, who }, figures);
+        const { live, past, many } = warm[who];
+        const tell = (what, steady, figures) => add({ what, who, steady }, figures);
         progress(`${who}, ${run}/${runs}`);
         const { figures, first } = await liveOf(child, EVENTS);
-        tell('watch: live events', figures);
-        tell('watch: past events', await pastOf(child, first, EVENTS));
+        tell('watch: live events', live, figures);
+        tell('watch: past events', past, await pastOf(child, first, EVENTS));
         const { created, told } = await manyOf(child, 10 * WATCHERS);
-        tell('watch: 1,000 watchers created', created);
-        tell('watch: events for 1,000 watchers', told);
+        tell('watch: 1,000 watchers created', many, created);
+        tell('watch: events for 1,000 watchers', many, told);
         await child.ask('rest');
       }
     }

@@ -1,0 +1,1 @@
+export function tableOf(figures: readonly object[]): string[];
