@@ -16,6 +16,7 @@ const COLUMNS = [
   ['loop', 'loop delay, ms', 1],
   ['loopP99', 'loop delay p99, ms', 1],
   ['gap', 'longest gap, ms', 0],
+  ['busyGap', 'work in a gap, ms', 0],
   ['ticks', 'share of the ticks', 2],
 ];
 
@@ -95,7 +96,7 @@ const meets = (found, { atLeast, atMost }) => {
 
 const bound = ({ atLeast, atMost, unit }) => {
   if (atLeast === undefined && atMost === undefined) return 'no bar';
-  const text = (value) => (value < 0.2 ? `1/${Math.round(1 / value)}` : String(value));
+  const text = (value) => (value <= 0.2 ? `1/${Math.round(1 / value)}` : String(value));
   return `${atLeast !== undefined ? 'at least' : 'at most'} ${text(atLeast ?? atMost)}${unit ? ` ${unit}` : ''}`;
 };
 const found = (value, { atMost, unit }) => {

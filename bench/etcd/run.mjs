@@ -53,7 +53,7 @@ const about = {
   'not steady': notSteady().join('; ') || 'nothing',
   load: `${before.toFixed(1)} when it began, ${loadavg()[0].toFixed(1)} at the end (this benchmark itself makes about 2)`,
 };
-for (const [what, text] of Object.entries(about)) console.log(`${what.padEnd(9)} ${text}`);
+for (const [what, text] of Object.entries(about)) console.log(`${what.padEnd(10)} ${text}`);
 const tables = [...samples.sections()].map(([what, cells]) => [what, table(cells)]);
 const targets = samples.targets();
 for (const [what, lines] of tables) console.log(`\n${what}\n  ${plain(lines).join('\n  ')}`);
