@@ -326,7 +326,7 @@ describe.concurrent.each(ETCD_VERSIONS)('etcd %s', (version) => {
       await program.line((line) => 'alive' in line);
       const start = performance.now();
       const end = await within(program.exit, 5000, 'the end of the process');
-      expect(performance.now() - start).toBeLessThan(1000);
+      expect(performance.now() - start).toBeLessThan(3000); // the leases are for 600 s
       expect([end.code, end.stderr]).toEqual([0, '']);
       expect(program.seen.map(({ at, ...line }) => line)).toEqual([{ alive: true }, { closed: true }]);
       expect(await etcd.keys(key)).toEqual([`${key}kept`]);
@@ -350,7 +350,7 @@ describe.concurrent.each(ETCD_VERSIONS)('etcd %s', (version) => {
     const start = performance.now();
     program.send({});
     expect((await within(program.exit, 5000, 'the end of the process')).code).toBe(0);
-    expect(performance.now() - start).toBeLessThan(1500);
+    expect(performance.now() - start).toBeLessThan(3000); // a call would wait for longer
     expect(program.seen.at(-1)).toMatchObject({ revoked: true });
   });
 

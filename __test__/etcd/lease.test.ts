@@ -184,7 +184,7 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
     await etcd.revoke(hex(lease.id));
     const start = performance.now();
     await waitFor(() => lost.length > 0, { timeoutMs: 5000, intervalMs: 5, what: 'the loss' });
-    expect(performance.now() - start).toBeLessThan(1500);
+    expect(performance.now() - start).toBeLessThan(2500); // by our own clock it would be 3 s
     expect(lost[0]).toBeInstanceOf(EtcdLeaseInvalidError);
     expect(lost[0]).not.toBeInstanceOf(EtcdError);
     expect(wasRevoked).toBe(true);
@@ -279,7 +279,7 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
     expect(leases.filter((lease) => !lease.isValid())).toEqual([]);
     const closed = performance.now();
     await client.close();
-    expect(performance.now() - closed).toBeLessThan(1500);
+    expect(performance.now() - closed).toBeLessThan(5000); // a thousand, on a busy machine
     expect(lost.flat()).toEqual([]);
     expect(leases.filter((lease) => !lease.revoked())).toEqual([]);
     // On a busy machine not all are revoked in that time: the rest expires, since nobody renews it any more.
