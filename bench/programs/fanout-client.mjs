@@ -10,7 +10,7 @@ import { now } from '../support/stats.mjs';
 const WAYS = {
   /** The lists stay on the native side. */
   async native({ host, prefix }) {
-    const { ClientHandle, nativeOptions } = await import('../support/native.mjs');
+    const { nativeOptions, open } = await import('../support/native.mjs');
     const options = nativeOptions('etcd', {
       hosts: [host],
       prefix,
@@ -22,7 +22,7 @@ const WAYS = {
       keepAliveTimeoutMs: 5000,
       maxMessageBytes: 64 * 2 ** 20,
     });
-    const client = ClientHandle.open(options, () => client.drain());
+    const client = open(options);
     client.ref();
     await client.contact(null);
     return async (names) => {

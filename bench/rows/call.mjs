@@ -1,8 +1,9 @@
 // The native call itself, at the generated binding: below what TypeScript adds.
 
 import { jsThread } from '../support/cpu.mjs';
-import { ClientHandle, nativeOptions } from '../support/native.mjs';
+import { nativeOptions, open } from '../support/native.mjs';
 import { now } from '../support/stats.mjs';
+import { repeated, steady } from '../support/steady.mjs';
 
 const RUNS = 5;
 const SYNC = 200_000;
@@ -15,10 +16,24 @@ export default {
   name: 'call',
   title: 'The native call itself (memory, an empty service)',
   async run({ progress }) {
-    const client = ClientHandle.open(OPTIONS, () => client.drain());
+    const client = open(OPTIONS);
     const watcher = client.watch('nobody');
     const values = { sync: [], wall: [], thread: [], launch: [] };
-    for (let run = 0; run <= RUNS; run++) {
+    const called = await steady(
+      'a sync call',
+      repeated(async () => {
+        perCall(watcher);
+        return SYNC;
+      }),
+    );
+    const answered = await steady(
+      'an async call',
+      repeated(async () => {
+        for (let call = 0; call < ASYNC / 10; call++) await client.getService('nobody', true, 10_000, null);
+        return ASYNC / 10;
+      }),
+    );
+    for (let run = 1; run <= RUNS; run++) {
       const sync = perCall(watcher);
 
       const wallStart = now();
@@ -33,21 +48,19 @@ export default {
       const launch = ((now() - launchStart) / ASYNC) * 1000;
       await Promise.all(calls);
 
-      if (run > 0) {
-        values.sync.push(sync);
-        values.wall.push(wall);
-        values.thread.push(thread);
-        values.launch.push(launch);
-      }
+      values.sync.push(sync);
+      values.wall.push(wall);
+      values.thread.push(thread);
+      values.launch.push(launch);
       progress(`${run}/${RUNS}`);
     }
     watcher.stop();
     await client.close(0, 1000);
     return [
-      { what: 'sync call (version of a watch)', unit: 'ns', values: values.sync },
-      { what: 'async call, from call to answer', unit: 'µs', values: values.wall },
-      { what: 'async call, work of the JavaScript thread', unit: 'µs', values: values.thread },
-      { what: 'async call, start alone (many at once)', unit: 'µs', values: values.launch },
+      { what: 'sync call (version of a watch)', unit: 'ns', values: values.sync, steady: called },
+      { what: 'async call, from call to answer', unit: 'µs', values: values.wall, steady: answered },
+      { what: 'async call, work of the JavaScript thread', unit: 'µs', values: values.thread, steady: answered },
+      { what: 'async call, start alone (many at once)', unit: 'µs', values: values.launch, steady: answered },
     ];
   },
 };

@@ -2,7 +2,13 @@
 
 import { createRequire } from 'node:module';
 
-export const { ClientHandle } = createRequire(import.meta.url)('#native');
+const { ClientHandle } = createRequire(import.meta.url)('#native');
+
+/** A client that takes all events that have come, each time that it is woken, and does nothing with them. */
+export function open(options) {
+  const client = ClientHandle.open(options, () => client.drain(2 ** 32 - 1));
+  return client;
+}
 
 /** The options of a backend, with every common default; no log. */
 export const nativeOptions = (backend, group) => ({
