@@ -71,7 +71,7 @@ async fn read(client: &EtcdClient, prefix: &[u8]) -> Result<(Option<Leader>, i64
                 revision,
                 patience: client.options().timeout,
             };
-            queue.find(kv.create_revision + 1..i64::MAX, End::Oldest).await?
+            queue.find(kv.create_revision..i64::MAX, End::Oldest).await?
         }
         oldest => oldest,
     };
