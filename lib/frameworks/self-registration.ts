@@ -3,7 +3,7 @@
 import cluster from 'node:cluster';
 import { hostname } from 'node:os';
 import { isMainThread, threadId } from 'node:worker_threads';
-import { ClosedError, InvalidArgumentError } from '../errors.js';
+import { aborted, ClosedError, InvalidArgumentError } from '../errors.js';
 import { instanceOf } from '../registry/instance.js';
 import type { Registration } from '../registry/registration.js';
 import type { Registry } from '../registry/registry.js';
@@ -142,20 +142,23 @@ export class SelfRegistration {
   /**
    * Registers it, whatever it waited for, and anew after `withdraw()` and where another instance has taken its id over.
    *
-   * Rejects as `register()`, and with `ERR_CLOSED` when the application is stopping.
+   * Rejects as `register()`, with `ERR_ABORTED` when it is taken out meanwhile, and with `ERR_CLOSED` when the application
+   * is stopping.
    */
   async now(): Promise<void> {
     this.#refuseLate();
     this.#wanted = true;
     this.#started = true;
+    const { signal } = this.#abort;
     await this.#publish(true);
     this.#refuseLate();
+    if (signal.aborted) throw aborted(signal, 'register');
   }
 
   /** Leaves the registry, then waits for the drain; `now()` brings it back. Never rejects. */
   withdraw(): Promise<void> {
     this.#wanted = false;
-    this.#abort.abort();
+    this.#abort.abort(`${this.#source.options.name} was taken out of the registry meanwhile`);
     this.#abort = new AbortController();
     return this.#next(() => this.#takeOut());
   }
@@ -198,7 +201,7 @@ export class SelfRegistration {
     try {
       registration = await registry.register(instance, { background, signal });
     } catch (error) {
-      if (!this.#wanted) return; // nothing is left behind
+      if (signal.aborted) return; // it was taken out meanwhile, and nothing is left behind
       throw error;
     }
     this.#registration = registration;

@@ -113,7 +113,8 @@ export class RegistryService {
   /**
    * Registers the application itself now: for `when: 'manual'`, and after `deregisterSelf()`.
    *
-   * @throws as `register()`, `ERR_UNSUPPORTED` where `register` is not given, `ERR_CLOSED` when the application is stopping.
+   * @throws as `register()`, `ERR_UNSUPPORTED` where `register` is not given, `ERR_ABORTED` when `deregisterSelf()` is
+   *   called meanwhile, `ERR_CLOSED` when the application is stopping.
    */
   async registerSelf(): Promise<Registration | undefined> {
     if (!this.#self) throw new UnsupportedError('RegistryModule has no option register');
