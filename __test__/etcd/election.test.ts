@@ -1,5 +1,6 @@
 /** Campaigns and observers, when everything is well. What breaks them is in election-faults.test.ts. */
 
+import { once } from 'node:events';
 import { Etcd3 as Theirs } from 'etcd3';
 import {
   Campaign,
@@ -98,6 +99,7 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
     const first = await election.campaign('ours').wait();
     expect(await first.getCampaignKey()).toMatch(new RegExp(`^${name}/[0-9a-f]+$`));
     const ctl = etcdctl(test, etcd, 'elect', name, 'theirs');
+    const elected = once(ctl.child.stdout as NodeJS.ReadableStream, 'data');
     await waitFor(async () => (await etcd.keys(`${name}/`)).length === 2);
     const third = election.campaign('ours again');
     await waitFor(async () => (await etcd.keys(`${name}/`)).length === 3);
@@ -105,6 +107,7 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
     await first.resign();
     await waitFor(async () => (await election.leader()) === 'theirs');
     expect(third.isLeader).toBe(false);
+    await elected; // interrupted before it says so, it would leave its key to expire
     ctl.kill('SIGINT');
     await within(third.wait(), 5000, 'we lead');
     await third.resign();
