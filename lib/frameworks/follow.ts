@@ -32,7 +32,12 @@ export function follow(registry: Registry, name: string, listener: OnServiceList
   return watcher;
 }
 
+/** The names of those whose list may be out of date. */
+export const staleOf = (watchers: Iterable<Watcher>): string[] => namesOf(watchers, ({ stale }) => stale);
+
 /** The names of those that the registry refuses to tell of. */
-export const refusedOf = (watchers: Iterable<Watcher>): string[] => [
-  ...new Set([...watchers].filter(({ refused }) => refused).map(({ name }) => name)),
-];
+export const refusedOf = (watchers: Iterable<Watcher>): string[] => namesOf(watchers, ({ refused }) => refused);
+
+function namesOf(watchers: Iterable<Watcher>, fits: (watcher: Watcher) => boolean): string[] {
+  return [...new Set([...watchers].filter(fits).map(({ name }) => name))];
+}

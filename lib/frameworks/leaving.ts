@@ -20,13 +20,17 @@ export async function leave(
   // A test may have put something else in its place, such as a mock that answers whatever it is asked.
   const live: unknown = registry.live?.();
   const mine = Array.isArray(live) ? (live as Registration[]).filter((each) => each !== except) : [];
-  await Promise.all(
-    mine.map(async (each) => {
-      try {
-        await each.deregister({ drainMs });
-      } catch (error) {
-        log.warn(`${each.name}/${each.id} could not be taken out of the registry: ${(error as Error).message}`);
-      }
-    }),
-  );
+  await Promise.all(mine.map((each) => takeOut(each, { drainMs, as: `${each.name}/${each.id}`, log })));
+}
+
+/** Takes one out, and waits for the drain. Never rejects: what went wrong is logged, of what is called `as`. */
+export async function takeOut(
+  registration: Registration,
+  { drainMs, as, log }: { drainMs: number; as: string; log: AppLogger },
+): Promise<void> {
+  try {
+    await registration.deregister({ drainMs });
+  } catch (error) {
+    log.warn(`${as} could not be taken out of the registry: ${(error as Error).message}`);
+  }
 }

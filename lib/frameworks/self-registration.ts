@@ -8,7 +8,7 @@ import { instanceOf } from '../registry/instance.js';
 import type { Registration } from '../registry/registration.js';
 import type { Registry } from '../registry/registry.js';
 import { choice, didYouMean, integer, invalid, record, text } from '../registry/shape.js';
-import { drainOf } from './leaving.js';
+import { drainOf, takeOut } from './leaving.js';
 import type { AppLogger } from './logger.js';
 
 /** How the application itself is registered. */
@@ -218,11 +218,7 @@ export class SelfRegistration {
   async #takeOut(): Promise<void> {
     if (!this.#registration) return;
     const { registry, options, log } = this.#source;
-    try {
-      await this.#registration.deregister({ drainMs: drainOf(registry, options.drainMs) });
-    } catch (error) {
-      log.warn(`${options.name} could not be taken out of the registry: ${(error as Error).message}`);
-    }
+    await takeOut(this.#registration, { drainMs: drainOf(registry, options.drainMs), as: options.name, log });
   }
 }
 

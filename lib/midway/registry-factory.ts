@@ -9,6 +9,7 @@ import {
   Scope,
   ScopeEnum,
 } from '@midwayjs/core';
+import { staleOf } from '../frameworks/follow.js';
 import { drainOf, leave } from '../frameworks/leaving.js';
 import { explained, type OpenOptions, openRegistry } from '../frameworks/open.js';
 import { checkedSelf, SelfRegistration } from '../frameworks/self-registration.js';
@@ -95,7 +96,7 @@ export class RegistryServiceFactory extends ClientFactory<Registry> {
    * @internal
    */
   staleServices(): string[] {
-    return [...new Set([...this.followed].filter(({ stale }) => stale).map(({ name }) => name))];
+    return staleOf(this.followed);
   }
 
   /**

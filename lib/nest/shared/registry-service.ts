@@ -2,7 +2,7 @@
 
 import { Observable } from 'rxjs';
 import { UnsupportedError } from '../../errors.js';
-import { follow, type OnServiceList, refusedOf } from '../../frameworks/follow.js';
+import { follow, type OnServiceList, refusedOf, staleOf } from '../../frameworks/follow.js';
 import type { AppLogger } from '../../frameworks/logger.js';
 import type { SelfRegistration } from '../../frameworks/self-registration.js';
 import type { InstanceInput, ServiceList } from '../../registry/instance.js';
@@ -45,7 +45,7 @@ export class RegistryService {
 
   /** The services that are followed whose list may be out of date, because the registry can't be reached. */
   get stale(): string[] {
-    return [...new Set([...this.#followed].filter(({ stale }) => stale).map(({ name }) => name))];
+    return staleOf(this.#followed);
   }
 
   /** The services that are followed and that the registry refuses to tell of, because a right is missing for instance. */
