@@ -145,8 +145,10 @@ describe.concurrent('no agent there', () => {
       expect(ids(watcher.current ?? []), what).toEqual(['a']);
     }
     odd = undefined;
-    await waitFor(() => registration.state === 'registered', { timeoutMs: 12_000, what: 'the registration' });
-    expect(heard.count('lost')).toBe(heard.count('restored'));
+    await waitFor(() => registration.state === 'registered' && heard.count('lost') === heard.count('restored'), {
+      timeoutMs: 12_000,
+      what: 'the registration, and as many "restored" as "lost"',
+    });
     await sees(registry, 'orders', ['a']);
     await consul.server.register({ ID: 'b', Name: 'orders' });
     await waitFor(() => ids(watcher.current ?? []).join() === 'a,b', { timeoutMs: 15_000, what: 'the watch to go on' });

@@ -66,7 +66,7 @@ describe.concurrent('an agent', () => {
     await agent.kill();
     await quiet(ttlMs + 1000);
     await agent.start();
-    await waitFor(() => registration.state === 'registered', { timeoutMs: 15_000, what: 'the repair' });
+    await waitFor(() => heard.count('restored') === 1, { timeoutMs: 15_000, what: '"restored"' });
     await sees(registry, 'orders', ['a']);
     expect(heard.events).toEqual(['lost', 'restored']);
     expect((await agent.entries('orders')).map(({ Service }) => Service.ID)).toEqual(['a']);
@@ -96,10 +96,10 @@ describe.concurrent('an agent', () => {
     const registration = await registry.register(instance);
     const heard = hear(registration);
     await agent.allow(token.policy, 'service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }');
-    await waitFor(() => registration.state === 'lost', { timeoutMs: noticedMs, what: 'the loss' });
+    await waitFor(() => heard.count('lost') === 1, { timeoutMs: noticedMs, what: '"lost"' });
     expect(heard.reasons[0]).toMatch(/service:write|policy = "write"/);
     await agent.allow(token.policy, rights);
-    await waitFor(() => registration.state === 'registered', { timeoutMs: 12_000, what: 'the repair' });
+    await waitFor(() => heard.count('restored') === 1, { timeoutMs: 12_000, what: '"restored"' });
     await sees(registry, 'orders', ['a']);
     expect(heard.events).toEqual(['lost', 'restored']);
   });

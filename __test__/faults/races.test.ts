@@ -133,7 +133,7 @@ describe.concurrent.each(ETCD_VERSIONS)('lost answers, etcd %s', (version) => {
     const newer = await two.register({ ...instance, version: 'newer' });
     link.sever();
     link.release();
-    await waitFor(() => older.state === 'replaced', { timeoutMs: 15_000, what: 'the older to be replaced' });
+    await waitFor(() => heard.count('replaced') === 1, { timeoutMs: 15_000, what: 'the older to be replaced' });
     await updating;
     await quiet(2000); // a fight would go on
     expect(heard.events).toEqual(['replaced']);

@@ -139,7 +139,7 @@ describe.concurrent('a single ZooKeeper', { timeout: 90_000 }, () => {
     expect(performance.now() - start).toBeGreaterThan(4000);
     expect(performance.now() - start).toBeLessThan(4000 * 1.4 + 1500);
     zookeeper.thaw();
-    await waitFor(() => registration.state === 'registered', { timeoutMs: 20_000, what: 'the repair' });
+    await waitFor(() => heard.count('restored') === 1, { timeoutMs: 20_000, what: '"restored"' });
     await quiet(5000); // a session of before that expires now must not take the node with it
     await sees(registry, 'orders', ['a']);
     expect(heard.events).toEqual(['lost', 'restored']);
@@ -348,7 +348,7 @@ describe.concurrent('an ensemble of three', { timeout: 120_000 }, () => {
     await waitFor(() => registration.state === 'lost', { timeoutMs: 15_000, what: 'the loss' });
     await refused(connect(optionsFor(zookeeper.hosts, { connectTimeoutMs: 1500 })), ['ERR_TIMEOUT', 'ERR_UNAVAILABLE']);
     await zookeeper.start();
-    await waitFor(() => registration.state === 'registered', { timeoutMs: 30_000, what: 'the repair' });
+    await waitFor(() => heard.count('restored') === 1, { timeoutMs: 30_000, what: '"restored"' });
     await waitFor(() => !watcher.stale, { timeoutMs: 20_000, what: 'the watch to be fresh' });
     await sees(registry, 'orders', ['a']);
     expect(heard.events).toEqual(['lost', 'restored']);
@@ -379,7 +379,7 @@ describe.concurrent('an ensemble of three', { timeout: 120_000 }, () => {
     await waitFor(() => registration.state === 'lost', { timeoutMs: 20_000, what: 'the loss' });
     await sees(other, 'orders', ['b'], 20_000);
     await Promise.all(ways.map((way) => way.clear()));
-    await waitFor(() => registration.state === 'registered', { timeoutMs: 30_000, what: 'the repair' });
+    await waitFor(() => heard.count('restored') === 1, { timeoutMs: 30_000, what: '"restored"' });
     await sees(other, 'orders', ['a', 'b']);
     expect(heard.events).toEqual(['lost', 'restored']);
   });

@@ -84,7 +84,8 @@ pub enum Event {
     Replaced,
 }
 
-/// Receives the events of one registration, on the thread of the machine. Must not block.
+/// Receives the events of one registration, on the thread of the machine, while its state changes: it must not block, and
+/// must not ask the registration anything.
 pub type OnEvent = Box<dyn Fn(Event) + Send + Sync>;
 
 /// What to change by [`Registration::update`]. Fields that are `None` stay as they are; the others are replaced whole.

@@ -101,14 +101,17 @@ impl Machine {
                 self.intent = Intent::Keep;
                 self.held = true;
                 self.complained = false;
+                let again = matches!(before, State::Lost | State::Stalled);
                 self.set(|p| {
                     p.state = State::Registered;
                     p.published = generation;
                     p.failure = None;
+                    if again {
+                        (self.on_event)(Event::Restored);
+                    }
                 });
-                if matches!(before, State::Lost | State::Stalled) {
+                if again {
                     self.log.info(format_args!("{} is registered again", Name(&instance)));
-                    (self.on_event)(Event::Restored);
                 } else if before == State::Registering {
                     self.log.info(format_args!(
                         "{} is registered at {}",
@@ -176,7 +179,7 @@ impl Machine {
         self.held_since = None;
         match loss {
             Loss::Replaced => {
-                self.set(|p| p.state = State::Replaced);
+                self.replaced();
                 None
             }
             Loss::Gone(reason) => {
@@ -184,8 +187,10 @@ impl Machine {
                     "{} was lost: {reason}; putting it back",
                     Name(&self.instance())
                 ));
-                self.set(|p| p.state = State::Lost);
-                (self.on_event)(Event::Lost(reason));
+                self.set(|p| {
+                    p.state = State::Lost;
+                    (self.on_event)(Event::Lost(reason));
+                });
                 let pause = self.backoff.next_pause();
                 tokio::select! {
                     biased;
@@ -208,9 +213,11 @@ impl Machine {
             );
             self.log
                 .warn(format_args!("{} is withdrawn: {reason}", Name(&self.instance())));
-            (self.on_event)(Event::Lost(reason));
-        }
-        if self.state() != State::Registering {
+            self.set(|p| {
+                p.state = State::Stalled;
+                (self.on_event)(Event::Lost(reason));
+            });
+        } else if self.state() != State::Registering {
             self.set(|p| p.state = State::Stalled);
         }
         let mut withdrawn = false;
@@ -255,12 +262,11 @@ impl Machine {
 
     /// The end by a newer owner: what we wrote under is cleaned up, the newer record is not touched.
     async fn end_replaced(mut self) {
+        self.replaced();
         self.log.warn(format_args!(
             "{} was replaced by a newer registration of its id",
             Name(&self.instance())
         ));
-        self.set(|p| p.state = State::Replaced);
-        (self.on_event)(Event::Replaced);
         // Best effort: what cannot be cleaned up expires.
         withdraw(
             &mut self.presence,
@@ -272,6 +278,15 @@ impl Machine {
         .await;
     }
 
+    fn replaced(&self) {
+        if self.state() != State::Replaced {
+            self.set(|p| {
+                p.state = State::Replaced;
+                (self.on_event)(Event::Replaced);
+            });
+        }
+    }
+
     fn state(&self) -> State {
         self.shared.progress.borrow().state
     }
@@ -280,6 +295,8 @@ impl Machine {
         self.wanted.borrow().instance.clone()
     }
 
+    /// Changes the state, and tells of it in the same step: who reads the new state finds its event on the way, and who
+    /// hears of the event reads the new state.
     fn set(&self, change: impl FnOnce(&mut Progress)) {
         self.shared.progress.send_modify(change);
     }

@@ -23,6 +23,11 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const STALL: Duration = Duration::from_secs(30);
 
 fn start(script: Arc<Scripted>) -> Bench {
+    start_told(script, Duration::ZERO)
+}
+
+/// A registration whose owner takes each event only after this time.
+fn start_told(script: Arc<Scripted>, slow: Duration) -> Bench {
     let events = Events::default();
     let heard = events.clone();
     let (silence, silent) = watch::channel(Duration::ZERO);
@@ -36,7 +41,10 @@ fn start(script: Arc<Scripted>) -> Bench {
         timeout: TIMEOUT,
         publications: Arc::new(Semaphore::new(64)),
         withdrawals: Arc::new(Semaphore::new(64)),
-        on_event: Box::new(move |event| heard.lock().unwrap().push(event)),
+        on_event: Box::new(move |event| {
+            std::thread::sleep(slow);
+            heard.lock().unwrap().push(event);
+        }),
         log: Log::default(),
     });
     Bench {
@@ -96,6 +104,31 @@ async fn the_first_publication_claims_and_every_later_one_keeps() {
         ]
     );
     assert_eq!(bench.heard(), [lost(), Event::Restored]);
+}
+
+// A new state that is read before its event is under way looks like an event that was lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_reads_a_new_state_finds_its_event_on_the_way() {
+    let bench = start_told(Scripted::new(), Duration::from_millis(30));
+    bench.registration.visible(TIMEOUT).await.unwrap();
+    let mut expected = Vec::new();
+    let mut seen = async |state: State, event: Event| {
+        while bench.registration.state() != state {
+            sleep(Duration::from_micros(100)).await;
+        }
+        expected.push(event);
+        assert_eq!(*bench.events.lock().unwrap(), expected);
+    };
+    bench.gone();
+    seen(State::Lost, lost()).await;
+    seen(State::Registered, Event::Restored).await;
+    bench.silence.send_replace(STALL);
+    let why = "stalled: the JavaScript thread has not ticked for 30000 ms (stallTimeoutMs)";
+    seen(State::Stalled, Event::Lost(why.into())).await;
+    bench.silence.send_replace(Duration::ZERO);
+    seen(State::Registered, Event::Restored).await;
+    bench.script.lose(Loss::Replaced);
+    seen(State::Replaced, Event::Replaced).await;
 }
 
 #[tokio::test(start_paused = true)]
