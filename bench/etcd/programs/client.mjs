@@ -170,6 +170,4 @@ serve({
     await Promise.all(leases.map((lease) => lease.revoke().catch(() => {})));
     leases = [];
   },
-  // The other contender's turn: nothing of ours is to run meanwhile.
-  rest: async () => globalThis.gc?.(),
 });

@@ -37,12 +37,10 @@ export default {
             `${name}, ${atOnce} at once, ${who}`,
             async (slice) => (await load(who, slice)).perSecond,
           );
-          await contenders[who].ask('rest', {});
         }
         for (let run = 1; run <= runs; run++) {
           for (const who of turns(run)) {
             add({ what: name, atOnce, who, steady: warm[who] }, await load(who, own));
-            await contenders[who].ask('rest', {});
           }
         }
       }

@@ -62,7 +62,6 @@ export default {
         const { created, told } = await manyOf(child, 10 * WATCHERS);
         tell('watch: 1,000 watchers created', many, created);
         tell('watch: events for 1,000 watchers', many, told);
-        await child.ask('rest');
       }
     }
     writer.end();
