@@ -24,6 +24,11 @@ const SHARE_MS = 4;
 const MOST = 256;
 /** What one of them is thought to cost before anything was measured, in milliseconds. */
 const FIRST_COST_MS = 0.05;
+/**
+ * So few, if they were all there was, are not measured. It would take of the thread what an eighth of a get takes, and the
+ * clock tells of them in time: a turn that has lasted its share hands over no more.
+ */
+const FEW = 4;
 /** How much of a lower cost is believed at a time. A higher one is believed at once. */
 const EASING = 0.25;
 
@@ -31,7 +36,7 @@ const EASING = 0.25;
 let began = Number.NEGATIVE_INFINITY;
 /** What one item has cost, with what the program did for it. */
 let cost = FIRST_COST_MS;
-/** Items handed over since the measuring began. */
+/** Items handed over whose cost the clock does not show yet. */
 let taken = 0;
 let measuring = false;
 
@@ -62,8 +67,10 @@ export class Share {
       this.#wasWoken = true;
       return;
     }
-    if (due.length === 0 && clock.now() - began < SHARE_MS) this.run();
-    else this.#enqueue();
+    if (due.length === 0 && clock.now() - began < SHARE_MS) {
+      if (!measuring) taken = 0;
+      this.run();
+    } else this.#enqueue();
   }
 
   /** @internal */
@@ -74,11 +81,12 @@ export class Share {
       this.#enqueue();
       return;
     }
-    measure();
+    const start = clock.now();
     let more = true; // what throws has not said that there is nothing
     try {
       more = this.#hand(most);
     } finally {
+      if (taken > FEW || more) measure(start);
       // The look that was asked for is one that finds nothing.
       if (!more && this.#wasWoken) {
         this.#wasWoken = false;
@@ -121,6 +129,7 @@ function arm(): void {
 function turn(): void {
   isArmed = false;
   began = clock.now();
+  if (!measuring) taken = 0;
   for (let count = due.length; count > 0; count--) {
     if (share() === 0) break;
     const next = due.shift() as Share;
@@ -135,12 +144,10 @@ function turn(): void {
   if (due.length > 0) arm();
 }
 
-/** Measures what is being handed over to its end: all that the program does for it in microtasks, too. */
-function measure(): void {
+/** Measures what is being handed over since `start` to its end: all that the program does for it in microtasks, too. */
+function measure(start: number): void {
   if (measuring) return;
   measuring = true;
-  taken = 0;
-  const start = clock.now();
   // A tick that is asked for in a microtask comes when there are no more microtasks.
   microtask(() => tick(measured, start));
 }
