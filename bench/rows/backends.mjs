@@ -208,7 +208,8 @@ async function watching(of, server, add, progress) {
     const first64 = consul ? times.filter((_, index) => index % 2 === 0) : times;
     add(of, 'all watched: a change until its delivery, p50', 'ms', quantile(first64, 0.5), warm);
     add(of, 'all watched: a change until its delivery, p99', 'ms', quantile(first64, 0.99), warm);
-    add(of, 'all watched: JavaScript thread per change', 'µs', thread, warm);
+    // What is measured in silence is taken away, and where names are asked in turns no silence is like the next.
+    if (thread > 0) add(of, 'all watched: JavaScript thread per change', 'µs', thread, warm);
     add(of, 'all watched: JavaScript thread per second of silence', 'µs', silence);
     add(of, 'all watched: processor time of the client per change', 'ms', process, warm);
     if (!Number.isNaN(served)) add(of, 'all watched: processor time of the server per change', 'ms', served);
