@@ -1,5 +1,6 @@
 // What a program that does much with each answer may expect, besides the turns of `event-loop.test.ts`.
 
+import { readFileSync } from 'node:fs';
 import { Etcd3 } from 'rollcall/etcd';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type EtcdCluster, startEtcd } from '../support/etcd.js';
@@ -26,12 +27,18 @@ function work(us: number): void {
   for (const end = performance.now() + us / 1000; performance.now() < end; );
 }
 
-/** What share of the ticks fired while `action` ran, and the longest time between two. */
+/** Milliseconds that this thread has worked: what the machine takes for others is no doing of ours. */
+const worked = (): number =>
+  Number(readFileSync(`/proc/self/task/${process.pid}/schedstat`, 'utf8').split(' ')[0]) / 1e6;
+
+/** What share of the ticks fired while `action` ran, and the most that the thread worked between two. */
 async function watched(action: () => Promise<void>): Promise<{ ticks: number; gapMs: number }> {
   const begun = performance.now();
-  let [ticks, gapMs, last] = [0, 0, begun];
+  let [ticks, gapMs, last, before] = [0, 0, begun, worked()];
   const look = () => {
-    gapMs = Math.max(gapMs, performance.now() - last);
+    const now = worked();
+    gapMs = Math.max(gapMs, now - before);
+    before = now;
     last = performance.now();
   };
   const timer = setInterval(() => {
@@ -68,7 +75,7 @@ test('a watch of many events, whose program iterates, leaves the event loop its 
     await watcher.cancel();
   });
   expect(seen.ticks).toBeGreaterThan(0.4);
-  expect(seen.gapMs).toBeLessThan(300);
+  expect(seen.gapMs).toBeLessThan(150);
 });
 
 test('what was handed over is freed while others wait', async () => {
