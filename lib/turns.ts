@@ -68,7 +68,7 @@ export class Share {
       return;
     }
     if (due.length === 0 && clock.now() - began < SHARE_MS) {
-      if (!measuring) taken = 0;
+      settle();
       this.run();
     } else this.#enqueue();
   }
@@ -129,7 +129,7 @@ function arm(): void {
 function turn(): void {
   isArmed = false;
   began = clock.now();
-  if (!measuring) taken = 0;
+  settle();
   for (let count = due.length; count > 0; count--) {
     if (share() === 0) break;
     const next = due.shift() as Share;
@@ -142,6 +142,11 @@ function turn(): void {
     }
   }
   if (due.length > 0) arm();
+}
+
+/** What few items cost that nobody measures is in the clock by the next turn, or the next call of the native side. */
+function settle(): void {
+  if (!measuring) taken = 0;
 }
 
 /** Measures what is being handed over since `start` to its end: all that the program does for it in microtasks, too. */

@@ -1,8 +1,8 @@
 // What a program that does much with each answer may expect, besides the turns of `event-loop.test.ts`.
 
-import { readFileSync } from 'node:fs';
 import { Etcd3 } from 'rollcall/etcd';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { jsThread } from '../../bench/support/cpu.mjs';
 import { type EtcdCluster, startEtcd } from '../support/etcd.js';
 import { clientProgram } from './child.js';
 
@@ -27,16 +27,12 @@ function work(us: number): void {
   for (const end = performance.now() + us / 1000; performance.now() < end; );
 }
 
-/** Milliseconds that this thread has worked: what the machine takes for others is no doing of ours. */
-const worked = (): number =>
-  Number(readFileSync(`/proc/self/task/${process.pid}/schedstat`, 'utf8').split(' ')[0]) / 1e6;
-
 /** What share of the ticks fired while `action` ran, and the most that the thread worked between two. */
 async function watched(action: () => Promise<void>): Promise<{ ticks: number; gapMs: number }> {
   const begun = performance.now();
-  let [ticks, gapMs, last, before] = [0, 0, begun, worked()];
+  let [ticks, gapMs, last, before] = [0, 0, begun, jsThread()];
   const look = () => {
-    const now = worked();
+    const now = jsThread(); // what the machine takes for others is no doing of ours
     gapMs = Math.max(gapMs, now - before);
     before = now;
     last = performance.now();

@@ -278,6 +278,7 @@ impl Machine {
         .await;
     }
 
+    /// Tells once that a newer owner holds the id, whether its loss or a publication showed it.
     fn replaced(&self) {
         if self.state() != State::Replaced {
             self.set(|p| {
