@@ -4,9 +4,9 @@ import { Worker } from 'node:worker_threads';
 import type { ErrorCode, Registration, Registry, RegistryOptions, ServiceInstance, Watcher } from 'rollcall';
 import { RollcallError } from 'rollcall';
 import { expect } from 'vitest';
-import { GiveUp, runScript, waitFor, within } from '../support/process.js';
+import { GiveUp, inTime, runScript, waitFor, within } from '../support/process.js';
 
-export { waitFor, within };
+export { inTime, waitFor, within };
 
 export const ids = (list: readonly ServiceInstance[]): string[] => list.map((instance) => instance.id);
 

@@ -6,7 +6,20 @@ import { describe, expect, test } from 'vitest';
 import { forEveryBackend, record } from './backends.js';
 import { stored } from './gateway.js';
 import type { Step } from './kit.js';
-import { hear, ids, inProcess, inThread, nextList, quiet, refused, sees, timed, waitFor, within } from './kit.js';
+import {
+  hear,
+  ids,
+  inProcess,
+  inThread,
+  inTime,
+  nextList,
+  quiet,
+  refused,
+  sees,
+  timed,
+  waitFor,
+  within,
+} from './kit.js';
 
 const instance = { name: 'orders', id: 'a' };
 
@@ -38,7 +51,7 @@ forEveryBackend('what keeps a process alive', (it) => {
     const end = await child.until('end');
     const { code, at } = await within(child.exited, 10_000, 'the end');
     expect(code).toBe(0);
-    expect(at - end.at).toBeLessThan(1500);
+    expect(at - end.at).toBeLessThan(inTime(1500));
   });
 
   it('after deregister() it ends at once', async (scope) => {
@@ -209,7 +222,7 @@ forEveryBackend('the end of a process', (it) => {
       const { code, at } = await within(child.exited, 15_000, 'the end');
       expect(code).toBe(3);
       const asked = child.lines.find(({ event, verb }) => event === 'step' && verb === 'exit');
-      expect(at - (asked?.at ?? 0)).toBeLessThan(1500); // and room for a busy machine, on which a process takes its time to end
+      expect(at - (asked?.at ?? 0)).toBeLessThan(inTime(1500)); // and room for a busy machine, on which a process takes its time to end
       expect(await other.services()).toEqual([]);
     },
     { needs: ['processes'] },
@@ -225,7 +238,7 @@ forEveryBackend('the end of a process', (it) => {
       const { code, at } = await within(child.exited, 15_000, 'the end');
       const asked = child.lines.find(({ event, verb }) => event === 'step' && verb === 'exit');
       expect(code).toBe(0);
-      expect(at - (asked?.at ?? 0)).toBeLessThan(1500); // and room for a busy machine, on which a process takes its time to end
+      expect(at - (asked?.at ?? 0)).toBeLessThan(inTime(1500)); // and room for a busy machine, on which a process takes its time to end
     },
     { needs: ['processes', 'slowWay'] },
   );
@@ -613,6 +626,6 @@ describe.concurrent('memory servers', () => {
     await sees(registry, 'orders', [], 3000);
     await quiet(2000); // two TTLs: the owner never comes back
     expect(await registry.getService('orders')).toEqual([]);
-    expect((await timed(registry.close())).ms).toBeLessThan(2000);
+    expect((await timed(registry.close())).ms).toBeLessThan(inTime(2000));
   });
 });

@@ -3,7 +3,7 @@
 import { EtcdLeaseInvalidError } from 'rollcall/etcd';
 import { describe, expect, it } from 'vitest';
 import { ETCD_VERSIONS } from '../support/etcd.js';
-import { uniqueName, waitFor, within } from '../support/process.js';
+import { inTime, uniqueName, waitFor, within } from '../support/process.js';
 import { startToxiproxy } from '../support/toxiproxy.js';
 import { candidate, candidates, connect, expectOneAtATime, gone, intervals, said, sampled, server } from './recipes.js';
 
@@ -110,7 +110,7 @@ describe.concurrent.each(ETCD_VERSIONS)('etcd %s', (version) => {
     const error = await said(old, 'error', woken);
     expect(error.name).toBe('EtcdLeaseInvalidError');
     expect(old.seen.filter(({ event, at }) => at >= woken && (event === 'acts' || event === 'elected'))).toEqual([]);
-    expect(stops.at - woken, 'at once').toBeLessThan(1000);
+    expect(stops.at - woken, 'at once').toBeLessThan(inTime(1000));
     old.send({ write: `${order.name}/w` });
     next.send({ write: `${order.name}/w` });
     expect((await said(old, 'wrote')).succeeded).toBe(false);

@@ -1,7 +1,19 @@
 // Real servers that stop, freeze, fall back to nothing, and come back. One server per test; all tests at the same time,
 // because most of each is waiting.
 import { describe, expect, test } from 'vitest';
-import { hear, ids, listsUntil, nextList, quiet, refused, sees, timed, waitFor, within } from '../conformance/kit.js';
+import {
+  hear,
+  ids,
+  inTime,
+  listsUntil,
+  nextList,
+  quiet,
+  refused,
+  sees,
+  timed,
+  waitFor,
+  within,
+} from '../conformance/kit.js';
 import { ETCD_VERSIONS } from '../support/etcd.js';
 import { client, server } from './kit.js';
 
@@ -84,7 +96,7 @@ describe.concurrent.each(ETCD_VERSIONS)('etcd %s', (version) => {
     etcd.freeze();
     const { ms, error } = await timed(registry.getService('orders', { consistent: true, timeoutMs: 1000 }));
     await refused(Promise.reject(error), ['ERR_TIMEOUT', 'ERR_UNAVAILABLE']);
-    expect(ms).toBeLessThan(1800);
+    expect(ms).toBeLessThan(inTime(1800));
     await quiet(5000); // together less than half of the default TTL
     etcd.thaw();
     await etcd.put('/microservices/orders/b', '{"id":"b","name":"orders"}');
@@ -106,7 +118,7 @@ describe.concurrent.each(ETCD_VERSIONS)('etcd %s', (version) => {
     await waitFor(() => registration.state === 'lost', { timeoutMs: 9000, what: 'the loss' });
     await waitFor(() => watcher.stale, { timeoutMs: 15_000, what: 'the watcher to notice a silent server' });
     const { ms } = await timed(registry.register({ ...instance, id: 'b' }, { timeoutMs: 1000 }));
-    expect(ms).toBeLessThan(1800);
+    expect(ms).toBeLessThan(inTime(1800));
     etcd.thaw();
     await waitFor(() => heard.count('restored') === 1, { timeoutMs: 15_000, what: '"restored"' });
     await waitFor(() => !watcher.stale, { timeoutMs: 15_000, what: 'the watcher to be fresh' });
@@ -156,7 +168,7 @@ describe.concurrent.each(ETCD_VERSIONS)('etcd %s', (version) => {
     await etcd.kill();
     const { ms, error } = await timed(registration.deregister({ timeoutMs: 1000 }));
     await refused(Promise.reject(error), 'ERR_TIMEOUT');
-    expect(ms).toBeLessThan(1800);
+    expect(ms).toBeLessThan(inTime(1800));
     await etcd.start();
     await waitFor(async () => (await etcd.get('/microservices/orders/a')) === null, {
       timeoutMs: 15_000,
@@ -196,7 +208,7 @@ describe.concurrent.each(ETCD_VERSIONS)('etcd %s', (version) => {
     await nextList(registry.watch('orders'));
     etcd.freeze();
     const { ms } = await timed(within(registry.close({ timeoutMs: 1500 }), 5000, 'close()'));
-    expect(ms).toBeLessThan(2500);
+    expect(ms).toBeLessThan(inTime(2500));
     etcd.thaw();
   });
 });

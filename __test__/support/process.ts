@@ -4,7 +4,7 @@ import type { ChildProcess, SpawnOptions } from 'node:child_process';
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { availableParallelism, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { inspect } from 'node:util';
@@ -60,6 +60,15 @@ export async function waitFor<T>(
   caller.message = `waited in vain for ${what} (${Date.now() - start} ms); ${last}`;
   if (cause !== undefined) caller.cause = cause;
   throw caller;
+}
+
+/**
+ * What a bound on the clock comes to on this machine: as it is where everybody has a core, up to five times as long where
+ * several wait for each. A bound tells "at once" from a time limit; how long the machine lets us wait is not ours.
+ */
+export function inTime(ms: number): number {
+  const wanted = (loadavg()[0] ?? 0) / availableParallelism();
+  return ms * Math.min(5, Math.max(1, wanted));
 }
 
 /** A promise that must not take longer. */
