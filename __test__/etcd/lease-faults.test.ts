@@ -155,7 +155,7 @@ describe.concurrent.each(ETCD_VERSIONS)('etcd %s', (version) => {
   test('behind a black hole a lease is lost at its deadline, and not one time to live later', async (context) => {
     const link = await way(context);
     const client = connect(context, [link.host]);
-    const lease = client.lease(3);
+    const lease = client.lease(6);
     const lost = losses(lease);
     let heard = performance.now();
     lease.on('keepaliveSucceeded', () => {
@@ -164,16 +164,16 @@ describe.concurrent.each(ETCD_VERSIONS)('etcd %s', (version) => {
     const failures: Error[] = [];
     lease.on('keepaliveFailed', (error) => failures.push(error));
     await lease.put(uniqueName('key')).value('1');
-    await waitFor(() => lease.remainingMs < 2500, { intervalMs: 5 });
+    await waitFor(() => lease.remainingMs < 5500, { intervalMs: 5 });
     await link.timeout();
     const left = lease.remainingMs;
     const start = performance.now();
-    await waitFor(() => lease.revoked(), { timeoutMs: 6000, intervalMs: 2, what: 'the deadline' });
-    // A busy machine looks late; one time to live too late would be 3 s.
-    expect(performance.now() - start).toBeLessThan(left + 1000);
+    await waitFor(() => lease.revoked(), { timeoutMs: 12_000, intervalMs: 2, what: 'the deadline' });
+    // A busy machine looks late; one time to live too late would be 6 s.
+    expect(performance.now() - start).toBeLessThan(left + 2000);
     await waitFor(() => lost.length > 0, { intervalMs: 2 });
     const [loss] = lost as [{ error: Error; at: number; revoked: boolean }];
-    expect(loss.at - heard).toBeLessThan(4000);
+    expect(loss.at - heard).toBeLessThan(8000);
     expect(loss.revoked).toBe(true);
     expect(loss.error).toBeInstanceOf(EtcdLeaseInvalidError);
     expect(failures.length).toBeGreaterThan(1);

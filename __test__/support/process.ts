@@ -54,7 +54,7 @@ export async function waitFor<T>(
       last = `last error: ${error instanceof Error ? error.message : shown(error)}`;
       cause = error;
     }
-    if (Date.now() - start >= timeoutMs) break;
+    if (Date.now() - start >= inTime(timeoutMs)) break;
     await delay(intervalMs);
   }
   caller.message = `waited in vain for ${what} (${Date.now() - start} ms); ${last}`;
@@ -71,12 +71,12 @@ export function inTime(ms: number): number {
   return ms * Math.min(5, Math.max(1, wanted));
 }
 
-/** A promise that must not take longer. */
+/** A promise that must not take longer; see `inTime`. */
 export async function within<T>(promise: Promise<T>, timeoutMs: number, what: string): Promise<T> {
   const caller = new Error(`${what}: not within ${timeoutMs} ms`);
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(caller), timeoutMs);
+    timer = setTimeout(() => reject(caller), inTime(timeoutMs));
   });
   try {
     return await Promise.race([promise, late]);

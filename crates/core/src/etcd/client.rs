@@ -372,7 +372,7 @@ impl EtcdClient {
                 if is_lost && (ended || why.is_some()) && !connection.answered.load(Ordering::Relaxed) {
                     // With TLS 1.3 a server says so after the handshake, and its word may be lost.
                     let hint = if is_tls {
-                        "does the server want a certificate of the client?"
+                        "does the server want a certificate of the client, or is it a plain port, without TLS?"
                     } else {
                         "is the server TLS, or something else than etcd?"
                     };
