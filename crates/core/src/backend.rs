@@ -111,6 +111,11 @@ pub trait Backend: Send + Sync + 'static {
     /// What messages call it, such as `etcd at 10.0.0.1:2379, 10.0.0.2:2379`. No secrets.
     fn place(&self) -> String;
 
+    /// How many reads of one client core has in flight at most; a follower holds one of the places while its stream opens.
+    fn reads_in_flight(&self) -> usize {
+        32
+    }
+
     /// First contact: reaches the registry and proves the credentials, or says why not. One attempt. Not called for a
     /// lazy client, so nothing may depend on it.
     async fn contact(&self) -> Result<()>;

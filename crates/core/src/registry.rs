@@ -18,13 +18,11 @@ use crate::instance::{ServiceInstance, validate_name};
 use crate::log::Log;
 use crate::registration::{OnEvent, Registration, Setup};
 use crate::stall::{Pulse, StallMonitor};
-use crate::watch::{Followers, List, OnBad, Source, Watcher, to_list};
+use crate::watch::{Breaks, Followers, List, OnBad, Source, Watcher, to_list};
 
 /// Publications, and apart from them removals, in flight per client. A thousand instances return from an outage within
 /// a second or two, and the registry is not met by a thousand requests at once.
 pub const PUBLICATIONS_IN_FLIGHT: usize = 64;
-/// Reads in flight per client.
-pub const READS_IN_FLIGHT: usize = 32;
 /// How long the tasks of a client, and then its backend, may take to end when it is closed.
 const GOODBYE: Duration = Duration::from_millis(500);
 /// Names whose bad records are remembered, so that each is reported once. Beyond it the memory starts afresh.
@@ -108,7 +106,7 @@ struct Inner {
 impl Registry {
     /// A client; no I/O.
     pub fn new(backend: Arc<dyn Backend>, options: RegistryOptions, hooks: Hooks) -> Self {
-        let reads = Arc::new(Semaphore::new(READS_IN_FLIGHT));
+        let reads = Arc::new(Semaphore::new(backend.reads_in_flight()));
         let closed = CancellationToken::new();
         let tasks = TaskTracker::new();
         let on_bad = report_once(hooks.on_bad_record, hooks.log.clone());
@@ -121,6 +119,7 @@ impl Registry {
             closed: closed.clone(),
             tasks: tasks.clone(),
             log: hooks.log.clone(),
+            breaks: Breaks::default(),
         });
         Self {
             inner: Arc::new(Inner {

@@ -26,6 +26,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{Metadata, ServiceInstance};
 use crate::log::Log;
 
+mod breaks;
+
+pub(crate) use self::breaks::Breaks;
+
 /// A whole, consistent read of a name: sorted by id, no instance twice. Unchanged instances keep their `Arc` from list
 /// to list.
 pub type List = Arc<[Arc<ServiceInstance>]>;
@@ -60,6 +64,7 @@ pub(crate) struct Source {
     /// Where followers run, so that the client can wait for their end.
     pub tasks: TaskTracker,
     pub log: Log,
+    pub breaks: Breaks,
 }
 
 /// The followers of one client, by name.
@@ -344,10 +349,7 @@ impl Follower {
             }
         });
         if changed && known {
-            self.source.log.warn(format_args!(
-                "{}: the watch broke: {error}; the list is stale until it is read anew",
-                self.name
-            ));
+            self.source.breaks.tell(&self.source, &self.name, error);
         } else {
             self.source
                 .log

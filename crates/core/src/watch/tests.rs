@@ -1,8 +1,10 @@
 //! The follower under paused time, against scripted streams.
 
 use super::*;
+use crate::log::Level;
 use crate::testing::{Scripted, ScriptedBackend, Snapshots, instance};
 
+const SECOND: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(15);
 
 struct Bench {
@@ -12,6 +14,10 @@ struct Bench {
 }
 
 fn bench() -> Bench {
+    bench_with(Log::default())
+}
+
+fn bench_with(log: Log) -> Bench {
     let script = Scripted::new();
     let bad = Arc::<Mutex<Vec<BadRecord>>>::default();
     let heard = bad.clone();
@@ -23,7 +29,8 @@ fn bench() -> Bench {
         on_bad: Arc::new(move |_, bad| heard.lock().unwrap().extend_from_slice(bad)),
         closed: CancellationToken::new(),
         tasks: TaskTracker::new(),
-        log: Log::default(),
+        log,
+        breaks: Breaks::default(),
     });
     Bench { script, followers, bad }
 }
@@ -364,4 +371,33 @@ async fn a_reader_is_told_where_what_it_has_stood_before() {
     let after = to_list(vec![at("a", "2"), at("b", "2"), at("c", "1"), at("d", "1")], &before);
     assert_eq!(places(&before, &after), [1, -1, -1, 3]);
     assert_eq!(places(&before, &List::from([])), [0; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_watches_that_break_together_are_two_lines() {
+    let lines = Arc::<Mutex<Vec<String>>>::default();
+    let kept = lines.clone();
+    let bench = bench_with(Log::new(Level::Warn, move |_, line| kept.lock().unwrap().push(line)));
+    for round in 0..2 {
+        let streams: Vec<_> = (0..1000).map(|_| bench.script.stream()).collect();
+        let mut watchers: Vec<_> = (0..1000)
+            .map(|at| bench.followers.watch(&format!("{round}-{at}")))
+            .collect();
+        for stream in &streams {
+            send(stream, &["a"]);
+        }
+        for watcher in &mut watchers {
+            assert!(next(watcher, SECOND).await.is_some());
+        }
+        drop(streams);
+        tokio::time::sleep(SECOND * 2).await;
+        drop(watchers);
+        tokio::time::sleep(SECOND).await; // who still follows would take a stream of the next round
+        let told = std::mem::take(&mut *lines.lock().unwrap());
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(
+            told[0].contains(": the watch broke: ") && told[1].starts_with("999 more watches broke, the last that of "),
+            "{told:?}"
+        );
+    }
 }
