@@ -1,7 +1,7 @@
 # The index of all commands. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo build build-debug servers test lint format bench bench-etcd bench-backends faults docs clean
+.PHONY: help setup demo build build-debug servers test hard lint format bench bench-etcd bench-backends faults docs clean
 MAKEFLAGS += --no-print-directory
 
 help: ## Lists the commands
@@ -27,6 +27,10 @@ servers: ## Builds and installs the servers that the tests start
 
 test: ## Runs everything that must hold: set-up, lint, build, all tests; the last line has the counts
 	@scripts/test
+
+hard: build ## Runs the hard tests in their full size, about twelve minutes; `make test` has them in a small one
+	@scripts/setup test
+	@OUTAGES=100 NAMES=20000 npm test -- __test__/faults/zookeeper-session.test.ts
 
 lint: ## Checks format, lint, types and licences
 	@scripts/setup test

@@ -10,9 +10,7 @@ use rollcall_core::backend::Backend;
 use rollcall_core::backends::consul::{ConsulBackend, ConsulOptions};
 use rollcall_core::backends::etcd::EtcdBackend;
 use rollcall_core::backends::memory::MemoryBackend;
-use rollcall_core::backends::zookeeper::{
-    Authentication, NodeAcl, User, ZookeeperBackend, ZookeeperOptions, ZookeeperTls,
-};
+use rollcall_core::backends::zookeeper::{Authentication, NodeAcl, User, ZookeeperBackend, ZookeeperOptions};
 use rollcall_core::etcd::{EtcdOptions, TlsOptions};
 use rollcall_core::instance::Codec;
 use rollcall_core::log::Log;
@@ -264,6 +262,7 @@ fn open_backend(options: NativeOptions, log: Log) -> rollcall_core::Result<Arc<d
             let zookeeper = options.zookeeper.ok_or_else(missing)?;
             let options = ZookeeperOptions {
                 ttl,
+                connect_timeout,
                 ..zookeeper.into()
             };
             Ok(Arc::new(ZookeeperBackend::new(options, log)?))
@@ -319,10 +318,7 @@ impl From<NativeZookeeperOptions> for ZookeeperOptions {
                 "creator-anyone-reads" => NodeAcl::CreatorAnyoneReads,
                 _ => NodeAcl::Anyone,
             },
-            tls: options.tls.map(|tls| ZookeeperTls {
-                ca: tls.ca.map(Into::into),
-                identity: tls.cert.zip(tls.key).map(|(cert, key)| (cert.into(), key.into())),
-            }),
+            tls: options.tls.map(TlsOptions::from),
             ..Self::default()
         }
     }

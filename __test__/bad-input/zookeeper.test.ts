@@ -125,7 +125,7 @@ describe('paths', () => {
     }
     await refused(open({ chroot: 'x' }), 'ERR_INVALID_ARGUMENT', /options\.chroot/);
     await refused(open({ acl: 'creator' }), 'ERR_INVALID_ARGUMENT', /options\.acl/);
-    await refused(open({ tls: true }), 'ERR_INVALID_ARGUMENT', /options\.tls\.ca/);
+    await refused(open({ tls: { ca: 'no PEM' } }), 'ERR_INVALID_ARGUMENT', /options\.tls\.ca/);
   });
 
   test('names and ids that ZooKeeper takes in no path are encoded, and do not meet others', async ({

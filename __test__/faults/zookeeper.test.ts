@@ -146,6 +146,26 @@ describe.concurrent('a single ZooKeeper', { timeout: 90_000 }, () => {
     expect(heard.events).toEqual(['lost', 'restored']);
   });
 
+  test('with TLS: the authority is checked, the name may be another, and a client certificate is shown', async (context) => {
+    const zookeeper = await server(context, { tls: 'mutual' });
+    const { ca, client: own, stranger } = zookeeper.certificates ?? expect.fail('no certificates');
+    const tls = { caFile: ca.certFile, certFile: own.certFile, keyFile: own.keyFile };
+    const registry = await client(context, zookeeper.hosts, { tls });
+    await registry.register(instance);
+    await sees(registry, 'orders', ['a']);
+    await sees(await client(context, zookeeper.hosts, { tls: { ...tls, serverName: 'localhost' } }), 'orders', ['a']);
+    for (const wrong of [
+      { ...tls, caFile: stranger.certFile },
+      { ...tls, serverName: 'elsewhere.example' },
+      { caFile: ca.certFile },
+    ]) {
+      await refused(client(context, zookeeper.hosts, { tls: wrong, connectTimeoutMs: 1500 }), [
+        'ERR_UNAVAILABLE',
+        'ERR_TIMEOUT',
+      ]);
+    }
+  });
+
   test('restored from nothing: registrations return, the parents as well', async (context) => {
     const zookeeper = await server(context);
     const registry = await client(context, zookeeper.hosts, { prefix: '/a/b/c' });

@@ -1,7 +1,10 @@
 // Small TCP servers and proxies inside the test process.
 
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import type { AddressInfo, Server, Socket } from 'node:net';
 import { connect, createServer } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
 
 function listen(server: Server, port = 0): Promise<number> {
   return new Promise((resolve, reject) => {
@@ -54,6 +57,29 @@ export async function startSilentServer(): Promise<SilentServer> {
       const closed = new Promise((resolve) => server.close(resolve));
       for (const socket of sockets) socket.destroy();
       await closed;
+    },
+  };
+}
+
+/** A host that takes no connection and refuses none: SYNs are dropped, as by a firewall. */
+export async function startBlackHole(): Promise<{ host: string; close(): void }> {
+  const listens = `require('node:net').createServer().listen({ host: '127.0.0.1', port: 0, backlog: 1 }, function () {
+    console.log(this.address().port);
+  })`;
+  const child = spawn(process.execPath, ['-e', listens], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const [port] = await once(child.stdout, 'data');
+  child.kill('SIGSTOP'); // accepts nothing any more: its queue can be filled
+  const sockets: Socket[] = [];
+  for (let taken = true; taken; ) {
+    const socket = connect(Number(port), '127.0.0.1').on('error', () => {});
+    sockets.push(socket);
+    taken = await Promise.race([once(socket, 'connect').then(() => true), delay(500, false)]);
+  }
+  return {
+    host: `127.0.0.1:${String(port).trim()}`,
+    close() {
+      for (const socket of sockets) socket.destroy();
+      child.kill('SIGKILL');
     },
   };
 }

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { freePorts } from './ports.js';
 import { spawnGuarded, temporaryFolder, waitFor, within } from './process.js';
 import { installedProgram } from './programs.js';
+import { type Certificates, makeCertificates } from './tls.js';
 import { ZkClient } from './zookeeper-client.js';
 
 export interface ZookeeperOptions {
@@ -20,6 +21,8 @@ export interface ZookeeperOptions {
   java?: readonly string[];
   /** A member without a quorum serves reads to clients that ask for it. */
   readOnlyMode?: boolean;
+  /** Certificates are shown by both sides, on ports beside the plain ones; `hosts` are these, then. */
+  tls?: 'mutual';
 }
 
 export interface ZookeeperMember {
@@ -49,6 +52,7 @@ export interface ZookeeperEnsemble {
   /** zookeeper://host:port,host:port */
   readonly url: string;
   readonly members: readonly ZookeeperMember[];
+  readonly certificates: Certificates | undefined;
   leader(): Promise<ZookeeperMember>;
   /** Around the product; closed with the ensemble. */
   client(): Promise<ZkClient>;
@@ -123,6 +127,7 @@ class Member implements ZookeeperMember {
   readonly host: string;
   log = '';
   frozen = false;
+  beforeLaunch = (): void => {};
   private readonly folder: string;
   private child: ChildProcess | undefined;
   private gone: Promise<void> = Promise.resolve();
@@ -134,6 +139,8 @@ class Member implements ZookeeperMember {
     private readonly id: number,
     private readonly port: number,
     private readonly java: readonly string[],
+    /** Where TLS is spoken. */
+    readonly secureHost: string | undefined,
   ) {
     this.host = `127.0.0.1:${port}`;
     this.folder = join(folder, name);
@@ -156,6 +163,7 @@ class Member implements ZookeeperMember {
 
   launch(): void {
     if (this.child) throw new Error(`${this.name} runs already`);
+    this.beforeLaunch();
     const child = spawnGuarded(
       installedProgram('/usr/bin/java', 'zookeeper'),
       [
@@ -264,10 +272,11 @@ class Ensemble implements ZookeeperEnsemble {
 
   constructor(
     readonly members: readonly Member[],
+    readonly certificates: Certificates | undefined,
     private readonly removeFolder: () => void,
   ) {
-    this.hosts = members.map(({ host }) => host);
-    this.url = `zookeeper://${this.hosts.join(',')}`;
+    this.hosts = members.map(({ host, secureHost }) => secureHost ?? host);
+    this.url = `zookeeper${certificates ? 's' : ''}://${this.hosts.join(',')}`;
   }
 
   leader(): Promise<ZookeeperMember> {
@@ -321,7 +330,23 @@ class Ensemble implements ZookeeperEnsemble {
     for (const client of this.clients) client.abandon();
     await this.kill();
     this.removeFolder();
+    this.certificates?.remove();
   }
+}
+
+/** Makes a member speak TLS. It wants its certificate and its key in one file, and that of today when it starts. */
+function secureLines({ ca, server }: Certificates, member: Member, folder: string): string[] {
+  const store = join(folder, `${member.name}.pem`);
+  member.beforeLaunch = () => {
+    writeFileSync(store, readFileSync(server.keyFile, 'utf8') + readFileSync(server.certFile, 'utf8'));
+  };
+  return [
+    ...[`secureClientPort=${member.secureHost?.split(':')[1]}`, 'secureClientPortAddress=127.0.0.1'],
+    'serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory',
+    ...[`ssl.keyStore.location=${store}`, 'ssl.keyStore.type=PEM', 'ssl.keyStore.password='],
+    ...[`ssl.trustStore.location=${ca.certFile}`, 'ssl.trustStore.type=PEM', 'ssl.trustStore.password='],
+    ...['ssl.clientAuth=need', 'ssl.hostnameVerification=false'],
+  ];
 }
 
 /** Starts a ZooKeeper and waits until it serves. */
@@ -332,14 +357,24 @@ export async function startZookeeper({
   config = [],
   java = [],
   readOnlyMode = false,
+  tls,
 }: ZookeeperOptions = {}): Promise<ZookeeperEnsemble> {
   for (let attempt = 1; ; attempt++) {
     const folder = temporaryFolder('rollcall-zookeeper-');
-    const ports = await freePorts(3 * count);
+    const ports = await freePorts(4 * count);
+    const certificates = tls && (await makeCertificates());
     const args = [...(readOnlyMode ? ['-Dreadonlymode.enabled=true'] : []), ...java];
     const members = Array.from(
       { length: count },
-      (_, index) => new Member(`member${index + 1}`, folder.path, index + 1, ports[3 * index] as number, args),
+      (_, index) =>
+        new Member(
+          `member${index + 1}`,
+          folder.path,
+          index + 1,
+          ports[4 * index] as number,
+          args,
+          tls && `127.0.0.1:${ports[4 * index + 3]}`,
+        ),
     );
     const lines = [
       ...[`tickTime=${tickTime}`, 'initLimit=20', 'syncLimit=6', 'admin.enableServer=false', 'maxClientCnxns=0'],
@@ -348,11 +383,14 @@ export async function startZookeeper({
       ...['4lw.commands.whitelist=*', 'forceSync=no'],
       ...(count === 1
         ? []
-        : members.map((_, i) => `server.${i + 1}=127.0.0.1:${ports[3 * i + 1]}:${ports[3 * i + 2]}`)),
+        : members.map((_, i) => `server.${i + 1}=127.0.0.1:${ports[4 * i + 1]}:${ports[4 * i + 2]}`)),
       ...config,
     ];
-    for (const member of members) member.configure(lines);
-    const ensemble = new Ensemble(members, folder.remove);
+    for (const member of members) {
+      const secure = certificates ? secureLines(certificates, member, folder.path) : [];
+      member.configure([...lines, ...secure]);
+    }
+    const ensemble = new Ensemble(members, certificates, folder.remove);
     try {
       await ensemble.start();
       return ensemble;

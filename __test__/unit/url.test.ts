@@ -38,6 +38,7 @@ describe('a URL stands for options', () => {
         ...{ tags: ['x', 'y'], weights: { passing: 3 }, healthCheck: 'false' },
       },
     ],
+    ['zookeepers://a/b', { backend: 'zookeeper', hosts: ['a'], chroot: '/b', tls: true }],
     ['consuls://:token@a', { backend: 'consul', hosts: ['a'], token: 'token', tls: true }],
     ['consul://?hosts=unix:///run/consul.sock', { backend: 'consul', hosts: ['unix:///run/consul.sock'] }],
     ['etcd://?hosts=a,b', { backend: 'etcd', hosts: ['a', 'b'] }],

@@ -5,8 +5,8 @@ import type { OptionKind } from './backend.js';
 import { invalid, isRecord, kindOf, onlyKnown, text } from './shape.js';
 
 /**
- * Certificates, as PEM or as the files that hold it. Files are read by `connect()`, and again for every later connection
- * to etcd or Consul: with files that can't be used, the ones before stay, and a warning is logged for each change.
+ * Certificates, as PEM or as the files that hold it. Files are read by `connect()`, and again for every later connection:
+ * with files that can't be used, the ones before stay, and a warning is logged for each change.
  */
 export interface TlsOptions {
   /** Who may sign the server's certificate, or that certificate itself. Default: the usual public authorities. */

@@ -34,10 +34,7 @@ export interface ZookeeperOptions extends CommonOptions {
    * reading to others. Default `creator` with a user, else `anyone`.
    */
   acl?: 'anyone' | 'creator' | 'creator-anyone-reads' | undefined;
-  /**
-   * TLS, with `ca` or `caFile`: no authority is built in. Only in an addon that was built with the cargo feature
-   * `zookeeper-tls`; the one of the package is not. Default: off.
-   */
+  /** `true`, or the details: TLS on. Default: off, and on with a URL of `zookeepers://`. */
   tls?: boolean | TlsOptions | undefined;
 }
 
@@ -55,10 +52,10 @@ export const zookeeper: Backend<ZookeeperOptions> = {
     tls: TLS,
   },
 
-  urls: ['zookeeper://host:port/chroot'],
+  urls: ['zookeeper://host:port/chroot', 'zookeepers://host:port/chroot'],
 
-  fromUrl({ authority, path }) {
-    const options: Bag = {};
+  fromUrl({ scheme, authority, path }) {
+    const options: Bag = scheme === 'zookeepers' ? { tls: true } : {};
     const at = authority.lastIndexOf('@');
     if (at >= 0) {
       const user = authority.slice(0, at);
@@ -81,9 +78,6 @@ export const zookeeper: Backend<ZookeeperOptions> = {
 
   async settle(options) {
     const tls = await settleTls(options.tls, undefined);
-    if (tls && !tls.ca) throw invalid('options.tls.ca', 'expected with TLS to ZooKeeper: no authority is built in');
-    if (tls?.serverName)
-      throw invalid('options.tls.serverName', 'not to be had with ZooKeeper: use the host of the certificate');
     const username = text('options.username', options.username);
     const password = text('options.password', options.password);
     if (username !== undefined && password === undefined) throw invalid('options.password', 'expected with a username');

@@ -1,7 +1,6 @@
 //! What an error of ZooKeeper means for the caller.
 
-use zookeeper_client::Error as ZkError;
-
+use super::client::ZkError;
 use crate::error::{Error, ErrorKind};
 
 /// The error of a request that was about `what`.
@@ -25,7 +24,7 @@ pub(super) fn explain(error: ZkError, what: &str) -> Error {
             ErrorKind::PermissionDenied,
             format!("the quota of ZooKeeper does not let us {what}"),
         ),
-        ZkError::BadArguments(why) => (ErrorKind::InvalidArgument, format!("can't {what}: {why}")),
+        ZkError::TooLarge(_) => (ErrorKind::InvalidArgument, format!("can't {what}: {error}")),
         ZkError::Unimplemented => (
             ErrorKind::Unsupported,
             format!("this ZooKeeper can't {what}: it is too old"),
@@ -39,14 +38,7 @@ pub(super) fn explain(error: ZkError, what: &str) -> Error {
 pub(super) fn no_session(error: ZkError, place: &str) -> Error {
     let why = match &error {
         ZkError::AuthFailed => return explain(error, "connect"),
-        // The crate says no more: refused, closed by a member without a quorum, or something else behind the port.
-        ZkError::NoHosts | ZkError::Timeout | ZkError::ConnectionLoss => {
-            "no member gave a session: they can't be reached, have no quorum, or are no ZooKeeper".to_owned()
-        }
-        ZkError::BadArguments(why) => {
-            let message = format!("{place}: {why}");
-            return Error::new(ErrorKind::InvalidArgument, message).caused_by(error);
-        }
+        ZkError::NoSession(why) => format!("no member gave a session: {why}"),
         other => format!("no session: {other}"),
     };
     Error::new(ErrorKind::Unavailable, format!("{place}: {why}")).caused_by(error)

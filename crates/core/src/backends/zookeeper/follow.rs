@@ -6,19 +6,17 @@
 //! read after which no event waits is whole.
 //!
 //! The stream ends with the connection: a server forgets what happened to persistent watches meanwhile (ZOOKEEPER-4698),
-//! and the crate does not set them again.
+//! and what is read again is read with a watch that is set again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, join_all};
 use futures::stream::{self, BoxStream, FuturesUnordered, StreamExt as _};
-use zookeeper_client::{
-    AddWatchMode, Error as ZkError, EventType, OneshotWatcher, PersistentWatcher, SessionState, WatchedEvent,
-};
 
 use super::Shared;
+use super::client::{Broken, OneShot, Recursive, ZkError};
 use super::error::explain;
 use super::read::{Entry, Node, absent, join, snapshot, there};
 use super::session::Session;
@@ -41,14 +39,17 @@ struct Follow {
 }
 
 enum Watch {
-    Recursive(PersistentWatcher),
+    Recursive(Recursive),
     OneShot(OneShots),
 }
+
+/// A child, or the parent, and whether its watch fired or broke.
+type Fired = (Option<String>, Result<(), Broken>);
 
 /// One watch per node, by what it is of: a child, or the parent.
 #[derive(Default)]
 struct OneShots {
-    pending: FuturesUnordered<BoxFuture<'static, (Option<String>, WatchedEvent)>>,
+    pending: FuturesUnordered<BoxFuture<'static, Fired>>,
     /// The children that have one.
     children: BTreeSet<String>,
 }
@@ -116,17 +117,12 @@ impl Follow {
     async fn open(&mut self) -> Result<()> {
         let session = self.shared.sessions.get().await?;
         let recursive = if self.shared.options.recursive_watches {
-            let set = session.client.watch(&self.parent, AddWatchMode::PersistentRecursive);
-            match set.await {
-                Ok(watcher) => Some(watcher),
-                Err(ZkError::Unimplemented) => None,
-                Err(error) => return Err(explain(error, &format!("watch {}", self.parent))),
-            }
+            recursive(&self.shared, &session, &self.name, &self.parent).await?
         } else {
             None
         };
-        if let Some(watcher) = recursive {
-            self.entries = self.shared.entries(&session, &self.name).await?;
+        if let Some((watcher, entries)) = recursive {
+            self.entries = entries;
             self.at = Some((session, Watch::Recursive(watcher)));
         } else {
             self.at = Some((session, Watch::OneShot(OneShots::default())));
@@ -192,11 +188,28 @@ impl Follow {
     }
 }
 
+/// The watch and, sent right behind it, the reading, which so comes after it. `None` before ZooKeeper 3.6.
+async fn recursive(
+    shared: &Shared,
+    session: &Session,
+    name: &Arc<str>,
+    parent: &str,
+) -> Result<Option<(Recursive, BTreeMap<String, Entry>)>> {
+    match tokio::join!(biased; session.client.watch_all(parent), shared.entries(session, name)) {
+        (Ok(watch), entries) => Ok(Some((watch, entries?))),
+        (Err(ZkError::Unimplemented), _) => Ok(None),
+        (Err(error), _) => Err(explain(error, &format!("watch {parent}"))),
+    }
+}
+
 impl Watch {
     /// The next event, awaited.
     async fn next(&mut self, parent: &str, news: &mut News) -> Result<()> {
         match self {
-            Self::Recursive(watcher) => take(&watcher.changed().await, parent, news),
+            Self::Recursive(watcher) => {
+                take(watcher.changed().await.map_err(broken)?, parent, news);
+                Ok(())
+            }
             Self::OneShot(watches) => match watches.pending.next().await {
                 Some(fired) => watches.take(fired, news),
                 None => Err(ended()),
@@ -208,9 +221,7 @@ impl Watch {
     fn waiting(&mut self, parent: &str, news: &mut News) -> Result<()> {
         match self {
             Self::Recursive(watcher) => {
-                while let Some(event) = watcher.changed().now_or_never() {
-                    take(&event, parent, news)?;
-                }
+                take(watcher.waiting().map_err(broken)?, parent, news);
             }
             Self::OneShot(watches) => {
                 while let Some(Some(fired)) = watches.pending.next().now_or_never() {
@@ -222,31 +233,19 @@ impl Watch {
     }
 }
 
-/// What an event of a recursive watch means.
-fn take(event: &WatchedEvent, parent: &str, news: &mut News) -> Result<()> {
-    match event.event_type {
-        EventType::Session => return check_state(event),
-        // Not sent to recursive watches, but by some servers (ZOOKEEPER-4475).
-        EventType::NodeChildrenChanged => {}
-        EventType::NodeCreated | EventType::NodeDeleted | EventType::NodeDataChanged => {
-            let below = event.path.strip_prefix(parent).and_then(|rest| rest.strip_prefix('/'));
-            // Neither the parent, whose children tell of themselves, nor what lies deeper.
-            if let Some(child) = below.filter(|child| !child.contains('/')) {
-                news.children.insert(child.to_owned());
-            }
+/// What the paths of a recursive watch mean.
+fn take(paths: HashSet<String>, parent: &str, news: &mut News) {
+    for path in paths {
+        let below = path.strip_prefix(parent).and_then(|rest| rest.strip_prefix('/'));
+        // Neither the parent, whose children tell of themselves, nor what lies deeper.
+        if let Some(child) = below.filter(|child| !child.contains('/')) {
+            news.children.insert(child.to_owned());
         }
     }
-    Ok(())
 }
 
-fn check_state(event: &WatchedEvent) -> Result<()> {
-    match event.session_state {
-        SessionState::SyncConnected | SessionState::ConnectedReadOnly => Ok(()),
-        state => Err(Error::new(
-            ErrorKind::Unavailable,
-            format!("the connection to ZooKeeper was lost ({state})"),
-        )),
-    }
+fn broken(_: Broken) -> Error {
+    Error::new(ErrorKind::Unavailable, "the connection to ZooKeeper was lost")
 }
 
 fn ended() -> Error {
@@ -254,10 +253,8 @@ fn ended() -> Error {
 }
 
 impl OneShots {
-    fn take(&mut self, (of, event): (Option<String>, WatchedEvent), news: &mut News) -> Result<()> {
-        if event.event_type == EventType::Session {
-            return check_state(&event);
-        }
+    fn take(&mut self, (of, fired): Fired, news: &mut News) -> Result<()> {
+        fired.map_err(broken)?;
         match of {
             None => news.list = true,
             Some(child) => {
@@ -282,7 +279,7 @@ impl OneShots {
                 .extend(listed.into_iter().filter(|child| !self.children.contains(child)));
         }
         let reads = news.children.into_iter().map(|child| async {
-            let read = session.client.get_and_watch_data(&join(parent, &child)).await;
+            let read = session.client.watch_data(&join(parent, &child)).await;
             (child, read)
         });
         let mut nodes = Vec::new();
@@ -304,7 +301,7 @@ impl OneShots {
     async fn list(&mut self, shared: &Shared, session: &Session, parent: &str) -> Result<Vec<String>> {
         let refused = |error| explain(error, &format!("list {parent}"));
         for _ in 0..ROUNDS {
-            match session.client.get_and_watch_children(parent).await {
+            match session.client.watch_children(parent).await {
                 Ok((children, _, watcher)) => {
                     self.watch(None, watcher);
                     return Ok(children);
@@ -312,7 +309,7 @@ impl OneShots {
                 Err(ZkError::NoNode) => shared.chroot_is_there(session).await?,
                 Err(error) => return Err(refused(error)),
             }
-            let (stat, watcher) = session.client.check_and_watch_stat(parent).await.map_err(refused)?;
+            let (stat, watcher) = session.client.watch_stat(parent).await.map_err(refused)?;
             if stat.is_none() {
                 self.watch(None, watcher);
                 return Ok(Vec::new());
@@ -324,7 +321,7 @@ impl OneShots {
         ))
     }
 
-    fn watch(&mut self, of: Option<String>, watcher: OneshotWatcher) {
-        self.pending.push(async move { (of, watcher.changed().await) }.boxed());
+    fn watch(&mut self, of: Option<String>, watcher: OneShot) {
+        self.pending.push(async move { (of, watcher.fired().await) }.boxed());
     }
 }

@@ -1,6 +1,7 @@
 //! The ZooKeeper backend: one ephemeral node per instance, `{prefix}/{name}/{id}`, as Go Kratos writes it
 //! (`contrib/registry/zookeeper`), all of one client under one session.
 
+mod client;
 mod error;
 mod follow;
 mod options;
@@ -8,16 +9,14 @@ mod paths;
 mod presence;
 mod read;
 mod session;
-#[cfg(feature = "zookeeper-tls")]
-mod tls;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use zookeeper_client::{Acl, Acls, CreateMode, Error as ZkError};
 
+use self::client::{Acl, Mode, ZkError};
 use self::error::explain;
-pub use self::options::{Authentication, NodeAcl, User, ZookeeperOptions, ZookeeperTls};
+pub use self::options::{Authentication, NodeAcl, User, ZookeeperOptions};
 use self::paths::Paths;
 use self::presence::{Owners, ZookeeperPresence};
 use self::session::{Session, Sessions};
@@ -47,7 +46,7 @@ impl ZookeeperBackend {
             shared: Arc::new(Shared {
                 acls: options.acls(),
                 paths: Paths::new(&options.prefix, options.codec),
-                sessions: Sessions::new(options.clone(), place(&options), log),
+                sessions: Sessions::new(options.clone(), place(&options), log)?,
                 owners: Owners::default(),
                 options,
             }),
@@ -61,6 +60,11 @@ fn place(options: &ZookeeperOptions) -> String {
 
 #[async_trait]
 impl Backend for ZookeeperBackend {
+    /// Readings that are asked side by side go in one request, so many cost the server little more than a few.
+    fn reads_in_flight(&self) -> usize {
+        512
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities::ALL
     }
@@ -75,7 +79,7 @@ impl Backend for ZookeeperBackend {
         let session = shared.sessions.get().await?;
         shared.chroot_is_there(&session).await?;
         let prefix = shared.paths.prefix();
-        match session.client.get_data(prefix).await {
+        match session.client.data(prefix).await {
             Ok(_) | Err(ZkError::NoNode) => Ok(()),
             Err(error) => Err(explain(error, &format!("read {prefix}"))),
         }
@@ -113,10 +117,9 @@ impl Backend for ZookeeperBackend {
 impl Shared {
     /// Makes a node and the parents that it lacks, persistent and empty.
     async fn make(&self, session: &Session, path: &str) -> Result<()> {
-        let options = CreateMode::Persistent.with_acls(Acls::new(&self.acls));
         let mut missing = vec![path];
         while let Some(path) = missing.last().copied() {
-            match session.client.create(path, b"", &options).await {
+            match session.client.create(path, b"", Mode::Persistent, &self.acls).await {
                 Ok(_) | Err(ZkError::NodeExists) => {
                     missing.pop();
                 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use zookeeper_client::{Acl, AuthId, Permission};
-
+use super::client::Acl;
 use super::paths::check_path;
 use crate::error::{Error, Result};
 use crate::instance::Codec;
+use crate::tls::TlsOptions;
 
 /// Options of a [`ZookeeperBackend`](super::ZookeeperBackend). Defaults are those of the public API.
 #[derive(Clone)]
@@ -23,8 +23,10 @@ pub struct ZookeeperOptions {
     pub user: Option<User>,
     /// Who may do what with the nodes that we make.
     pub acl: NodeAcl,
-    /// TLS to the members; needs the feature `zookeeper-tls`.
-    pub tls: Option<ZookeeperTls>,
+    /// TLS to the members.
+    pub tls: Option<TlsOptions>,
+    /// How long the opening of a session may take, all members together.
+    pub connect_timeout: Duration,
     /// The session timeout to ask for. What the server grants counts.
     pub ttl: Duration,
     /// Whether persistent recursive watches are tried (ZooKeeper 3.6). Without them every node has a watch of its own,
@@ -63,15 +65,6 @@ pub enum NodeAcl {
     CreatorAnyoneReads,
 }
 
-/// TLS, in PEM.
-#[derive(Clone, Default)]
-pub struct ZookeeperTls {
-    /// What the members' certificates are checked against. Without it no certificate is believed.
-    pub ca: Option<Vec<u8>>,
-    /// Our certificate and its key.
-    pub identity: Option<(Vec<u8>, Vec<u8>)>,
-}
-
 impl Default for ZookeeperOptions {
     fn default() -> Self {
         Self {
@@ -82,6 +75,7 @@ impl Default for ZookeeperOptions {
             user: None,
             acl: NodeAcl::Anyone,
             tls: None,
+            connect_timeout: Duration::from_secs(5),
             ttl: Duration::from_secs(15),
             recursive_watches: true,
         }
@@ -108,22 +102,26 @@ impl ZookeeperOptions {
                 "options.acl: expected a username and password with \"creator\", who would own the nodes otherwise?",
             ));
         }
-        if self.tls.is_some() && !cfg!(feature = "zookeeper-tls") {
-            return Err(Error::invalid(
-                "options.tls: this build has no TLS for ZooKeeper; build the addon with the cargo feature \"zookeeper-tls\"",
-            ));
-        }
         Ok(self)
     }
 
     /// The access rights of what we make.
     pub(super) fn acls(&self) -> Vec<Acl> {
-        let anyone = |permission| Acl::new(permission, AuthId::new("world", "anyone"));
-        let creator = Acl::new(Permission::ALL, AuthId::new("auth", ""));
+        let anyone = |permissions| Acl {
+            permissions,
+            scheme: "world",
+            id: "anyone",
+        };
+        // Whoever the server knows the maker by.
+        let creator = Acl {
+            permissions: Acl::ALL,
+            scheme: "auth",
+            id: "",
+        };
         match self.acl {
-            NodeAcl::Anyone => vec![anyone(Permission::ALL)],
+            NodeAcl::Anyone => vec![anyone(Acl::ALL)],
             NodeAcl::Creator => vec![creator],
-            NodeAcl::CreatorAnyoneReads => vec![creator, anyone(Permission::READ)],
+            NodeAcl::CreatorAnyoneReads => vec![creator, anyone(Acl::READ)],
         }
     }
 }

@@ -18,9 +18,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use zookeeper_client::{Acls, CreateMode, Error as ZkError, MultiWriteError, MultiWriteResult, Stat, WatchedEvent};
 
 use super::Shared;
+use super::client::{Change, Mode, Stat, ZkError};
 use super::error::explain;
 use super::session::Session;
 use crate::backend::{Intent, Loss, Presence};
@@ -67,8 +67,8 @@ pub(super) struct ZookeeperPresence {
     held: Option<Held>,
     /// A write of ours was not answered: it may be what stands.
     unanswered: bool,
-    /// Fires when the node changes, once.
-    watch: Option<BoxFuture<'static, WatchedEvent>>,
+    /// Resolves when the node changes, or nothing will tell that it does.
+    watch: Option<BoxFuture<'static, ()>>,
     /// Between two looks that brought no watch.
     backoff: Backoff,
     looked: bool,
@@ -157,7 +157,7 @@ impl ZookeeperPresence {
         let mut look = self.held.is_some();
         for _ in 0..RACES {
             let stat = if look {
-                let stat = session.client.check_stat(&self.path).await;
+                let stat = session.client.stat(&self.path).await;
                 stat.map_err(|error| self.explain(error, "look at"))?
             } else {
                 None
@@ -195,10 +195,10 @@ impl ZookeeperPresence {
         for parents_made in [false, true] {
             let made = session
                 .client
-                .create(&self.path, value, &CreateMode::Ephemeral.with_acls(self.acls()))
+                .create(&self.path, value, Mode::Ephemeral, &self.shared.acls)
                 .await;
             match made {
-                Ok((stat, _)) => return Ok(Some(stat)),
+                Ok(stat) => return Ok(Some(stat)),
                 Err(ZkError::NodeExists) => return Ok(None),
                 Err(ZkError::NoNode) if !parents_made => self.shared.make(session, &self.parent).await?,
                 Err(error) => return Err(self.explain(error, "create")),
@@ -208,7 +208,7 @@ impl ZookeeperPresence {
     }
 
     async fn overwrite(&mut self, session: &Arc<Session>, value: &[u8], stat: &Stat) -> Result<Option<Stat>> {
-        match session.client.set_data(&self.path, value, Some(stat.version)).await {
+        match session.client.set_data(&self.path, value, stat.version).await {
             Ok(stat) => Ok(Some(stat)),
             Err(ZkError::NoNode | ZkError::BadVersion) => Ok(None),
             Err(error) => Err(self.explain(error, "write")),
@@ -223,45 +223,34 @@ impl ZookeeperPresence {
         } else {
             0
         };
-        let committed = {
-            let acls = self.acls();
-            let mut multi = session.client.new_multi_writer();
-            let add = (|| {
-                multi.add_delete(&self.path, Some(stat.version))?;
-                // The value goes last, and once: a request may not be large.
-                let first: &[u8] = if lifts == 0 { value } else { b"" };
-                multi.add_create(&self.path, first, &CreateMode::Ephemeral.with_acls(acls))?;
-                for lift in 1..=lifts {
-                    multi.add_set_data(&self.path, if lift == lifts { value } else { b"" }, None)?;
-                }
-                Ok::<_, ZkError>(())
-            })();
-            add.map_err(|error| self.explain(error, "write"))?;
-            multi.commit()
-        };
-        match committed.await {
-            Ok(results) => match results.last() {
-                Some(MultiWriteResult::SetData { stat }) => Ok(Some(*stat)),
-                Some(MultiWriteResult::Create { stat, .. }) if !stat.is_invalid() => Ok(Some(*stat)),
-                _ => Ok(None), // it was not told what we made: look
+        // The value goes last, and once: a request may not be large.
+        let data = |lift: i32| if lift == lifts { value } else { b"" };
+        let mut changes = vec![
+            Change::Delete {
+                path: &self.path,
+                version: stat.version,
             },
-            Err(MultiWriteError::OperationFailed {
-                source: ZkError::NoNode | ZkError::BadVersion | ZkError::NodeExists,
-                ..
-            }) => Ok(None),
-            Err(MultiWriteError::OperationFailed {
-                source: ZkError::NotEmpty,
-                ..
-            }) => Err(Error::invalid(format!(
+            Change::Create {
+                path: &self.path,
+                data: data(0),
+                mode: Mode::Ephemeral,
+                acls: &self.shared.acls,
+            },
+        ];
+        changes.extend((1..=lifts).map(|lift| Change::SetData {
+            path: &self.path,
+            data: data(lift),
+        }));
+        match session.client.change(&changes).await {
+            // `None`: it was not told what we made: look.
+            Ok(stats) => Ok(stats.last().copied()),
+            Err(ZkError::NoNode | ZkError::BadVersion | ZkError::NodeExists) => Ok(None),
+            Err(ZkError::NotEmpty) => Err(Error::invalid(format!(
                 "{} has nodes below it: it is no instance, and the id can't be used",
                 self.path
             ))),
-            Err(error) => Err(self.explain(error.into(), "write")),
+            Err(error) => Err(self.explain(error, "write")),
         }
-    }
-
-    fn acls(&self) -> Acls<'_> {
-        Acls::new(&self.shared.acls)
     }
 
     fn explain(&self, error: ZkError, verb: &str) -> Error {
@@ -276,10 +265,10 @@ impl ZookeeperPresence {
         session.up().await?;
         let (stat, watcher) = session
             .client
-            .check_and_watch_stat(&self.path)
+            .watch_stat(&self.path)
             .await
             .map_err(|error| self.explain(error, "look at"))?;
-        self.watch = Some(watcher.changed().boxed());
+        self.watch = Some(watcher.fired().map(drop).boxed());
         self.loss = match stat {
             None => Some(Loss::Gone("its node was deleted by someone else".to_owned())),
             Some(stat) if !self.is_ours(&stat) && self.is_newer(&stat) => Some(Loss::Replaced),
@@ -301,7 +290,7 @@ impl ZookeeperPresence {
     /// One thing that may have happened to our node. Cancel-safe: what was learnt is kept in `self`.
     async fn hear(&mut self) {
         if let Some(watch) = &mut self.watch {
-            let _event = watch.await; // the node tells, not the event
+            watch.await; // the node tells, not the event
             self.watch = None;
             self.looked = false;
             self.backoff.reset();
@@ -359,7 +348,7 @@ impl Presence for ZookeeperPresence {
         }
         let session = self.shared.sessions.get().await?;
         for _ in 0..RACES {
-            let stat = session.client.check_stat(&self.path).await;
+            let stat = session.client.stat(&self.path).await;
             let Some(stat) = stat
                 .map_err(|error| self.explain(error, "look at"))?
                 .filter(|stat| self.is_ours(stat))
@@ -367,7 +356,7 @@ impl Presence for ZookeeperPresence {
                 self.forget();
                 return Ok(());
             };
-            match session.client.delete(&self.path, Some(stat.version)).await {
+            match session.client.delete(&self.path, stat.version).await {
                 Ok(()) | Err(ZkError::NoNode) => {
                     self.forget();
                     return Ok(());

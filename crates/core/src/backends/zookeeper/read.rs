@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::future::join_all;
-use zookeeper_client::{Error as ZkError, MultiReadResult, Stat};
 
 use super::Shared;
+use super::client::{Asked, Part, Stat, ZkError};
 use super::error::explain;
 use super::session::Session;
 use crate::backend::{BadRecord, Snapshot};
@@ -31,7 +32,7 @@ pub(super) enum Entry {
 /// What became of one node.
 pub(super) enum Node {
     /// Data, and whether it has children.
-    There(Vec<u8>, bool),
+    There(Bytes, bool),
     Gone,
     /// We may list it and not read it.
     Denied,
@@ -40,8 +41,8 @@ pub(super) enum Node {
 impl Shared {
     /// The children of a node; none if it does not exist.
     pub(super) async fn children(&self, session: &Session, path: &str) -> Result<Vec<String>> {
-        match session.client.list_children(path).await {
-            Ok(children) => Ok(children),
+        match session.client.children(path).await {
+            Ok((children, _)) => Ok(children),
             Err(ZkError::NoNode) => {
                 self.chroot_is_there(session).await?;
                 Ok(Vec::new())
@@ -56,7 +57,7 @@ impl Shared {
         if chroot.is_empty() {
             return Ok(());
         }
-        match session.client.check_stat("/").await {
+        match session.client.stat("/").await {
             Ok(Some(_)) => Ok(()),
             Ok(None) => Err(self.no_chroot()),
             Err(error) => Err(explain(error, &format!("look at {chroot}"))),
@@ -110,7 +111,7 @@ impl Shared {
         let parent = self.paths.service(name);
         let mut entries = BTreeMap::new();
         for _ in 0..ROUNDS {
-            let (children, listed) = match session.client.get_children(&parent).await {
+            let (children, listed) = match list(session, &parent).await {
                 Ok(listed) => listed,
                 Err(ZkError::NoNode) => {
                     self.chroot_is_there(session).await?;
@@ -171,17 +172,21 @@ impl Shared {
 
     /// The children of some nodes; none of one that is gone or that we may not list.
     async fn lists(&self, session: &Session, parents: &[String]) -> Result<Vec<Vec<String>>> {
-        match multi_read(session, parents, true).await {
+        let asked: Vec<Asked> = parents.iter().map(|parent| Asked::Children(parent)).collect();
+        match session.client.read_all(&asked).await {
             Ok(results) => Ok(results
                 .into_iter()
                 .map(|result| match result {
-                    MultiReadResult::Children { children } => children,
+                    Part::Children(children) => children,
                     _ => Vec::new(),
                 })
                 .collect()),
             Err(ZkError::Unimplemented) => {
-                let lists = join_all(parents.iter().map(|parent| session.client.list_children(parent))).await;
-                Ok(lists.into_iter().map(Result::unwrap_or_default).collect())
+                let lists = join_all(parents.iter().map(|parent| session.client.children(parent))).await;
+                Ok(lists
+                    .into_iter()
+                    .map(|list| list.map_or_else(|_| Vec::new(), |(children, _)| children))
+                    .collect())
             }
             Err(error) => Err(explain(error, "list names")),
         }
@@ -215,19 +220,38 @@ fn requests(paths: &[String]) -> impl Iterator<Item = &[String]> {
     })
 }
 
+/// The children of a node, and what is known of it: a reading, so that what is asked for other names goes with it.
+async fn list(session: &Session, path: &str) -> Result<(Vec<String>, Stat), ZkError> {
+    let mut parts = match session
+        .client
+        .read_all(&[Asked::Children(path), Asked::Data(path)])
+        .await
+    {
+        Ok(parts) => parts.into_iter(),
+        Err(ZkError::Unimplemented) => return session.client.children(path).await,
+        Err(error) => return Err(error),
+    };
+    match (parts.next(), parts.next()) {
+        (Some(Part::Children(children)), Some(Part::Data(_, stat))) => Ok((children, stat)),
+        (Some(Part::Failed(error)), _) | (_, Some(Part::Failed(error))) => Err(error),
+        _ => Err(ZkError::Malformed),
+    }
+}
+
 /// Some nodes by one request, at one moment.
-async fn read(session: &Session, paths: &[String]) -> Result<Vec<Result<(Vec<u8>, Stat), ZkError>>, ZkError> {
-    match multi_read(session, paths, false).await {
+async fn read(session: &Session, paths: &[String]) -> Result<Vec<Result<(Bytes, Stat), ZkError>>, ZkError> {
+    let asked: Vec<Asked> = paths.iter().map(|path| Asked::Data(path)).collect();
+    match session.client.read_all(&asked).await {
         Ok(results) => Ok(results
             .into_iter()
             .map(|result| match result {
-                MultiReadResult::Data { data, stat } => Ok((data, stat)),
-                MultiReadResult::Error { err } => Err(err),
-                _ => Err(ZkError::UnexpectedError("children for data".to_owned())),
+                Part::Data(data, stat) => Ok((data, stat)),
+                Part::Failed(error) => Err(error),
+                Part::Children(_) => Err(ZkError::Malformed),
             })
             .collect()),
         // Before 3.6: one request each, all of them on their way at once.
-        Err(ZkError::Unimplemented) => Ok(join_all(paths.iter().map(|path| session.client.get_data(path))).await),
+        Err(ZkError::Unimplemented) => Ok(join_all(paths.iter().map(|path| session.client.data(path))).await),
         Err(error) => Err(error),
     }
 }
@@ -236,31 +260,7 @@ fn below(error: ZkError, parent: &str) -> Error {
     explain(error, &format!("read below {parent}"))
 }
 
-async fn multi_read(session: &Session, paths: &[String], children: bool) -> Result<Vec<MultiReadResult>, ZkError> {
-    let answer = {
-        let mut reader = session.client.new_multi_reader();
-        for path in paths {
-            if children {
-                reader.add_get_children(path)?;
-            } else {
-                reader.add_get_data(path)?;
-            }
-        }
-        reader.commit()
-    };
-    let results = answer.await?;
-    if results.len() == paths.len() {
-        Ok(results)
-    } else {
-        Err(ZkError::UnexpectedError(format!(
-            "{} answers to {} reads",
-            results.len(),
-            paths.len()
-        )))
-    }
-}
-
-pub(super) fn there(data: Vec<u8>, stat: &Stat) -> Node {
+pub(super) fn there(data: Bytes, stat: &Stat) -> Node {
     Node::There(data, stat.num_children > 0)
 }
 

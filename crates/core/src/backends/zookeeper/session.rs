@@ -1,9 +1,5 @@
 //! The one session of a client: opened when first needed, shared by all registrations and watches, opened anew when it
-//! has ended. Its renewal (pings) and its reconnecting are the crate's; what they mean is said here.
-//!
-//! The crate keeps requests that are made while it has no connection, and sends them when it has one again, in their
-//! order. So nothing is asked of a session that is not up, and what a dropped attempt has sent comes before what is sent
-//! later.
+//! has ended. How it is kept is its [`client`](super::client)'s; what it means is said here.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,19 +10,16 @@ use futures::future::{BoxFuture, Shared};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use zookeeper_client::{Client, SessionState, StateWatcher};
 
+use super::client::{Client, Members, Proof, State as Health, ZkError};
 use super::error::no_session;
 use super::options::{Authentication, ZookeeperOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Log;
+use crate::tls::Tls;
 
 /// How many sessions of before are remembered as ours. Their nodes live for one timeout at most.
 const REMEMBERED: usize = 32;
-/// How often a single host is given to the crate. Its pauses between two tries double after each round of the list, and
-/// are shorter within one: a list of one host would be asked at 6 s and then at 13 s of an outage.
-const TRIES_OF_ONE_HOST: usize = 8;
-
 /// A session that was granted.
 pub(super) struct Session {
     pub(super) client: Client,
@@ -36,25 +29,13 @@ pub(super) struct Session {
     health: watch::Receiver<Health>,
 }
 
-/// How a session is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Health {
-    Up,
-    /// No connection since then.
-    Down(Instant),
-    /// It will never come back.
-    Over(&'static str),
-}
-
 impl Session {
-    fn start(client: Client) -> Arc<Self> {
-        let (sender, health) = watch::channel(Health::Up);
-        tokio::spawn(attend(client.state_watcher(), sender));
+    fn of(client: Client) -> Arc<Self> {
         Arc::new(Self {
-            granted: client.session_timeout(),
-            id: client.session_id().0,
+            granted: client.granted(),
+            id: client.id(),
+            health: client.state(),
             client,
-            health,
         })
     }
 
@@ -68,7 +49,7 @@ impl Session {
         let end = health.wait_for(|health| !matches!(health, Health::Down(_))).await;
         match end.as_deref() {
             Ok(Health::Up) => Ok(()),
-            Ok(Health::Over(why)) => Err(Error::new(ErrorKind::Unavailable, *why)),
+            Ok(Health::Over(why)) => Err(Error::new(ErrorKind::Unavailable, over(why))),
             _ => Err(Error::new(ErrorKind::Unavailable, "the session has ended")),
         }
     }
@@ -85,9 +66,9 @@ impl Session {
     pub(super) async fn lapsed(&self) -> String {
         let mut health = self.health.clone();
         loop {
-            let now = *health.borrow_and_update();
+            let now = health.borrow_and_update().clone();
             let deadline = match now {
-                Health::Over(why) => return why.to_owned(),
+                Health::Over(why) => return over(&why).to_owned(),
                 Health::Down(since) => Some(since + self.granted),
                 Health::Up => None,
             };
@@ -106,40 +87,21 @@ impl Session {
             }
         }
     }
-
-    /// Ends it, and with it everything that hangs on it; resolves when the server has been told.
-    async fn end(self: Arc<Self>) {
-        let mut health = self.health.clone();
-        drop(self); // the last handle of the crate's client says goodbye
-        let _ = health.wait_for(|health| matches!(health, Health::Over(_))).await;
-    }
 }
 
-/// Follows the states of a session to its end.
-async fn attend(mut states: StateWatcher, health: watch::Sender<Health>) {
-    let mut state = states.state();
-    loop {
-        let now = match state {
-            SessionState::SyncConnected | SessionState::ConnectedReadOnly => Health::Up,
-            SessionState::Disconnected => match *health.borrow() {
-                down @ Health::Down(_) => down,
-                _ => Health::Down(Instant::now()),
-            },
-            SessionState::AuthFailed => Health::Over("ZooKeeper refused our user or password"),
-            SessionState::Expired => Health::Over("the session has expired"),
-            SessionState::Closed => Health::Over("the session was closed"),
-        };
-        health.send_if_modified(|before| std::mem::replace(before, now) != now);
-        if matches!(now, Health::Over(_)) {
-            return;
-        }
-        state = states.changed().await;
+/// Why a session is over, in words.
+fn over(why: &ZkError) -> &'static str {
+    match why {
+        ZkError::AuthFailed => "ZooKeeper refused our user or password",
+        ZkError::Closed => "the session was closed",
+        _ => "the session has expired",
     }
 }
 
 /// The session of a client, whichever it is at the time.
 pub(super) struct Sessions {
     options: ZookeeperOptions,
+    tls: Option<Tls>,
     place: String,
     log: Log,
     state: Mutex<State>,
@@ -165,14 +127,17 @@ enum Slot {
 }
 
 impl Sessions {
-    pub(super) fn new(options: ZookeeperOptions, place: String, log: Log) -> Arc<Self> {
-        Arc::new(Self {
+    /// Errors are `InvalidArgument` and name the option.
+    pub(super) fn new(options: ZookeeperOptions, place: String, log: Log) -> Result<Arc<Self>> {
+        let tls = options.tls.as_ref().map(|tls| Tls::new(tls, log.clone())).transpose()?;
+        Ok(Arc::new(Self {
             options,
+            tls,
             place,
             log,
             state: Mutex::default(),
             closed: CancellationToken::new(),
-        })
+        }))
     }
 
     /// The session, opened by one attempt if there is none, once it has a connection.
@@ -197,7 +162,7 @@ impl Sessions {
         self.closed.cancel();
         let slot = std::mem::take(&mut self.lock().slot);
         if let Slot::Open(session) = slot {
-            session.end().await;
+            session.client.close().await;
         }
     }
 
@@ -246,39 +211,22 @@ impl Sessions {
     }
 
     async fn connect_once(&self) -> Result<Arc<Session>> {
-        let ZookeeperOptions {
-            hosts,
-            chroot,
-            ttl,
-            user,
-            ..
-        } = &self.options;
-        // One round of the hosts: when to try again is not the crate's to say.
-        let mut connector = Client::connector().with_session_timeout(*ttl).with_fail_eagerly();
-        if let Some(user) = user {
-            connector = match user.by {
-                Authentication::Digest => {
-                    connector.with_auth("digest", format!("{}:{}", user.name, user.password).as_bytes())
-                }
-                Authentication::Sasl => connector.with_sasl(zookeeper_client::SaslOptions::digest_md5(
-                    user.name.clone(),
-                    user.password.clone(),
-                )),
-            };
-        }
-        let scheme = if self.options.tls.is_some() { "tcp+tls" } else { "tcp" };
-        #[cfg(feature = "zookeeper-tls")]
-        if let Some(tls) = &self.options.tls {
-            connector = connector.with_tls(super::tls::options(tls)?);
-        }
-        let times = if hosts.len() == 1 { TRIES_OF_ONE_HOST } else { 1 };
-        let servers: Vec<String> = hosts.iter().map(|host| format!("{scheme}://{host}")).collect();
-        let cluster = format!("{}{chroot}", vec![servers.join(","); times].join(","));
-        let client = connector
-            .connect(&cluster)
+        let options = &self.options;
+        let ttl = options.ttl;
+        let members = Members {
+            hosts: options.hosts.clone(),
+            tls: self.tls.clone(),
+            server_name: options.tls.as_ref().and_then(|tls| tls.server_name.clone()),
+            proof: options.user.as_ref().map(|user| match user.by {
+                Authentication::Digest => Proof::Digest(user.name.clone(), user.password.clone()),
+                Authentication::Sasl => Proof::Sasl(user.name.clone(), user.password.clone()),
+            }),
+            timeout: ttl,
+        };
+        let client = Client::connect(members, &options.chroot, options.connect_timeout)
             .await
             .map_err(|error| no_session(error, &self.place))?;
-        let session = Session::start(client);
+        let session = Session::of(client);
         self.log.info(format_args!(
             "session {:#x} of {}: timeout {} ms, {} ms was asked for",
             session.id,

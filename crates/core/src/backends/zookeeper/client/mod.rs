@@ -1,0 +1,531 @@
+//! A client of ZooKeeper: one session, kept through any number of connections.
+//!
+//! It is made of three things, one upon the other: [`wire`] knows the records, [`connection`] carries requests, answers
+//! and events over one connection, and the task here keeps the session by finding the next connection when one breaks.
+//! All of it runs on the runtime that it is made on, and the TLS is that of the other backends.
+//!
+//! What it promises to those above:
+//!
+//! - A request is sent once or not at all. One that is asked without a connection fails at once, and when a connection
+//!   breaks, all that was asked on it and not answered fails with [`ZkError::ConnectionLoss`]: it may have been carried
+//!   out, and is never sent again. So nothing overtakes anything, but for what overtakes a reading: that then shows it.
+//! - A watch ends with its connection (see [`watches`]).
+//! - The session is asked for again, member by member, until a server says that it is over, or for as long as its timeout: a
+//!   registry that was restored from nothing knows fewer transactions than we do, and never takes us. The pauses do not
+//!   grow: a session lives for seconds, and what is late is lost.
+
+mod connection;
+mod dial;
+mod error;
+mod sasl;
+mod watches;
+mod wire;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+pub(super) use self::connection::Part;
+use self::connection::{Ask, Conversation, End, Order, Read, Rhythm, fail_all, next_part, put_end, put_part, request};
+use self::dial::{Identity, Opened, Pace, Resume};
+pub(super) use self::dial::{Members, Proof};
+pub(super) use self::error::ZkError;
+use self::error::check;
+pub(super) use self::watches::Broken;
+use self::watches::{Heard, Of, Once};
+pub(super) use self::wire::{Acl, Stat};
+use self::wire::{Reader, Write as _, op};
+
+/// The longest request: a server with the usual `jute.maxbuffer` breaks the connection over a longer one.
+const LONGEST_REQUEST: usize = 0xf_ffff;
+/// How long the server's answer to our goodbye is waited for.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// How a session is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum State {
+    Up,
+    /// No connection since then.
+    Down(Instant),
+    /// It will never come back.
+    Over(ZkError),
+}
+
+/// A session. Its last clone that is dropped ends it.
+pub(super) struct Client {
+    orders: mpsc::UnboundedSender<Order>,
+    state: watch::Receiver<State>,
+    closing: CancellationToken,
+    chroot: Arc<str>,
+    id: i64,
+    granted: Duration,
+}
+
+/// How a node is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    Persistent,
+    Ephemeral,
+}
+
+/// A part of a transaction.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Change<'a> {
+    Create {
+        path: &'a str,
+        data: &'a [u8],
+        mode: Mode,
+        acls: &'a [Acl],
+    },
+    Delete {
+        path: &'a str,
+        version: i32,
+    },
+    /// Whatever its version.
+    SetData {
+        path: &'a str,
+        data: &'a [u8],
+    },
+}
+
+/// What is read of a node.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Asked<'a> {
+    Data(&'a str),
+    Children(&'a str),
+}
+
+/// Fires once, or ends with the connection. Either is a reason to look again.
+pub(super) struct OneShot(oneshot::Receiver<()>);
+
+impl OneShot {
+    /// `Err` when the connection, and with it the watch, is gone.
+    pub(super) async fn fired(self) -> Result<(), Broken> {
+        self.0.await.map_err(|_| Broken)
+    }
+}
+
+/// A watch of a node and all below it, until it is dropped or its connection breaks.
+pub(super) struct Recursive {
+    heard: Arc<Heard>,
+    path: String,
+    chroot: Arc<str>,
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+impl Recursive {
+    /// The nodes that have changed, been made or been deleted, awaited; each once.
+    pub(super) async fn changed(&self) -> Result<HashSet<String>, Broken> {
+        self.heard.wait().await.map(|paths| self.below_chroot(paths))
+    }
+
+    /// Those that are known to have by now.
+    pub(super) fn waiting(&self) -> Result<HashSet<String>, Broken> {
+        self.heard.take().map(|paths| self.below_chroot(paths))
+    }
+
+    fn below_chroot(&self, paths: HashSet<String>) -> HashSet<String> {
+        if self.chroot.is_empty() {
+            return paths;
+        }
+        let strip = |path: String| match path.strip_prefix(&*self.chroot) {
+            Some("") => "/".to_owned(),
+            Some(below) => below.to_owned(),
+            None => path,
+        };
+        paths.into_iter().map(strip).collect()
+    }
+}
+
+impl Drop for Recursive {
+    fn drop(&mut self) {
+        // The task of a session that is over takes no orders, and nobody needs it to.
+        let _ = self.orders.send(Order::LetGo(std::mem::take(&mut self.path)));
+    }
+}
+
+impl Client {
+    /// Opens a session. Each member is asked, side by side if need be, until one grants it, all have failed, or the time is
+    /// over.
+    pub(super) async fn connect(members: Members, chroot: &str, within: Duration) -> Result<Self, ZkError> {
+        let mut place = fastrand::usize(..members.hosts.len().max(1));
+        let resume = Resume {
+            identity: None,
+            zxid: 0,
+        };
+        let times = Pace {
+            round: within / 2,
+            longest: within,
+        };
+        let opening = timeout(within, members.open(resume, &mut place, times, false));
+        let opened = opening
+            .await
+            .unwrap_or_else(|_| Err(ZkError::NoSession(format!("none within {} ms", within.as_millis()))))?;
+        let (orders, taken) = mpsc::unbounded_channel();
+        let (told, state) = watch::channel(State::Up);
+        let closing = CancellationToken::new();
+        let (id, granted) = (opened.identity.id, opened.identity.granted);
+        tokio::spawn(keep(members, place, opened, taken, told, closing.clone()));
+        Ok(Self {
+            orders,
+            state,
+            closing,
+            chroot: chroot.into(),
+            id,
+            granted,
+        })
+    }
+
+    /// How it is, now and later.
+    pub(super) fn state(&self) -> watch::Receiver<State> {
+        self.state.clone()
+    }
+
+    pub(super) fn id(&self) -> i64 {
+        self.id
+    }
+
+    /// How long it lives without a word from us: what the server granted, whatever was asked for.
+    pub(super) fn granted(&self) -> Duration {
+        self.granted
+    }
+
+    /// Makes a node.
+    pub(super) async fn create(&self, path: &str, data: &[u8], mode: Mode, acls: &[Acl]) -> Result<Stat, ZkError> {
+        let path = self.path(path);
+        let frame = request(op::CREATE2, |out| put_create(out, &path, data, mode, acls));
+        let mut answer = self.ask(frame, None, false).await?;
+        let _path = answer.text()?;
+        Ok(answer.stat()?)
+    }
+
+    /// Deletes a node of this version.
+    pub(super) async fn delete(&self, path: &str, version: i32) -> Result<(), ZkError> {
+        let path = self.path(path);
+        let frame = request(op::DELETE, |out| {
+            out.text(&path);
+            out.int(version);
+        });
+        self.ask(frame, None, false).await.map(drop)
+    }
+
+    /// Writes the data of a node of this version.
+    pub(super) async fn set_data(&self, path: &str, data: &[u8], version: i32) -> Result<Stat, ZkError> {
+        let path = self.path(path);
+        let frame = request(op::SET_DATA, |out| {
+            out.text(&path);
+            out.bytes(data);
+            out.int(version);
+        });
+        Ok(self.ask(frame, None, false).await?.stat()?)
+    }
+
+    /// What is known of a node; `None` if there is none.
+    pub(super) async fn stat(&self, path: &str) -> Result<Option<Stat>, ZkError> {
+        self.look(path, None).await
+    }
+
+    /// The same, and tells when the node is made, written or deleted.
+    pub(super) async fn watch_stat(&self, path: &str) -> Result<(Option<Stat>, OneShot), ZkError> {
+        let (sender, receiver) = oneshot::channel();
+        let stat = self.look(path, Some(sender)).await?;
+        Ok((stat, OneShot(receiver)))
+    }
+
+    async fn look(&self, path: &str, sender: Option<oneshot::Sender<()>>) -> Result<Option<Stat>, ZkError> {
+        let path = self.path(path);
+        let frame = request(op::EXISTS, |out| {
+            out.text(&path);
+            out.bool(sender.is_some());
+        });
+        let watch = sender.map(|sender| Once {
+            of: Of::Node,
+            path,
+            sender,
+        });
+        match self.ask(frame, watch, true).await {
+            Ok(mut answer) => Ok(Some(answer.stat()?)),
+            Err(ZkError::NoNode) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn data(&self, path: &str) -> Result<(Bytes, Stat), ZkError> {
+        self.read(path, None).await
+    }
+
+    /// The same, and tells when the node is written or deleted.
+    pub(super) async fn watch_data(&self, path: &str) -> Result<(Bytes, Stat, OneShot), ZkError> {
+        let (sender, receiver) = oneshot::channel();
+        let (data, stat) = self.read(path, Some(sender)).await?;
+        Ok((data, stat, OneShot(receiver)))
+    }
+
+    async fn read(&self, path: &str, sender: Option<oneshot::Sender<()>>) -> Result<(Bytes, Stat), ZkError> {
+        let path = self.path(path);
+        let frame = request(op::GET_DATA, |out| {
+            out.text(&path);
+            out.bool(sender.is_some());
+        });
+        let watch = sender.map(|sender| Once {
+            of: Of::Node,
+            path,
+            sender,
+        });
+        let mut answer = self.ask(frame, watch, false).await?;
+        Ok((answer.bytes()?, answer.stat()?))
+    }
+
+    /// The names of the nodes right below one.
+    pub(super) async fn children(&self, path: &str) -> Result<(Vec<String>, Stat), ZkError> {
+        self.list(path, None).await
+    }
+
+    /// The same, and tells when they change or the node is deleted.
+    pub(super) async fn watch_children(&self, path: &str) -> Result<(Vec<String>, Stat, OneShot), ZkError> {
+        let (sender, receiver) = oneshot::channel();
+        let (children, stat) = self.list(path, Some(sender)).await?;
+        Ok((children, stat, OneShot(receiver)))
+    }
+
+    async fn list(&self, path: &str, sender: Option<oneshot::Sender<()>>) -> Result<(Vec<String>, Stat), ZkError> {
+        let path = self.path(path);
+        let frame = request(op::GET_CHILDREN2, |out| {
+            out.text(&path);
+            out.bool(sender.is_some());
+        });
+        let watch = sender.map(|sender| Once {
+            of: Of::Children,
+            path,
+            sender,
+        });
+        let mut answer = self.ask(frame, watch, false).await?;
+        Ok((answer.texts()?, answer.stat()?))
+    }
+
+    /// Watches a node and all that is, or will be, below it. `Unimplemented` before ZooKeeper 3.6.
+    pub(super) async fn watch_all(&self, path: &str) -> Result<Recursive, ZkError> {
+        let path = self.path(path);
+        let heard = Arc::new(Heard::default());
+        let (reply, answer) = oneshot::channel();
+        let order = Order::Watch {
+            path: path.clone(),
+            heard: Arc::downgrade(&heard),
+            reply,
+        };
+        // Made first: whoever stops waiting for the answer lets go of the watch, too.
+        let watch = Recursive {
+            heard,
+            path,
+            chroot: Arc::clone(&self.chroot),
+            orders: self.orders.clone(),
+        };
+        self.order(watch.path.len(), order)?;
+        answer.await.unwrap_or(Err(ZkError::Closed))?;
+        Ok(watch)
+    }
+
+    /// All of it or nothing. Gives what is known of each node that was made or written, in order; the error is that of the
+    /// first part that failed.
+    pub(super) async fn change(&self, changes: &[Change<'_>]) -> Result<Vec<Stat>, ZkError> {
+        let frame = request(op::MULTI, |out| {
+            for change in changes {
+                match *change {
+                    Change::Create { path, data, mode, acls } => {
+                        put_part(out, op::CREATE2);
+                        put_create(out, &self.path(path), data, mode, acls);
+                    }
+                    Change::Delete { path, version } => {
+                        put_part(out, op::DELETE);
+                        out.text(&self.path(path));
+                        out.int(version);
+                    }
+                    Change::SetData { path, data } => {
+                        put_part(out, op::SET_DATA);
+                        out.text(&self.path(path));
+                        out.bytes(data);
+                        out.int(-1);
+                    }
+                }
+            }
+            put_end(out);
+        });
+        let mut answer = self.ask(frame, None, false).await?;
+        let mut stats = Vec::new();
+        while let Some(part) = next_part(&mut answer)? {
+            match part {
+                op::CREATE2 => {
+                    let _path = answer.text()?;
+                    stats.push(answer.stat()?);
+                }
+                // Before 3.5 it was not told what was made.
+                op::CREATE => drop(answer.text()?),
+                op::SET_DATA => stats.push(answer.stat()?),
+                op::DELETE => {}
+                // Those before the one that failed say 0, those after it that they were not tried.
+                op::ERROR => check(answer.int()?)?,
+                _ => return Err(ZkError::Malformed),
+            }
+        }
+        Ok(stats)
+    }
+
+    /// Reads some nodes at one moment; the answers are in the order of what is asked. `Unimplemented` before ZooKeeper 3.6.
+    pub(super) async fn read_all(&self, asked: &[Asked<'_>]) -> Result<Vec<Part>, ZkError> {
+        let mut parts = BytesMut::new();
+        for one in asked {
+            let (op, path) = match *one {
+                Asked::Data(path) => (op::GET_DATA, path),
+                Asked::Children(path) => (op::GET_CHILDREN, path),
+            };
+            put_part(&mut parts, op);
+            parts.text(&self.path(path));
+            parts.bool(false);
+        }
+        let (reply, answer) = oneshot::channel();
+        let read = Read {
+            parts,
+            count: asked.len(),
+            reply,
+        };
+        self.order(read.parts.len(), Order::Read(read))?;
+        answer.await.unwrap_or(Err(ZkError::Closed))
+    }
+
+    /// Ends the session, and with it everything that hangs on it; resolves when the server has been told, or can't be.
+    pub(super) async fn close(&self) {
+        self.closing.cancel();
+        let mut state = self.state.clone();
+        let _ = state.wait_for(|state| matches!(state, State::Over(_))).await;
+    }
+
+    async fn ask(&self, frame: BytesMut, watch: Option<Once>, watches_nothing: bool) -> Result<Reader, ZkError> {
+        let (reply, answer) = oneshot::channel();
+        let length = frame.len() - 4;
+        let ask = Ask {
+            frame,
+            watch,
+            watches_nothing,
+            reply: Some(reply),
+        };
+        self.order(length, Order::Ask(ask))?;
+        answer.await.unwrap_or(Err(ZkError::Closed))
+    }
+
+    fn order(&self, length: usize, order: Order) -> Result<(), ZkError> {
+        if length > LONGEST_REQUEST {
+            return Err(ZkError::TooLarge(length));
+        }
+        // Held until it is sent: what is sent while the session is up is answered or failed by its connection.
+        let state = self.state.borrow();
+        match &*state {
+            State::Up => {}
+            State::Down(_) => return Err(none_now()),
+            State::Over(why) => return Err(why.clone()),
+        }
+        self.orders.send(order).map_err(|_| ZkError::Closed)
+    }
+
+    /// As the server knows it.
+    fn path(&self, path: &str) -> String {
+        match path {
+            "/" if !self.chroot.is_empty() => self.chroot.to_string(),
+            path => format!("{}{path}", self.chroot),
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.closing.cancel();
+    }
+}
+
+fn put_create(out: &mut BytesMut, path: &str, data: &[u8], mode: Mode, acls: &[Acl]) {
+    out.text(path);
+    out.bytes(data);
+    wire::put_acls(out, acls);
+    out.int(match mode {
+        Mode::Persistent => 0,
+        Mode::Ephemeral => 1,
+    });
+}
+
+fn none_now() -> ZkError {
+    ZkError::ConnectionLoss("there is none now")
+}
+
+/// Keeps the session until it is over.
+async fn keep(
+    members: Members,
+    mut place: usize,
+    first: Opened,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+    state: watch::Sender<State>,
+    closing: CancellationToken,
+) {
+    let mut identity = first.identity.clone();
+    let mut zxid = 0;
+    let mut opened = first;
+    let over = loop {
+        let rhythm = Rhythm::of(identity.granted);
+        let conversation = Conversation {
+            orders: &mut orders,
+            zxid: &mut zxid,
+            closing: &closing,
+        };
+        let end = async {
+            let carried = conversation.run(opened.io, opened.came, rhythm);
+            tokio::select! {
+                end = carried => end,
+                // A server that does not take our goodbye is left.
+                () = async { closing.cancelled().await; tokio::time::sleep(GOODBYE).await } => End::Over(ZkError::Closed),
+            }
+        };
+        if let End::Over(why) = end.await {
+            break why;
+        }
+        state.send_replace(State::Down(Instant::now()));
+        // What was asked between the end and this word of it.
+        fail_all(&mut orders, &none_now());
+        let resumed = tokio::select! {
+            () = closing.cancelled() => Err(ZkError::Closed),
+            resumed = timeout(identity.granted, resume(&members, &mut place, &identity, zxid)) => {
+                resumed.unwrap_or(Err(ZkError::SessionExpired))
+            }
+        };
+        match resumed {
+            Ok(again) => {
+                identity.clone_from(&again.identity);
+                opened = again;
+                state.send_replace(State::Up);
+            }
+            Err(why) => break why,
+        }
+    };
+    state.send_replace(State::Over(over.clone()));
+    orders.close();
+    fail_all(&mut orders, &over);
+}
+
+/// Tries each member every fortieth of the timeout: after an outage that lasted until shortly before the session's end there
+/// is time for one more.
+async fn resume(members: &Members, place: &mut usize, identity: &Identity, zxid: i64) -> Result<Opened, ZkError> {
+    let times = Pace {
+        round: (identity.granted / 40).clamp(Duration::from_millis(25), Duration::from_secs(1)),
+        longest: identity.granted / 3,
+    };
+    let resume = Resume {
+        identity: Some(identity),
+        zxid,
+    };
+    members.open(resume, place, times, true).await
+}
+
+#[cfg(test)]
+mod tests;
