@@ -234,14 +234,38 @@ describe('what Consul would not take', () => {
     [{ endpoints: ['grpc://a:1', 'http://a:1', 'grpc://b:1'] }, /endpoints\[2\].*second "grpc"/],
     [{ id: '..' }, /instance\.id/],
     [{ name: '.' }, /instance\.name/],
-    [{ id: 'zero\u200bwidth' }, /./],
+    [{ id: 'zero\u200bwidth' }, /^instance\.id: .*U\+200B/],
+    [{ name: 'no\u00a0break' }, /^instance\.name: .*U\+00A0/],
+    [{ name: 'consul' }, /^instance\.name: .*own servers/],
+    [{ endpoints: ['lan://a:1'] }, /^instance\.endpoints\[0\]: .*"lan"/],
   ])('%j is refused, by its name, and nothing is registered', async (more, message) => {
     const registry = await connect(options(consul.server.host));
     try {
-      await refused(registry.register({ name: 'orders', id: 'a', ...more }), 'ERR_INVALID_ARGUMENT', message);
+      const instance = { name: 'orders', id: 'a', ...more };
+      await refused(registry.register(instance), 'ERR_INVALID_ARGUMENT', message);
+      await refused(registry.register(instance, { background: true }), 'ERR_INVALID_ARGUMENT', message);
       expect(await consul.server.services()).toEqual([]);
     } finally {
       await registry.close();
+    }
+  });
+
+  test('an update that it would not take is refused at once, and the instance is repaired as it was', async (context) => {
+    const registry = await client(context, consul.server.host);
+    const registration = await registry.register({ name: 'orders', id: 'a', version: '1' });
+    await refused(registration.update({ metadata: { 'a.b': '1' } }), 'ERR_INVALID_ARGUMENT', /metadata\["a\.b"\]/);
+    expect(registration.instance.metadata).toEqual({});
+    const heard = hear(registration);
+    await consul.server.deregister('a');
+    await waitFor(() => heard.count('restored') === 1, { timeoutMs: 10_000, what: '"restored"' });
+    await registration.deregister();
+  });
+
+  test('a name that it can not be asked for is refused when it is read', async (context) => {
+    const registry = await client(context, consul.server.host);
+    for (const name of ['no\u00a0break', '..']) {
+      await refused(registry.getService(name), 'ERR_INVALID_ARGUMENT', /^name: /);
+      await refused(registry.watch(name).next(), 'ERR_INVALID_ARGUMENT', /^name: /);
     }
   });
 

@@ -120,8 +120,13 @@ pub trait Backend: Send + Sync + 'static {
     /// lazy client, so nothing may depend on it.
     async fn contact(&self) -> Result<()>;
 
-    /// One registration, from before its first write to its last. No I/O. Refuses, as `InvalidArgument`, a name or id
-    /// that this registry can't hold.
+    /// Refuses, as `InvalidArgument`, what this registry can't hold of an instance: name, id and all the rest. No I/O.
+    /// Core asks before it wants an instance published, the first time and by an update; `publish` need not ask again.
+    fn check(&self, _instance: &ServiceInstance) -> Result<()> {
+        Ok(())
+    }
+
+    /// One registration, from before its first write to its last. No I/O.
     fn presence(&self, name: &str, id: &str) -> Result<Box<dyn Presence>>;
 
     /// One read of a name.

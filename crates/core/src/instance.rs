@@ -390,6 +390,18 @@ fn validate_endpoint(path: &str, endpoint: &str) -> Result<()> {
     if endpoint.chars().any(char::is_control) {
         return Err(Error::invalid(format!("{path}: must not contain control characters")));
     }
+    // The parser is a browser's and mends these; that of Go, by which Kratos's clients read, does not.
+    if endpoint.trim() != endpoint {
+        return Err(Error::invalid(format!(
+            "{path}: must not begin or end with a blank, got {endpoint:?}"
+        )));
+    }
+    let authority = endpoint.split_once("://").map_or("", |(_, rest)| rest);
+    if authority.is_empty() || authority.starts_with(['/', '\\', '?', '#']) {
+        return Err(Error::invalid(format!(
+            "{path}: expected the host right after \"://\", as in \"grpc://10.0.0.1:9000\", got {endpoint:?}"
+        )));
+    }
     Ok(())
 }
 

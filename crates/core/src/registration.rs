@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use self::machine::{Machine, Stall};
 use crate::advertise;
-use crate::backend::{Intent, Presence};
+use crate::backend::{Backend, Intent, Presence};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{Endpoints, Metadata, ServiceInstance};
@@ -127,6 +127,7 @@ pub struct Registration {
 struct Shared {
     wanted: watch::Sender<Wanted>,
     progress: watch::Sender<Progress>,
+    backend: Arc<dyn Backend>,
     advertise_host: Option<String>,
     over: CancellationToken,
 }
@@ -134,6 +135,8 @@ struct Shared {
 /// What the machine needs from its client.
 pub(crate) struct Setup {
     pub presence: Box<dyn Presence>,
+    /// Asked what it can hold.
+    pub backend: Arc<dyn Backend>,
     pub instance: ServiceInstance,
     /// What stands in the place of a wildcard host.
     pub advertise_host: Option<String>,
@@ -167,6 +170,7 @@ impl Registration {
         let shared = Arc::new(Shared {
             wanted,
             progress,
+            backend: setup.backend,
             advertise_host: setup.advertise_host,
             over: setup.over,
         });
@@ -233,6 +237,7 @@ impl Registration {
         let mut changed = (*self.instance()).clone();
         patch.apply(&mut changed);
         changed.validate()?;
+        self.shared.backend.check(&changed)?; // what can't be held would be tried for ever
         let mut generation = 0;
         self.shared.wanted.send_modify(|wanted| {
             // Applied to what is wanted now: two updates of different fields both count.

@@ -202,6 +202,7 @@ impl Registry {
             let advertise_host = self.inner.options.advertise_host.clone();
             advertise::all_reachable(&mut instance.endpoints, advertise_host.as_deref())?;
             instance.validate()?;
+            self.inner.backend.check(&instance)?;
             let stall = match &self.inner.stall {
                 Some(monitor) if !options.stall_timeout.is_zero() => {
                     Some((monitor.subscribe(options.stall_timeout), options.stall_timeout))
@@ -210,6 +211,7 @@ impl Registry {
             };
             let registration = Registration::start(Setup {
                 presence: self.inner.backend.presence(&instance.name, &instance.id)?,
+                backend: self.inner.backend.clone(),
                 instance,
                 advertise_host,
                 over: self.inner.over.clone(),

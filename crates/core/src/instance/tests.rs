@@ -161,6 +161,11 @@ fn bad_instances_are_named_by_their_path() {
         "instance.endpoints[0]: expected a URL",
     );
     refused(|i| i.endpoints[0] = "grpc://h:0".into(), "port 0");
+    refused(|i| i.endpoints[0] = " grpc://h:1".into(), "must not begin or end");
+    refused(|i| i.endpoints[0] = "grpc://h:1 ".into(), "must not begin or end");
+    refused(|i| i.endpoints[0] = "http:h:1".into(), "right after \"://\"");
+    refused(|i| i.endpoints[0] = "http:///h:1".into(), "right after \"://\"");
+    refused(|i| i.endpoints[0] = "http:\\\\h:1".into(), "right after \"://\"");
     refused(
         |i| i.endpoints = vec!["http://h".into(); 65].into(),
         "instance.endpoints: expected at most 64",

@@ -8,7 +8,7 @@ use super::machine::WITHDRAW_FOR;
 use super::*;
 use crate::ErrorKind;
 use crate::backend::Loss;
-use crate::testing::{Answer, Asked, Scripted, ScriptedPresence, TTL, instance};
+use crate::testing::{Answer, Asked, Scripted, ScriptedBackend, ScriptedPresence, TTL, instance};
 
 type Events = Arc<Mutex<Vec<Event>>>;
 
@@ -33,6 +33,7 @@ fn start_told(script: Arc<Scripted>, slow: Duration) -> Bench {
     let (silence, silent) = watch::channel(Duration::ZERO);
     let registration = Registration::start(Setup {
         presence: Box::new(ScriptedPresence(script.clone())),
+        backend: Arc::new(ScriptedBackend(script.clone())),
         instance: instance("a", "1"),
         advertise_host: Some("10.9.8.7".into()),
         over: CancellationToken::new(),

@@ -12,6 +12,7 @@ mod options;
 mod presence;
 mod record;
 mod renewal;
+mod words;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub use self::options::{Consistency, ConsulOptions, HealthCheck};
 use self::presence::ConsulPresence;
 use crate::backend::{Backend, Capabilities, Follow, Presence, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
+use crate::instance::ServiceInstance;
 use crate::log::Log;
 
 /// The name under which Consul's servers register themselves: no service of anybody's.
@@ -101,9 +103,11 @@ impl Backend for ConsulBackend {
         Ok(())
     }
 
+    fn check(&self, instance: &ServiceInstance) -> Result<()> {
+        record::check_instance(instance)
+    }
+
     fn presence(&self, name: &str, id: &str) -> Result<Box<dyn Presence>> {
-        record::check_word("instance.name", name)?;
-        record::check_word("instance.id", id)?;
         Ok(Box::new(ConsulPresence::new(Arc::clone(&self.shared), name, id)))
     }
 
@@ -153,7 +157,7 @@ struct FailedCheck {
 impl Shared {
     /// The path of the list of a name.
     fn health_path(&self, name: &str) -> Result<String> {
-        record::check_word("name", name)?;
+        words::check_word("name", name)?;
         Ok(format!(
             "/v1/health/service/{}?{}{}",
             agents::segment(name),

@@ -17,6 +17,7 @@ use super::Shared;
 use super::agents::{Answer, segment};
 use super::record::{self, Check, Entry, Mark};
 use super::renewal::Renewal;
+use super::words::{filter_text, refused_word};
 use crate::backend::{Intent, Loss, Presence};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::ServiceInstance;
@@ -208,12 +209,15 @@ impl Record {
     }
 
     fn refused(&self, answer: &Answer, what: &str) -> Error {
+        if let Some(error) = refused_word(answer, "instance.id", &self.id) {
+            return error;
+        }
         let error = answer.refusal(&format!("could not {what} the service {:?}", self.id));
         if error.kind() != ErrorKind::PermissionDenied {
             return error;
         }
         let message = format!(
-            "{}; the token needs a policy with: service \"{}\" {{ policy = \"write\" }}",
+            "{}; the token needs a policy with: service {:?} {{ policy = \"write\" }}",
             error.message(),
             self.name
         );
@@ -224,10 +228,7 @@ impl Record {
     /// when it takes too long, with what `done` says hinders it.
     async fn settled(&self, agent: usize, what: &str, done: impl Fn(Vec<Entry>) -> Result<(), String>) -> Result<()> {
         let agents = &self.shared.agents;
-        let filter = segment(&format!(
-            "Service.ID == \"{}\"",
-            self.id.replace('\\', "\\\\").replace('"', "\\\"")
-        ));
+        let filter = segment(&format!("Service.ID == {}", filter_text(&self.id)));
         let path = format!("/v1/health/service/{}?filter={filter}", segment(&self.name));
         let started = Instant::now();
         let limit = self.shared.options.timeout.mul_f64(0.9);
@@ -236,6 +237,9 @@ impl Record {
             let answer = agents.call(agent, Method::GET, &next, None, agents.limit()).await?;
             if !answer.is_ok() && (answer.status == 403 || answer.says("Permission denied")) || answer.filtered {
                 return Ok(()); // who may write and not read has to believe it
+            }
+            if let Some(error) = refused_word(&answer, "instance.name", &self.name) {
+                return Err(error);
             }
             let answer = answer.checked()?;
             let entries = answer.list::<Entry>()?.into_iter().flatten(); // what can't be read is not of ours
@@ -351,7 +355,6 @@ impl Drop for ConsulPresence {
 #[async_trait]
 impl Presence for ConsulPresence {
     async fn publish(&mut self, instance: &ServiceInstance, intent: Intent) -> Result<()> {
-        record::check_instance(instance)?;
         self.generation += 1;
         let generation = self.generation;
         let mark = Mark {

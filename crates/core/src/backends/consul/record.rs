@@ -10,8 +10,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
+use super::CONSUL;
 use super::agents::Answer;
 use super::options::{ConsulOptions, HealthCheck};
+use super::words::check_word;
 use crate::backend::{BadRecord, Snapshot};
 use crate::error::{Error, Result};
 use crate::instance::{Metadata, ServiceInstance, push_json_string};
@@ -49,18 +51,16 @@ pub(super) fn check_id(id: &str) -> String {
     format!("service:{id}")
 }
 
-/// Refuses what can't stand in the paths of Consul's API, however it is encoded.
-pub(super) fn check_word(path: &str, word: &str) -> Result<()> {
-    if matches!(word, "." | "..") {
-        return Err(Error::invalid(format!(
-            "{path}: Consul can't be asked for {word:?}: its paths are cleaned of it"
-        )));
-    }
-    Ok(())
-}
-
 /// Refuses what Consul would refuse, or keep only a part of; names what it is.
 pub(super) fn check_instance(instance: &ServiceInstance) -> Result<()> {
+    check_word("instance.name", &instance.name)?;
+    check_word("instance.id", &instance.id)?;
+    if instance.name.eq_ignore_ascii_case(CONSUL) {
+        return Err(Error::invalid(format!(
+            "instance.name: {:?} is the service of Consul's own servers; take another name",
+            instance.name
+        )));
+    }
     let pairs = instance.metadata.len();
     if pairs > MAX_PAIRS {
         return Err(Error::invalid(format!(
@@ -71,7 +71,8 @@ pub(super) fn check_instance(instance: &ServiceInstance) -> Result<()> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
         if key.is_empty() || key.len() > MAX_KEY || !key.bytes().all(plain) {
             return Err(Error::invalid(format!(
-                "instance.metadata[{key:?}]: Consul takes keys of 1 to {MAX_KEY} letters, digits, \"-\" and \"_\" only"
+                "instance.metadata[{}]: Consul takes keys of 1 to {MAX_KEY} letters, digits, \"-\" and \"_\" only",
+                shown(key)
             )));
         }
         if key.starts_with("consul-") {
@@ -89,6 +90,11 @@ pub(super) fn check_instance(instance: &ServiceInstance) -> Result<()> {
     let mut schemes = BTreeMap::new();
     for (i, endpoint) in instance.endpoints.iter().enumerate() {
         let scheme = Endpoint::of(endpoint).scheme;
+        if is_address_of_consul(&scheme) {
+            return Err(Error::invalid(format!(
+                "instance.endpoints[{i}]: Consul keeps {scheme:?} to addresses of its own; take another scheme"
+            )));
+        }
         if let Some(before) = schemes.insert(scheme.clone(), i) {
             return Err(Error::invalid(format!(
                 "instance.endpoints[{i}]: a second {scheme:?} beside endpoints[{before}]; a record in Consul holds one endpoint of each scheme"
@@ -96,6 +102,18 @@ pub(super) fn check_instance(instance: &ServiceInstance) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A tagged address that is none of ours, whoever wrote it.
+fn is_address_of_consul(tag: &str) -> bool {
+    matches!(tag, "lan_ipv4" | "wan_ipv4" | "lan_ipv6" | "wan_ipv6" | "lan" | "wan")
+}
+
+/// The beginning of a text that may be of any length, in quotes.
+fn shown(text: &str) -> String {
+    let beginning: String = text.chars().take(MAX_KEY).collect();
+    let rest = if beginning.len() < text.len() { "…" } else { "" };
+    format!("{beginning:?}{rest}")
 }
 
 /// The parts of an endpoint as Go's `net/url` sees them: the port is what is written, not what the scheme implies.
@@ -382,12 +400,7 @@ impl Entry {
             .tagged_addresses
             .unwrap_or_default()
             .into_iter()
-            .filter(|(tag, _)| {
-                !matches!(
-                    tag.as_str(),
-                    "lan_ipv4" | "wan_ipv4" | "lan_ipv6" | "wan_ipv6" | "lan" | "wan"
-                )
-            })
+            .filter(|(tag, _)| !is_address_of_consul(tag))
             .filter(|(_, tagged)| Url::parse(&tagged.address).is_ok_and(|url| url.has_host()))
             .map(|(_, tagged)| tagged.address)
             .collect();

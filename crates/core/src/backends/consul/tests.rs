@@ -152,10 +152,17 @@ fn what_consul_would_refuse_is_refused_with_the_pair_or_endpoint_it_is() {
         ..instance(&[])
     };
     refused(&many, "at most 64");
+    refused(&instance(&["http://a:1", "lan://a:2"]), "endpoints[1]");
+    refused(
+        &ServiceInstance {
+            name: "Consul".into(),
+            ..instance(&[])
+        },
+        "instance.name",
+    );
     assert!(record::check_instance(&with("k_-9Z", &"x".repeat(512))).is_ok());
-    for word in [".", ".."] {
-        assert!(record::check_word("name", word).is_err());
-    }
+    let error = record::check_instance(&with(&"k".repeat(9000), "")).unwrap_err();
+    assert!(error.message().len() < 300, "{error}");
 }
 
 #[test]

@@ -22,6 +22,7 @@ use self::presence::{Owners, ZookeeperPresence};
 use self::session::{Session, Sessions};
 use crate::backend::{Backend, Capabilities, Follow, Presence, Snapshot};
 use crate::error::{Error, Result};
+use crate::instance::ServiceInstance;
 use crate::log::Log;
 
 /// Service registry in ZooKeeper.
@@ -85,12 +86,20 @@ impl Backend for ZookeeperBackend {
         }
     }
 
-    fn presence(&self, name: &str, id: &str) -> Result<Box<dyn Presence>> {
-        if self.shared.paths.is_reserved(name, &self.shared.options.chroot) {
+    fn check(&self, instance: &ServiceInstance) -> Result<()> {
+        if self
+            .shared
+            .paths
+            .is_reserved(&instance.name, &self.shared.options.chroot)
+        {
             return Err(Error::invalid(
                 "instance.name: \"zookeeper\" belongs to ZooKeeper itself where the prefix is \"/\"",
             ));
         }
+        Ok(())
+    }
+
+    fn presence(&self, name: &str, id: &str) -> Result<Box<dyn Presence>> {
         Ok(Box::new(ZookeeperPresence::new(Arc::clone(&self.shared), name, id)))
     }
 

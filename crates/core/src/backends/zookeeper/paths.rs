@@ -1,9 +1,9 @@
 //! Paths and values: what lies where, and what of the writing of others is an instance.
 //!
 //! `{prefix}/{name}/{id}`, name and id as they are, which is where Kratos writes and reads them. What ZooKeeper allows
-//! in no path (`.` and `..` alone, some ranges of Unicode) is written as `%~` and the text with `%`, `.` and those
-//! characters in percent encoding. A text that begins with `%~` by itself is encoded as well, so that no two texts share
-//! a path; it is the one legal text that Kratos would look for elsewhere.
+//! in no path (`.` and `..` alone, some ranges of Unicode, all beyond U+FFFF) is written as `%~` and the text with `%`,
+//! `.` and those characters in percent encoding. A text that begins with `%~` by itself is encoded as well, so that no
+//! two texts share a path; it is the one legal text that Kratos would look for elsewhere.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -127,9 +127,10 @@ pub(super) fn decode(part: &str) -> Cow<'_, str> {
     }
 }
 
-/// Whether ZooKeeper takes a character in a path. See its programmer's guide, "The ZooKeeper Data Model".
+/// Whether ZooKeeper takes a character in a path. See its programmer's guide, "The ZooKeeper Data Model". Its servers look
+/// at Java's characters, and one beyond U+FFFF is two of those, both surrogates, which they refuse.
 fn is_allowed(c: char) -> bool {
-    !matches!(u32::from(c), 0..=0x1f | 0x7f..=0x9f | 0xd800..=0xf8ff | 0xfff0..=0xffff)
+    !matches!(u32::from(c), 0..=0x1f | 0x7f..=0x9f | 0xd800..=0xf8ff | 0xfff0..)
 }
 
 /// Checks a path that a person wrote; `option` is how it is called.
@@ -176,6 +177,7 @@ mod tests {
         assert_eq!(encode(".."), "%~%2E%2E");
         assert_eq!(encode("a\u{e000}b"), "%~a%EE%80%80b");
         assert_eq!(encode("%~a"), "%~%25~a");
+        assert_eq!(encode("a😀"), "%~a%F0%9F%98%80");
         for odd in ["%~", "%~%", "%~%4", "%~%zz", "%~a", "%~%2e", "%~%FF"] {
             assert_eq!(decode(odd), odd, "nobody's encoding");
         }
