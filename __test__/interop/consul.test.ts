@@ -141,6 +141,8 @@ test('both send the same bytes, but for the status of the checks and the mark in
       if (pathname === '/v1/agent/service/register') bodies.push(body);
       if (pathname.startsWith('/v1/agent/health/')) {
         answer.writeHead(404).end('{"AggregatedStatus":"critical","Service":null,"Checks":null}');
+      } else if (pathname === '/v1/agent/services') {
+        answer.end('{}');
       } else {
         answer.end(pathname.startsWith('/v1/health/') ? '[]' : '');
       }

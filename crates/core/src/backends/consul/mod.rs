@@ -12,6 +12,7 @@ mod options;
 mod presence;
 mod record;
 mod renewal;
+mod twins;
 mod words;
 
 use std::collections::BTreeSet;

@@ -1,7 +1,8 @@
 //! One registration in Consul: a service of one agent, and wherever else it had to be written.
 //!
 //! Consul's agents have no compare-and-set. A registration is read before it is written or removed, and whose it is, its
-//! mark tells; two processes that write one id in the same instant are told apart by their next renewal.
+//! mark tells; two processes that write one id in the same instant are told apart by their next renewal. What is one id
+//! here, [twins] says.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use super::Shared;
 use super::agents::{Answer, segment};
 use super::record::{self, Check, Entry, Mark};
 use super::renewal::Renewal;
+use super::twins::twins;
 use super::words::{filter_text, refused_word};
 use crate::backend::{Intent, Loss, Presence};
 use crate::error::{Error, ErrorKind, Result};
@@ -132,16 +134,43 @@ impl Record {
         })
     }
 
-    /// Registers at one agent, unless another owner keeps the id there. What is there must be known to be free or ours
-    /// for `Keep`; for `Claim` the question finds out whether the id can be asked for at all.
-    pub(super) async fn register(&self, agent: usize, body: &str, intent: Intent, limit: Duration) -> Result<()> {
-        let deadline = Instant::now() + limit;
-        if self.look(agent, limit).await? == Held::Other && intent == Intent::Keep {
+    /// The ids at an agent that others can't tell from ours.
+    pub(super) async fn twins(&self, agent: usize, limit: Duration) -> Result<Vec<String>> {
+        twins(&self.shared.agents, agent, &self.id, limit).await
+    }
+
+    /// Makes way for our record at an agent, or says that the id is another owner's. What is there must be known to be
+    /// free or ours for `Keep`; for `Claim` the question finds out whether the id can be asked for at all.
+    async fn make_way(&self, agent: usize, intent: Intent, limit: Duration) -> Result<()> {
+        let mut twins = Vec::new();
+        let held = if intent == Intent::Claim {
+            let looks = tokio::try_join!(self.look(agent, limit), self.twins(agent, limit));
+            let (held, found) = looks?;
+            twins = found;
+            held
+        } else {
+            self.look(agent, limit).await?
+        };
+        if held == Held::Nothing && intent == Intent::Keep {
+            twins = self.twins(agent, limit).await?;
+        }
+        if intent == Intent::Keep && (held == Held::Other || !twins.is_empty()) {
             return Err(Error::new(
                 ErrorKind::Replaced,
                 format!("the service id {:?} belongs to a newer registration", self.id),
             ));
         }
+        for twin in twins {
+            // Before ours is written: the agent tells the catalog before it answers, and the catalog would drop ours.
+            self.deregister(agent, &twin, limit).await?;
+        }
+        Ok(())
+    }
+
+    /// Registers at one agent, unless another owner keeps the id there.
+    pub(super) async fn register(&self, agent: usize, body: &str, intent: Intent, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        self.make_way(agent, intent, limit).await?;
         {
             let mut state = self.lock();
             state.wrote(agent, Instant::now()); // before it is sent: this future may be dropped at any await
@@ -198,9 +227,14 @@ impl Record {
         if !matches!(self.look(agent, limit).await?, Held::Ours { .. }) {
             return Ok(());
         }
-        let path = format!("/v1/agent/service/deregister/{}", segment(&self.id));
         let left = deadline.saturating_duration_since(Instant::now());
-        let answer = self.shared.agents.call(agent, Method::PUT, &path, None, left).await?;
+        self.deregister(agent, &self.id, left).await
+    }
+
+    /// Deregisters a service of an agent, whosever it is.
+    async fn deregister(&self, agent: usize, id: &str, limit: Duration) -> Result<()> {
+        let path = format!("/v1/agent/service/deregister/{}", segment(id));
+        let answer = self.shared.agents.call(agent, Method::PUT, &path, None, limit).await?;
         if answer.is_ok() || answer.status == 404 {
             Ok(())
         } else {
@@ -285,6 +319,20 @@ impl Record {
         .await
     }
 
+    /// Refuses to share an id with a twin that was claimed in the same instant: the next claim of either decides.
+    async fn alone(&self, agent: usize, intent: Intent) -> Result<()> {
+        if intent == Intent::Keep {
+            return Ok(());
+        }
+        match self.twins(agent, self.shared.agents.limit()).await?.first() {
+            None => Ok(()),
+            Some(twin) => Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("the service id {twin:?}, which is the same to Consul, was registered at the same time"),
+            )),
+        }
+    }
+
     /// Waits until nobody sees a record of ours.
     async fn invisible(&self, agent: usize) -> Result<()> {
         if !self.shared.options.heartbeat {
@@ -362,8 +410,9 @@ impl Presence for ConsulPresence {
             generation,
         };
         let body = record::body(instance, &self.record.shared.options, &mark);
+        let record = Arc::clone(&self.record);
         let agent = self.register(&body, intent).await?;
-        self.record.visible(agent, instance, generation).await?;
+        tokio::try_join!(record.visible(agent, instance, generation), record.alone(agent, intent))?;
         {
             let mut state = self.record.lock();
             state.at = Some(agent);

@@ -13,11 +13,15 @@ use crate::error::{Error, ErrorKind};
 
 /// The longest pause before a renewal that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How many TTLs lie between two looks for other spellings of our id. Each makes the agent go through its services.
+const TWINS: f64 = 10.0;
 
 pub(super) struct Renewal {
     record: Arc<Record>,
     told: watch::Sender<Option<Loss>>,
     interval: Duration,
+    /// When another spelling of our id is looked for next.
+    twins: Instant,
 }
 
 /// What a look and a renewal came to.
@@ -35,10 +39,16 @@ impl Renewal {
         } else {
             options.health_check_interval
         };
-        Self { record, told, interval }
+        let twins = Instant::now() + options.ttl.mul_f64(TWINS * fastrand::f64());
+        Self {
+            record,
+            told,
+            interval,
+            twins,
+        }
     }
 
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         let (ttl, heartbeat) = {
             let options = &self.record.shared.options;
             (options.ttl, options.heartbeat)
@@ -55,6 +65,9 @@ impl Renewal {
                 Beat::Stands => {
                     next = self.pause();
                     self.tidy().await;
+                    if self.twins <= Instant::now() && self.has_twin().await {
+                        return self.tell(Loss::Replaced);
+                    }
                 }
                 Beat::Lost(loss) => return self.tell(loss),
                 Beat::Failed(error) => {
@@ -95,6 +108,10 @@ impl Renewal {
         let limit = record.shared.agents.limit().min(self.interval.max(AGAIN));
         let gone = |why: &str| Beat::Lost(Loss::Gone(why.to_owned()));
         let renewed = match record.look(agent, limit).await {
+            // Who takes an id in another spelling removes ours.
+            Ok(Held::Nothing) if !record.twins(agent, limit).await.unwrap_or_default().is_empty() => {
+                return Beat::Lost(Loss::Replaced);
+            }
             Ok(Held::Nothing) => {
                 return gone("the agent does not know it: deregistered by someone, or the agent restarted");
             }
@@ -114,6 +131,18 @@ impl Renewal {
             Err(error) if refuses(&error) => gone(&error.to_string()),
             Err(error) => Beat::Failed(error),
         }
+    }
+
+    /// Whether somebody who does not look for spellings, as Kratos does not, has registered another one of our id since:
+    /// the catalog shows theirs, and our agent knows nothing of it.
+    async fn has_twin(&mut self) -> bool {
+        let (record, ttl) = (&self.record, self.record.shared.options.ttl);
+        let Some(agent) = record.lock().at else {
+            return false;
+        };
+        self.twins = Instant::now() + ttl.mul_f64(TWINS * (0.9 + fastrand::f64() / 10.0));
+        let twins = record.twins(agent, AGAIN).await;
+        twins.is_ok_and(|twins| !twins.is_empty())
     }
 
     /// Registers at another agent, if one of them answers. A loss is that someone else holds the id there.

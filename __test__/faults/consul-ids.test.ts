@@ -1,0 +1,98 @@
+// Ids and names that differ only in the case of their letters. A Consul agent keeps such ids apart and its catalog does
+// not; who is told "registered" must be who is found.
+import type { ConsulOptions, Registry } from 'rollcall';
+import { connect } from 'rollcall';
+import { describe, expect, test } from 'vitest';
+import { hear, ids, sees, waitFor } from '../conformance/kit.js';
+import type { ConsulOptions as ServerOptions } from '../support/consul.js';
+import { startConsul } from '../support/consul.js';
+import type { Finish } from './kit.js';
+
+/** Agents, and clients of them. */
+async function consul({ onTestFinished }: Finish, options: ServerOptions = {}) {
+  const started = await startConsul(options);
+  onTestFinished(() => started.close());
+  const client = async (host = started.server.host, more: Partial<ConsulOptions> = {}): Promise<Registry> => {
+    const fixed = { backend: 'consul', hosts: host, healthCheck: false, ttlMs: 3000, logger: false } as const;
+    const registry = await connect({ ...fixed, ...more });
+    onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
+    return registry;
+  };
+  return { ...started, client };
+}
+
+describe.concurrent('ids that differ in case', () => {
+  test.each([1, 2])('at one agent, by %i clients: the newest is found, the older hears "replaced"', async (clients) => {
+    const undo: (() => unknown)[] = [];
+    try {
+      const { server, client } = await consul({ onTestFinished: (one) => void undo.push(one as () => unknown) });
+      const first = await client();
+      const second = clients === 1 ? first : await client();
+      const older = await first.register({ name: 'orders', id: 'Node-1' });
+      const heard = hear(older);
+      const newer = await second.register({ name: 'orders', id: 'node-1' });
+      await sees(await client(), 'orders', ['node-1']);
+      await waitFor(() => heard.count('replaced') === 1, { what: '"replaced"' });
+      expect([older.state, heard.events]).toEqual(['replaced', ['replaced']]);
+      await older.deregister(); // takes nothing from the newer
+      await sees(await client(), 'orders', ['node-1']);
+      expect(await server.services()).toEqual(['node-1']);
+      expect(newer.state).toBe('registered');
+      await newer.deregister();
+      await sees(await client(), 'orders', []);
+    } finally {
+      for (const one of undo.reverse()) await one();
+    }
+  });
+
+  test('claimed in the same instant: one is left, and it is found', async (context) => {
+    const { server, client } = await consul(context);
+    const [a, b] = [await client(), await client()];
+    for (let round = 0; round < 5; round++) {
+      const both = await Promise.all([
+        a.register({ name: 'orders', id: `Node-${round}` }),
+        b.register({ name: 'orders', id: `node-${round}` }),
+      ]);
+      await waitFor(() => both.some(({ state }) => state === 'replaced'), { what: 'one to give way' });
+      const left = both.find(({ state }) => state === 'registered') ?? expect.fail('both gave way');
+      await sees(a, 'orders', [left.instance.id]);
+      expect(await server.services()).toEqual([left.instance.id]);
+      await left.deregister();
+    }
+  }, 60_000);
+
+  test('one that somebody else registers, who does not look: ours gives way', async (context) => {
+    const { server, client } = await consul(context);
+    const registration = await (await client(server.host, { ttlMs: 1000 })).register({ name: 'orders', id: 'Node-1' });
+    await server.register({ ID: 'node-1', Name: 'other' });
+    await waitFor(() => registration.state === 'replaced', { timeoutMs: 20_000, what: '"replaced"' });
+    await waitFor(async () => (await server.services()).join() === 'node-1', { what: 'ours to be gone' });
+  }, 40_000);
+
+  test('at two agents of one cluster they are two records, both found', async (context) => {
+    const { agents, client } = await consul(context, { client: true });
+    const [one, two] = await Promise.all(agents.map(({ host }) => client(host)));
+    if (!one || !two) return expect.fail('two agents');
+    const first = await one.register({ name: 'orders', id: 'Node-1' });
+    const second = await two.register({ name: 'orders', id: 'node-1' });
+    await sees(one, 'orders', ['Node-1', 'node-1']);
+    await second.deregister();
+    await sees(two, 'orders', ['Node-1']);
+    expect(first.state).toBe('registered');
+  });
+});
+
+test('names that differ in case are two services', async (context) => {
+  const { client } = await consul(context);
+  const registry = await client();
+  const upper = await registry.register({ name: 'Orders', id: 'a' });
+  const lower = await registry.register({ name: 'orders', id: 'b' });
+  const watcher = registry.watch('Orders');
+  expect(ids((await watcher.next()).value ?? [])).toEqual(['a']);
+  await sees(registry, 'orders', ['b']);
+  expect(await registry.services()).toEqual(['Orders', 'orders']);
+  await upper.deregister();
+  expect(ids((await watcher.next()).value ?? ['?'])).toEqual([]);
+  await sees(registry, 'orders', ['b']);
+  expect(lower.state).toBe('registered');
+});
