@@ -1,13 +1,14 @@
 // What befalls agents of Consul, and what follows: restarts with and without their data, checks and registrations that
 // somebody tampers with, rights taken away, agents that die or freeze, a leader that is lost.
-import { createServer } from 'node:http';
+import type { IncomingMessage } from 'node:http';
+import { createServer, request as forward } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import type { ConsulOptions, Registry } from 'rollcall';
 import { connect } from 'rollcall';
 import { describe, expect, test } from 'vitest';
 import { hear, ids, listsUntil, nextList, quiet, refused, sees, timed, waitFor, within } from '../conformance/kit.js';
-import type { Consul, ConsulOptions as ServerOptions } from '../support/consul.js';
+import type { Consul, ConsulAgent, ConsulOptions as ServerOptions } from '../support/consul.js';
 import { startConsul } from '../support/consul.js';
 import { inTime, temporaryFolder } from '../support/process.js';
 import { startTcpProxy } from '../support/tcp.js';
@@ -179,6 +180,34 @@ describe('several agents', () => {
     expect(await first.services()).toEqual([]);
   });
 
+  test('a publication that moves is not taken away as something left over', async (context) => {
+    const consul = await server(context, { client: true });
+    const [first, second] = consul.agents;
+    if (!first || !second) return expect.fail('two agents');
+    let beats = 0;
+    let refuses = false;
+    const one = await forwarder(context, first, async ({ method, url = '' }) => {
+      if (url.startsWith('/v1/agent/check/update')) beats++;
+      return !(refuses && method === 'PUT' && url.startsWith('/v1/agent/service/register'));
+    });
+    const two = await forwarder(context, second, async ({ url = '' }) => {
+      // The look whether others see it is answered late: two renewals go by at the first agent.
+      if (refuses && url.startsWith('/v1/health/service')) {
+        const from = beats;
+        await waitFor(() => beats >= from + 2, { what: 'two renewals' });
+      }
+      return true;
+    });
+    const registry = await client(context, [one, two], { timeoutMs: 20_000 });
+    const registration = await registry.register(instance);
+    const heard = hear(registration);
+    refuses = true;
+    await registration.update({ version: '2' });
+    await waitFor(async () => (await first.services()).length === 0, { what: 'the old record to go' });
+    expect(await second.services()).toEqual(['a']);
+    expect([registration.state, heard.events]).toEqual(['registered', []]);
+  });
+
   test('what was written at an agent that is away is taken back there when the instance deregisters', async (context) => {
     const consul = await server(context, { servers: 3 });
     const [first, second] = consul.agents;
@@ -250,6 +279,31 @@ describe('several agents', () => {
     await waitFor(() => ids(watcher.current ?? []).join() === 'a', { timeoutMs: 10_000, what: 'the list' });
   }, 120_000);
 });
+
+/** A way to an agent, request by request; one that `passes` says no to is cut off. */
+async function forwarder(
+  { onTestFinished }: Finish,
+  agent: ConsulAgent,
+  passes: (request: IncomingMessage) => Promise<boolean>,
+): Promise<string> {
+  const web = createServer(async (request, answer) => {
+    if (!(await passes(request).catch(() => false))) return void answer.destroy();
+    const { method, url, headers } = request;
+    const passed = forward(`${agent.url}${url}`, { method, headers }, (from) => {
+      answer.writeHead(from.statusCode ?? 0, from.headers);
+      from.pipe(answer);
+    });
+    passed.on('error', () => answer.destroy());
+    answer.on('close', () => passed.destroy());
+    request.pipe(passed);
+  });
+  await new Promise<void>((resolve) => web.listen(0, '127.0.0.1', resolve));
+  onTestFinished(() => {
+    web.closeAllConnections();
+    web.close();
+  });
+  return `127.0.0.1:${(web.address() as AddressInfo).port}`;
+}
 
 /** A stub that plays an agent whose index can be set, without a change of the list. */
 async function stub({ onTestFinished }: Finish) {

@@ -44,6 +44,8 @@ pub(super) struct Record {
     /// Of the marks: this presence and no other.
     owner: String,
     state: Mutex<State>,
+    /// Held while a publication chooses its agent, and while what lies at another one is taken away.
+    pub moving: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -369,6 +371,7 @@ impl ConsulPresence {
                 id: id.to_owned(),
                 owner: uuid::Uuid::new_v4().to_string(),
                 state: Mutex::default(),
+                moving: tokio::sync::Mutex::default(),
             }),
             generation: 0,
             renewal: None,
@@ -411,6 +414,7 @@ impl Presence for ConsulPresence {
         };
         let body = record::body(instance, &self.record.shared.options, &mark);
         let record = Arc::clone(&self.record);
+        let _moving = record.moving.lock().await;
         let agent = self.register(&body, intent).await?;
         tokio::try_join!(record.visible(agent, instance, generation), record.alone(agent, intent))?;
         {
