@@ -305,6 +305,13 @@ async function forwarder(
   return `127.0.0.1:${(web.address() as AddressInfo).port}`;
 }
 
+/** A logger that has nothing to log, and a test that fails where it has. */
+function deaf({ onTestFinished }: Finish): { warn(line: string): void } {
+  const said: string[] = [];
+  onTestFinished(() => expect(said).toEqual([]));
+  return { warn: (line) => void said.push(line) };
+}
+
 /** A stub that plays an agent whose index can be set, without a change of the list. */
 async function stub({ onTestFinished }: Finish) {
   const state = { index: 10, list: ['x'], asked: [] as string[] };
@@ -358,6 +365,41 @@ describe.concurrent('blocking queries', () => {
     await waitFor(() => events.length === 2, { what: 'the events' });
     expect(events).toEqual(['stale', 'fresh']);
     expect(agent.state.asked.some((asked) => asked.includes('index=0'))).toBe(false);
+  });
+
+  test('an index that goes back with the same list is no break', async (context) => {
+    const agent = await stub(context);
+    const registry = await client(context, agent.host, { logger: deaf(context) });
+    const watcher = registry.watch('orders');
+    const events: string[] = [];
+    for (const event of ['stale', 'fresh'] as const) watcher.on(event, () => events.push(event));
+    await listsUntil(watcher, ['x']);
+    await waitFor(() => agent.state.asked.some((asked) => asked.includes('index=10&')), { what: 'a blocking query' });
+    agent.change(3, ['x']);
+    await waitFor(() => agent.state.asked.some((asked) => asked.includes('index=3&')), { what: 'the next query' });
+    agent.change(4, ['x', 'y']);
+    await listsUntil(watcher, ['x', 'y']);
+    expect(events).toEqual([]);
+    expect(agent.state.asked.filter((asked) => !asked.includes('index='))).toHaveLength(1);
+  });
+
+  // The first read is answered by the store, with the index of the last service that went; a held query by the agent's
+  // view of this name, with a lower one.
+  test('a name without instances stays fresh while others come and go at an agent that streams', async (context) => {
+    const { server: agent } = await server(context, { config: { use_streaming_backend: true } });
+    const path = '/v1/health/service/ghost?passing=1';
+    await agent.get(`${path}&index=1&wait=1ms`); // the view
+    await agent.register({ ID: 'x', Name: 'passing' });
+    await agent.deregister('x');
+    const registry = await client(context, agent.host, { waitMs: 1000, logger: deaf(context) });
+    const watcher = registry.watch('ghost');
+    const events: string[] = [];
+    for (const event of ['stale', 'fresh'] as const) watcher.on(event, () => events.push(event));
+    expect(await nextList(watcher)).toEqual([]);
+    await quiet(3500); // three waits
+    expect(events).toEqual([]);
+    await agent.register({ ID: 'y', Name: 'ghost' });
+    await listsUntil(watcher, ['y']);
   });
 
   test('an agent that answers at once, always with a new index, is not asked without pause', async (context) => {

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 /// One instance of a service, in the words and shape of Kratos's registry.
 ///
 /// Its fields are the tightest that hold them, and the name is shared by a list: a watched fleet has a hundred thousand.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ServiceInstance {
     /// Unique among the instances of `name`. Two registrations with one id are one instance: the newest wins.
     pub id: Box<str>,
@@ -44,7 +44,7 @@ impl Default for ServiceInstance {
 }
 
 /// Metadata pairs, sorted by the bytes of their keys, no key twice.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Metadata(Box<[(Box<str>, Box<str>)]>);
 
 impl Metadata {

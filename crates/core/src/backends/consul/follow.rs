@@ -5,6 +5,7 @@
 //! `max_watch_connections` wait for the [bell](super::bell) and then ask for their index, without a list, in turns. See
 //! `docs/decisions`.
 
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ struct Following {
     /// The agent that is asked, once there was an answer.
     agent: Option<(usize, Arc<Life>)>,
     index: u64,
+    /// What the last list said.
+    digest: u64,
     turn: Option<Turn>,
     /// When a query would be allowed if there were no burst.
     allowed: Instant,
@@ -60,6 +63,7 @@ pub(super) fn follow(shared: Arc<Shared>, name: &str) -> BoxStream<'static, Resu
         path,
         agent: None,
         index: 0,
+        digest: 0,
         turn: None,
         allowed: Instant::now(),
     };
@@ -84,18 +88,18 @@ impl Following {
             let (agent, answer) = self.shared.agents.read(&self.path).await?;
             let snapshot = super::snapshot(&self.name, &answer)?;
             self.index = index_of(&answer);
+            self.digest = digest(&snapshot);
             self.agent = Some((agent, self.shared.lives.of(&self.shared.agents, agent)));
             return Ok(snapshot);
         };
-        let answer = tokio::select! {
-            error = life.over() => return Err(error),
-            answer = self.changed(agent) => answer?,
-        };
-        super::snapshot(&self.name, &answer)
+        tokio::select! {
+            error = life.over() => Err(error),
+            snapshot = self.changed(agent) => snapshot,
+        }
     }
 
-    /// The next answer with another index.
-    async fn changed(&mut self, agent: usize) -> Result<Answer> {
+    /// The next list with a higher index.
+    async fn changed(&mut self, agent: usize) -> Result<Snapshot> {
         let mut lagging: Option<Instant> = None;
         loop {
             if !matches!(self.turn, Some(Turn::Own(_))) {
@@ -122,11 +126,21 @@ impl Following {
                 answer.unwrap_or_else(|_| Err(Error::no_answer(limit)))?
             };
             let index = index_of(&answer);
-            if index > self.index {
-                self.index = index;
-                return Ok(answer);
+            if index == self.index {
+                continue;
             }
-            if index < self.index {
+            let snapshot = super::snapshot(&self.name, &answer)?;
+            let digest = digest(&snapshot);
+            if index > self.index {
+                (self.index, self.digest) = (index, digest);
+                return Ok(snapshot);
+            }
+            if digest == self.digest {
+                // The same list, counted otherwise: a read is answered by the store, a held query by the agent's view of
+                // this one name, whose index knows nothing of other names. From here on the view's is asked for.
+                self.index = index;
+                lagging = None;
+            } else {
                 // Another server may answer a stale read, and not know yet what we know. Else it is another history.
                 let since = *lagging.get_or_insert_with(Instant::now);
                 if self.shared.options.consistency == Consistency::Stale && since.elapsed() < LAG {
@@ -181,6 +195,18 @@ impl Following {
         self.allowed = self.allowed.max(earliest) + GAP;
         sleep_until(self.allowed).await;
     }
+}
+
+/// A number for what a list says, in whatever order.
+fn digest(Snapshot { instances, bad }: &Snapshot) -> u64 {
+    let each = instances.iter().map(hash).chain(bad.iter().map(hash));
+    each.fold(0, u64::wrapping_add)
+}
+
+fn hash(of: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Never 0, which would not block.
