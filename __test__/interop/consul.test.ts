@@ -1,4 +1,5 @@
 // A Go service on Kratos's own Consul registry and rollcall, at the same agent, both ways.
+import { Resolver } from 'node:dns/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { ConsulOptions, Registry } from 'rollcall';
@@ -125,6 +126,21 @@ describe('Kratos and rollcall on Consul', () => {
     expect(heard.events).toEqual(['lost', 'restored']);
     await registration.deregister();
   });
+});
+
+test("Consul's DNS answers an SRV question for an instance of ours", async ({ onTestFinished }) => {
+  const consul = await startConsul({ dns: true });
+  onTestFinished(() => consul.close());
+  const node = await connect(options(consul.server.host));
+  onTestFinished(() => node.close());
+  const registration = await node.register({ name: 'orders', id: 'a', endpoints: ['grpc://10.1.2.3:9000'] });
+  const dns = new Resolver({ timeout: 2000, tries: 3 });
+  dns.setServers([`127.0.0.1:${consul.server.ports.dns}`]);
+  const [record, ...more] = await dns.resolveSrv('orders.service.consul');
+  expect([record?.port, more]).toEqual([9000, []]);
+  expect(await dns.resolve4(record?.name ?? '')).toEqual(['10.1.2.3']);
+  await registration.deregister();
+  await expect(dns.resolveSrv('orders.service.consul')).rejects.toMatchObject({ code: 'ENOTFOUND' });
 });
 
 test('both send the same bytes, but for the status of the checks and the mark in the notes', async ({

@@ -25,6 +25,8 @@ export interface ConsulOptions {
   certificates?: CertificateOptions;
   /** Listens on a unix socket beside the port. */
   socket?: string;
+  /** Answers DNS questions, at `ports.dns`. */
+  dns?: boolean;
   /** More of the configuration file. */
   config?: Record<string, unknown>;
 }
@@ -70,7 +72,7 @@ export class ConsulAgent {
     readonly name: string,
     private readonly shape: Shape,
     private readonly folder: string,
-    readonly ports: { http: number; server: number; serf: number },
+    readonly ports: { http: number; server: number; serf: number; dns: number },
     private readonly persistent: boolean,
     private readonly config: Record<string, unknown>,
   ) {
@@ -119,7 +121,7 @@ export class ConsulAgent {
         ports: {
           [certificates ? 'http' : 'https']: -1,
           [certificates ? 'https' : 'http']: this.ports.http,
-          ...{ grpc: -1, grpc_tls: -1, dns: -1, serf_wan: -1 },
+          ...{ grpc: -1, grpc_tls: -1, serf_wan: -1, dns: this.ports.dns },
           ...{ server: this.ports.server, serf_lan: this.ports.serf },
         },
         disable_update_check: true,
@@ -363,22 +365,26 @@ export async function startConsul({
   tls = false,
   certificates: kind,
   socket,
+  dns = false,
   config = {},
 }: ConsulOptions = {}): Promise<Consul> {
   const { path: folder, remove } = temporaryFolder('rollcall-consul-');
   const certificates = tls ? await makeCertificates(kind) : undefined;
   const count = servers + (client ? 1 : 0);
-  const ports = await freePorts(count * 3);
+  const ports = await freePorts(count * 4);
   const shape: Shape = { certificates, mutual: tls === 'mutual' };
   const prefix = uniqueName('node');
-  const serfs = Array.from({ length: servers }, (_, i) => `127.0.0.1:${ports[i * 3 + 2]}`);
+  const serfs = Array.from({ length: servers }, (_, i) => `127.0.0.1:${ports[i * 4 + 2]}`);
   const agents = Array.from({ length: count }, (_, i) => {
     const isServer = i < servers;
     return new ConsulAgent(
       isServer ? `${prefix}-${i}` : `${prefix}-client`,
       shape,
       folder,
-      { http: ports[i * 3] as number, server: ports[i * 3 + 1] as number, serf: ports[i * 3 + 2] as number },
+      {
+        ...{ http: ports[i * 4] as number, server: ports[i * 4 + 1] as number, serf: ports[i * 4 + 2] as number },
+        dns: dns ? (ports[i * 4 + 3] as number) : -1,
+      },
       persistent || !isServer,
       {
         ...(isServer && persistent && { server: true, bootstrap_expect: servers }),
