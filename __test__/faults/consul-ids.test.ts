@@ -1,11 +1,12 @@
-// Ids and names that differ only in the case of their letters. A Consul agent keeps such ids apart and its catalog does
-// not; who is told "registered" must be who is found.
+// Whose an id is, at Consul. Ids that differ only in the case of their letters, which an agent keeps apart and its
+// catalog does not: who is told "registered" must be who is found. And owners that no claim has brought together.
 import type { ConsulOptions, Registry } from 'rollcall';
 import { connect } from 'rollcall';
 import { describe, expect, test } from 'vitest';
 import { hear, ids, sees, waitFor } from '../conformance/kit.js';
-import type { ConsulOptions as ServerOptions } from '../support/consul.js';
+import type { ConsulAgent, ConsulOptions as ServerOptions } from '../support/consul.js';
 import { startConsul } from '../support/consul.js';
+import { startTcpProxy } from '../support/tcp.js';
 import type { Finish } from './kit.js';
 
 /** Agents, and clients of them. */
@@ -80,6 +81,62 @@ describe.concurrent('ids that differ in case', () => {
     await sees(two, 'orders', ['Node-1']);
     expect(first.state).toBe('registered');
   });
+});
+
+describe.concurrent('owners that never met', () => {
+  /** A registration whose process is cut off from its agent, and so as good as dead. */
+  async function abandoned(context: Finish, agent: ConsulAgent, client: (host: string) => Promise<Registry>) {
+    const link = await startTcpProxy(agent.host);
+    context.onTestFinished(() => link.close());
+    await (await client(link.host)).register({ name: 'orders', id: 'a', version: 'old' });
+    link.setEnabled(false);
+  }
+
+  test('an agent comes back with an old disk: the record of an earlier life on it is no newer owner', async (context) => {
+    const { server, client } = await consul(context, { persistent: true });
+    await abandoned(context, server, client);
+    await server.stop();
+    const restore = server.backup();
+    await server.start();
+    const registration = await (await client()).register({ name: 'orders', id: 'a', version: 'new' });
+    const heard = hear(registration);
+    await server.kill();
+    restore();
+    await server.start();
+    await waitFor(() => heard.count('restored') === 1, { timeoutMs: 20_000, what: '"restored"' });
+    expect(heard.events).toEqual(['lost', 'restored']);
+    const [found] = await sees(await client(), 'orders', ['a']);
+    expect(found?.version).toBe('new');
+  }, 60_000);
+
+  test('moving to another agent, one finds an earlier life of its id, or a newer owner', async (context) => {
+    const { agents, client } = await consul(context, { client: true });
+    const [first, second] = agents;
+    if (!first || !second) return expect.fail('two agents');
+    await abandoned(context, second, client);
+    const link = await startTcpProxy(first.host);
+    context.onTestFinished(() => link.close());
+    const both = { hosts: [link.host, second.host], ttlMs: 6000 };
+    const [steady, older] = [await client('', both), await client('', both)];
+    const kept = await steady.register({ name: 'orders', id: 'a', version: 'new' });
+    const replaced = await older.register({ name: 'orders', id: 'b' });
+    const events = hear(kept).events;
+    await (await client(second.host)).register({ name: 'orders', id: 'b', version: 'newer' });
+    link.setEnabled(false);
+    await waitFor(() => replaced.state === 'replaced', { timeoutMs: 15_000, what: '"replaced"' });
+    await waitFor(
+      async () => (await second.entries('orders')).some(({ Service }) => Service.Tags[0] === 'version=new'),
+      {
+        timeoutMs: 15_000,
+        what: 'the move',
+      },
+    );
+    expect([kept.state, events]).toEqual(['registered', []]);
+    const ours = (await second.entries('orders')).find(
+      ({ Service }) => Service.ID === 'b' && Service.Tags[0] !== 'version=',
+    );
+    expect(ours?.Service.Tags).toEqual(['version=newer']);
+  }, 60_000);
 });
 
 test('names that differ in case are two services', async (context) => {

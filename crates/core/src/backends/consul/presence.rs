@@ -4,8 +4,9 @@
 //! mark tells; two processes that write one id in the same instant are told apart by their next renewal. What is one id
 //! here, [twins] says.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use reqwest::Method;
@@ -43,6 +44,10 @@ pub(super) struct Record {
     pub id: String,
     /// Of the marks: this presence and no other.
     owner: String,
+    /// Of the marks: tells a record of an earlier life of the id, which comes back with an old disk of an agent or waits
+    /// at an agent that we move to, from a newer owner. The time of the claim by this machine's clock, in milliseconds,
+    /// and more than that of an owner whom the claim found: clocks count only between owners that never met.
+    order: AtomicU64,
     state: Mutex<State>,
     /// Held while a publication chooses its agent, and while what lies at another one is taken away.
     pub moving: tokio::sync::Mutex<()>,
@@ -54,9 +59,9 @@ pub(super) struct State {
     pub written: Vec<(usize, Instant)>,
     /// The agent that holds the record that is renewed.
     pub at: Option<usize>,
-    /// The last publication that succeeded, and what was written.
+    /// The last publication that succeeded, and of what.
     pub published: u64,
-    pub body: Arc<str>,
+    pub instance: Arc<ServiceInstance>,
     /// When the last renewal that was answered was sent.
     pub renewed: Option<Instant>,
     /// Whether a write is without an answer.
@@ -85,7 +90,8 @@ pub(super) enum Held {
         /// Whether its TTL check lets it be seen.
         passes: bool,
     },
-    Other,
+    /// Another owner's, whose mark may have an order.
+    Other(Option<u64>),
 }
 
 /// `/v1/agent/health/service/id`.
@@ -120,7 +126,8 @@ impl Record {
             return Ok(Held::Nothing);
         }
         let checks = service.checks.unwrap_or_default();
-        Ok(match record::mark_of(&checks, &self.id) {
+        let mark = record::mark_of(&checks, &self.id);
+        Ok(match mark {
             Some(mark) if mark.owner == self.owner => Held::Ours {
                 generation: Some(mark.generation),
                 passes: checks
@@ -132,8 +139,13 @@ impl Record {
                 generation: None,
                 passes: true,
             },
-            _ => Held::Other,
+            mark => Held::Other(mark.and_then(|mark| mark.order)),
         })
+    }
+
+    /// Whether another owner, by the order of its mark, came before us. One without an order is taken for a newer one.
+    pub(super) fn outlived(&self, order: Option<u64>) -> bool {
+        order.is_some_and(|order| order < self.order.load(Ordering::Relaxed))
     }
 
     /// The ids at an agent that others can't tell from ours.
@@ -141,38 +153,39 @@ impl Record {
         twins(&self.shared.agents, agent, &self.id, limit).await
     }
 
-    /// Makes way for our record at an agent, or says that the id is another owner's. What is there must be known to be
-    /// free or ours for `Keep`; for `Claim` the question finds out whether the id can be asked for at all.
-    async fn make_way(&self, agent: usize, intent: Intent, limit: Duration) -> Result<()> {
-        let mut twins = Vec::new();
-        let held = if intent == Intent::Claim {
-            let looks = tokio::try_join!(self.look(agent, limit), self.twins(agent, limit));
-            let (held, found) = looks?;
-            twins = found;
-            held
-        } else {
-            self.look(agent, limit).await?
+    /// Registers at one agent, unless another owner keeps the id there. What is there must be known to be free or ours
+    /// for `Keep`; for `Claim` the question finds out whether the id can be asked for at all.
+    pub(super) async fn register(
+        &self,
+        agent: usize,
+        instance: &ServiceInstance,
+        generation: u64,
+        intent: Intent,
+        limit: Duration,
+    ) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        let is_newer = match self.look(agent, limit).await? {
+            Held::Other(order) if intent == Intent::Claim => {
+                self.order
+                    .fetch_max(order.map_or(0, |order| order.saturating_add(1)), Ordering::Relaxed);
+                false
+            }
+            Held::Other(order) => !self.outlived(order),
+            Held::Nothing if intent == Intent::Keep => !self.twins(agent, limit).await?.is_empty(),
+            Held::Nothing | Held::Ours { .. } => false,
         };
-        if held == Held::Nothing && intent == Intent::Keep {
-            twins = self.twins(agent, limit).await?;
-        }
-        if intent == Intent::Keep && (held == Held::Other || !twins.is_empty()) {
+        if is_newer {
             return Err(Error::new(
                 ErrorKind::Replaced,
                 format!("the service id {:?} belongs to a newer registration", self.id),
             ));
         }
-        for twin in twins {
-            // Before ours is written: the agent tells the catalog before it answers, and the catalog would drop ours.
-            self.deregister(agent, &twin, limit).await?;
-        }
-        Ok(())
-    }
-
-    /// Registers at one agent, unless another owner keeps the id there.
-    pub(super) async fn register(&self, agent: usize, body: &str, intent: Intent, limit: Duration) -> Result<()> {
-        let deadline = Instant::now() + limit;
-        self.make_way(agent, intent, limit).await?;
+        let mark = Mark {
+            order: Some(self.order.load(Ordering::Relaxed)),
+            owner: self.owner.clone(),
+            generation,
+        };
+        let body = record::body(instance, &self.shared.options, &mark);
         {
             let mut state = self.lock();
             state.wrote(agent, Instant::now()); // before it is sent: this future may be dropped at any await
@@ -182,9 +195,7 @@ impl Record {
         let path = "/v1/agent/service/register?replace-existing-checks=true";
         let agents = &self.shared.agents;
         let left = deadline.saturating_duration_since(Instant::now());
-        let answer = agents
-            .call(agent, Method::PUT, path, Some(body.to_owned()), left)
-            .await?;
+        let answer = agents.call(agent, Method::PUT, path, Some(body), left).await?;
         self.lock().unanswered = false;
         if !answer.is_ok() {
             return Err(self.refused(&answer, "register"));
@@ -321,18 +332,22 @@ impl Record {
         .await
     }
 
-    /// Refuses to share an id with a twin that was claimed in the same instant: the next claim of either decides.
+    /// Whether the id that was claimed is ours in every spelling. If not, all go, ours too: the agent tells the catalog
+    /// so before it answers, and what it is told anew after that is shown.
     async fn alone(&self, agent: usize, intent: Intent) -> Result<()> {
         if intent == Intent::Keep {
             return Ok(());
         }
-        match self.twins(agent, self.shared.agents.limit()).await?.first() {
-            None => Ok(()),
-            Some(twin) => Err(Error::new(
-                ErrorKind::Unavailable,
-                format!("the service id {twin:?}, which is the same to Consul, was registered at the same time"),
-            )),
+        let limit = self.shared.agents.limit();
+        let twins = self.twins(agent, limit).await?;
+        let Some(twin) = twins.first() else {
+            return Ok(());
+        };
+        let why = format!("the service id {twin:?}, which is the same to Consul, stood there and had to go first");
+        for id in twins.iter().chain([&self.id]) {
+            self.deregister(agent, id, limit).await?;
         }
+        Err(Error::new(ErrorKind::Unavailable, why))
     }
 
     /// Waits until nobody sees a record of ours.
@@ -370,6 +385,7 @@ impl ConsulPresence {
                 name: name.to_owned(),
                 id: id.to_owned(),
                 owner: uuid::Uuid::new_v4().to_string(),
+                order: AtomicU64::new(now_ms()),
                 state: Mutex::default(),
                 moving: tokio::sync::Mutex::default(),
             }),
@@ -379,12 +395,15 @@ impl ConsulPresence {
     }
 
     /// One attempt at the agents in turn: the one that holds the record first, else the one that answers calls.
-    async fn register(&self, body: &str, intent: Intent) -> Result<usize> {
+    async fn register(&self, instance: &ServiceInstance, intent: Intent) -> Result<usize> {
         let agents = &self.record.shared.agents;
         let mut failure = None;
         let holder = self.record.lock().at;
         for agent in agents.order(holder) {
-            match self.record.register(agent, body, intent, agents.limit()).await {
+            let registered = self
+                .record
+                .register(agent, instance, self.generation, intent, agents.limit());
+            match registered.await {
                 Ok(()) => return Ok(agent),
                 Err(error) if error.is_retryable() && agents.len() > 1 => {
                     agents.failed(agent);
@@ -395,6 +414,12 @@ impl ConsulPresence {
         }
         Err(failure.unwrap_or_else(|| Error::new(ErrorKind::Internal, "there is no agent to register at")))
     }
+}
+
+/// Milliseconds since 1970 by the clock on the wall; 0 before.
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
 }
 
 impl Drop for ConsulPresence {
@@ -408,20 +433,15 @@ impl Presence for ConsulPresence {
     async fn publish(&mut self, instance: &ServiceInstance, intent: Intent) -> Result<()> {
         self.generation += 1;
         let generation = self.generation;
-        let mark = Mark {
-            owner: self.record.owner.clone(),
-            generation,
-        };
-        let body = record::body(instance, &self.record.shared.options, &mark);
         let record = Arc::clone(&self.record);
         let _moving = record.moving.lock().await;
-        let agent = self.register(&body, intent).await?;
+        let agent = self.register(instance, intent).await?;
         tokio::try_join!(record.visible(agent, instance, generation), record.alone(agent, intent))?;
         {
             let mut state = self.record.lock();
             state.at = Some(agent);
             state.published = generation;
-            state.body = body.into();
+            state.instance = Arc::new(instance.clone());
         }
         let running = self.renewal.as_ref().is_some_and(|(_, loss)| loss.borrow().is_none());
         if !running {

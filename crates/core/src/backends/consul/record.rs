@@ -23,18 +23,28 @@ const MAX_PAIRS: usize = 64;
 const MAX_KEY: usize = 128;
 const MAX_VALUE: usize = 512;
 
-/// Who wrote a record, and which of its writings it is. Travels in the `Notes` of the TTL check, where Kratos has nothing.
+/// Who wrote a record, and which of its writings it is. Travels in the `Notes` of the TTL check, where Kratos has nothing:
+/// `rollcall:{order in hex}-{owner}:{generation}`, or without an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mark {
+    /// Grows from one owner of an id to the next; see [`Record`](super::presence::Record).
+    pub order: Option<u64>,
     pub owner: String,
     pub generation: u64,
 }
 
 impl Mark {
     pub(super) fn parse(notes: &str) -> Option<Self> {
-        let (owner, generation) = notes.strip_prefix("rollcall:")?.split_once(':')?;
+        let (who, generation) = notes.strip_prefix("rollcall:")?.split_once(':')?;
+        let ordered = who.split_once('-').and_then(|(order, owner)| {
+            // Four dashes are those of a UUID, a fifth one is before it.
+            let is_after_order = owner.matches('-').count() == 4;
+            let order = u64::from_str_radix(order, 16).ok()?;
+            is_after_order.then_some((order, owner))
+        });
         Some(Self {
-            owner: owner.to_owned(),
+            order: ordered.map(|(order, _)| order),
+            owner: ordered.map_or(who, |(_, owner)| owner).to_owned(),
             generation: generation.parse().ok()?,
         })
     }
@@ -42,7 +52,11 @@ impl Mark {
 
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "rollcall:{}:{}", self.owner, self.generation)
+        f.write_str("rollcall:")?;
+        if let Some(order) = self.order {
+            write!(f, "{order:x}-")?;
+        }
+        write!(f, "{}:{}", self.owner, self.generation)
     }
 }
 

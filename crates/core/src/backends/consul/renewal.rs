@@ -115,7 +115,10 @@ impl Renewal {
             Ok(Held::Nothing) => {
                 return gone("the agent does not know it: deregistered by someone, or the agent restarted");
             }
-            Ok(Held::Other) => return Beat::Lost(Loss::Replaced),
+            Ok(Held::Other(order)) if record.outlived(order) => {
+                return gone("a record of an earlier owner of its id has come back in its place");
+            }
+            Ok(Held::Other(_)) => return Beat::Lost(Loss::Replaced),
             Ok(Held::Ours {
                 generation: Some(generation),
                 ..
@@ -149,16 +152,14 @@ impl Renewal {
     async fn move_away(&self) -> Option<Loss> {
         let record = &self.record;
         let agents = &record.shared.agents;
-        let (at, body) = {
+        let (at, instance, generation) = {
             let state = record.lock();
-            (state.at?, Arc::clone(&state.body))
+            (state.at?, Arc::clone(&state.instance), state.published)
         };
         agents.failed(at);
         for agent in agents.order(Some(at)).skip(1) {
-            match record
-                .register(agent, &body, Intent::Keep, agents.limit().min(self.interval.max(AGAIN)))
-                .await
-            {
+            let limit = agents.limit().min(self.interval.max(AGAIN));
+            match record.register(agent, &instance, generation, Intent::Keep, limit).await {
                 Ok(()) => {
                     record.lock().at = Some(agent);
                     record.shared.log.info(format_args!(

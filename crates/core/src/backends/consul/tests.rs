@@ -22,6 +22,7 @@ fn instance(endpoints: &[&str]) -> ServiceInstance {
 
 fn mark() -> Mark {
     Mark {
+        order: None,
         owner: "me".to_owned(),
         generation: 7,
     }
@@ -168,6 +169,15 @@ fn what_consul_would_refuse_is_refused_with_the_pair_or_endpoint_it_is() {
 #[test]
 fn a_mark_is_read_back_and_nothing_else_is_one() {
     assert_eq!(Mark::parse(&mark().to_string()), Some(mark()));
+    let uuid = "550e8400-e29b-41d4-a716-446655440000";
+    for order in [None, Some(0), Some(0x19c_ffff_ffff), Some(u64::MAX)] {
+        let mark = Mark {
+            order,
+            owner: uuid.to_owned(),
+            generation: 1,
+        };
+        assert_eq!(Mark::parse(&mark.to_string()), Some(mark));
+    }
     for notes in ["", "rollcall", "rollcall:", "rollcall:me", "rollcall:me:x", "by hand"] {
         assert_eq!(Mark::parse(notes), None, "{notes}");
     }

@@ -1,6 +1,6 @@
 //! Ids that differ only in the case of their letters. An agent keeps them apart, the catalog, which all others read, does
-//! not: the one that was written last is shown, and the removal of either hides both. So at one agent they are one id:
-//! the newest registration takes it, and the older one must be gone before the newer is written.
+//! not: the one that was written last is shown, and the removal of either hides both. So at one agent they are one id,
+//! which the newest registration takes: it removes the others, and is written once they are gone.
 
 use std::time::Duration;
 
