@@ -15,7 +15,7 @@ use reqwest::{Client, ClientBuilder, Method, redirect};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tower::Service;
 use tower::layer::layer_fn;
 use url::Url;
@@ -26,20 +26,36 @@ use crate::heard::{Heard, while_heard};
 use crate::log::Log;
 use crate::tls::{self, Tls, TlsOptions};
 
-/// Short calls in flight. With the blocking queries this keeps a client well below the 200 connections that an agent
-/// takes from one address (`http_max_conns_per_client`).
-const CALLS: usize = 32;
+/// Calls in flight, by [`Queue`]. With the blocking queries this keeps a client well below the 200 connections that an
+/// agent takes from one address (`http_max_conns_per_client`).
+const TURNS: [usize; 4] = [16, 8, 16, 8];
+/// Connections that are kept for the next call.
+const IDLE: usize = 8;
 /// An agent that does not answer gets at least this long before the next one is asked.
 const LEAST: Duration = Duration::from_secs(1);
 /// How much of an error page is shown.
 const SHOWN: usize = 200;
+
+/// Where a call waits for its turn. What a server answers late keeps those of its own kind waiting and nobody else: an
+/// agent renews a check by itself, however slow the servers are by which it answers a list.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Queue {
+    /// Lists and indexes.
+    Reads,
+    /// What registers and deregisters.
+    Writes,
+    /// Whether others see what was written.
+    Sight,
+    /// What keeps a registration standing.
+    Renewals,
+}
 
 /// The agents of one client.
 pub(super) struct Agents {
     all: Vec<Agent>,
     /// The one that is asked first.
     current: AtomicUsize,
-    calls: Semaphore,
+    turns: [Semaphore; TURNS.len()],
     timeout: Duration,
     token: Option<String>,
     /// `ns=…&partition=…`, or empty.
@@ -90,12 +106,17 @@ impl Agents {
         Ok(Self {
             all,
             current: AtomicUsize::new(0),
-            calls: Semaphore::new(CALLS),
+            turns: TURNS.map(Semaphore::new),
             timeout: options.timeout,
             token: options.token.clone(),
             tenancy,
             max_bytes: options.max_message_bytes,
         })
+    }
+
+    /// How long one call may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     pub(super) fn len(&self) -> usize {
@@ -142,7 +163,9 @@ impl Agents {
     async fn first(&self, path: &str, checked: bool) -> Result<(usize, Answer)> {
         let mut failure = None;
         for agent in self.order(None) {
-            let answer = self.call(agent, Method::GET, path, None, self.limit()).await;
+            let answer = self
+                .call(agent, Queue::Reads, Method::GET, path, None, self.limit())
+                .await;
             let answer = answer.and_then(|answer| if checked { answer.checked() } else { Ok(answer) });
             match answer {
                 Err(error) if error.is_retryable() => {
@@ -155,11 +178,12 @@ impl Agents {
         Err(failure.unwrap_or_else(|| Error::new(ErrorKind::Internal, "there is no agent to ask")))
     }
 
-    /// One short call of one agent, in its turn. It has `limit`; one whose answer has begun goes on while pieces of it
+    /// One short call of one agent, in its turn in its queue. It has `limit`; one whose answer has begun goes on while pieces of it
     /// come, for the time of the options at most.
     pub(super) async fn call(
         &self,
         agent: usize,
+        queue: Queue,
         method: Method,
         path: &str,
         body: Option<String>,
@@ -167,7 +191,7 @@ impl Agents {
     ) -> Result<Answer> {
         let (start, heard) = (Instant::now(), Heard::default());
         let whole = std::pin::pin!(async {
-            let _turn = self.calls.acquire().await; // never closed
+            let _turn = self.turns[queue as usize].acquire().await; // never closed
             self.send(agent, method, path, body, &heard).await
         });
         let deadline = start + self.timeout.max(limit);
@@ -177,6 +201,13 @@ impl Agents {
             let text = format!("the Consul agent at {host} did not answer within {waited} ms");
             Err(Error::new(ErrorKind::Timeout, text))
         })
+    }
+
+    /// Whether the agent answers within `limit`, whatever it does, in no queue.
+    pub(super) async fn answers(&self, agent: usize, path: &str, limit: Duration) -> bool {
+        let heard = Heard::default();
+        let question = self.send(agent, Method::GET, path, None, &heard);
+        matches!(timeout(limit, question).await, Ok(Ok(_)))
     }
 
     /// A blocking query, which has a connection to itself for as long as it is held. Its limit is the caller's.
@@ -239,7 +270,7 @@ impl Agent {
             .redirect(redirect::Policy::none())
             .connect_timeout(options.connect_timeout)
             .tcp_nodelay(true)
-            .pool_max_idle_per_host(CALLS)
+            .pool_max_idle_per_host(IDLE)
             .pool_idle_timeout(Duration::from_secs(60));
         let secure = options.tls.is_some() || host.starts_with("https://");
         match tls.filter(|_| secure && !host.starts_with("unix://")) {

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Shared;
-use super::agents::{Answer, segment};
+use super::agents::{Answer, Queue, segment};
 use super::bell::{Bell, SLACK};
 use super::life::Life;
 use super::options::Consistency;
@@ -115,7 +115,8 @@ impl Following {
                     continue;
                 }
                 let limit = self.shared.agents.limit();
-                let answer = self.shared.agents.call(agent, Method::GET, &self.path, None, limit);
+                let agents = &self.shared.agents;
+                let answer = agents.call(agent, Queue::Reads, Method::GET, &self.path, None, limit);
                 answer.await?.checked()?
             } else {
                 self.pace().await;
@@ -184,7 +185,10 @@ impl Following {
                 Consistency::Default => "",
             }
         );
-        let answer = agents.call(agent, Method::GET, &path, None, agents.limit()).await?;
+        let limit = agents.limit();
+        let answer = agents
+            .call(agent, Queue::Reads, Method::GET, &path, None, limit)
+            .await?;
         Ok(index_of(&answer.checked()?))
     }
 

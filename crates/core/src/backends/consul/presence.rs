@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
 use super::Shared;
-use super::agents::{Answer, segment};
+use super::agents::{Answer, Queue, segment};
 use super::record::{self, Check, Entry, Mark};
 use super::renewal::Renewal;
 use super::twins::twins;
@@ -25,8 +25,8 @@ use crate::backend::{Intent, Loss, Presence};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::ServiceInstance;
 
-/// How long Consul holds the query by which we wait for our own record to come or go.
-const LOOK_WAIT: &str = "1s";
+/// The pauses between two looks for our own record in the catalog: the first one, and the longest, to which they double.
+const LOOK_PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(500));
 /// After what time a write that was not answered is taken to have arrived, or never to.
 const LATE: Duration = Duration::from_millis(300);
 
@@ -110,9 +110,10 @@ impl Record {
     }
 
     /// Looks at what an agent holds under our id.
-    pub(super) async fn look(&self, agent: usize, limit: Duration) -> Result<Held> {
+    pub(super) async fn look(&self, agent: usize, queue: Queue, limit: Duration) -> Result<Held> {
         let path = format!("/v1/agent/health/service/id/{}", segment(&self.id));
-        let answer = self.shared.agents.call(agent, Method::GET, &path, None, limit).await?;
+        let agents = &self.shared.agents;
+        let answer = agents.call(agent, queue, Method::GET, &path, None, limit).await?;
         if !matches!(answer.status, 200 | 404 | 429 | 503) {
             return Err(self.refused(&answer, "read"));
         }
@@ -149,8 +150,8 @@ impl Record {
     }
 
     /// The ids at an agent that others can't tell from ours.
-    pub(super) async fn twins(&self, agent: usize, limit: Duration) -> Result<Vec<String>> {
-        twins(&self.shared.agents, agent, &self.id, limit).await
+    pub(super) async fn twins(&self, agent: usize, queue: Queue, limit: Duration) -> Result<Vec<String>> {
+        twins(&self.shared.agents, agent, queue, &self.id, limit).await
     }
 
     /// Registers at one agent, unless another owner keeps the id there. What is there must be known to be free or ours
@@ -164,14 +165,14 @@ impl Record {
         limit: Duration,
     ) -> Result<()> {
         let deadline = Instant::now() + limit;
-        let is_newer = match self.look(agent, limit).await? {
+        let is_newer = match self.look(agent, Queue::Writes, limit).await? {
             Held::Other(order) if intent == Intent::Claim => {
                 self.order
                     .fetch_max(order.map_or(0, |order| order.saturating_add(1)), Ordering::Relaxed);
                 false
             }
             Held::Other(order) => !self.outlived(order),
-            Held::Nothing if intent == Intent::Keep => !self.twins(agent, limit).await?.is_empty(),
+            Held::Nothing if intent == Intent::Keep => !self.twins(agent, Queue::Writes, limit).await?.is_empty(),
             Held::Nothing | Held::Ours { .. } => false,
         };
         if is_newer {
@@ -195,14 +196,16 @@ impl Record {
         let path = "/v1/agent/service/register?replace-existing-checks=true";
         let agents = &self.shared.agents;
         let left = deadline.saturating_duration_since(Instant::now());
-        let answer = agents.call(agent, Method::PUT, path, Some(body), left).await?;
+        let answer = agents
+            .call(agent, Queue::Writes, Method::PUT, path, Some(body), left)
+            .await?;
         self.lock().unanswered = false;
         if !answer.is_ok() {
             return Err(self.refused(&answer, "register"));
         }
         if self.shared.options.heartbeat {
             let left = deadline.saturating_duration_since(Instant::now());
-            if !self.pass(agent, left).await? {
+            if !self.pass(agent, Queue::Writes, left).await? {
                 return Err(Error::new(
                     ErrorKind::Unavailable,
                     "it was deregistered by someone else as soon as it was registered",
@@ -213,14 +216,14 @@ impl Record {
     }
 
     /// Renews the TTL check. `false` when the agent does not know it.
-    pub(super) async fn pass(&self, agent: usize, limit: Duration) -> Result<bool> {
+    pub(super) async fn pass(&self, agent: usize, queue: Queue, limit: Duration) -> Result<bool> {
         let sent = Instant::now();
         let path = format!("/v1/agent/check/update/{}", segment(&record::check_id(&self.id)));
         let body = r#"{"Status":"passing","Output":"pass"}"#.to_owned();
         let answer = self
             .shared
             .agents
-            .call(agent, Method::PUT, &path, Some(body), limit)
+            .call(agent, queue, Method::PUT, &path, Some(body), limit)
             .await?;
         match answer.status {
             200 => {
@@ -237,7 +240,7 @@ impl Record {
     /// Removes what is ours from one agent.
     pub(super) async fn remove(&self, agent: usize, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
-        if !matches!(self.look(agent, limit).await?, Held::Ours { .. }) {
+        if !matches!(self.look(agent, Queue::Writes, limit).await?, Held::Ours { .. }) {
             return Ok(());
         }
         let left = deadline.saturating_duration_since(Instant::now());
@@ -247,7 +250,10 @@ impl Record {
     /// Deregisters a service of an agent, whosever it is.
     async fn deregister(&self, agent: usize, id: &str, limit: Duration) -> Result<()> {
         let path = format!("/v1/agent/service/deregister/{}", segment(id));
-        let answer = self.shared.agents.call(agent, Method::PUT, &path, None, limit).await?;
+        let agents = &self.shared.agents;
+        let answer = agents
+            .call(agent, Queue::Writes, Method::PUT, &path, None, limit)
+            .await?;
         if answer.is_ok() || answer.status == 404 {
             Ok(())
         } else {
@@ -279,9 +285,12 @@ impl Record {
         let path = format!("/v1/health/service/{}?filter={filter}", segment(&self.name));
         let started = Instant::now();
         let limit = self.shared.options.timeout.mul_f64(0.9);
-        let mut next = path.clone();
+        let mut pause = LOOK_PAUSE.0;
         loop {
-            let answer = agents.call(agent, Method::GET, &next, None, agents.limit()).await?;
+            // Never a blocking query: for each of these an agent keeps a view of its own, twenty minutes after the last.
+            let answer = agents
+                .call(agent, Queue::Sight, Method::GET, &path, None, agents.limit())
+                .await?;
             if !answer.is_ok() && (answer.status == 403 || answer.says("Permission denied")) || answer.filtered {
                 return Ok(()); // who may write and not read has to believe it
             }
@@ -297,13 +306,8 @@ impl Record {
             if started.elapsed() > limit {
                 return Err(Error::new(ErrorKind::Unavailable, format!("{what}: {why}")));
             }
-            next = match answer.index {
-                Some(index) if index > 0 => format!("{path}&index={index}&wait={LOOK_WAIT}"),
-                _ => {
-                    sleep(Duration::from_millis(20)).await;
-                    path.clone()
-                }
-            };
+            sleep(pause).await;
+            pause = (pause * 2).min(LOOK_PAUSE.1);
         }
     }
 
@@ -339,7 +343,7 @@ impl Record {
             return Ok(());
         }
         let limit = self.shared.agents.limit();
-        let twins = self.twins(agent, limit).await?;
+        let twins = self.twins(agent, Queue::Writes, limit).await?;
         let Some(twin) = twins.first() else {
             return Ok(());
         };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::agents::Queue;
 use super::presence::{Held, Record};
 use crate::backend::{Intent, Loss};
 use crate::error::{Error, ErrorKind};
@@ -107,9 +108,15 @@ impl Renewal {
         };
         let limit = record.shared.agents.limit().min(self.interval.max(AGAIN));
         let gone = |why: &str| Beat::Lost(Loss::Gone(why.to_owned()));
-        let renewed = match record.look(agent, limit).await {
+        let renewed = match record.look(agent, Queue::Renewals, limit).await {
             // Who takes an id in another spelling removes ours.
-            Ok(Held::Nothing) if !record.twins(agent, limit).await.unwrap_or_default().is_empty() => {
+            Ok(Held::Nothing)
+                if !record
+                    .twins(agent, Queue::Renewals, limit)
+                    .await
+                    .unwrap_or_default()
+                    .is_empty() =>
+            {
                 return Beat::Lost(Loss::Replaced);
             }
             Ok(Held::Nothing) => {
@@ -125,7 +132,7 @@ impl Renewal {
             }) if generation < published => return gone("an older write of it was applied after a newer one"),
             Ok(Held::Ours { passes: false, .. }) => return gone("its TTL check does not pass any more"),
             Ok(Held::Ours { .. }) if !record.shared.options.heartbeat => Ok(true),
-            Ok(Held::Ours { .. }) => record.pass(agent, limit).await,
+            Ok(Held::Ours { .. }) => record.pass(agent, Queue::Renewals, limit).await,
             Err(error) => Err(error),
         };
         match renewed {
@@ -144,7 +151,7 @@ impl Renewal {
             return false;
         };
         self.twins = Instant::now() + ttl.mul_f64(TWINS * (0.9 + fastrand::f64() / 10.0));
-        let twins = record.twins(agent, AGAIN).await;
+        let twins = record.twins(agent, Queue::Renewals, AGAIN).await;
         twins.is_ok_and(|twins| !twins.is_empty())
     }
 

@@ -7,18 +7,24 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Map, Value};
 
-use super::agents::{Agents, segment};
+use super::agents::{Agents, Queue, segment};
 use super::words::filter_text;
 use crate::error::Result;
 
 /// The ids of an agent's services that others can't tell from this one; never this one itself.
-pub(super) async fn twins(agents: &Agents, agent: usize, id: &str, limit: Duration) -> Result<Vec<String>> {
+pub(super) async fn twins(
+    agents: &Agents,
+    agent: usize,
+    queue: Queue,
+    id: &str,
+    limit: Duration,
+) -> Result<Vec<String>> {
     if !id.chars().any(|c| c.is_lowercase() || c.is_uppercase()) {
         return Ok(Vec::new());
     }
     let filter = format!("ID matches {}", filter_text(&any_case(id)));
     let path = format!("/v1/agent/services?filter={}", segment(&filter));
-    let answer = agents.call(agent, Method::GET, &path, None, limit).await?;
+    let answer = agents.call(agent, queue, Method::GET, &path, None, limit).await?;
     if answer.status == 403 {
         return Ok(Vec::new()); // who may write and not read has to believe it
     }
