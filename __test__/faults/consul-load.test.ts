@@ -1,14 +1,23 @@
-// Agents of Consul under load: servers that are slow behind them, and what is left at an agent.
+// Agents of Consul under load: servers that are slow behind them, more clients than an agent has connections for, more
+// names than connections, and what is left at an agent.
+//
+// CROWD=6 is a crowd of six clients at an agent with the limit of its defaults, in place of a smaller one of every day.
 import type { IncomingMessage } from 'node:http';
 import { createServer, request } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import type { ConsulOptions, Registry } from 'rollcall';
+import type { ConsulOptions, Registration, Registry, Watcher } from 'rollcall';
 import { connect } from 'rollcall';
 import { describe, expect, test } from 'vitest';
-import { hear, listsUntil, quiet } from '../conformance/kit.js';
+import { hear, listsUntil, nextList, quiet, waitFor } from '../conformance/kit.js';
 import type { Consul, ConsulAgent, ConsulOptions as ServerOptions } from '../support/consul.js';
 import { startConsul } from '../support/consul.js';
+import { startTcpProxy } from '../support/tcp.js';
 import type { Finish } from './kit.js';
+
+const CROWD = Number(process.env.CROWD ?? 3);
+/** Of an agent with its defaults, for one address, where six clients share it. */
+const CONNECTIONS = Math.round((200 / 6) * CROWD);
+const NAMES = 60;
 
 async function server({ onTestFinished }: Finish, options: ServerOptions = {}): Promise<Consul> {
   const consul = await startConsul(options);
@@ -115,4 +124,72 @@ describe.concurrent('an agent of Consul', () => {
     await listsUntil(watcher, [...ids, 'zz']);
     expect(await views(agent), 'that a view is counted').toBe(before + 1);
   });
+});
+
+describe.concurrent('more watches than connections', () => {
+  test(`${CROWD} clients watch ${NAMES} names each through ${CONNECTIONS} connections: all hear, and one more connects`, {
+    timeout: 120_000,
+  }, async (context) => {
+    const { server: agent } = await server(context, {
+      config: { limits: { http_max_conns_per_client: CONNECTIONS } },
+    });
+    const names = Array.from({ length: NAMES }, (_, i) => `svc-${i}`);
+    const clients = await Promise.all(Array.from({ length: CROWD }, () => client(context, agent.host)));
+    const watchers = clients.flatMap((registry) => names.map((name) => registry.watch(name)));
+    const stale: string[] = [];
+    for (const watcher of watchers) watcher.on('stale', () => stale.push(watcher.name));
+    await Promise.all(watchers.map((watcher) => listsUntil(watcher, [], 30_000)));
+    const late = await client(context, agent.host);
+    let registrations: Registration[] = [];
+    for (const version of ['1', '2']) {
+      const heard = watchers.map(async (watcher) => {
+        while ((await nextList(watcher, 30_000))[0]?.version !== version);
+      });
+      if (version === '1')
+        registrations = await Promise.all(names.map((name) => late.register({ name, id: name, version })));
+      else await Promise.all(registrations.map((one) => one.update({ version })));
+      await Promise.all(heard);
+    }
+    expect(stale).toEqual([]);
+  });
+
+  test('a name without a connection of its own hears of checks, too', async (context) => {
+    const { server: agent } = await server(context);
+    const registry = await client(context, agent.host, { maxWatchConnections: 1 });
+    await listsUntil(registry.watch('first'), []);
+    await agent.register({ ID: 'a', Name: 'orders', Check: { CheckID: 'service:a', TTL: '1h', Status: 'passing' } });
+    const watcher = registry.watch('orders');
+    await listsUntil(watcher, ['a']);
+    await quiet(1000); // it has heard the bell once by now, and asked
+    await agent.fail('a');
+    await listsUntil(watcher, []);
+    await agent.call('PUT', '/v1/agent/check/pass/service:a');
+    await listsUntil(watcher, ['a']);
+  });
+
+  test('with TLS many names share a connection, and all of them know when it is dead', async (context) => {
+    const { server: agent, certificates } = await server(context, { tls: true });
+    const link = await startTcpProxy(agent.host);
+    context.onTestFinished(() => link.close());
+    const tls = { caFile: certificates?.ca.certFile };
+    const registry = await client(context, link.host, { tls, ttlMs: 60_000 });
+    const names = Array.from({ length: 250 }, (_, i) => `svc-${i}`);
+    const watchers = names.map((name) => registry.watch(name));
+    await Promise.all(watchers.map((watcher) => listsUntil(watcher, [], 30_000)));
+    await waitFor(() => link.open === 3, { timeoutMs: 30_000, what: '200 names, 50 names and the calls' });
+    const other = await client(context, agent.host, { tls });
+    const registrations = await Promise.all(names.map((name) => other.register({ name, id: name })));
+    await Promise.all(watchers.map((watcher) => listsUntil(watcher, [watcher.name])));
+    expect(link.open).toBe(3);
+    link.hold();
+    await waitFor(() => watchers.every(({ stale }) => stale), { timeoutMs: 20_000, what: 'all watches to be stale' });
+    link.release();
+    link.sever();
+    for (const index of [0, 120, 249]) {
+      await registrations[index]?.update({ version: '2' });
+      while ((await nextList(watchers[index] as Watcher, 30_000))[0]?.version !== '2');
+    }
+    for (const watcher of watchers) watcher.stop();
+    await waitFor(() => link.open <= 1, { timeoutMs: 20_000, what: 'the connections of no watch to be closed' });
+  }, 120_000);
 });

@@ -1,4 +1,5 @@
 // A Consul agent of the benchmarks' own: on free ports of 127.0.0.1, with its data in memory and the limits of its defaults.
+// With `tls` clients come by TLS, and so by HTTP/2; what the benchmark writes and asks goes in plain text.
 
 import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -22,9 +23,10 @@ export function consulVersion() {
 }
 
 /** Starts a dev agent, which is a server of its own, and waits until it leads. */
-export async function startConsul() {
+export async function startConsul({ tls = false } = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'rollcall-bench-consul-'));
-  const [http, server, serf] = await Promise.all([freePort(), freePort(), freePort()]);
+  const [http, server, serf, secure] = await Promise.all([freePort(), freePort(), freePort(), freePort()]);
+  const certificate = tls ? certify(folder) : undefined;
   const file = join(folder, 'agent.json');
   writeFileSync(
     file,
@@ -32,11 +34,12 @@ export async function startConsul() {
       node_name: 'bench',
       bind_addr: '127.0.0.1',
       client_addr: '127.0.0.1',
-      ports: { http, https: -1, grpc: -1, grpc_tls: -1, dns: -1, serf_wan: -1, server, serf_lan: serf },
+      ports: { http, https: tls ? secure : -1, grpc: -1, grpc_tls: -1, dns: -1, serf_wan: -1, server, serf_lan: serf },
       disable_update_check: true,
       log_level: 'error',
       connect: { enabled: false },
       peering: { enabled: false },
+      ...(certificate && { tls: { https: { cert_file: certificate.cert, key_file: certificate.key } } }),
     }),
   );
   const child = spawn(program, ['agent', '-dev', `-config-file=${file}`], {
@@ -77,9 +80,13 @@ export async function startConsul() {
     if (Date.now() > deadline) throw new Error('Consul did not become healthy within 20 s');
   }
 
+  const host = `127.0.0.1:${tls ? secure : http}`;
   return {
-    host: `127.0.0.1:${http}`,
-    options: { backend: 'consul', hosts: `127.0.0.1:${http}`, healthCheck: false },
+    host,
+    options: {
+      ...{ backend: 'consul', hosts: host, healthCheck: false },
+      ...(certificate && { tls: { caFile: certificate.ca } }),
+    },
     pid: child.pid,
     stop,
     /** Writes instances into the catalog as of other machines, which is what an agent would do in the end. */
@@ -97,9 +104,9 @@ export async function startConsul() {
         nodes.map((Node) => ({ Node: { Verb: 'set', Node } })),
       );
     },
-    /** How many connections it has from anybody; undefined where the system does not tell. */
+    /** How many connections it has where clients come, from anybody; undefined where the system does not tell. */
     connections() {
-      const port = http.toString(16).toUpperCase().padStart(4, '0');
+      const port = (tls ? secure : http).toString(16).toUpperCase().padStart(4, '0');
       try {
         const lines = ['/proc/net/tcp', '/proc/net/tcp6'].flatMap((path) => readFileSync(path, 'utf8').split('\n'));
         return lines.filter((line) => {
@@ -112,6 +119,19 @@ export async function startConsul() {
     },
     // A name asks at most twenty times a second in the long run.
     paceMs: 60,
+  };
+}
+
+/** An authority and a certificate for 127.0.0.1, as Consul itself makes them. */
+function certify(folder) {
+  const make = (...what) => execFileSync(program, ['tls', ...what], { cwd: folder, stdio: 'ignore' });
+  make('ca', 'create');
+  make('cert', 'create', '-server', '-dc', 'dc1');
+  const file = (name) => join(folder, name);
+  return {
+    ca: file('consul-agent-ca.pem'),
+    cert: file('dc1-server-consul-0.pem'),
+    key: file('dc1-server-consul-0-key.pem'),
   };
 }
 

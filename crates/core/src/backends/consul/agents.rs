@@ -1,38 +1,38 @@
 //! The agents: one HTTP client each, which of them is asked, and what their answers mean.
 
 use std::fmt::Write as _;
-use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Client, ClientBuilder, Method, redirect};
+use reqwest::{Client, Method};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout};
-use tower::Service;
-use tower::layer::layer_fn;
-use url::Url;
+use tokio::time::{Instant, sleep, timeout};
 
+use super::http::{Lane, Way, innermost};
 use super::options::{Consistency, ConsulOptions};
+use super::room::{Place, Room};
 use crate::error::{Error, ErrorKind, Result};
 use crate::heard::{Heard, while_heard};
 use crate::log::Log;
-use crate::tls::{self, Tls, TlsOptions};
+use crate::tls::Tls;
 
 /// Calls in flight, by [`Queue`]. With the blocking queries this keeps a client well below the 200 connections that an
 /// agent takes from one address (`http_max_conns_per_client`).
 const TURNS: [usize; 4] = [16, 8, 16, 8];
-/// Connections that are kept for the next call.
-const IDLE: usize = 8;
 /// An agent that does not answer gets at least this long before the next one is asked.
 const LEAST: Duration = Duration::from_secs(1);
+/// The pause before a call to an agent that takes no more connections is tried again, at most.
+const FULL_PAUSE: Duration = Duration::from_millis(300);
+/// A connection that ends this soon, unanswered, may have been one too many.
+const SOON: Duration = Duration::from_secs(1);
+/// So many such ends of a call are tried again.
+const CUTS: u32 = 3;
+/// The status of an answer of an agent that has too many connections; checks that warn have it too.
+const TOO_MANY: u16 = 429;
 /// How much of an error page is shown.
 const SHOWN: usize = 200;
 
@@ -52,10 +52,13 @@ pub(super) enum Queue {
 
 /// The agents of one client.
 pub(super) struct Agents {
-    all: Vec<Agent>,
+    all: Vec<Way>,
     /// The one that is asked first.
     current: AtomicUsize,
     turns: [Semaphore; TURNS.len()],
+    room: Arc<Room>,
+    /// The most connections that are held for watches.
+    most: usize,
     timeout: Duration,
     token: Option<String>,
     /// `ns=…&partition=…`, or empty.
@@ -63,11 +66,23 @@ pub(super) struct Agents {
     max_bytes: usize,
 }
 
-struct Agent {
-    /// How messages call it.
-    host: String,
-    base: String,
-    http: Client,
+/// What a held question of one name goes by.
+pub(super) enum Own {
+    /// A connection of its own.
+    Connection(Place),
+    /// A connection of HTTP/2, with others.
+    Lane(Arc<Lane>),
+}
+
+/// Why there is no answer.
+enum Failure {
+    /// The agent takes no more connections from this address.
+    Full(Error),
+    /// It may be that, too: a connection that was cut as soon as it was made.
+    Cut(Error),
+    /// No connection can be made.
+    Unreached(Error),
+    Lost(Error),
 }
 
 /// What an agent answered, read to its end.
@@ -97,7 +112,7 @@ impl Agents {
         let all = options
             .hosts
             .iter()
-            .map(|host| Agent::new(host, options, tls.as_ref(), &given))
+            .map(|host| Way::new(host, options, tls.as_ref(), &given))
             .collect::<Result<_>>()?;
         let tenancy = [("ns", &options.namespace), ("partition", &options.partition)]
             .into_iter()
@@ -107,6 +122,8 @@ impl Agents {
             all,
             current: AtomicUsize::new(0),
             turns: TURNS.map(Semaphore::new),
+            room: Room::new(options.max_watch_connections),
+            most: options.max_watch_connections,
             timeout: options.timeout,
             token: options.token.clone(),
             tenancy,
@@ -192,7 +209,26 @@ impl Agents {
         let (start, heard) = (Instant::now(), Heard::default());
         let whole = std::pin::pin!(async {
             let _turn = self.turns[queue as usize].acquire().await; // never closed
-            self.send(agent, method, path, body, &heard).await
+            let http = &self.all[agent].calls;
+            let mut cuts = 0;
+            loop {
+                // Neither kind of call that was turned away has done anything, or does other things the second time.
+                let error = match self.send(http, agent, &method, path, body.as_deref(), &heard).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(Failure::Cut(error)) if cuts < CUTS => {
+                        cuts += 1;
+                        error
+                    }
+                    Err(Failure::Full(error)) => error,
+                    Err(Failure::Cut(error) | Failure::Unreached(error) | Failure::Lost(error)) => return Err(error),
+                };
+                self.room.is_full();
+                let pause = FULL_PAUSE.mul_f64(0.3 + fastrand::f64() * 0.7);
+                if start.elapsed() + pause > limit {
+                    return Err(error);
+                }
+                sleep(pause).await;
+            }
         });
         let deadline = start + self.timeout.max(limit);
         let answer = while_heard(whole, &heard, start + limit, Some(deadline)).await;
@@ -203,40 +239,77 @@ impl Agents {
         })
     }
 
-    /// Whether the agent answers within `limit`, whatever it does, in no queue.
+    /// Whether the agent answers within `limit`, in no queue. By a connection of its own, so that the others are given up
+    /// in time where the agent has none left, unless its connections are shared.
     pub(super) async fn answers(&self, agent: usize, path: &str, limit: Duration) -> bool {
-        let heard = Heard::default();
-        let question = self.send(agent, Method::GET, path, None, &heard);
-        matches!(timeout(limit, question).await, Ok(Ok(_)))
+        let (way, heard) = (&self.all[agent], Heard::default());
+        let http = if way.is_shared() { &way.calls } else { &way.fresh };
+        let question = self.send(http, agent, &Method::GET, path, None, &heard);
+        let answer = timeout(limit, question).await;
+        if matches!(answer, Ok(Err(Failure::Full(_) | Failure::Cut(_)))) {
+            self.room.is_full();
+        }
+        matches!(answer, Ok(Ok(_) | Err(Failure::Full(_))))
     }
 
-    /// A blocking query, which has a connection to itself for as long as it is held. Its limit is the caller's.
-    pub(super) async fn block(&self, agent: usize, path: &str) -> Result<Answer> {
-        self.send(agent, Method::GET, path, None, &Heard::default())
-            .await?
-            .checked()
+    /// What a held question of one name may go by, while there is room.
+    pub(super) fn own(&self, agent: usize) -> Option<Own> {
+        let way = &self.all[agent];
+        if way.is_shared() {
+            way.lane(self.most).map(Own::Lane)
+        } else {
+            self.room.take().map(Own::Connection)
+        }
+    }
+
+    /// Whether it still is what held questions go by at this agent.
+    pub(super) fn suits(&self, agent: usize, own: &Own) -> bool {
+        self.all[agent].is_shared() == matches!(own, Own::Lane(_))
+    }
+
+    /// A blocking query; it has a connection to itself for as long as it is held, unless connections are shared. Its limit
+    /// is the caller's. `None` when the agent takes no more connections, of which some have been given up by then.
+    pub(super) async fn block(&self, agent: usize, own: Option<&Own>, path: &str) -> Result<Option<Answer>> {
+        let http = match own {
+            Some(Own::Lane(lane)) => &lane.http,
+            _ => &self.all[agent].calls,
+        };
+        match self
+            .send(http, agent, &Method::GET, path, None, &Heard::default())
+            .await
+        {
+            Ok(answer) => answer.checked().map(Some),
+            Err(Failure::Full(_) | Failure::Cut(_) | Failure::Unreached(_)) => {
+                self.room.is_full();
+                Ok(None)
+            }
+            Err(Failure::Lost(error)) => Err(error),
+        }
     }
 
     async fn send(
         &self,
+        http: &Client,
         agent: usize,
-        method: Method,
+        method: &Method,
         path: &str,
-        body: Option<String>,
+        body: Option<&str>,
         heard: &Heard,
-    ) -> Result<Answer> {
-        let Agent { host, base, http } = &self.all[agent];
+    ) -> Result<Answer, Failure> {
+        let way = &self.all[agent];
+        let (host, base) = (&way.host, &way.base);
         let joint = if path.contains('?') { "" } else { "?" };
-        let mut request = http.request(method, format!("{base}{path}{joint}{}", self.tenancy));
+        let mut request = http.request(method.clone(), format!("{base}{path}{joint}{}", self.tenancy));
         if let Some(token) = &self.token {
             request = request.header("x-consul-token", token);
         }
         if let Some(body) = body {
-            request = request.header("content-type", "application/json").body(body);
+            request = request.header("content-type", "application/json").body(body.to_owned());
         }
-        let lost = |error: reqwest::Error| lost(host, &error);
-        let mut response = request.send().await.map_err(lost)?;
-        heard.note();
+        let start = Instant::now();
+        let response = request.send().await;
+        let mut response = response.map_err(|error| unanswered(host, &error, start.elapsed()))?;
+        let lost = |error: reqwest::Error| Failure::Lost(lost(host, &error));
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
         let mut answer = Answer {
             host: host.clone(),
@@ -245,145 +318,59 @@ impl Agents {
             filtered: header("x-consul-results-filtered-by-acls") == Some("true"),
             body: Vec::new(),
         };
+        if answer.status != TOO_MANY {
+            heard.note(); // one that is turned away has as long as any other
+            if !std::ptr::eq(http, &raw const way.fresh) {
+                way.answered(response.version());
+            }
+        }
         while let Some(chunk) = response.chunk().await.map_err(lost)? {
             heard.note();
             if answer.body.len() + chunk.len() > self.max_bytes {
-                return Err(Error::new(
+                return Err(Failure::Lost(Error::new(
                     ErrorKind::Unavailable,
                     format!(
                         "the answer of the Consul agent at {host} is larger than {} bytes (maxMessageBytes)",
                         self.max_bytes
                     ),
-                ));
+                )));
             }
             answer.body.extend_from_slice(&chunk);
+        }
+        if answer.status == TOO_MANY && answer.says("too many concurrent connections") {
+            return Err(Failure::Full(full(host)));
         }
         Ok(answer)
     }
 }
 
-impl Agent {
-    fn new(host: &str, options: &ConsulOptions, tls: Option<&Tls>, given: &TlsOptions) -> Result<Self> {
-        let wrong = |why: &str| Error::invalid(format!("options.hosts: expected \"host:port\", {why}"));
-        let mut http = Client::builder()
-            .no_proxy()
-            .redirect(redirect::Policy::none())
-            .connect_timeout(options.connect_timeout)
-            .tcp_nodelay(true)
-            .pool_max_idle_per_host(IDLE)
-            .pool_idle_timeout(Duration::from_secs(60));
-        let secure = options.tls.is_some() || host.starts_with("https://");
-        match tls.filter(|_| secure && !host.starts_with("unix://")) {
-            // Without TLS no authority is needed, and reading the system's takes longer than all the rest.
-            None => http = http.tls_backend_preconfigured(tls::none()?),
-            Some(tls) => {
-                let tls = tls.clone();
-                http = http
-                    .tls_backend_preconfigured(tls.config(&[]))
-                    .connector_layer(layer_fn(move |inner| Refreshed {
-                        inner,
-                        tls: tls.clone(),
-                    }));
-            }
-        }
-        if let Some(path) = host.strip_prefix("unix://") {
-            #[cfg(unix)]
-            {
-                http = http.unix_socket(std::path::PathBuf::from(path));
-            }
-            #[cfg(not(unix))]
-            return Err(wrong("a unix socket needs a system that has them"));
-            return Ok(Self {
-                host: path.to_owned(),
-                base: "http://localhost".to_owned(),
-                http: built(http)?,
-            });
-        }
-        let rest = host.split_once("://").map_or(host, |(_, rest)| rest);
-        let scheme = if secure { "https" } else { "http" };
-        let mut url = Url::parse(&format!("{scheme}://{rest}")).map_err(|error| wrong(&error.to_string()))?;
-        if url.host_str().is_none_or(str::is_empty) {
-            return Err(wrong("got none"));
-        }
-        if url.port().is_none() && !rest.ends_with(if secure { ":443" } else { ":80" }) {
-            let _ = url.set_port(Some(if secure { 8501 } else { 8500 })); // fails only for URLs without a host
-        }
-        let shown = url[url::Position::BeforeHost..url::Position::AfterPort].to_owned();
-        if let Some(name) = given.server_name.as_ref().filter(|_| secure) {
-            // What is asked for and checked is the name; where it is, the host tells.
-            let port = url.port_or_known_default().unwrap_or(8501);
-            let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-            http = http.dns_resolver(Arc::new(Elsewhere { host, port }));
-            url.set_host(Some(name))
-                .map_err(|error| Error::invalid(format!("options.tls.serverName: {error}")))?;
-        }
-        Ok(Self {
-            host: shown,
-            base: url[..url::Position::AfterPort].to_owned(),
-            http: built(http)?,
-        })
+/// There was no answer, or not the beginning of one.
+fn unanswered(host: &str, error: &reqwest::Error, after: Duration) -> Failure {
+    let inner = innermost(error);
+    let kind = inner.downcast_ref::<io::Error>().map(io::Error::kind);
+    let is_cut = matches!(
+        kind,
+        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof)
+    );
+    if inner.to_string().contains("unexpected message from connection") {
+        // hyper's words for an answer that came before the question was sent: nobody else's than that of a full agent.
+        Failure::Full(full(host))
+    } else if error.is_connect() && !is_cut {
+        Failure::Unreached(lost(host, error))
+    } else if after < SOON {
+        Failure::Cut(lost(host, error))
+    } else {
+        Failure::Lost(lost(host, error))
     }
 }
 
-/// Resolves every name to one host.
-struct Elsewhere {
-    host: String,
-    port: u16,
-}
-
-impl Resolve for Elsewhere {
-    fn resolve(&self, _: Name) -> Resolving {
-        let (host, port) = (self.host.clone(), self.port);
-        Box::pin(async move {
-            // Not tokio's, which would need its feature `net`: reqwest brings that.
-            let found: io::Result<Vec<SocketAddr>> = tokio::task::spawn_blocking(move || {
-                std::net::ToSocketAddrs::to_socket_addrs(&(host.as_str(), port)).map(Iterator::collect)
-            })
-            .await?;
-            Ok(Box::new(found?.into_iter()) as Addrs)
-        })
-    }
-}
-
-/// Reads the files of TLS again before a connection is made.
-#[derive(Clone)]
-struct Refreshed<S> {
-    inner: S,
-    tls: Tls,
-}
-
-impl<S, To> Service<To> for Refreshed<S>
-where
-    S: Service<To> + Clone + Send + 'static,
-    S::Future: Send,
-    To: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, to: To) -> Self::Future {
-        let fresh = self.inner.clone();
-        let mut ready = std::mem::replace(&mut self.inner, fresh);
-        let tls = self.tls.clone();
-        Box::pin(async move {
-            tls.refresh().await;
-            ready.call(to).await
-        })
-    }
-}
-
-fn built(http: ClientBuilder) -> Result<Client> {
-    http.build().map_err(|error| {
-        Error::invalid(format!(
-            "options: no HTTP client can be made of them: {}",
-            chain(&error)
-        ))
-    })
+fn full(host: &str) -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        format!(
+            "the Consul agent at {host} takes no more connections from this address (limits.http_max_conns_per_client)"
+        ),
+    )
 }
 
 /// An error of the way, which the same call may not meet again.
@@ -395,17 +382,8 @@ fn lost(host: &str, error: &reqwest::Error) -> Error {
     };
     Error::new(
         ErrorKind::Unavailable,
-        format!("the Consul agent at {host} {what}: {}", chain(error)),
+        format!("the Consul agent at {host} {what}: {}", innermost(error)),
     )
-}
-
-/// The innermost error, which says what happened; those around it repeat the URL.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut inner = error;
-    while let Some(source) = inner.source() {
-        inner = source;
-    }
-    inner.to_string()
 }
 
 impl Answer {

@@ -1,23 +1,30 @@
 //! The bell: rings when anything changed in the catalog, for the names that have no blocking query of their own.
 //!
-//! Two blocking queries whose filters let nothing through, one over the checks and one over the services: their answers
-//! are empty, and what counts is that there is one. Names that hear the bell then ask for their own index.
+//! One blocking query for the names of all services, which comes back when any service has changed, and two for the checks
+//! that fail or warn, which are few. Names that hear the bell then ask for their own index. What each question costs the
+//! agent was measured, see `docs/decisions`: a filter over all services takes ten times as long as their names.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Shared;
-use super::agents::segment;
+use super::agents::{Answer, segment};
+use super::options::ConsulOptions;
 use crate::backoff::Backoff;
 
 /// Questions for an index in flight.
 const PROBES: usize = 8;
 /// The bell rings no more often than this.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Nor before so much time has passed as the questions after the last ring took, up to this.
+const REST: Duration = Duration::from_secs(2);
+/// How often a bell that finds no connection tries, before it rings since nobody knows what happened meanwhile.
+const PATIENCE: u32 = 10;
 /// More than Consul adds to the wait by its own jitter, and the way there and back.
 pub(super) const SLACK: Duration = Duration::from_secs(5);
 
@@ -32,7 +39,32 @@ pub(super) struct Bell {
     rung: watch::Receiver<u64>,
     tasks: Vec<AbortHandle>,
     /// The turns of those who ask for an index.
-    pub turns: Semaphore,
+    pub turns: Arc<Semaphore>,
+}
+
+/// One of the questions by which it rings.
+struct Question {
+    path: String,
+    /// Whether its answer is all that counts; else its index does.
+    is_whole: bool,
+}
+
+/// What tells of all that lists are made of.
+fn questions(options: &ConsulOptions) -> Vec<Question> {
+    let index = |path: String| Question { path, is_whole: false };
+    let whole = |state: &str| Question {
+        path: format!("/v1/health/state/{state}?"),
+        is_whole: true,
+    };
+    let mut all = vec![index("/v1/catalog/services?".to_owned())];
+    if options.filter.is_some() {
+        // A filter may look at anything of any check.
+        let nothing = segment("Node == \"\"");
+        all.push(index(format!("/v1/health/state/any?filter={nothing}")));
+    } else if options.passing_only {
+        all.extend(["critical", "warning"].map(whole));
+    }
+    all
 }
 
 impl Drop for Bell {
@@ -63,21 +95,15 @@ impl Bells {
             return bell;
         }
         let (rings, rung) = watch::channel(0);
-        let nothing = segment("Node == \"\"");
-        // Every check of the datacenter, and every service: together, all that lists are made of.
-        let paths = [
-            format!("/v1/health/state/any?filter={nothing}"),
-            format!("/v1/catalog/services?filter={nothing}"),
-        ];
-        let tasks = paths
+        let turns = Arc::new(Semaphore::new(PROBES));
+        let tasks = questions(&shared.options)
             .into_iter()
-            .map(|path| tokio::spawn(ring(Arc::clone(shared), path, rings.clone())).abort_handle())
+            .map(|question| {
+                let ringing = ring(Arc::clone(shared), question, rings.clone(), Arc::clone(&turns));
+                tokio::spawn(ringing).abort_handle()
+            })
             .collect();
-        let new = Arc::new(Bell {
-            rung,
-            tasks,
-            turns: Semaphore::new(PROBES),
-        });
+        let new = Arc::new(Bell { rung, tasks, turns });
         *bell = Arc::downgrade(&new);
         new
     }
@@ -91,8 +117,8 @@ impl Bells {
     }
 }
 
-/// Rings at every change of the index, and at every failure too: then nobody knows what happened meanwhile.
-async fn ring(shared: Arc<Shared>, path: String, rings: watch::Sender<u64>) {
+/// Rings at every change, and at every failure too: then nobody knows what happened meanwhile.
+async fn ring(shared: Arc<Shared>, question: Question, rings: watch::Sender<u64>, turns: Arc<Semaphore>) {
     let agents = &shared.agents;
     let wait = shared.options.wait;
     let query = match &shared.options.datacenter {
@@ -100,29 +126,55 @@ async fn ring(shared: Arc<Shared>, path: String, rings: watch::Sender<u64>) {
         None => String::new(),
     };
     let mut backoff = Backoff::new();
-    let mut index = 0;
-    let mut agent = None;
+    let (mut index, mut body, mut agent, mut turned_away) = (0, None, None, 0);
     loop {
         let Some(at) = agent.or_else(|| agents.order(None).next()) else {
             return;
         };
-        let blocking = format!("{path}{query}&index={index}&wait={}ms", wait.as_millis());
-        let answer = timeout(wait + wait / 8 + SLACK, agents.block(at, &blocking)).await;
-        if let Ok(Ok(answer)) = answer {
-            let new = answer.index.unwrap_or(0).max(1);
-            if new != index {
-                rings.send_modify(|n| *n += 1);
+        let blocking = format!("{}{query}&index={index}&wait={}ms", question.path, wait.as_millis());
+        let answer = timeout(wait + wait / 8 + SLACK, agents.block(at, None, &blocking)).await;
+        match answer {
+            Ok(Ok(Some(answer))) => {
+                let rung = Instant::now();
+                let new = answer.index.unwrap_or(0).max(1);
+                let news = if question.is_whole {
+                    let new = Some(hash(&answer));
+                    std::mem::replace(&mut body, new) != new
+                } else {
+                    new != index
+                };
+                // An index that goes back is begun anew, as Consul asks for.
+                index = if new < index { 0 } else { new };
+                agent = Some(at);
+                turned_away = 0;
+                backoff.reset();
+                if news {
+                    rings.send_modify(|n| *n += 1);
+                }
+                sleep(PAUSE).await;
+                if news {
+                    // Where something changes all the time, agents are to have as much rest as work.
+                    let _ = turns.acquire_many(PROBES as u32).await; // never closed
+                    sleep(rung.elapsed().saturating_sub(PAUSE).min(REST)).await;
+                }
             }
-            // An index that goes back is begun anew, as Consul asks for.
-            index = if new < index { 0 } else { new };
-            agent = Some(at);
-            backoff.reset();
-            sleep(PAUSE).await;
-        } else {
-            rings.send_modify(|n| *n += 1);
-            agents.failed(at);
-            (agent, index) = (None, 0);
-            sleep(backoff.next_pause()).await;
+            // No connection is left for it. Watches give some up, so there will be one.
+            Ok(Ok(None)) if turned_away < PATIENCE => {
+                turned_away += 1;
+                sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await;
+            }
+            _ => {
+                rings.send_modify(|n| *n += 1);
+                agents.failed(at);
+                (agent, index, body, turned_away) = (None, 0, None, 0);
+                sleep(backoff.next_pause()).await;
+            }
         }
     }
+}
+
+fn hash(answer: &Answer) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    answer.body.hash(&mut hasher);
+    hasher.finish()
 }

@@ -1,21 +1,22 @@
 //! A name followed by blocking queries, as Consul documents them:
 //! <https://developer.hashicorp.com/consul/api-docs/features/blocking>.
 //!
-//! The first names each hold a query, and so a connection; an agent takes 200 of them from one address. Names beyond
-//! `max_watch_connections` wait for the [bell](super::bell) and then ask for their index, without a list, in turns. See
-//! `docs/decisions`.
+//! Over TLS, which is HTTP/2, each name holds a query. Over HTTP/1.1 the first names do, each with a connection; an agent
+//! takes 200 of them from one address, so there is [room](super::room) for some. The other names wait for the
+//! [bell](super::bell) and then ask for their index, without a list, in turns. See `docs/decisions`.
 
+use std::future::pending;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream, StreamExt as _};
 use reqwest::Method;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Shared;
-use super::agents::{Answer, Queue, segment};
+use super::agents::{Answer, Own, Queue, segment};
 use super::bell::{Bell, SLACK};
 use super::life::Life;
 use super::options::Consistency;
@@ -29,6 +30,10 @@ const GAP: Duration = Duration::from_millis(50);
 const ANYWAY: Duration = Duration::from_secs(60);
 /// How long a server that lags behind is waited for, where reads may be stale.
 const LAG: Duration = Duration::from_secs(3);
+
+/// A tag that no instance has. A filter that lets nothing through would first join every instance with its node and its
+/// checks; a tag is looked at before.
+const NO_TAG: &str = "rollcall-none";
 
 struct Following {
     shared: Arc<Shared>,
@@ -47,7 +52,7 @@ struct Following {
 /// How a name learns of changes.
 enum Turn {
     /// By a query of its own.
-    Own(#[allow(dead_code)] OwnedSemaphorePermit), // held, not looked at
+    Own(Own),
     /// By the bell.
     Bell(Arc<Bell>, watch::Receiver<u64>),
 }
@@ -102,29 +107,26 @@ impl Following {
     async fn changed(&mut self, agent: usize) -> Result<Snapshot> {
         let mut lagging: Option<Instant> = None;
         loop {
-            if !matches!(self.turn, Some(Turn::Own(_))) {
-                self.turn = Some(self.take_turn());
-            }
-            let answer = if let Some(Turn::Bell(bell, rung)) = &mut self.turn {
-                let (bell, index) = (Arc::clone(bell), self.index);
-                let anyway = ANYWAY.mul_f64(0.5 + fastrand::f64() / 2.0);
-                let _ = timeout(anyway, rung.changed()).await; // an end of the bell is as good as a ring
-                self.pace().await;
-                let _turn = bell.turns.acquire().await; // never closed
-                if self.probe(agent).await? == index {
-                    continue;
+            let turn = self.take_turn(agent);
+            let answer = match &mut *self.turn.insert(turn) {
+                Turn::Own(_) => match self.hold(agent).await? {
+                    Some(answer) => answer,
+                    None => continue,
+                },
+                Turn::Bell(bell, rung) => {
+                    let (bell, index) = (Arc::clone(bell), self.index);
+                    let anyway = ANYWAY.mul_f64(0.5 + fastrand::f64() / 2.0);
+                    let _ = timeout(anyway, rung.changed()).await; // an end of the bell is as good as a ring
+                    self.pace().await;
+                    let _turn = bell.turns.acquire().await; // never closed
+                    if self.probe(agent).await? == index {
+                        continue;
+                    }
+                    let agents = &self.shared.agents;
+                    let limit = agents.limit();
+                    let answer = agents.call(agent, Queue::Reads, Method::GET, &self.path, None, limit);
+                    answer.await?.checked()?
                 }
-                let limit = self.shared.agents.limit();
-                let agents = &self.shared.agents;
-                let answer = agents.call(agent, Queue::Reads, Method::GET, &self.path, None, limit);
-                answer.await?.checked()?
-            } else {
-                self.pace().await;
-                let wait = self.shared.options.wait.mul_f64(0.9 + fastrand::f64() / 10.0);
-                let path = format!("{}&index={}&wait={}ms", self.path, self.index, wait.as_millis());
-                let limit = wait + wait / 8 + SLACK;
-                let answer = timeout(limit, self.shared.agents.block(agent, &path)).await;
-                answer.unwrap_or_else(|_| Err(Error::no_answer(limit)))?
             };
             let index = index_of(&answer);
             if index == self.index {
@@ -156,17 +158,54 @@ impl Following {
         }
     }
 
-    /// A query of its own while there is one left.
-    fn take_turn(&mut self) -> Turn {
-        if let Ok(slot) = Arc::clone(&self.shared.slots).try_acquire_owned() {
-            return Turn::Own(slot);
+    /// Holds a query. `None` when it had to be given up for want of connections: then the bell is heard.
+    async fn hold(&mut self, agent: usize) -> Result<Option<Answer>> {
+        self.pace().await;
+        let wait = self.shared.options.wait.mul_f64(0.9 + fastrand::f64() / 10.0);
+        let path = format!("{}&index={}&wait={}ms", self.path, self.index, wait.as_millis());
+        let limit = wait + wait / 8 + SLACK;
+        let own = match &self.turn {
+            Some(Turn::Own(own)) => Some(own),
+            _ => None,
+        };
+        let recalled = async {
+            match own {
+                Some(Own::Connection(place)) => place.recalled().await,
+                _ => pending().await,
+            }
+        };
+        let answer = tokio::select! {
+            answer = timeout(limit, self.shared.agents.block(agent, own, &path)) => {
+                answer.unwrap_or_else(|_| Err(Error::no_answer(limit)))?
+            }
+            () = recalled => None,
+        };
+        if answer.is_none() {
+            self.turn = Some(self.hear());
         }
-        self.turn.take().unwrap_or_else(|| {
-            let bell = self.shared.bells.hear(&self.shared);
-            let mut rung = bell.listen();
-            rung.mark_changed(); // something may have changed since the list was read
-            Turn::Bell(bell, rung)
-        })
+        Ok(answer)
+    }
+
+    /// How the next change is learned of: by a query of its own while there is one left.
+    fn take_turn(&mut self, agent: usize) -> Turn {
+        let agents = &self.shared.agents;
+        match self.turn.take() {
+            Some(Turn::Own(own)) if agents.suits(agent, &own) => Turn::Own(own),
+            // Once it was asked to wait for the bell, it does.
+            Some(Turn::Bell(bell, rung)) if rung.has_changed().unwrap_or(false) => Turn::Bell(bell, rung),
+            before => match (agents.own(agent), before) {
+                (Some(own), _) => Turn::Own(own),
+                (None, Some(bell @ Turn::Bell(..))) => bell,
+                (None, _) => self.hear(),
+            },
+        }
+    }
+
+    fn hear(&self) -> Turn {
+        let bell = self.shared.bells.hear(&self.shared);
+        let mut rung = bell.listen();
+        rung.mark_changed(); // something may have changed since the list was read
+        Turn::Bell(bell, rung)
     }
 
     /// The index of the name, without its list.
@@ -175,9 +214,8 @@ impl Following {
         let options = &self.shared.options;
         let datacenter = options.datacenter.as_ref();
         let path = format!(
-            "/v1/health/service/{}?filter={}{}{}",
+            "/v1/health/service/{}?tag={NO_TAG}{}{}",
             segment(&self.name),
-            segment("Service.ID == \"\""),
             datacenter.map_or_else(String::new, |datacenter| format!("&dc={}", segment(datacenter))),
             match options.consistency {
                 Consistency::Stale => "&stale",

@@ -7,11 +7,13 @@
 mod agents;
 mod bell;
 mod follow;
+mod http;
 mod life;
 mod options;
 mod presence;
 mod record;
 mod renewal;
+mod room;
 mod twins;
 mod words;
 
@@ -21,7 +23,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::Semaphore;
 
 use self::agents::{Agents, Answer};
 use self::bell::Bells;
@@ -45,8 +46,6 @@ pub struct ConsulBackend {
 struct Shared {
     agents: Arc<Agents>,
     options: Arc<ConsulOptions>,
-    /// Blocking queries of one name each.
-    slots: Arc<Semaphore>,
     bells: Bells,
     lives: Lives,
     log: Log,
@@ -60,7 +59,6 @@ impl ConsulBackend {
         Ok(Self {
             shared: Arc::new(Shared {
                 agents: Arc::new(Agents::new(&options, &log)?),
-                slots: Arc::new(Semaphore::new(options.max_watch_connections.max(1))),
                 bells: Bells::default(),
                 lives: Lives::default(),
                 options,

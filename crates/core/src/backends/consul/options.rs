@@ -56,7 +56,9 @@ pub struct ConsulOptions {
     pub filter: Option<String>,
     /// How long Consul holds a blocking query without a change. Default 55 s, Kratos's.
     pub wait: Duration,
-    /// The most names that hold a blocking query of their own, and so a connection. Names beyond it share two. Default 64.
+    /// The most connections that are held for watched names. Over HTTP/1.1 each is of one name, names beyond share three,
+    /// and fewer are held while the agent takes no more from this address. Over TLS, which is HTTP/2, each is of 200 names.
+    /// Default 64.
     pub max_watch_connections: usize,
     /// The largest answer that is read, in bytes. Default 64 MiB.
     pub max_message_bytes: usize,
