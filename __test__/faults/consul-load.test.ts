@@ -5,6 +5,7 @@
 import type { IncomingMessage } from 'node:http';
 import { createServer, request } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { connect as connectTcp } from 'node:net';
 import type { ConsulOptions, Registration, Registry, Watcher } from 'rollcall';
 import { connect } from 'rollcall';
 import { describe, expect, test } from 'vitest';
@@ -71,6 +72,23 @@ async function slowServers({ onTestFinished }: Finish, agent: string) {
     web.close();
   });
   return { state, host: `127.0.0.1:${(web.address() as AddressInfo).port}` };
+}
+
+/** Makes so many connections and keeps those that the agent takes. How many it did not. */
+async function occupy({ onTestFinished }: Finish, agent: string, count: number): Promise<number> {
+  const [host, port] = agent.split(':');
+  const refused = await Promise.all(
+    Array.from({ length: count }, async () => {
+      const socket = connectTcp({ host, port: Number(port) });
+      onTestFinished(() => void socket.destroy());
+      // It says so at once, or nothing before it is asked.
+      return new Promise<boolean>((resolve) => {
+        socket.on('error', () => resolve(true)).on('data', () => resolve(true));
+        socket.on('connect', () => setTimeout(() => resolve(false), 500));
+      });
+    }),
+  );
+  return refused.filter(Boolean).length;
 }
 
 /** How many lists an agent keeps up to date for those who asked for one, as its goroutines tell. */
@@ -151,6 +169,21 @@ describe.concurrent('more watches than connections', () => {
       await Promise.all(heard);
     }
     expect(stale).toEqual([]);
+  });
+
+  test('an agent is full and nobody asks for more: watches make way for a client that connects', async (context) => {
+    const limit = 60;
+    const { server: agent } = await server(context, { config: { limits: { http_max_conns_per_client: limit } } });
+    const registry = await client(context, agent.host);
+    const watchers = Array.from({ length: 40 }, (_, i) => registry.watch(`svc-${i}`));
+    await Promise.all(watchers.map((watcher) => listsUntil(watcher, [])));
+    const turnedAway = await occupy(context, agent.host, limit);
+    expect(turnedAway).toBeGreaterThan(limit / 2);
+    const late = await client(context, agent.host);
+    await late.register({ name: 'svc-7', id: 'a' });
+    await late.register({ name: 'svc-39', id: 'b' });
+    await listsUntil(watchers[7] as Watcher, ['a']);
+    await listsUntil(watchers[39] as Watcher, ['b']);
   });
 
   test('a name without a connection of its own hears of checks, too', async (context) => {
