@@ -63,8 +63,10 @@ export interface ConsulOptions extends CommonOptions {
   /** How long Consul holds a query of a watch without a change, in milliseconds. Default 55000, at least 1000. */
   waitMs?: number | undefined;
   /**
-   * The most watched names that hold a connection each. An agent takes 200 from one address; names beyond share two and
-   * are a little later. Default 64, at least 1.
+   * The most connections that are held for watched names. In plain text each is of one name; names beyond share three and
+   * are a little later. An agent takes 200 connections from one address, of all processes together: when it takes no more,
+   * half of those held are given up, and taken back one every 15 seconds. With TLS each is of 200 names. Default 64, at
+   * least 1.
    */
   maxWatchConnections?: number | undefined;
   /** The largest answer accepted, in bytes. Default 64 MiB. */
