@@ -158,7 +158,8 @@ impl Door {
             .http2_keep_alive_timeout(PING.1)
             .http2_keep_alive_while_idle(true)
             .pool_max_idle_per_host(if matches!(purpose, For::Fresh) { 0 } else { IDLE })
-            .pool_idle_timeout(IDLE_FOR);
+            // The pool would forget a lane of few names while questions are held on it, and make another for the next.
+            .pool_idle_timeout((!matches!(purpose, For::Lane)).then_some(IDLE_FOR));
         if let Some(resolver) = &self.resolver {
             http = http.dns_resolver(Arc::clone(resolver));
         }
