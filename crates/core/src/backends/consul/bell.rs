@@ -178,3 +178,29 @@ fn hash(answer: &Answer) -> u64 {
     answer.body.hash(&mut hasher);
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn asks_for_what_lists_are_made_of_and_lets_the_agent_sort_out_nothing_it_need_not() {
+        let asked = |passing_only, filter: Option<&str>| {
+            let options = ConsulOptions {
+                passing_only,
+                filter: filter.map(str::to_owned),
+                ..ConsulOptions::default()
+            };
+            let all = questions(&options).into_iter();
+            all.map(|question| question.path).collect::<Vec<_>>().join(" ")
+        };
+        let services = "/v1/catalog/services?";
+        assert_eq!(
+            asked(true, None),
+            format!("{services} /v1/health/state/critical? /v1/health/state/warning?")
+        );
+        assert_eq!(asked(false, None), services);
+        let any = format!("{services} /v1/health/state/any?filter=Node%20%3D%3D%20%22%22");
+        assert_eq!(asked(true, Some("Checks.Output contains x")), any);
+    }
+}
