@@ -124,6 +124,7 @@ describe('paths', () => {
       await refused(open({ prefix }), 'ERR_INVALID_ARGUMENT', /^options\.prefix: |options\.prefix: /);
     }
     await refused(open({ chroot: 'x' }), 'ERR_INVALID_ARGUMENT', /options\.chroot/);
+    await refused(open({ username: 'a:b', password: 'c' }), 'ERR_INVALID_ARGUMENT', /options\.username: .*":"/);
     await refused(open({ acl: 'creator' }), 'ERR_INVALID_ARGUMENT', /options\.acl/);
     await refused(open({ tls: { ca: 'no PEM' } }), 'ERR_INVALID_ARGUMENT', /options\.tls\.ca/);
   });

@@ -97,6 +97,13 @@ impl ZookeeperOptions {
                 check_path(option, path)?;
             }
         }
+        // The scheme knows the two as one text.
+        let is_cut = |user: &User| user.by == Authentication::Digest && user.name.contains(':');
+        if self.user.as_ref().is_some_and(is_cut) {
+            return Err(Error::invalid(
+                "options.username: must not contain \":\", where the scheme \"digest\" has the password begin",
+            ));
+        }
         if self.acl != NodeAcl::Anyone && self.user.is_none() {
             return Err(Error::invalid(
                 "options.acl: expected a username and password with \"creator\", who would own the nodes otherwise?",
