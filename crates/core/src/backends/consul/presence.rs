@@ -27,6 +27,8 @@ use crate::instance::ServiceInstance;
 
 /// The pauses between two looks for our own record in the catalog: the first one, and the longest, to which they double.
 const LOOK_PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(500));
+/// Between two looks whether a record that nobody sees yet still lies where it was written.
+const OVERTAKEN: Duration = Duration::from_millis(500);
 /// After what time a write that was not answered is taken to have arrived, or never to.
 const LATE: Duration = Duration::from_millis(300);
 
@@ -336,6 +338,29 @@ impl Record {
         .await
     }
 
+    /// Waits until others see this publication, and nobody another spelling of its id.
+    async fn seen(&self, agent: usize, instance: &ServiceInstance, generation: u64, intent: Intent) -> Result<()> {
+        let visible = self.visible(agent, instance, generation);
+        tokio::try_join!(visible, self.alone(agent, intent)).map(|_| ())
+    }
+
+    /// Waits until the agent holds this publication no more: somebody else claims its id as well, and it will not be seen.
+    async fn overtaken(&self, agent: usize, generation: u64) -> Error {
+        loop {
+            sleep(OVERTAKEN).await;
+            let held = self.look(agent, Queue::Writes, self.shared.agents.limit()).await;
+            let is_there = match held {
+                Ok(Held::Ours { generation: last, .. }) => last.is_none_or(|last| last >= generation),
+                Ok(Held::Nothing | Held::Other(_)) => false,
+                Err(_) => true, // for all we know
+            };
+            if !is_there {
+                let why = "it was removed or written over by someone else as soon as it was registered";
+                return Error::new(ErrorKind::Unavailable, why);
+            }
+        }
+    }
+
     /// Whether the id that was claimed is ours in every spelling. If not, all go, ours too: the agent tells the catalog
     /// so before it answers, and what it is told anew after that is shown.
     async fn alone(&self, agent: usize, intent: Intent) -> Result<()> {
@@ -440,7 +465,10 @@ impl Presence for ConsulPresence {
         let record = Arc::clone(&self.record);
         let _moving = record.moving.lock().await;
         let agent = self.register(instance, intent).await?;
-        tokio::try_join!(record.visible(agent, instance, generation), record.alone(agent, intent))?;
+        tokio::select! {
+            seen = record.seen(agent, instance, generation, intent) => seen?,
+            error = record.overtaken(agent, generation) => return Err(error),
+        }
         {
             let mut state = self.record.lock();
             state.at = Some(agent);
