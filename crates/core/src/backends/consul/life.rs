@@ -91,12 +91,27 @@ impl Life {
     }
 }
 
-/// Any answer will do.
+/// Whether the agent lives, and its servers with it. The servers may be slow; an agent that falls silent meanwhile is not
+/// waited for as long as they are.
 async fn answers(agents: &Agents, agent: usize) -> bool {
-    for (path, limit) in [(ITSELF, LIMIT), (SERVERS, agents.timeout())] {
-        if !(agents.answers(agent, path, limit).await || agents.answers(agent, path, limit).await) {
-            return false;
-        }
+    if !answers_to(agents, agent, ITSELF, LIMIT).await {
+        return false;
     }
-    true
+    let falls_silent = async {
+        loop {
+            sleep(EVERY).await;
+            if !answers_to(agents, agent, ITSELF, LIMIT).await {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        answered = answers_to(agents, agent, SERVERS, agents.timeout()) => answered,
+        () = falls_silent => false,
+    }
+}
+
+/// Any answer will do, and the first silence is not believed.
+async fn answers_to(agents: &Agents, agent: usize, path: &str, limit: Duration) -> bool {
+    agents.answers(agent, path, limit).await || agents.answers(agent, path, limit).await
 }
