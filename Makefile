@@ -30,7 +30,7 @@ test: ## Runs everything that must hold: set-up, lint, build, all tests; the las
 
 hard: build ## Runs the hard tests in their full size, about twelve minutes; `make test` has them in a small one
 	@scripts/setup test
-	@OUTAGES=100 NAMES=20000 npm test -- __test__/faults/zookeeper-session.test.ts
+	@OUTAGES=100 NAMES=20000 CROWD=6 npm test -- __test__/faults/zookeeper-session.test.ts __test__/faults/consul-load.test.ts
 
 lint: ## Checks format, lint, types and licences
 	@scripts/setup test
