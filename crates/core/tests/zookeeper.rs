@@ -12,12 +12,16 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use futures::future::join_all;
 use futures::stream::BoxStream;
 use rollcall_core::backend::{Backend as _, Follow, Intent, Loss, Snapshot};
 use rollcall_core::backends::zookeeper::{ZookeeperBackend, ZookeeperOptions};
 use rollcall_core::error::Result;
 use rollcall_core::log::Log;
 use rollcall_core::{ErrorKind, ServiceInstance};
+use tokio::io::copy_bidirectional;
+use tokio::net::TcpStream;
+use tokio::sync::broadcast;
 use tokio::time::timeout;
 
 struct Server {
@@ -104,8 +108,12 @@ impl Server {
     }
 
     fn client(&self, recursive_watches: bool) -> ZookeeperBackend {
+        Self::client_at(self.port, recursive_watches)
+    }
+
+    fn client_at(port: u16, recursive_watches: bool) -> ZookeeperBackend {
         let options = ZookeeperOptions {
-            hosts: vec![format!("127.0.0.1:{}", self.port)],
+            hosts: vec![format!("127.0.0.1:{port}")],
             prefix: "/a/b".to_owned(),
             ttl: Duration::from_secs(3),
             recursive_watches,
@@ -125,7 +133,7 @@ fn instance(id: &str, version: &str) -> ServiceInstance {
 }
 
 async fn next(stream: &mut BoxStream<'static, Result<Snapshot>>) -> Vec<(String, String)> {
-    let snapshot = timeout(Duration::from_secs(10), stream.next())
+    let snapshot = timeout(Duration::from_secs(30), stream.next())
         .await
         .expect("a snapshot")
         .unwrap()
@@ -156,7 +164,11 @@ async fn until(stream: &mut BoxStream<'static, Result<Snapshot>>, wanted: &[(&st
 }
 
 fn stream(backend: &ZookeeperBackend) -> BoxStream<'static, Result<Snapshot>> {
-    match backend.follow("orders") {
+    stream_of(backend, "orders")
+}
+
+fn stream_of(backend: &ZookeeperBackend, name: &str) -> BoxStream<'static, Result<Snapshot>> {
+    match backend.follow(name) {
         Follow::Stream(stream) => stream,
         Follow::Poll(_) => panic!("a stream was expected"),
     }
@@ -248,5 +260,54 @@ async fn an_owner_that_was_replaced_in_its_own_client_leaves_the_newer_node_alon
     newer.withdraw().await.unwrap();
     assert!(client.fetch("orders").await.unwrap().instances.is_empty());
     drop((older, newer));
+    client.close().await;
+}
+
+/// A way to the server, and what cuts all connections that go by it.
+async fn way(to: u16) -> (u16, broadcast::Sender<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (cut, _) = broadcast::channel(1);
+    let cuts = cut.clone();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut cut = cuts.subscribe();
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(("127.0.0.1", to)).await.unwrap();
+                tokio::select! {
+                    _ = copy_bidirectional(&mut client, &mut server) => {}
+                    _ = cut.recv() => {}
+                }
+            });
+        }
+    });
+    (port, cut)
+}
+
+#[tokio::test]
+async fn a_cut_with_thousands_of_watches_that_fire_once_costs_no_session() {
+    const NAMES: usize = 3000;
+    let Some(server) = Server::start().await else { return };
+    let (port, cut) = way(server.port).await;
+    let client = Server::client_at(port, false);
+    let mut presence = client.presence("orders", "a").unwrap();
+    presence.publish(&instance("a", "1"), Intent::Claim).await.unwrap();
+    let names: Vec<String> = (0..NAMES).map(|at| format!("name-{at}")).collect();
+    for _ in 0..3 {
+        let mut streams: Vec<_> = names.iter().map(|name| stream_of(&client, name)).collect();
+        assert!(join_all(streams.iter_mut().map(next)).await.iter().all(Vec::is_empty));
+        cut.send(()).unwrap();
+        let broken = join_all(
+            streams
+                .iter_mut()
+                .map(|stream| timeout(Duration::from_secs(10), stream.next())),
+        )
+        .await;
+        assert!(broken.iter().all(|end| matches!(end, Ok(Some(Err(_))))));
+    }
+    assert_eq!(client.fetch("orders").await.unwrap().instances.len(), 1);
+    let lost = timeout(Duration::from_secs(4), presence.lost()).await; // more than the timeout of the session
+    assert!(lost.is_err(), "{lost:?}");
+    presence.withdraw().await.unwrap();
     client.close().await;
 }
