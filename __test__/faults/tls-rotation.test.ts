@@ -55,6 +55,7 @@ test.for(['etcd', 'consul', 'zookeeper'] as const)(
     const registry = await connect({
       ...{ backend, hosts, ttlMs: 3000, connectTimeoutMs: 1000, tls: own },
       ...(backend === 'consul' && { healthCheck: false }),
+      ...(backend === 'zookeeper' && { connectTimeoutMs: 10_000 }), // its Java takes a second or two for a first handshake
       logger: { debug() {}, info() {}, warn, error() {} },
     } as RegistryOptions);
     onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
