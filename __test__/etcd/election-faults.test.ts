@@ -154,6 +154,7 @@ describe.concurrent.each(ETCD_VERSIONS)('etcd %s', (version) => {
     expect(rival.isLeader).toBe(false);
     const error = await said(givenUp, 'error');
     expect(error.message).toContain('silent');
+    await said(kept, 'woke');
     expect(kept.seen.map(({ event }) => event).sort()).toEqual(['acts', 'blocked', 'elected', 'woke']);
     await Promise.all([rival.resign(), heir.resign()]);
   });
