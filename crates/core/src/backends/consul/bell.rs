@@ -4,7 +4,6 @@
 //! that fail or warn, which are few. Names that hear the bell then ask for their own index. What each question costs the
 //! agent was measured, see `docs/decisions`: a filter over all services takes ten times as long as their names.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -13,7 +12,8 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Shared;
-use super::agents::{Answer, segment};
+use super::agents::segment;
+use super::follow::hash;
 use super::options::ConsulOptions;
 use crate::backoff::Backoff;
 
@@ -138,7 +138,7 @@ async fn ring(shared: Arc<Shared>, question: Question, rings: watch::Sender<u64>
                 let rung = Instant::now();
                 let new = answer.index.unwrap_or(0).max(1);
                 let news = if question.is_whole {
-                    let new = Some(hash(&answer));
+                    let new = Some(hash(&answer.body));
                     std::mem::replace(&mut body, new) != new
                 } else {
                     new != index
@@ -171,12 +171,6 @@ async fn ring(shared: Arc<Shared>, question: Question, rings: watch::Sender<u64>
             }
         }
     }
-}
-
-fn hash(answer: &Answer) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    answer.body.hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]

@@ -245,7 +245,7 @@ fn digest(Snapshot { instances, bad }: &Snapshot) -> u64 {
     each.fold(0, u64::wrapping_add)
 }
 
-fn hash(of: impl Hash) -> u64 {
+pub(super) fn hash(of: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     of.hash(&mut hasher);
     hasher.finish()

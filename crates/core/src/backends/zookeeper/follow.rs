@@ -95,16 +95,12 @@ impl Follow {
             return Ok(snapshot(&self.entries));
         }
         loop {
-            let Some((session, watch)) = &mut self.at else {
+            let Some((_, watch)) = &mut self.at else {
                 return Err(ended());
             };
             let mut news = std::mem::take(&mut self.pending);
             if news.is_empty() {
-                tokio::select! {
-                    biased;
-                    error = session.down() => return Err(error),
-                    heard = watch.next(&self.parent, &mut news) => heard?,
-                }
+                watch.next(&self.parent, &mut news).await?;
             }
             watch.waiting(&self.parent, &mut news)?;
             if self.fold(news).await? {

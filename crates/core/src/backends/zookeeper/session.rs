@@ -54,13 +54,6 @@ impl Session {
         }
     }
 
-    /// Resolves when the connection is lost, with what happened.
-    pub(super) async fn down(&self) -> Error {
-        let mut health = self.health.clone();
-        let _ = health.wait_for(|health| *health != Health::Up).await;
-        Error::new(ErrorKind::Unavailable, "the connection to ZooKeeper was lost")
-    }
-
     /// Resolves when nothing that hangs on the session can be vouched for any more, with the reason: it has ended, or
     /// nothing was heard for as long as it may live without us.
     pub(super) async fn lapsed(&self) -> String {

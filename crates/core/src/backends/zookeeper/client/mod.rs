@@ -238,17 +238,7 @@ impl Client {
     }
 
     async fn look(&self, path: &str, sender: Option<oneshot::Sender<()>>) -> Result<Option<Stat>, ZkError> {
-        let path = self.path(path);
-        let frame = request(op::EXISTS, |out| {
-            out.text(&path);
-            out.bool(sender.is_some());
-        });
-        let watch = sender.map(|sender| Once {
-            of: Of::Node,
-            path,
-            sender,
-        });
-        match self.ask(frame, watch, true).await {
+        match self.inspect(op::EXISTS, Of::Node, path, sender).await {
             Ok(mut answer) => Ok(Some(answer.stat()?)),
             Err(ZkError::NoNode) => Ok(None),
             Err(error) => Err(error),
@@ -267,17 +257,7 @@ impl Client {
     }
 
     async fn read(&self, path: &str, sender: Option<oneshot::Sender<()>>) -> Result<(Bytes, Stat), ZkError> {
-        let path = self.path(path);
-        let frame = request(op::GET_DATA, |out| {
-            out.text(&path);
-            out.bool(sender.is_some());
-        });
-        let watch = sender.map(|sender| Once {
-            of: Of::Node,
-            path,
-            sender,
-        });
-        let mut answer = self.ask(frame, watch, false).await?;
+        let mut answer = self.inspect(op::GET_DATA, Of::Node, path, sender).await?;
         Ok((answer.bytes()?, answer.stat()?))
     }
 
@@ -294,18 +274,25 @@ impl Client {
     }
 
     async fn list(&self, path: &str, sender: Option<oneshot::Sender<()>>) -> Result<(Vec<String>, Stat), ZkError> {
+        let mut answer = self.inspect(op::GET_CHILDREN2, Of::Children, path, sender).await?;
+        Ok((answer.texts()?, answer.stat()?))
+    }
+
+    /// Asks for one node, with a watch if there is somebody to be told.
+    async fn inspect(
+        &self,
+        opcode: i32,
+        of: Of,
+        path: &str,
+        sender: Option<oneshot::Sender<()>>,
+    ) -> Result<Reader, ZkError> {
         let path = self.path(path);
-        let frame = request(op::GET_CHILDREN2, |out| {
+        let frame = request(opcode, |out| {
             out.text(&path);
             out.bool(sender.is_some());
         });
-        let watch = sender.map(|sender| Once {
-            of: Of::Children,
-            path,
-            sender,
-        });
-        let mut answer = self.ask(frame, watch, false).await?;
-        Ok((answer.texts()?, answer.stat()?))
+        let watch = sender.map(|sender| Once { of, path, sender });
+        self.ask(frame, watch, opcode == op::EXISTS).await
     }
 
     /// Watches a node and all that is, or will be, below it. `Unimplemented` before ZooKeeper 3.6.
