@@ -4,18 +4,8 @@ import { Etcd3, GRPCCancelledError, GRPCDeadlineExceededError, GRPCResourceExhas
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ETCD_VERSIONS, type EtcdCluster, startEtcd } from '../support/etcd.js';
 import { inTime, uniqueName } from '../support/process.js';
+import { seeded } from '../support/random.js';
 import { connectBoth } from './both.js';
-
-/** Random numbers that are the same in every run. */
-function seeded(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
   let etcd: EtcdCluster;

@@ -5,6 +5,7 @@ import { GRPCInternalError } from '../../lib/etcd/errors.js';
 import { decode, decodeFrom, encode, encodeInto, Writer } from '../../lib/etcd/rpc/codec.js';
 import { ENUMS, type FieldRow, MESSAGES, type MessageName } from '../../lib/etcd/rpc/schema.js';
 import { inTime } from '../support/process.js';
+import { seeded } from '../support/random.js';
 
 type Bag = Record<string, unknown>;
 
@@ -52,17 +53,6 @@ function theirs(name: MessageName): TheirType {
 
 const read = (name: MessageName, bytes: Uint8Array) =>
   theirs(name).toObject(theirs(name).decode(Buffer.from(bytes)), AS_ETCD3);
-
-/** A repeatable source of numbers from 0 up to 1. */
-function seeded(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
-  };
-}
 
 type Random = () => number;
 const pick = <T>(random: Random, of: readonly T[]): T => of[Math.floor(random() * of.length)] as T;

@@ -5,6 +5,7 @@ import { Etcd3, Isolation, type Namespace, type SoftwareTransaction, STMConflict
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { ETCD_VERSIONS, type EtcdCluster, startEtcd } from '../support/etcd.js';
 import { uniqueName } from '../support/process.js';
+import { seeded } from '../support/random.js';
 import { type Both, connectBoth, outcome } from './both.js';
 
 type Body = (tx: SoftwareTransaction, ns: Namespace) => unknown;
@@ -114,17 +115,6 @@ const bodies: [string, Body][] = [
   ['a put with getPrevious', (tx) => tx.put('a').value('').getPrevious()],
   ['a delete with getPrevious', (tx) => tx.delete().key('a').getPrevious()],
 ];
-
-/** Numbers between 0 and 1 from a seed. */
-function randomOf(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 describe.each(ETCD_VERSIONS)('on etcd %s', (version) => {
   let etcd: EtcdCluster;
@@ -445,7 +435,7 @@ describe.each(ETCD_VERSIONS)('on etcd %s', (version) => {
     (name, isolation) => {
       it('stays serializable, in the order of the commits', async () => {
         const seed = 20_240_101 + isolation;
-        const random = randomOf(seed);
+        const random = seeded(seed);
         const accounts = Array.from({ length: 5 }, (_, index) => `account/${index}`);
         const start = 100;
         for (const account of accounts) await ns.put(account).value(JSON.stringify({ balance: start, by: 'start' }));

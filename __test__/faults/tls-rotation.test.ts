@@ -12,23 +12,10 @@ import { startZookeeper } from '../support/zookeeper.js';
 
 /** A server of any kind, which keeps what it holds over a restart. */
 async function server(backend: 'etcd' | 'consul' | 'zookeeper') {
-  if (backend === 'etcd') {
-    const etcd = await startEtcd({ tls: 'mutual' });
-    return {
-      hosts: etcd.hosts,
-      certificates: etcd.certificates as Certificates,
-      agent: etcd,
-      close: () => etcd.close(),
-    };
-  }
-  if (backend === 'zookeeper') {
-    const zookeeper = await startZookeeper({ tls: 'mutual' });
-    return {
-      hosts: zookeeper.hosts,
-      certificates: zookeeper.certificates as Certificates,
-      agent: zookeeper,
-      close: () => zookeeper.close(),
-    };
+  if (backend !== 'consul') {
+    const cluster = await (backend === 'etcd' ? startEtcd : startZookeeper)({ tls: 'mutual' });
+    const certificates = cluster.certificates as Certificates;
+    return { hosts: cluster.hosts, certificates, agent: cluster, close: () => cluster.close() };
   }
   const consul = await startConsul({ tls: 'mutual' });
   const certificates = consul.certificates as Certificates;

@@ -3,7 +3,9 @@
 // OUTAGES=100 makes as many of each kind, and NAMES=20000 watches so many names, in place of the few of every day.
 import { connect, type Registry } from 'rollcall';
 import { describe, expect, test } from 'vitest';
+import { record } from '../conformance/backends.js';
 import { hear, inTime, quiet, sees, timed, waitFor } from '../conformance/kit.js';
+import { seeded } from '../support/random.js';
 import { startBlackHole, startTcpProxy, type TcpProxy } from '../support/tcp.js';
 import { startZookeeper, type ZookeeperEnsemble } from '../support/zookeeper.js';
 import type { Finish } from './kit.js';
@@ -34,17 +36,6 @@ const fault = {
     end: (zookeeper: ZookeeperEnsemble) => zookeeper.thaw(),
   },
 };
-
-/** Numbers from 0 to 1, the same ones for the same seed (mulberry32, by Tommy Ettinger). */
-function seeded(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 const owner = async (zookeeper: ZookeeperEnsemble): Promise<bigint | undefined> =>
   (await (await zookeeper.client()).get('/microservices/orders/a'))?.stat.ephemeralOwner;
@@ -91,9 +82,6 @@ describe.concurrent('outages of 0.3 to 0.95 of the session timeout cost no sessi
   });
 });
 
-const recordOf = (name: string): string =>
-  JSON.stringify({ id: 'a', name, version: '1', metadata: null, endpoints: ['grpc://10.0.0.1:9000'] });
-
 describe('size costs no session', { timeout: 120_000 }, () => {
   test(`a cut with ${NAMES} watched names: all are whole again, and nobody is told of what did not change`, async (context) => {
     const zookeeper = await startZookeeper();
@@ -104,7 +92,7 @@ describe('size costs no session', { timeout: 120_000 }, () => {
     for (let at = 0; at < NAMES; at += 250) {
       const writes = names.slice(at, at + 250).flatMap((name) => [
         { create: `/microservices/${name}`, value: '' },
-        { create: `/microservices/${name}/a`, value: recordOf(name) },
+        { create: `/microservices/${name}/a`, value: record(name, 'a') },
       ]);
       await writer.multi(writes);
     }
@@ -135,7 +123,7 @@ describe('size costs no session', { timeout: 120_000 }, () => {
     }
     expect([lists, fresh, heard.events]).toEqual([NAMES, cuts * NAMES, []]);
     expect(await owner(zookeeper)).toBe(session);
-    await writer.put(`/microservices/name-7/b`, recordOf('name-7').replace('"a"', '"b"'));
+    await writer.put(`/microservices/name-7/b`, record('name-7', 'b'));
     await waitFor(() => lists === NAMES + 2, { what: 'the change of one name' });
   });
 });
