@@ -288,6 +288,7 @@ forEveryBackend('the grace for a registry that lost its data', (it) => {
       // Fresh it is when more than half are back.
       const isWhole = () => !watcher.stale && ids(watcher.current ?? []).join() === fleet.join();
       await waitFor(isWhole, { timeoutMs: 40_000, what: 'the watcher to be fresh and all to be back' });
+      await sees(registry, 'orders', fleet);
       for (const list of lists) expect(list.length, 'a list with less than half').toBeGreaterThanOrEqual(3);
     },
     { timeoutMs: 75_000 },
