@@ -1,7 +1,7 @@
 # The index of all commands. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo build build-debug servers test hard lint format bench bench-etcd bench-backends faults docs clean
+.PHONY: help setup demo build build-debug servers test hard lint format bench bench-etcd bench-backends faults test-faults docs clean
 MAKEFLAGS += --no-print-directory
 
 help: ## Lists the commands
@@ -55,7 +55,11 @@ bench-backends: build ## Measures etcd, Consul and ZooKeeper side by side; write
 	@scripts/setup test
 	@node bench/run.mjs --only backends --docs
 
-faults: build ## Runs only the tests that kill, freeze and cut off servers
+faults: build ## A seeded fault run with a checker: [MINUTES=3] [SEED=7 or 1-10] [BACKEND=etcd|consul|zookeeper]
+	@scripts/setup test
+	@MINUTES=$(MINUTES) SEED=$(SEED) BACKEND=$(BACKEND) node faults/run.mjs
+
+test-faults: build ## Runs only the tests that kill, freeze and cut off servers
 	@scripts/setup test
 	@npm test -- __test__/faults
 

@@ -25,7 +25,7 @@ export default defineConfig({
       {
         extends: true,
         resolve: { alias: aliases('./dist/esm/etcd/index.js') },
-        test: { name: 'all', include: ['__test__/**/*.test.ts'] },
+        test: { name: 'all', include: ['__test__/**/*.test.ts', 'faults/**/*.test.ts'] },
       },
       {
         // Once more, with an option that changes what goes to the server: every file in which gets matter.

@@ -12,6 +12,7 @@ const OPCODES = {
   getAcl: 6,
   ping: 11,
   getChildren: 8,
+  sync: 9,
   multi: 14,
   auth: 100,
   close: -11,
@@ -244,6 +245,11 @@ export class ZkClient {
   async create(path: string, value = '', { ephemeral = false, acls = WORLD } = {}): Promise<void> {
     const body = new Writer().bytes(path).bytes(value).acls(acls);
     await this.ask('create', body.int(ephemeral ? 1 : 0), `create ${path}`);
+  }
+
+  /** Waits until this member has all that the leader had; what is read next is as new as that. */
+  async sync(path: string): Promise<void> {
+    await this.ask('sync', new Writer().bytes(path), `sync ${path}`);
   }
 
   /** A node and the parents that it lacks. */

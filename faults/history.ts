@@ -1,0 +1,150 @@
+/**
+ * What the processes of a fault run write down, one JSON value a line: the conductor, who starts everything and does the
+ * harm, and each process under test. The checker (`check.ts`) reads nothing else.
+ *
+ * Times are milliseconds of the machine's monotonic clock, which is one for all processes.
+ */
+export type Time = number;
+
+/** What each instance that is in a list says of itself: its id, and the number of its latest `register()` or `update()`. */
+export type Listed = Readonly<Record<string, number>>;
+
+/** A stretch of time in which something was made to fail. */
+export interface Fault {
+  readonly kind: 'fault';
+  readonly at: Time;
+  /** When it was healed. */
+  readonly until: Time;
+  /** For example `kill leader`, `black hole`, `block event loop`. */
+  readonly what: string;
+  /** What it was done to, as people call it: `member 2`, `zone b`, `registrar 3`. */
+  readonly target: string;
+  /** The processes that may notice; of a fault of the servers all. */
+  readonly touches: readonly string[];
+  /** The servers themselves are harmed, so that deadlines which they keep may begin anew. */
+  readonly servers: boolean;
+  /** The process itself is stopped or its event loop blocked: it can write nothing, and settle nothing. */
+  readonly mute: boolean;
+  /** Registrations must outlive it, unless something else touches their process within a TTL before or after. */
+  readonly survivable?: boolean;
+  /** The term of a lock or election that was ended behind its holder's back: somebody else may lead before it can know. */
+  readonly ended?: { readonly of: string; readonly token: number };
+}
+
+/** The first entry. Bounds are milliseconds, as documented for the backend. */
+export interface Begin {
+  readonly kind: 'begin';
+  readonly at: Time;
+  readonly seed: number;
+  readonly backend: 'etcd' | 'consul' | 'zookeeper';
+  readonly minutes: number;
+  /** Of registrations, leases, locks. */
+  readonly ttlMs: number;
+  /** After the last fault that touches it, an instance is registered again within this. */
+  readonly repairMs: number;
+  /** Beyond its TTL, a dead process is gone from the registry within this. */
+  readonly removalMs: number;
+  /** A watcher that nothing harms tells of a change within this. */
+  readonly deliveryMs: number;
+  /** A watcher that is harmed and may be out of date says so within this. */
+  readonly staleMs: number;
+}
+
+export type Conducted =
+  | Begin
+  | Fault
+  /** The machine itself stood still: nobody is blamed for this time. */
+  | { readonly kind: 'hiccup'; readonly at: Time; readonly until: Time }
+  /** What the servers hold, by a linearizable read of every name that was asked at `at` and answered at `until`. */
+  | {
+      readonly kind: 'truth';
+      readonly at: Time;
+      readonly until: Time;
+      readonly names: Readonly<Record<string, Listed>>;
+    }
+  | {
+      readonly kind: 'sample';
+      readonly at: Time;
+      readonly who: string;
+      readonly rssMb: number;
+      readonly threads: number;
+      readonly descriptors: number;
+    }
+  | { readonly kind: 'started'; readonly at: Time; readonly who: string }
+  /** `killed` by the conductor, `left` at the end of the run, `crashed` by itself. */
+  | {
+      readonly kind: 'died';
+      readonly at: Time;
+      readonly who: string;
+      readonly how: 'killed' | 'left' | 'crashed';
+      readonly why?: string;
+    }
+  /** All faults are healed for long enough: what is known from here on is the end. */
+  | { readonly kind: 'calm'; readonly at: Time }
+  | { readonly kind: 'end'; readonly at: Time };
+
+export type Told =
+  /** A call begins. `id` is unique for the life of the process; `of` is the instance, lock or election, `n` the number it writes. */
+  | {
+      readonly kind: 'call';
+      readonly at: Time;
+      readonly who: string;
+      readonly id: number;
+      readonly what:
+        | 'connect'
+        | 'register'
+        | 'update'
+        | 'deregister'
+        | 'get'
+        | 'acquire'
+        | 'campaign'
+        | 'release'
+        | 'resign'
+        | 'close';
+      readonly of: string;
+      readonly n?: number;
+      readonly withinMs: number;
+    }
+  | {
+      readonly kind: 'settled';
+      readonly at: Time;
+      readonly who: string;
+      readonly id: number /** Why it was refused. */;
+      readonly error?: string;
+    }
+  /** An event of a registration. */
+  | {
+      readonly kind: 'event';
+      readonly at: Time;
+      readonly who: string;
+      readonly of: string;
+      readonly event: 'lost' | 'restored' | 'replaced' | 'stalled';
+      readonly reason?: string;
+    }
+  /** A watcher gave a list. */
+  | {
+      readonly kind: 'list';
+      readonly at: Time;
+      readonly who: string;
+      readonly name: string;
+      readonly stale: boolean;
+      readonly list: Listed;
+    }
+  | { readonly kind: 'stale' | 'fresh'; readonly at: Time; readonly who: string; readonly name: string }
+  /** A watcher ended, which it may not. */
+  | { readonly kind: 'ended'; readonly at: Time; readonly who: string; readonly name: string; readonly error?: string }
+  /** A lock or election was won; said after the call returned. */
+  | { readonly kind: 'held'; readonly at: Time; readonly who: string; readonly of: string; readonly token: number }
+  /** The holder looked, and still held: the look began at `at`. */
+  | { readonly kind: 'holding'; readonly at: Time; readonly who: string; readonly of: string; readonly token: number }
+  /** It holds no longer: let go, or told that it was lost. */
+  | {
+      readonly kind: 'over';
+      readonly at: Time;
+      readonly who: string;
+      readonly of: string;
+      readonly token: number;
+      readonly why: 'released' | 'lost';
+    };
+
+export type Entry = Conducted | Told;

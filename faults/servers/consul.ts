@@ -1,0 +1,54 @@
+import { type ConsulAgent, startConsul } from '../../__test__/support/consul.js';
+import type { Servers } from './servers.js';
+
+interface Entry {
+  readonly Service: { readonly ID: string; readonly Meta: { readonly n?: string } };
+}
+
+export async function consulServers(): Promise<Servers> {
+  const consul = await startConsul({ servers: 3 });
+  const alive = (): ConsulAgent[] => consul.agents.filter((agent) => agent.running && !agent.frozen);
+  const first = async <T>(ask: (agent: ConsulAgent) => Promise<T>): Promise<T> => {
+    let last: unknown = new Error('no agent runs');
+    for (const agent of alive()) {
+      try {
+        return await ask(agent);
+      } catch (error) {
+        last = error;
+      }
+    }
+    throw last;
+  };
+  return {
+    bounds: {
+      ttlMs: 5000,
+      // A pause of 10 s at most, a try of 5 s, and the agent's own way to the servers: anti-entropy after a leader is back.
+      repairMs: 25_000,
+      removalMs: 5000,
+      deliveryMs: 3000,
+      staleMs: 25_000,
+    },
+    // A registration is one of its agent, and lost with it.
+    interchangeable: false,
+    members: consul.agents,
+    leader: () => consul.leader(),
+    options: (hosts) => ({ backend: 'consul', hosts: [...hosts] }),
+    async truth(names) {
+      const lists = await Promise.all(
+        names.map(async (name) => {
+          const entries = await first((agent) =>
+            agent.get<Entry[]>(`/v1/health/service/${name}?passing=true&consistent`),
+          );
+          const list: Record<string, number> = {};
+          for (const { Service } of entries) list[Service.ID] = Math.max(list[Service.ID] ?? 0, Number(Service.Meta.n));
+          return [name, list] as const;
+        }),
+      );
+      return Object.fromEntries(lists);
+    },
+    async remove(_name, id) {
+      for (const agent of alive()) if ((await agent.services()).includes(id)) await agent.deregister(id);
+    },
+    close: () => consul.close(),
+  };
+}
