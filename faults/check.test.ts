@@ -576,6 +576,17 @@ describe('quiet', () => {
     none(harmed(19_000 + BOUNDS.repairMs));
     expect(only('quiet', harmed(19_001 + BOUNDS.repairMs)).says).toContain(`was ${what} at 23.001 s (expired)`);
   });
+  it('one that was lost while its process was mute is told of later', () => {
+    const blocked = (lost: number) =>
+      well()
+        .fault(12_000, 13_000, ['registrar 1'])
+        .fault(19_000, 26_000, ['registrar 1'], { mute: true, survivable: true })
+        .add(event(lost, 'lost'))
+        .history()
+        .map((entry) => (entry.kind === 'begin' ? { ...entry, repairMs: 10_000 } : entry));
+    none(blocked(26_900));
+    only('quiet', blocked(27_001));
+  });
   it('a registration that was replaced, whatever happened', () => {
     only('quiet', well().fault(18_000, 19_000, ['registrar 1']).add(event(18_500, 'replaced')).history());
   });

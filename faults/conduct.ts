@@ -115,22 +115,24 @@ class Stage {
     this.history.push(entry);
   }
 
-  /** What everybody has written, in the order of time. */
+  /** What everybody has written, one after the other. */
   gathered(): Entry[] {
-    const told = readdirSync(this.folder).flatMap((file) =>
-      readFileSync(join(this.folder, file), 'utf8')
-        .split('\n')
-        // A process that was killed may have left half a line.
-        .flatMap((line) => {
-          try {
-            return line === '' ? [] : [JSON.parse(line) as Entry];
-          } catch {
-            return [];
-          }
-        }),
-    );
-    return [...this.history, ...told].sort((a, b) => a.at - b.at);
+    return [...this.history, ...read(this.folder)];
   }
+}
+
+/** The histories in a folder, one after the other, each as it was written. */
+export function read(folder: string): Entry[] {
+  return readdirSync(folder)
+    .filter((file) => file.endsWith('.jsonl'))
+    .flatMap((file) => readFileSync(join(folder, file), 'utf8').split('\n'))
+    .flatMap((line) => {
+      try {
+        return line === '' ? [] : [JSON.parse(line) as Entry];
+      } catch {
+        return []; // a process that was killed may have left half a line
+      }
+    });
 }
 
 type Links = Readonly<Record<Zone, readonly Link[]>>;

@@ -1,19 +1,23 @@
 /** The command: reads what is wanted from the environment, runs, says what was found. */
 import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { check } from './check.js';
-import { run } from './conduct.js';
+import { read, run } from './conduct.js';
+import type { Entry } from './history.js';
 import { report } from './report.js';
 import type { Backend } from './schedule.js';
+import { type Judged, summary } from './summary.js';
 import { timeline } from './timeline.js';
 
 const BACKENDS: readonly Backend[] = ['etcd', 'consul', 'zookeeper'];
+/** Where the histories and timelines of the latest run of each seed stay. */
+const KEPT = fileURLToPath(new URL('../build/faults', import.meta.url));
 const MINUTES = 3;
 const SHORTEST = 1;
 
 interface Wanted {
-  readonly backends: readonly Backend[];
+  readonly backend: Backend;
   readonly seeds: readonly number[];
   readonly minutes: number;
 }
@@ -42,13 +46,14 @@ export function wantedOf(env: NodeJS.ProcessEnv): Wanted {
       `MINUTES=${env.MINUTES}: give a number from ${SHORTEST} on; below, nothing is left beside the repairs`,
     );
   }
-  const named = env.BACKEND ? BACKENDS.filter((backend) => backend === env.BACKEND) : BACKENDS.slice(0, 1);
-  if (named.length === 0) throw new Usage(`BACKEND=${env.BACKEND}: give one of ${BACKENDS.join(', ')}`);
-  return { backends: named, seeds: seedsOf(env.SEED), minutes };
+  const backend = BACKENDS.find((known) => known === (env.BACKEND || BACKENDS[0]));
+  if (!backend) throw new Usage(`BACKEND=${env.BACKEND}: give one of ${BACKENDS.join(', ')}`);
+  return { backend, seeds: seedsOf(env.SEED), minutes };
 }
 
-/** The exit code: 0 when nothing was violated. */
-export async function main(env: NodeJS.ProcessEnv): Promise<number> {
+/** The exit code: 0 when nothing was violated. With folders of earlier runs, these are judged anew and nothing is run. */
+export async function main(env: NodeJS.ProcessEnv, kept: readonly string[] = []): Promise<number> {
+  if (kept.length > 0) return verdict(kept.map((folder) => judge(kept.join(' '), folder, read(folder))));
   let wanted: Wanted;
   try {
     wanted = wantedOf(env);
@@ -57,22 +62,28 @@ export async function main(env: NodeJS.ProcessEnv): Promise<number> {
     console.error(error.message);
     return 2;
   }
-  const found: string[] = [];
-  for (const backend of wanted.backends) {
-    for (const seed of wanted.seeds) {
-      const again = `make faults BACKEND=${backend} SEED=${seed} MINUTES=${wanted.minutes}`;
-      console.log(`== ${again}`);
-      const folder = fileURLToPath(new URL(`../build/faults/${backend}-${seed}`, import.meta.url));
-      const history = await run({ backend, seed, minutes: wanted.minutes, folder, say: (line) => console.log(line) });
-      const violations = check(history);
-      const svg = join(folder, 'timeline.svg');
-      writeFileSync(svg, timeline(history, violations));
-      console.log(`\n${report(history, violations)}\n\ntimeline: build/faults/${backend}-${seed}/timeline.svg`);
-      if (violations.length > 0) found.push(`${again}: ${violations.length} violations`);
-    }
+  const { backend, seeds, minutes } = wanted;
+  const runs: Judged[] = [];
+  for (const seed of seeds) {
+    const again = `make faults BACKEND=${backend} SEED=${seed} MINUTES=${minutes}`;
+    console.log(`== ${again}`);
+    const folder = join(KEPT, `${backend}-${seed}`);
+    runs.push(judge(again, folder, await run({ backend, seed, minutes, folder, say: (line) => console.log(line) })));
   }
-  const runs = wanted.backends.length * wanted.seeds.length;
-  console.log(`== ${runs} runs, ${found.length} with violations`);
-  for (const line of found) console.log(line);
-  return found.length === 0 ? 0 : 1;
+  return verdict(runs);
+}
+
+function judge(what: string, folder: string, history: readonly Entry[]): Judged {
+  const violations = check(history);
+  const svg = join(folder, 'timeline.svg');
+  writeFileSync(svg, timeline(history, violations));
+  console.log(`\n${report(history, violations)}\n\ntimeline: ${relative('', svg)}`);
+  if (violations.length > 0) console.log(`again: ${what}`);
+  return { history, violations };
+}
+
+function verdict(runs: readonly Judged[]): number {
+  const bad = runs.filter(({ violations }) => violations.length > 0).length;
+  console.log(`\n${summary(runs)}\n\n${runs.length} runs, ${bad} with violations`);
+  return bad === 0 ? 0 : 1;
 }

@@ -14,7 +14,7 @@ describe('the plan', () => {
     'of %s harms one thing at a time, and all is healed before the end',
     (backend) => {
       const known = new Set(cast(backend).map(({ who }) => who));
-      for (let seed = 1; seed <= 100; seed++) {
+      for (let seed = 1; seed <= 30; seed++) {
         const { deeds, quietFromMs } = plan(seed, backend, 3, REPAIR_MS);
         expect(quietFromMs).toBeLessThanOrEqual(3 * 60_000 - REPAIR_MS);
         const busy = new Map<string, number>();
@@ -52,13 +52,13 @@ describe('the plan', () => {
 
 describe('what is wanted', () => {
   test('three minutes of etcd with a seed of its own, by default', () => {
-    const { backends, minutes, seeds } = wantedOf({});
-    expect([backends, minutes, seeds.length]).toEqual([['etcd'], 3, 1]);
+    const { backend, minutes, seeds } = wantedOf({});
+    expect([backend, minutes, seeds.length]).toEqual(['etcd', 3, 1]);
   });
 
   test('a range of seeds', () => {
     expect(wantedOf({ SEED: '3-5', BACKEND: 'consul', MINUTES: '1.5' })).toEqual({
-      backends: ['consul'],
+      backend: 'consul',
       minutes: 1.5,
       seeds: [3, 4, 5],
     });

@@ -80,8 +80,9 @@ export function isTold(entry: Entry): entry is Told {
   return 'who' in entry && entry.kind !== 'sample' && entry.kind !== 'started' && entry.kind !== 'died';
 }
 
-/** The story of a history that has a `begin`. */
-export function storyOf(history: readonly Entry[]): Story {
+/** The story of a history that has a `begin`, in whatever order the processes' entries come. */
+export function storyOf(unordered: readonly Entry[]): Story {
+  const history = [...unordered].sort(byTime);
   const begin = of(history, 'begin')[0];
   if (begin === undefined) throw new Error('a history without begin tells no story');
   const end = of(history, 'end')[0];

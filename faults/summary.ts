@@ -1,0 +1,30 @@
+/** One line for each of several runs, as a table of Markdown: what was done, what was seen, what was violated. */
+import { figures, type Violation } from './check.js';
+import type { Entry } from './history.js';
+
+export interface Judged {
+  readonly history: readonly Entry[];
+  readonly violations: readonly Violation[];
+}
+
+const HEAD = [
+  ['', 'seed', 'faults', 'processes killed', 'registrations judged', 'gone and back', 'worst repair'],
+  ['lists', 'terms of a lock and an election', 'calls', 'violations'],
+].flat();
+
+export function summary(runs: readonly Judged[]): string {
+  const rows = runs.map(({ history, violations }) => {
+    const { begin, faults, killed, registrations, watching, calls, terms } = figures(history);
+    const { reads, judged, losses, repairs } = registrations;
+    const sum = (numbers: Iterable<{ count?: number; terms?: number }>): number =>
+      [...numbers].reduce((total, { count, terms }) => total + (count ?? terms ?? 0), 0);
+    return [
+      ...[begin?.backend ?? '', begin?.seed ?? '', sum(faults.values()), killed],
+      ...[`${judged} of ${reads} reads`, losses, repairs.count === 0 ? '' : `${(repairs.worst / 1000).toFixed(1)} s`],
+      ...[watching.lists, sum(terms.values()) || '', sum(calls.values()), violations.length],
+    ];
+  });
+  return [HEAD, HEAD.map((_, i) => (i === 0 ? '---' : '--:')), ...rows]
+    .map((row) => `| ${row.join(' | ')} |`)
+    .join('\n');
+}
