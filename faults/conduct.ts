@@ -316,6 +316,8 @@ function sample(stage: Stage, players: Iterable<Player>): void {
       const number = (field: string): number => Number(status.match(new RegExp(`^${field}:\\s+(\\d+)`, 'm'))?.[1]);
       const descriptors = readdirSync(`/proc/${pid}/fd`).length;
       const rssMb = number('VmRSS') / 1024;
+      // One that is dying has no memory any more.
+      if (!(rssMb > 0)) continue;
       stage.tell({ kind: 'sample', at: now(), who: actor.who, rssMb, threads: number('Threads'), descriptors });
     } catch {
       // It has just been killed.
