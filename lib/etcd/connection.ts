@@ -7,12 +7,13 @@ import { describe } from '../registry/events.js';
 import type { LogLevel } from '../registry/logger.js';
 import { MAX_MS } from '../registry/shape.js';
 import { Share, took } from '../turns.js';
+import { type Call, GROUPS, NEEDS_LEADER, POINT, READS } from './call.js';
 import type { Chunk, Header } from './chunk.js';
 import { ClientClosedError, fromFailure } from './errors.js';
 import { abortFailure, CLOSED, expired, tooLarge } from './failure.js';
 import { FaultHandling } from './fault-handling.js';
 import { type IOptions, type SettledOptions, settleOptions, timeLeft } from './options.js';
-import { type Call, GROUPS, NEEDS_LEADER, Pages, POINT, READS } from './pages.js';
+import { Pages } from './pages.js';
 
 import {
   type CallContext,

@@ -6,8 +6,10 @@ import { type CampaignHandle, type NativeLeader, native, type ObserverHandle } f
 import { unexpected, valueBytes } from './check.js';
 import type { Connection } from './connection.js';
 import { ClientClosedError, fromFailure, type NotCampaigningError } from './errors.js';
+import { SingleRangeBuilder } from './get.js';
+import { MultiRangeBuilder } from './get-all.js';
+import type { Scope } from './keyspace.js';
 import { stillCreated } from './lock.js';
-import type { Namespace } from './namespace.js';
 import { CLOSING_MS, checkTtl, errorOf, type IStallOptions, notCampaigning, stallMs, thrown } from './recipe.js';
 import type { ICompare } from './rpc/messages.js';
 
@@ -58,7 +60,7 @@ export class ElectionObserver extends Emitter {
   #heard: (() => void) | undefined;
 
   /** @param namespace that of the candidates' keys. */
-  constructor(namespace: Namespace) {
+  constructor(namespace: Scope) {
     super(OBSERVER_VOIDS);
     const { connection } = namespace;
     this.#connection = connection;
@@ -192,7 +194,7 @@ export class Campaign extends Emitter {
    * @throws RangeError for a ttl below 1.
    */
   constructor(
-    namespace: Namespace,
+    namespace: Scope,
     value: string | Buffer,
     ttl: number,
     options: ICampaignOptions & IElectionOptions = {},
@@ -406,7 +408,8 @@ export class Election {
   /** What the keys of all elections begin with, in the default layout. */
   static readonly prefix = 'election';
   readonly name: string;
-  readonly #namespace: Namespace;
+  /** That of the candidates' keys. */
+  readonly #namespace: Scope;
   readonly #ttl: number;
   readonly #layout: IElectionOptions['layout'];
 
@@ -414,13 +417,14 @@ export class Election {
    * @param ttl of the lease of a candidate, in seconds. Default: 60.
    * @internal
    */
-  constructor(parent: Namespace, name: string, ttl = 60, options: IElectionOptions = {}) {
+  constructor({ connection, keyspace: parent }: Scope, name: string, ttl = 60, options: IElectionOptions = {}) {
     this.name = name;
     this.#ttl = ttl;
     const { layout = 'etcd3' } = options;
     if (layout !== 'etcd3' && layout !== 'go') throw unexpected(layout, 'the layout of an election', ['etcd3', 'go']);
     this.#layout = layout;
-    this.#namespace = parent.namespace(layout === 'go' ? `${name}/` : `${Election.prefix}/${name}/`);
+    const keyspace = parent.nested(layout === 'go' ? `${name}/` : `${Election.prefix}/${name}/`);
+    this.#namespace = { prefix: keyspace.prefix, connection, keyspace };
   }
 
   /**
@@ -437,9 +441,10 @@ export class Election {
   async leader(encoding?: BufferEncoding): Promise<string | undefined>;
   async leader(encoding: 'buffer'): Promise<Buffer | undefined>;
   async leader(encoding: BufferEncoding | 'buffer' = 'utf8'): Promise<string | Buffer | undefined> {
-    const { header, kvs } = await this.#namespace.getAll().sort('Create', 'Ascend').limit(1).exec();
+    const { connection, keyspace } = this.#namespace;
+    const { header, kvs } = await new MultiRangeBuilder(connection, keyspace).sort('Create', 'Ascend').limit(1).exec();
     const [oldest] = kvs;
-    const leads = !oldest || this.#namespace.connection.mocked || isCandidate(oldest.key, oldest.lease);
+    const leads = !oldest || connection.mocked || isCandidate(oldest.key, oldest.lease);
     const value = leads ? oldest?.value : await oldestCandidate(this.#namespace, header.revision);
     return encoding === 'buffer' ? value : value?.toString(encoding);
   }
@@ -470,13 +475,13 @@ function isCandidate(name: Buffer, lease: string): boolean {
 }
 
 /** The value of the oldest candidate, by looking through all keys, a page of names at a time. */
-async function oldestCandidate(namespace: Namespace, revision: string): Promise<Buffer | undefined> {
+async function oldestCandidate({ connection, keyspace }: Scope, revision: string): Promise<Buffer | undefined> {
   let oldest: { created: bigint; value: Buffer } | undefined;
-  const names = namespace.getAll().revision(revision).namesOnly();
+  const names = new MultiRangeBuilder(connection, keyspace).revision(revision).namesOnly();
   for await (const { key, createRevision } of names) {
     if (!LEASE_ID.test(key.toString('latin1')) || (oldest && oldest.created < createRevision)) continue;
     // etcd 3.7 tells no leases with names alone.
-    const [kv] = (await namespace.get(key).revision(revision).exec()).kvs;
+    const [kv] = (await new SingleRangeBuilder(connection, keyspace, key).revision(revision).exec()).kvs;
     if (kv && isCandidate(key, kv.lease)) oldest = { created: createRevision, value: kv.value };
   }
   return oldest?.value;

@@ -1,8 +1,19 @@
 /** How the prefix of a namespace is put before keys and taken off them. */
 
 import { type Bytes, bytes } from './check.js';
+import type { Connection } from './connection.js';
 import { ClientRuntimeError } from './errors.js';
 import { endOfPrefix, type Range } from './range.js';
+
+/** A part of the store and the client that reaches it, as far as leases and elections need to know: every `Namespace` is one. */
+export interface Scope {
+  /** What is put before all keys. */
+  readonly prefix: Buffer;
+  /** @internal */
+  readonly connection: Connection;
+  /** @internal */
+  readonly keyspace: Keyspace;
+}
 
 /**
  * The keys of one namespace: what a program names `key` is `prefix` + `key` in etcd. With an empty prefix nothing is

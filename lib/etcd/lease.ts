@@ -17,8 +17,7 @@ import {
   leaseGone,
 } from './errors.js';
 import { abortFailure } from './failure.js';
-import type { Keyspace } from './keyspace.js';
-import type { Namespace } from './namespace.js';
+import type { Keyspace, Scope } from './keyspace.js';
 import { timeLeft } from './options.js';
 import { PutBuilder } from './put.js';
 import { type CallOptions, resolveCallOptions } from './rpc/calls.js';
@@ -174,7 +173,7 @@ export class Lease extends Emitter {
    *
    * Rejects with `EtcdLeaseInvalidError` when there is no such lease.
    */
-  static async attach(namespace: Namespace, id: string | number | bigint, options: ILeaseOptions = {}): Promise<Lease> {
+  static async attach(namespace: Scope, id: string | number | bigint, options: ILeaseOptions = {}): Promise<Lease> {
     const { connection, keyspace } = namespace;
     const exact = BigInt(int64(id, 'Lease.attach()'));
     if (connection.mocked) throw new InvalidArgumentError('Lease.attach(): not while the client is mocked');

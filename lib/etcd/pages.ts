@@ -9,6 +9,7 @@ import type { EtcdHandle } from '../native.js';
 import { native } from '../native.js';
 import { onAbort } from '../registry/call.js';
 import { Share, took } from '../turns.js';
+import { type Call, READS } from './call.js';
 import { Chunk, type Header, headerAt, type Slices } from './chunk.js';
 import { abortFailure, type Failure } from './failure.js';
 import { Queue } from './queue.js';
@@ -19,11 +20,7 @@ const VALUE = 1;
 const LIST = 2;
 const HEADER = 3;
 
-/** Flags of a call: see `src/pages.rs`. */
-export const READS = 1;
-export const POINT = 2;
-export const NEEDS_LEADER = 4;
-export const GROUPS = 8;
+/** A flag of a call, as those of `call.ts`: it can be cancelled. */
 const CANCELS = 16;
 
 // Forms of answers.
@@ -43,18 +40,6 @@ const ANSWER_WORDS = 3;
 
 /** Calls that may be under way; over it they wait here. It bounds what the connection has to carry at once. */
 const DEFAULT_LIMIT = 4096;
-
-/** What a call is besides its body. */
-export interface Call {
-  /** The number of its method. */
-  method: number;
-  flags: number;
-  /** 0 for none. */
-  timeoutMs: number;
-  /** The host that it is for; -1 for any. */
-  member: number;
-  signal?: AbortSignal | undefined;
-}
 
 // As of `Slices`: what this has always been.
 interface Writes {

@@ -5,8 +5,8 @@
  */
 
 import { onAbort } from '../registry/call.js';
+import type { Call } from './call.js';
 import { abortFailure, expired, type Failure } from './failure.js';
-import type { Call } from './pages.js';
 
 interface Waiting {
   /** When its time is over, by the clock of `now`. */

@@ -1,7 +1,7 @@
 /** The messages of the services Cluster, Maintenance and Auth. `messages.ts` says what holds for all. */
 
 import type { AlarmAction, AlarmType, DowngradeAction, Permission } from './enums.js';
-import type { Int64, IResponseHeader } from './messages.js';
+import type { Int64, IResponseHeader } from './messages-common.js';
 
 /** A member of the cluster. */
 export interface IMember {

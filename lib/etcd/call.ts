@@ -1,0 +1,19 @@
+/** What a call is to the batched boundary. */
+
+/** Flags of a call: see `src/pages.rs`. */
+export const READS = 1;
+export const POINT = 2;
+export const NEEDS_LEADER = 4;
+export const GROUPS = 8;
+
+/** What a call is besides its body. */
+export interface Call {
+  /** The number of its method. */
+  method: number;
+  flags: number;
+  /** 0 for none. */
+  timeoutMs: number;
+  /** The host that it is for; -1 for any. */
+  member: number;
+  signal?: AbortSignal | undefined;
+}
