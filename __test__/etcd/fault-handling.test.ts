@@ -18,8 +18,8 @@ import {
 } from 'cockatiel';
 import { describe, expect, it } from 'vitest';
 import { EtcdRoleNotFoundError, GRPCUnavailableError, isRecoverableError } from '../../lib/etcd/errors.js';
-import { FaultHandling, type FaultHandlingOptions, Pauses } from '../../lib/etcd/fault-handling.js';
 import type { CallContext } from '../../lib/etcd/rpc/clients.js';
+import { FaultHandling, type FaultHandlingOptions, Pauses } from '../../lib/etcd/transport/fault-handling.js';
 
 const HOSTS = ['http://a:1', 'http://b:2', 'http://c:3'];
 const GET: CallContext = { service: 'KV', method: 'range', isStream: false, params: {} };

@@ -3,7 +3,7 @@ import { createRequire } from 'node:module';
 import { ExponentialBackoff, handleAll, noop, retry } from 'cockatiel';
 import { afterAll, describe, expect, it } from 'vitest';
 import { InvalidArgumentError } from '../../lib/errors.js';
-import { type IOptions, settleOptions, timeLeft } from '../../lib/etcd/options.js';
+import { type IOptions, settleOptions, timeLeft } from '../../lib/etcd/transport/options.js';
 import { makeCertificates } from '../support/tls.js';
 
 const require = createRequire(import.meta.url);

@@ -3,9 +3,9 @@
 import type * as grpc from '@grpc/grpc-js';
 import type * as theirs from 'etcd3';
 import type * as errors from '../../lib/etcd/errors.js';
-import type { IOptions } from '../../lib/etcd/options.js';
 import type * as calls from '../../lib/etcd/rpc/calls.js';
 import type * as ours from '../../lib/etcd/rpc/messages.js';
+import type { IOptions } from '../../lib/etcd/transport/options.js';
 
 /** Fails to compile unless `From` can be used where `To` is wanted. */
 type Fits<From extends To, To> = From;

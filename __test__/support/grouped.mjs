@@ -6,7 +6,7 @@ import { Etcd3 as Plain } from '../../dist/esm/etcd/index.js';
 
 export * from '../../dist/esm/etcd/index.js';
 
-const { Connection } = createRequire(import.meta.url)('../../dist/cjs/etcd/connection.js');
+const { Connection } = createRequire(import.meta.url)('../../dist/cjs/etcd/transport/connection.js');
 const { quickGet } = Connection.prototype;
 
 /** Another get of the same moment: of the same time, for only those go together. */

@@ -2,8 +2,8 @@
 
 import { InvalidArgumentError } from '../errors.js';
 import { memberOf } from './check.js';
-import { Keyspace } from './keyspace.js';
-import { Range } from './range.js';
+import { Keyspace } from './kv/keyspace.js';
+import { Range } from './kv/range.js';
 import type { CallOptions } from './rpc/calls.js';
 import type { AuthClient } from './rpc/clients.js';
 import { Permission } from './rpc/enums.js';

@@ -1,13 +1,13 @@
 /** The client of one etcd cluster. */
 
 import { Role, User } from './auth.js';
-import { Connection } from './connection.js';
 import { EtcdPermissionDeniedError } from './errors.js';
-import { type IMetrics, toMetrics } from './metrics.js';
 import { Namespace } from './namespace.js';
-import type { IOptions } from './options.js';
 import type { CallOptions, ICallable } from './rpc/calls.js';
 import { AuthClient, ClusterClient, MaintenanceClient } from './rpc/clients.js';
+import { Connection } from './transport/connection.js';
+import { type IMetrics, toMetrics } from './transport/metrics.js';
+import type { IOptions } from './transport/options.js';
 
 /**
  * The client of one etcd cluster, with the methods of a `Namespace` for its whole store.

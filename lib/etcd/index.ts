@@ -12,16 +12,7 @@ export {
 } from '../errors.js';
 export type { Logger } from '../registry/logger.js';
 export { type IPermissionRequest, type IPermissionResult, Role, User } from './auth.js';
-export { BatchBuilder, type IBatchPutOptions, type IBatchResult } from './batch.js';
 export { Etcd3 } from './client.js';
-export { DeleteBuilder } from './delete.js';
-export {
-  Campaign,
-  Election,
-  ElectionObserver,
-  type ICampaignOptions,
-  type IElectionOptions,
-} from './election.js';
 export {
   ClientClosedError,
   ClientRuntimeError,
@@ -65,20 +56,27 @@ export {
   STMConflictError,
   type TriedEndpoint,
 } from './errors.js';
-export type { Backoff, BackoffFactory, FaultHandlingOptions, Policy, PolicyContext } from './fault-handling.js';
-export { RangeBuilder, SingleRangeBuilder } from './get.js';
-export { type IEntry, type IStreamOptions, MultiRangeBuilder } from './get-all.js';
-export { type IRestored, LastingLease, type LastingLeaseEvents } from './lasting-lease.js';
-export { type ILeaseOptions, Lease, LeaseState } from './lease.js';
-export { type IAcquireOptions, type ILockOptions, type IMutexOptions, Lock, Mutex } from './lock.js';
-export type { IMethodMetrics, IMetrics } from './metrics.js';
+export { BatchBuilder, type IBatchPutOptions, type IBatchResult } from './kv/batch.js';
+export { DeleteBuilder } from './kv/delete.js';
+export { RangeBuilder, SingleRangeBuilder } from './kv/get.js';
+export { type IEntry, type IStreamOptions, MultiRangeBuilder } from './kv/get-all.js';
+export { PutBuilder } from './kv/put.js';
+export { type Rangable, Range } from './kv/range.js';
+export type { IOperation } from './kv/request.js';
+export { type ISTMOptions, Isolation, SoftwareTransaction } from './kv/stm.js';
+export { ComparatorBuilder, type Comparison, comparator, compareTarget, type ICompareTarget } from './kv/txn.js';
+export { type IRestored, LastingLease, type LastingLeaseEvents } from './lease/lasting-lease.js';
+export { type ILeaseOptions, Lease, LeaseState } from './lease/lease.js';
 export { type ILeaseTimeToLive, Namespace } from './namespace.js';
-export { type CallObserver, type MeterLike, type ObservedCall, openTelemetry, type TracerLike } from './observe.js';
-export type { AuthOptions, ClientTlsOptions, IOptions } from './options.js';
-export { PutBuilder } from './put.js';
-export { type Rangable, Range } from './range.js';
-export type { IStallOptions } from './recipe.js';
-export type { IOperation } from './request.js';
+export {
+  Campaign,
+  Election,
+  ElectionObserver,
+  type ICampaignOptions,
+  type IElectionOptions,
+} from './recipes/election.js';
+export { type IAcquireOptions, type ILockOptions, type IMutexOptions, Lock, Mutex } from './recipes/lock.js';
+export type { IStallOptions } from './recipes/settings.js';
 export type {
   CallContext,
   CallOptions,
@@ -111,8 +109,22 @@ export {
   SortTarget,
 } from './rpc/enums.js';
 export type * from './rpc/messages.js';
-export { type ISTMOptions, Isolation, SoftwareTransaction } from './stm.js';
-export { ComparatorBuilder, type Comparison, comparator, compareTarget, type ICompareTarget } from './txn.js';
-export { WatchBuilder } from './watch.js';
-export type { WatchChange, WatchedKey, WatchList } from './watch-iterator.js';
-export { Watcher, type WatchOptions } from './watcher.js';
+export type {
+  Backoff,
+  BackoffFactory,
+  FaultHandlingOptions,
+  Policy,
+  PolicyContext,
+} from './transport/fault-handling.js';
+export type { IMethodMetrics, IMetrics } from './transport/metrics.js';
+export {
+  type CallObserver,
+  type MeterLike,
+  type ObservedCall,
+  openTelemetry,
+  type TracerLike,
+} from './transport/observe.js';
+export type { AuthOptions, ClientTlsOptions, IOptions } from './transport/options.js';
+export { WatchBuilder } from './watch/builder.js';
+export type { WatchChange, WatchedKey, WatchList } from './watch/iterator.js';
+export { Watcher, type WatchOptions } from './watch/watcher.js';

@@ -1,24 +1,24 @@
 /** Keys under a common prefix, and everything that can be done with them. */
 
-import { BatchBuilder } from './batch.js';
 import { int64 } from './check.js';
-import type { Connection } from './connection.js';
-import { DeleteBuilder } from './delete.js';
-import { Election, type IElectionOptions } from './election.js';
-import { SingleRangeBuilder } from './get.js';
-import { MultiRangeBuilder } from './get-all.js';
-import { Keyspace } from './keyspace.js';
-import { type ILeaseOptions, Lease } from './lease.js';
-import { type IMutexOptions, Lock, Mutex } from './lock.js';
-import { PutBuilder } from './put.js';
-import { type Rangable, Range } from './range.js';
+import { BatchBuilder } from './kv/batch.js';
+import { DeleteBuilder } from './kv/delete.js';
+import { SingleRangeBuilder } from './kv/get.js';
+import { MultiRangeBuilder } from './kv/get-all.js';
+import { Keyspace } from './kv/keyspace.js';
+import { PutBuilder } from './kv/put.js';
+import { type Rangable, Range } from './kv/range.js';
+import { type ISTMOptions, SoftwareTransaction } from './kv/stm.js';
+import { ComparatorBuilder, type Comparison, type comparator } from './kv/txn.js';
+import { type ILeaseOptions, Lease } from './lease/lease.js';
+import { Election, type IElectionOptions } from './recipes/election.js';
+import { type IMutexOptions, Lock, Mutex } from './recipes/lock.js';
 import type { CallOptions } from './rpc/calls.js';
 import { KVClient, LeaseClient, WatchClient } from './rpc/clients.js';
 import type { CompareTarget } from './rpc/enums.js';
 import type { ICompare } from './rpc/messages.js';
-import { type ISTMOptions, SoftwareTransaction } from './stm.js';
-import { ComparatorBuilder, type Comparison, type comparator } from './txn.js';
-import { WatchBuilder } from './watch.js';
+import type { Connection } from './transport/connection.js';
+import { WatchBuilder } from './watch/builder.js';
 
 /** What is left of a lease. */
 export interface ILeaseTimeToLive {

@@ -2,7 +2,7 @@
 
 import { RollcallError } from '../errors.js';
 import { Etcd3 } from '../etcd/client.js';
-import type { IOptions } from '../etcd/options.js';
+import type { IOptions } from '../etcd/transport/options.js';
 import type { RegistryOptions } from '../registry/backends/index.js';
 import { named } from '../registry/call.js';
 import { connect } from '../registry/connect.js';

@@ -2,7 +2,7 @@
 
 import { UnsupportedError } from '../../errors.js';
 import type { Etcd3 } from '../../etcd/client.js';
-import type { SettledOptions } from '../../etcd/options.js';
+import type { SettledOptions } from '../../etcd/transport/options.js';
 import { follow } from '../../frameworks/follow.js';
 import { DRAIN_MS } from '../../frameworks/leaving.js';
 import type { AppLogger } from '../../frameworks/logger.js';

@@ -1,6 +1,6 @@
 /** Telling others of every call: a hook, and what makes OpenTelemetry's spans and measurements of it. */
 
-import type { CallContext } from './rpc/calls.js';
+import type { CallContext } from '../rpc/calls.js';
 
 /** A call that begins. */
 export interface ObservedCall {

@@ -1,7 +1,7 @@
 /** A range of keys, by bytes. */
 
-import { InvalidArgumentError } from '../errors.js';
-import { bytes } from './check.js';
+import { InvalidArgumentError } from '../../errors.js';
+import { bytes } from '../check.js';
 
 /** As the end of a range: no upper bound. As the start: the smallest key there can be. */
 const ZERO = Buffer.from([0]);

@@ -1,13 +1,13 @@
 /** Reading many keys: at once, or page by page. */
 
-import { InvalidArgumentError } from '../errors.js';
-import { memberOf } from './check.js';
-import { asBytes, asNothing, asText, type Chunk } from './chunk.js';
-import { abortedRead, compactedRead, fromFailure, isTooLarge } from './errors.js';
+import { InvalidArgumentError } from '../../errors.js';
+import { memberOf } from '../check.js';
+import { abortedRead, compactedRead, fromFailure, isTooLarge } from '../errors.js';
+import { SortOrder, SortTarget } from '../rpc/enums.js';
+import type { IKeyValue, IRangeRequest, IRangeResponse } from '../rpc/messages.js';
+import { asBytes, asNothing, asText, type Chunk } from '../transport/chunk.js';
 import { RangeBuilder } from './get.js';
 import { type Rangable, Range } from './range.js';
-import { SortOrder, SortTarget } from './rpc/enums.js';
-import type { IKeyValue, IRangeRequest, IRangeResponse } from './rpc/messages.js';
 
 /** A key and what etcd holds for it, with exact numbers. */
 export interface IEntry {

@@ -1,6 +1,6 @@
 /** What a client has counted, as a plain object. */
 
-import { METHODS } from './rpc/methods.js';
+import { METHODS } from '../rpc/methods.js';
 
 /** The counters of one method, such as `KV.range`. */
 export interface IMethodMetrics {

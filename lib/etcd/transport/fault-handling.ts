@@ -3,8 +3,8 @@
  * policy of its host. Without them the native side does all that, and better; then none of this runs.
  */
 
-import { castGrpcError } from './errors.js';
-import { type CallContext, type CallOptions, type CallOptionsFactory, resolveCallOptions } from './rpc/calls.js';
+import { castGrpcError } from '../errors.js';
+import { type CallContext, type CallOptions, type CallOptionsFactory, resolveCallOptions } from '../rpc/calls.js';
 
 /** What a policy hands to what it runs. */
 export interface PolicyContext {

@@ -1,7 +1,7 @@
 /** A watch as an async iterator: changes with their revisions as bigint. */
 
-import type { IKeyValue } from './rpc/messages.js';
-import type { Change } from './watch-records.js';
+import type { IKeyValue } from '../rpc/messages.js';
+import type { Change } from './records.js';
 
 /** A key as it was. */
 export interface WatchedKey {

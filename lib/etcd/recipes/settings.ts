@@ -1,7 +1,7 @@
 /** What campaigns and locks share: why they ended, as an error, and what their options may be. */
 
-import { InvalidArgumentError, type RollcallError } from '../errors.js';
-import type { NativeFailure } from '../native.js';
+import { InvalidArgumentError, type RollcallError } from '../../errors.js';
+import type { NativeFailure } from '../../native.js';
 import {
   EtcdLockFailedError,
   fromFailure,
@@ -9,9 +9,9 @@ import {
   GRPCDeadlineExceededError,
   leaseGone,
   NotCampaigningError,
-} from './errors.js';
-import { timeLeft } from './options.js';
-import type { CallOptions } from './rpc/calls.js';
+} from '../errors.js';
+import type { CallOptions } from '../rpc/calls.js';
+import { timeLeft } from '../transport/options.js';
 
 /**
  * How long `close()` of a client waits for the revocation of the lease of one campaign or lock, in milliseconds.

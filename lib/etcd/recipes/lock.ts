@@ -1,17 +1,17 @@
 /** Locks: the try-lock of etcd3, and the queueing lock of etcd's Go client and of `etcdctl lock`. */
 
-import { UnsupportedError } from '../errors.js';
-import { type CancelHandle, type LockHandle, native } from '../native.js';
-import { onAbort } from '../registry/call.js';
-import { type Bytes, plainError } from './check.js';
-import type { Connection, Live } from './connection.js';
-import { ClientClosedError, EtcdLockFailedError } from './errors.js';
-import type { Keyspace } from './keyspace.js';
-import { PutBuilder } from './put.js';
-import { aborted, CLOSING_MS, checkTtl, errorOf, type IStallOptions, stallMs, thrown, timeFor } from './recipe.js';
-import type { CallOptions } from './rpc/calls.js';
-import type { ICompare, ILeaseGrantResponse } from './rpc/messages.js';
-import { ComparatorBuilder } from './txn.js';
+import { UnsupportedError } from '../../errors.js';
+import { type CancelHandle, type LockHandle, native } from '../../native.js';
+import { onAbort } from '../../registry/call.js';
+import { type Bytes, plainError } from '../check.js';
+import { ClientClosedError, EtcdLockFailedError } from '../errors.js';
+import type { Keyspace } from '../kv/keyspace.js';
+import { PutBuilder } from '../kv/put.js';
+import { ComparatorBuilder } from '../kv/txn.js';
+import type { CallOptions } from '../rpc/calls.js';
+import type { ICompare, ILeaseGrantResponse } from '../rpc/messages.js';
+import type { Connection, Live } from '../transport/connection.js';
+import { aborted, CLOSING_MS, checkTtl, errorOf, type IStallOptions, stallMs, thrown, timeFor } from './settings.js';
 
 /** Options of a lock: those of its calls, and `stallTimeoutMs`. */
 export interface ILockOptions extends CallOptions, IStallOptions {}

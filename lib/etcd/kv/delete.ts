@@ -1,11 +1,11 @@
 /** Deleting one key or many. */
 
-import { InvalidArgumentError } from '../errors.js';
-import { type Bytes, bytes } from './check.js';
-import { keyMissing } from './errors.js';
+import { InvalidArgumentError } from '../../errors.js';
+import { type Bytes, bytes } from '../check.js';
+import { keyMissing } from '../errors.js';
+import type { IDeleteRangeRequest, IDeleteRangeResponse, IKeyValue, IRequestOp } from '../rpc/messages.js';
 import { type Rangable, Range } from './range.js';
 import { type IOperation, LazyRequest } from './request.js';
-import type { IDeleteRangeRequest, IDeleteRangeResponse, IKeyValue, IRequestOp } from './rpc/messages.js';
 
 /**
  * Deletes one key or a range. Awaiting it means `exec()`. It selects nothing until `key`, `prefix`, `range`, `inRange` or

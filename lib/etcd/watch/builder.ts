@@ -1,13 +1,13 @@
 /** Saying what to watch: `client.watch()`. */
 
-import { int64, unexpected } from './check.js';
-import type { Connection } from './connection.js';
-import { abortedRead, keyMissing } from './errors.js';
-import type { Keyspace } from './keyspace.js';
-import { type Rangable, Range } from './range.js';
-import { FilterType } from './rpc/enums.js';
-import type { IWatchCreateRequest } from './rpc/messages.js';
-import type { WatchChange, WatchList } from './watch-iterator.js';
+import { int64, unexpected } from '../check.js';
+import { abortedRead, keyMissing } from '../errors.js';
+import type { Keyspace } from '../kv/keyspace.js';
+import { type Rangable, Range } from '../kv/range.js';
+import { FilterType } from '../rpc/enums.js';
+import type { IWatchCreateRequest } from '../rpc/messages.js';
+import type { Connection } from '../transport/connection.js';
+import type { WatchChange, WatchList } from './iterator.js';
 import { Watcher, type WatchOptions } from './watcher.js';
 
 /** Which filter leaves only one kind of change. */

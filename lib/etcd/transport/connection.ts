@@ -1,29 +1,28 @@
 /** One native client, shared by an `Etcd3` and its namespaces: every call and everything that lives longer goes through it. */
 
-import type { EtcdHandle, NativeEtcdClientOptions, NativeEvent } from '../native.js';
-import { native } from '../native.js';
-import { onAbort } from '../registry/call.js';
-import { describe } from '../registry/events.js';
-import type { LogLevel } from '../registry/logger.js';
-import { MAX_MS } from '../registry/shape.js';
-import { Share, took } from '../turns.js';
-import { type Call, GROUPS, NEEDS_LEADER, POINT, READS } from './call.js';
-import type { Chunk, Header } from './chunk.js';
-import { ClientClosedError, fromFailure } from './errors.js';
-import { abortFailure, CLOSED, expired, tooLarge } from './failure.js';
-import { FaultHandling } from './fault-handling.js';
-import { type IOptions, type SettledOptions, settleOptions, timeLeft } from './options.js';
-import { Pages } from './pages.js';
-
+import type { EtcdHandle, NativeEtcdClientOptions, NativeEvent } from '../../native.js';
+import { native } from '../../native.js';
+import { onAbort } from '../../registry/call.js';
+import { describe } from '../../registry/events.js';
+import type { LogLevel } from '../../registry/logger.js';
+import { MAX_MS } from '../../registry/shape.js';
+import { Share, took } from '../../turns.js';
+import { ClientClosedError, fromFailure } from '../errors.js';
 import {
   type CallContext,
   type CallOptions,
   type CallOptionsFactory,
   type ICallable,
   resolveCallOptions,
-} from './rpc/calls.js';
-import { decode, encode } from './rpc/codec.js';
-import { METHODS, methodOf, type RpcMethod, readsOnly, takesLong } from './rpc/methods.js';
+} from '../rpc/calls.js';
+import { decode, encode } from '../rpc/codec.js';
+import { METHODS, methodOf, type RpcMethod, readsOnly, takesLong } from '../rpc/methods.js';
+import { type Call, GROUPS, NEEDS_LEADER, POINT, READS } from './call.js';
+import type { Chunk, Header } from './chunk.js';
+import { abortFailure, CLOSED, expired, tooLarge } from './failure.js';
+import { FaultHandling } from './fault-handling.js';
+import { type IOptions, type SettledOptions, settleOptions, timeLeft } from './options.js';
+import { Pages } from './pages.js';
 import { RpcStream } from './stream.js';
 
 /** Something that goes on by itself, until it is ended. */

@@ -1,11 +1,9 @@
 /** One run of a software transaction: what it read, what it is to write, and what has to hold when it is committed. */
 
-import { plainError } from './check.js';
-import { ClientRuntimeError, compactedRead, STMConflictError } from './errors.js';
-import { Range } from './range.js';
-import type { Caller } from './request.js';
-import type { CallOptions } from './rpc/calls.js';
-import { CompareResult, CompareTarget } from './rpc/enums.js';
+import { plainError } from '../check.js';
+import { ClientRuntimeError, compactedRead, STMConflictError } from '../errors.js';
+import type { CallOptions } from '../rpc/calls.js';
+import { CompareResult, CompareTarget } from '../rpc/enums.js';
 import type {
   ICompare,
   IDeleteRangeRequest,
@@ -17,7 +15,9 @@ import type {
   IRequestOp,
   IResponseHeader,
   ITxnResponse,
-} from './rpc/messages.js';
+} from '../rpc/messages.js';
+import { Range } from './range.js';
+import type { Caller } from './request.js';
 
 const EMPTY = Buffer.alloc(0);
 const ZERO = Buffer.from([0]);

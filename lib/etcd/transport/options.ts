@@ -1,14 +1,14 @@
 /** The options of a client: those of etcd3, checked as etcd3 does, and those of rollcall. */
 
-import type { NativeTlsOptions } from '../native.js';
-import { type Log, type Logger, logOf } from '../registry/logger.js';
-import { boolean, didYouMean, integer, invalid, isRecord, kindOf, MAX_MS, record, text } from '../registry/shape.js';
-import { checkedPem } from '../registry/tls.js';
-import { plainError } from './check.js';
+import type { NativeTlsOptions } from '../../native.js';
+import { type Log, type Logger, logOf } from '../../registry/logger.js';
+import { boolean, didYouMean, integer, invalid, isRecord, kindOf, MAX_MS, record, text } from '../../registry/shape.js';
+import { checkedPem } from '../../registry/tls.js';
+import { plainError } from '../check.js';
+import type { CallOptions, CallOptionsFactory } from '../rpc/calls.js';
 import type { FaultHandlingOptions } from './fault-handling.js';
 import { settleGrpcOptions } from './grpc-options.js';
 import type { CallObserver } from './observe.js';
-import type { CallOptions, CallOptionsFactory } from './rpc/calls.js';
 
 /** A user of etcd. */
 export interface AuthOptions {

@@ -1,14 +1,14 @@
 /** Software transactions: reads and writes in a function that runs again when others interfere. */
 
-import { InvalidArgumentError } from '../errors.js';
-import { bytes, plainError } from './check.js';
+import { InvalidArgumentError } from '../../errors.js';
+import { bytes, plainError } from '../check.js';
+import { STMConflictError } from '../errors.js';
+import type { CallOptions } from '../rpc/calls.js';
 import { DeleteBuilder } from './delete.js';
-import { STMConflictError } from './errors.js';
 import { SingleRangeBuilder } from './get.js';
 import type { Keyspace } from './keyspace.js';
 import { PutBuilder } from './put.js';
 import type { Caller } from './request.js';
-import type { CallOptions } from './rpc/calls.js';
 import { Attempt, type Checks } from './stm-attempt.js';
 
 /** How far a software transaction is kept apart from what others write meanwhile. */

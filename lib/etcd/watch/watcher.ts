@@ -1,19 +1,19 @@
 /** A watch, and the events that it tells. */
 
-import { Emitter } from '../emitter.js';
-import { UnsupportedError } from '../errors.js';
-import { type EtcdWatchHandle, native } from '../native.js';
-import { onAbort } from '../registry/call.js';
-import { Share, share, took } from '../turns.js';
-import { int64 } from './check.js';
-import type { Connection } from './connection.js';
-import { abortedRead, ClientClosedError, CompactedError, EtcdError, fromFailure } from './errors.js';
-import type { Backoff, BackoffFactory } from './fault-handling.js';
-import type { Keyspace } from './keyspace.js';
-import { FilterType } from './rpc/enums.js';
-import type { IEvent, IKeyValue, IRangeResponse, IWatchCreateRequest, IWatchResponse } from './rpc/messages.js';
-import { type WatchChange, WatchIterator, type WatchList, watchChange, watchedKey } from './watch-iterator.js';
-import { CONNECTING, CREATED, DISCONNECTED, END, RESPONSE, Records, SETTLED } from './watch-records.js';
+import { Emitter } from '../../emitter.js';
+import { UnsupportedError } from '../../errors.js';
+import { type EtcdWatchHandle, native } from '../../native.js';
+import { onAbort } from '../../registry/call.js';
+import { Share, share, took } from '../../turns.js';
+import { int64 } from '../check.js';
+import { abortedRead, ClientClosedError, CompactedError, EtcdError, fromFailure } from '../errors.js';
+import type { Keyspace } from '../kv/keyspace.js';
+import { FilterType } from '../rpc/enums.js';
+import type { IEvent, IKeyValue, IRangeResponse, IWatchCreateRequest, IWatchResponse } from '../rpc/messages.js';
+import type { Connection } from '../transport/connection.js';
+import type { Backoff, BackoffFactory } from '../transport/fault-handling.js';
+import { type WatchChange, WatchIterator, type WatchList, watchChange, watchedKey } from './iterator.js';
+import { CONNECTING, CREATED, DISCONNECTED, END, RESPONSE, Records, SETTLED } from './records.js';
 
 const OPERATION = 'Watch.watch';
 

@@ -1,12 +1,11 @@
 /** Leases: keys that go when their owner does. */
 
-import { Emitter } from '../emitter.js';
-import { InvalidArgumentError } from '../errors.js';
-import { type CancelHandle, type LeaseHandle, type NativeLeaseEvent, native } from '../native.js';
-import { onAbort } from '../registry/call.js';
-import { integer, MAX_MS } from '../registry/shape.js';
-import { int64 } from './check.js';
-import type { Connection } from './connection.js';
+import { Emitter } from '../../emitter.js';
+import { InvalidArgumentError } from '../../errors.js';
+import { type CancelHandle, type LeaseHandle, type NativeLeaseEvent, native } from '../../native.js';
+import { onAbort } from '../../registry/call.js';
+import { integer, MAX_MS } from '../../registry/shape.js';
+import { int64 } from '../check.js';
 import {
   ClientClosedError,
   type EtcdClientError,
@@ -15,14 +14,15 @@ import {
   GRPCDeadlineExceededError,
   GRPCUnavailableError,
   leaseGone,
-} from './errors.js';
-import { abortFailure } from './failure.js';
-import type { Keyspace, Scope } from './keyspace.js';
-import { timeLeft } from './options.js';
-import { PutBuilder } from './put.js';
-import { type CallOptions, resolveCallOptions } from './rpc/calls.js';
-import { LeaseClient } from './rpc/clients.js';
-import type { ILeaseKeepAliveResponse } from './rpc/messages.js';
+} from '../errors.js';
+import type { Keyspace, Scope } from '../kv/keyspace.js';
+import { PutBuilder } from '../kv/put.js';
+import { type CallOptions, resolveCallOptions } from '../rpc/calls.js';
+import { LeaseClient } from '../rpc/clients.js';
+import type { ILeaseKeepAliveResponse } from '../rpc/messages.js';
+import type { Connection } from '../transport/connection.js';
+import { abortFailure } from '../transport/failure.js';
+import { timeLeft } from '../transport/options.js';
 
 /** How a lease stands. */
 export enum LeaseState {

@@ -1,13 +1,13 @@
 /** Many writes in one transaction. */
 
-import { InvalidArgumentError } from '../errors.js';
-import type { Bytes } from './check.js';
+import { InvalidArgumentError } from '../../errors.js';
+import type { Bytes } from '../check.js';
+import type { CallOptions } from '../rpc/calls.js';
+import type { IRequestOp, ITxnResponse } from '../rpc/messages.js';
 import { DeleteBuilder } from './delete.js';
 import type { Keyspace } from './keyspace.js';
 import { type LeaseSource, PutBuilder } from './put.js';
 import type { Caller } from './request.js';
-import type { CallOptions } from './rpc/calls.js';
-import type { IRequestOp, ITxnResponse } from './rpc/messages.js';
 
 /** What a put of a batch can have besides its value. */
 export interface IBatchPutOptions {

@@ -1,6 +1,6 @@
 /** What a watch tells, as the native side packs it: `crates/core/src/etcd/watch/pack.rs` says how. */
 
-import type { IKeyValue, IResponseHeader } from './rpc/messages.js';
+import type { IKeyValue, IResponseHeader } from '../rpc/messages.js';
 
 /** The kinds of records. */
 export const RESPONSE = 0;

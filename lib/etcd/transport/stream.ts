@@ -1,12 +1,12 @@
 /** A stream of a service as its low-level client hands it out. */
 
-import { Emitter } from '../emitter.js';
-import type { StreamHandle } from '../native.js';
-import { Share, took } from '../turns.js';
-import { fromFailure } from './errors.js';
-import type { IDuplexStream, StreamStatus } from './rpc/calls.js';
-import { decode, encode } from './rpc/codec.js';
-import type { RpcMethod } from './rpc/methods.js';
+import { Emitter } from '../../emitter.js';
+import type { StreamHandle } from '../../native.js';
+import { Share, took } from '../../turns.js';
+import { fromFailure } from '../errors.js';
+import type { IDuplexStream, StreamStatus } from '../rpc/calls.js';
+import { decode, encode } from '../rpc/codec.js';
+import type { RpcMethod } from '../rpc/methods.js';
 
 /**
  * A stream in the terms of etcd's own messages. It opens with the first `write()` (`snapshot` by itself), on whichever

@@ -1,14 +1,14 @@
 /** Transactions: compare, then do one thing or the other, all at once. */
 
-import { InvalidArgumentError } from '../errors.js';
-import { type Bytes, int64, plainError, unexpected, valueBytes } from './check.js';
-import { keyMissing } from './errors.js';
+import { InvalidArgumentError } from '../../errors.js';
+import { type Bytes, int64, plainError, unexpected, valueBytes } from '../check.js';
+import { keyMissing } from '../errors.js';
+import type { CallOptions } from '../rpc/calls.js';
+import { CompareResult, CompareTarget } from '../rpc/enums.js';
+import type { ICompare, IRequestOp, ITxnRequest, ITxnResponse } from '../rpc/messages.js';
 import type { Keyspace } from './keyspace.js';
 import { Range } from './range.js';
 import type { Caller, IOperation } from './request.js';
-import type { CallOptions } from './rpc/calls.js';
-import { CompareResult, CompareTarget } from './rpc/enums.js';
-import type { ICompare, IRequestOp, ITxnRequest, ITxnResponse } from './rpc/messages.js';
 
 /** How a transaction can compare. */
 export const comparator = {

@@ -1,11 +1,11 @@
 /** Writing one key. */
 
-import { InvalidArgumentError } from '../errors.js';
-import { type Bytes, bytes, int64, valueBytes } from './check.js';
-import { fromFailure, keyMissing } from './errors.js';
+import { InvalidArgumentError } from '../../errors.js';
+import { type Bytes, bytes, int64, valueBytes } from '../check.js';
+import { fromFailure, keyMissing } from '../errors.js';
+import type { IKeyValue, IPutRequest, IPutResponse, IRequestOp, IResponseHeader } from '../rpc/messages.js';
 import type { Keyspace } from './keyspace.js';
 import { type Caller, type IOperation, LazyRequest } from './request.js';
-import type { IKeyValue, IPutRequest, IPutResponse, IRequestOp, IResponseHeader } from './rpc/messages.js';
 
 type LeaseId = string | number | bigint;
 

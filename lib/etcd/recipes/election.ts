@@ -1,17 +1,17 @@
 /** Elections: one leader among many candidates, and who it is. */
 
-import { Emitter } from '../emitter.js';
-import { UnsupportedError } from '../errors.js';
-import { type CampaignHandle, type NativeLeader, native, type ObserverHandle } from '../native.js';
-import { unexpected, valueBytes } from './check.js';
-import type { Connection } from './connection.js';
-import { ClientClosedError, fromFailure, type NotCampaigningError } from './errors.js';
-import { SingleRangeBuilder } from './get.js';
-import { MultiRangeBuilder } from './get-all.js';
-import type { Scope } from './keyspace.js';
+import { Emitter } from '../../emitter.js';
+import { UnsupportedError } from '../../errors.js';
+import { type CampaignHandle, type NativeLeader, native, type ObserverHandle } from '../../native.js';
+import { unexpected, valueBytes } from '../check.js';
+import { ClientClosedError, fromFailure, type NotCampaigningError } from '../errors.js';
+import { SingleRangeBuilder } from '../kv/get.js';
+import { MultiRangeBuilder } from '../kv/get-all.js';
+import type { Scope } from '../kv/keyspace.js';
+import type { ICompare } from '../rpc/messages.js';
+import type { Connection } from '../transport/connection.js';
 import { stillCreated } from './lock.js';
-import { CLOSING_MS, checkTtl, errorOf, type IStallOptions, notCampaigning, stallMs, thrown } from './recipe.js';
-import type { ICompare } from './rpc/messages.js';
+import { CLOSING_MS, checkTtl, errorOf, type IStallOptions, notCampaigning, stallMs, thrown } from './settings.js';
 
 /** Options of a campaign. */
 export interface ICampaignOptions extends IStallOptions {

@@ -1,8 +1,8 @@
 /** How the prefix of a namespace is put before keys and taken off them. */
 
-import { type Bytes, bytes } from './check.js';
-import type { Connection } from './connection.js';
-import { ClientRuntimeError } from './errors.js';
+import { type Bytes, bytes } from '../check.js';
+import { ClientRuntimeError } from '../errors.js';
+import type { Connection } from '../transport/connection.js';
 import { endOfPrefix, type Range } from './range.js';
 
 /** A part of the store and the client that reaches it, as far as leases and elections need to know: every `Namespace` is one. */

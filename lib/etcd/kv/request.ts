@@ -1,9 +1,9 @@
 /** What all request builders share: they are sent when awaited, and can be operations of a transaction. */
 
-import type { Chunk } from './chunk.js';
+import type { CallOptions } from '../rpc/calls.js';
+import type { IRangeRequest, IRequestOp, IResponseHeader } from '../rpc/messages.js';
+import type { Chunk } from '../transport/chunk.js';
 import type { Keyspace } from './keyspace.js';
-import type { CallOptions } from './rpc/calls.js';
-import type { IRangeRequest, IRequestOp, IResponseHeader } from './rpc/messages.js';
 
 /** What can be an operation of a transaction: every builder of `get`, `getAll`, `put` and `delete`. */
 export interface IOperation {

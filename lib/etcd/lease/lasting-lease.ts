@@ -1,9 +1,12 @@
 /** Keys that stand for as long as this program can reach etcd: under a lease that is asked for anew when it is lost. */
 
-import { Emitter } from '../emitter.js';
-import { type EtcdClientError, EtcdLeaseInvalidError } from './errors.js';
+import { Emitter } from '../../emitter.js';
+import { type EtcdClientError, EtcdLeaseInvalidError } from '../errors.js';
+import { DeleteBuilder } from '../kv/delete.js';
+import { SingleRangeBuilder } from '../kv/get.js';
+import type { Scope } from '../kv/keyspace.js';
+import { ComparatorBuilder } from '../kv/txn.js';
 import { type ILeaseOptions, Lease } from './lease.js';
-import type { Namespace } from './namespace.js';
 
 /** The events of a lasting lease. */
 export interface LastingLeaseEvents {
@@ -55,7 +58,7 @@ function pause(ms: number): Promise<void> {
  * `deadline` and `signal` are for the first grant alone. When a grant is refused, or the first one fails, `lost` comes and nothing follows.
  */
 export class LastingLease extends Emitter {
-  readonly #namespace: Namespace;
+  readonly #namespace: Scope;
   readonly #ttl: number;
   readonly #options: ILeaseOptions;
   readonly #values = new Map<string, string | Buffer | number>();
@@ -65,13 +68,13 @@ export class LastingLease extends Emitter {
   #over = false;
 
   /** @throws RangeError for a ttl that is missing or below 1. */
-  constructor(namespace: Namespace, ttl: number, options: ILeaseOptions = {}) {
+  constructor(namespace: Scope, ttl: number, options: ILeaseOptions = {}) {
     super(VOIDS);
     const { deadline: _deadline, signal: _signal, timeoutMs: _timeoutMs, ...lasting } = options;
     this.#namespace = namespace;
     this.#ttl = ttl;
     this.#options = lasting;
-    this.#current = namespace.lease(ttl, options);
+    this.#current = new Lease(namespace.connection, namespace.keyspace, ttl, options);
     this.#follow(this.#current);
   }
 
@@ -97,7 +100,8 @@ export class LastingLease extends Emitter {
   /** Deletes a key and forgets it. */
   async delete(key: string): Promise<void> {
     this.#values.delete(key);
-    await this.#namespace.delete().key(key).exec();
+    const { connection, keyspace } = this.#namespace;
+    await new DeleteBuilder(connection, keyspace).key(key).exec();
   }
 
   /** Ends it, and deletes the keys. As `Lease.revoke()`. */
@@ -184,15 +188,16 @@ export class LastingLease extends Emitter {
   /** Whether the key is ours now; `undefined` when it changed while it was being looked at. */
   async #claim(lease: Lease, key: string, value: string | Buffer | number): Promise<boolean | undefined> {
     const put = lease.put(key).value(value);
-    const fresh = await this.#namespace.if(key, 'Create', '==', 0).then(put).commit();
+    const { connection, keyspace } = this.#namespace;
+    const fresh = await new ComparatorBuilder(connection, keyspace).and(key, 'Create', '==', 0).then(put).commit();
     if (fresh.succeeded) return true;
-    const { kvs } = await this.#namespace.get(key).exec();
+    const { kvs } = await new SingleRangeBuilder(connection, keyspace, key).exec();
     const held = kvs[0]?.lease;
     if (held === undefined) return undefined;
     if (held === String(lease.id)) return true; // by a put whose answer was lost
     // Lost by our clock alone, a lease may stand for a while yet.
     if (!this.#former.includes(held)) return false;
-    const taken = await this.#namespace.if(key, 'Lease', '==', held).then(put).commit();
+    const taken = await new ComparatorBuilder(connection, keyspace).and(key, 'Lease', '==', held).then(put).commit();
     return taken.succeeded ? true : undefined;
   }
 }

@@ -1,10 +1,10 @@
 /** Reading: what all reads share, and the read of one key. */
 
-import { type Bytes, bytes, int64 } from './check.js';
-import { fromFailure, keyMissing } from './errors.js';
+import { type Bytes, bytes, int64 } from '../check.js';
+import { fromFailure, keyMissing } from '../errors.js';
+import type { IRangeRequest, IRangeResponse, IRequestOp } from '../rpc/messages.js';
 import type { Keyspace } from './keyspace.js';
 import { type Caller, type IOperation, LazyRequest } from './request.js';
-import type { IRangeRequest, IRangeResponse, IRequestOp } from './rpc/messages.js';
 
 /**
  * A read of the store. A read changes nothing, so it is tried again, on other members as well, until its time is over;
