@@ -1,5 +1,6 @@
 /** rollcall: register, discover and watch services. Enter at `connect()`. */
 
+export type { Logger } from './common/logger.js';
 export {
   AbortedError,
   BadRecordError,
@@ -24,7 +25,6 @@ export type { ZookeeperOptions } from './registry/backends/zookeeper.js';
 export type { CommonOptions } from './registry/common-options.js';
 export { connect } from './registry/connect.js';
 export type { InstanceInput, InstanceUpdate, ServiceInstance, ServiceList } from './registry/instance.js';
-export type { Logger } from './registry/logger.js';
 export { MemoryServer } from './registry/memory-server.js';
 export {
   Registration,

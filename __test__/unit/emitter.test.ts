@@ -1,7 +1,7 @@
 import { errorMonitor, once } from 'node:events';
 import { expect, it, vi } from 'vitest';
-import { Emitter } from '../../lib/emitter.js';
-import type { Log } from '../../lib/registry/logger.js';
+import { Emitter } from '../../lib/common/emitter.js';
+import type { Log } from '../../lib/common/logger.js';
 
 /** Behind everything that was to be told. */
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve));

@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
+import type { Log } from '../../lib/common/logger.js';
 import { Events } from '../../lib/registry/events.js';
-import type { Log } from '../../lib/registry/logger.js';
 
 function emitter() {
   const logged: string[] = [];

@@ -2,8 +2,8 @@
 
 import { setImmediate as turn } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
+import type { LogLevel } from '../../lib/common/logger.js';
 import type { ClientHandle, NativeEvent, NativeInstance } from '../../lib/native.js';
-import type { LogLevel } from '../../lib/registry/logger.js';
 import { settle } from '../../lib/registry/options.js';
 import { Registry } from '../../lib/registry/registry.js';
 

@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { logOf } from '../../lib/registry/logger.js';
+import { logOf } from '../../lib/common/logger.js';
 
 afterEach(() => vi.restoreAllMocks());
 

@@ -5,7 +5,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { expect, it } from 'vitest';
 import { waitFor } from '../support/process.js';
 
-const { Share, took } = createRequire(import.meta.url)('../../dist/cjs/turns.js');
+const { Share, took } = createRequire(import.meta.url)('../../dist/cjs/common/turns.js');
 
 /** Takes the thread for longer than a share. */
 function work() {

@@ -1,5 +1,6 @@
 /** rollcall/etcd: a client of etcd, for programs written for etcd3. Enter at `Etcd3`. */
 
+export type { Logger } from '../common/logger.js';
 export {
   AbortedError,
   ClosedError,
@@ -10,7 +11,6 @@ export {
   RollcallError,
   UnsupportedError,
 } from '../errors.js';
-export type { Logger } from '../registry/logger.js';
 export { type IPermissionRequest, type IPermissionResult, Role, User } from './auth.js';
 export { Etcd3 } from './client.js';
 export {

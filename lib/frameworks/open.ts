@@ -1,5 +1,6 @@
 /** From the options of a module to a client, with failures that say what to change. */
 
+import { integer, invalid, kindOf, record } from '../common/shape.js';
 import { RollcallError } from '../errors.js';
 import { Etcd3 } from '../etcd/client.js';
 import type { IOptions } from '../etcd/transport/options.js';
@@ -7,7 +8,6 @@ import type { RegistryOptions } from '../registry/backends/index.js';
 import { named } from '../registry/call.js';
 import { connect } from '../registry/connect.js';
 import type { Registry } from '../registry/registry.js';
-import { integer, invalid, kindOf, record } from '../registry/shape.js';
 import { parseUrl } from '../registry/url.js';
 import type { AppLogger } from './logger.js';
 

@@ -3,11 +3,11 @@
 import cluster from 'node:cluster';
 import { hostname } from 'node:os';
 import { isMainThread, threadId } from 'node:worker_threads';
+import { choice, didYouMean, integer, invalid, record, text } from '../common/shape.js';
 import { aborted, ClosedError, InvalidArgumentError } from '../errors.js';
 import { instanceOf } from '../registry/instance.js';
 import type { Registration } from '../registry/registration.js';
 import type { Registry } from '../registry/registry.js';
-import { choice, didYouMean, integer, invalid, record, text } from '../registry/shape.js';
 import { drainOf, takeOut } from './leaving.js';
 import type { AppLogger } from './logger.js';
 

@@ -11,9 +11,9 @@ import {
   Scope,
   ScopeEnum,
 } from '@midwayjs/core';
+import { kindOf } from '../common/shape.js';
 import { Etcd3, type IOptions } from '../etcd/index.js';
 import { explained, openEtcd } from '../frameworks/open.js';
-import { kindOf } from '../registry/shape.js';
 import { ClientFactory, placeOf } from './client-factory.js';
 import type { EtcdClientOptions, EtcdConfig } from './config.js';
 import { configOf, healthBudgetMs } from './container.js';

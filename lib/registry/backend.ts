@@ -1,8 +1,8 @@
 /** What a backend says of itself on this side; the backends are in `backends/`. */
 
+import { invalid } from '../common/shape.js';
 import type { NativeOptions } from '../native.js';
 import type { CommonOptions } from './common-options.js';
-import { invalid } from './shape.js';
 
 /** Options as they are given: nothing is known of their values yet. */
 export type Bag = Record<string, unknown>;

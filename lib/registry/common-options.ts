@@ -1,6 +1,6 @@
 /** The options that every backend has. */
 
-import type { Logger } from './logger.js';
+import type { Logger } from '../common/logger.js';
 
 /** Options of every backend. */
 export interface CommonOptions {

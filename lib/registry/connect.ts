@@ -1,10 +1,10 @@
 /** The one way in: from options, a URL or the environment to a registry client. */
 
+import { logOf } from '../common/logger.js';
 import { fromNative, InvalidArgumentError } from '../errors.js';
 import { native } from '../native.js';
 import type { RegistryOptions } from './backends/index.js';
 import { named } from './call.js';
-import { logOf } from './logger.js';
 import { type Settings, settle } from './options.js';
 import { Registry } from './registry.js';
 import { parseUrl } from './url.js';

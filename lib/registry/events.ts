@@ -1,8 +1,8 @@
 /** The events of a registry and of what it hands out: checked names, and a listener that throws is logged. */
 
-import { Emitter, type Voids } from '../emitter.js';
-import type { Log } from './logger.js';
-import { didYouMean, invalid, kindOf } from './shape.js';
+import { Emitter, type Voids } from '../common/emitter.js';
+import { describe, type Log } from '../common/logger.js';
+import { didYouMean, invalid, kindOf } from '../common/shape.js';
 
 /** What a class of the registry has for its events. It hands its own `on()`, `once()` and `off()` on to it. */
 export class Events<M extends { [K in keyof M]: readonly unknown[] }> extends Emitter {
@@ -50,14 +50,5 @@ export class Events<M extends { [K in keyof M]: readonly unknown[] }> extends Em
 
   protected override threw(event: string, error: unknown): void {
     this.#log.write('error', `a listener of "${event}" failed: ${describe(error)}`);
-  }
-}
-
-/** What was thrown, as text; never throws itself, whatever it is given. */
-export function describe(thrown: unknown): string {
-  try {
-    return `${(thrown as Error | null | undefined)?.stack ?? String(thrown)}`;
-  } catch {
-    return 'something that has no text';
   }
 }

@@ -1,7 +1,7 @@
 /** The instance of a service: what goes in, checked by shape, and what comes out, frozen. */
 
+import { invalid, kindOf, onlyKnown, record, text, wellFormed } from '../common/shape.js';
 import type { NativeInstance, NativeList } from '../native.js';
-import { invalid, kindOf, onlyKnown, record, text, wellFormed } from './shape.js';
 
 /** One running instance of a service. Frozen, and shared by all who are handed it. */
 export interface ServiceInstance {

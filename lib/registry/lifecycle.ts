@@ -1,7 +1,7 @@
 /** The end of the process, or of the thread: what is registered is taken back. */
 
+import type { Log } from '../common/logger.js';
 import { native } from '../native.js';
-import type { Log } from './logger.js';
 
 /** What is closed when a signal comes. */
 interface Closable {

@@ -1,8 +1,8 @@
 /** The embedded registry itself: faults on request. */
 
+import { invalid, kindOf, text } from '../common/shape.js';
 import { fromNative } from '../errors.js';
 import { type MemoryServerHandle, native } from '../native.js';
-import { invalid, kindOf, text } from './shape.js';
 
 /**
  * The registry behind `memory://namespace`, seen from the other side: what a server does to its clients, on request. For

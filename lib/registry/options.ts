@@ -1,12 +1,23 @@
 /** The way from the options of `connect()` to what the native side takes: checked, and with every default. */
 
 import { constants } from 'node:os';
+import { type Log, logOf } from '../common/logger.js';
+import {
+  boolean,
+  choice,
+  didYouMean,
+  integer,
+  invalid,
+  kindOf,
+  onlyKnown,
+  optional,
+  record,
+  text,
+} from '../common/shape.js';
 import type { NativeOptions } from '../native.js';
 import type { NativeGroup, OptionKind, OptionKinds } from './backend.js';
 import { BACKEND_NAMES, BACKENDS, type BackendName } from './backends/index.js';
 import type { CommonOptions } from './common-options.js';
-import { type Log, logOf } from './logger.js';
-import { boolean, choice, didYouMean, integer, invalid, kindOf, onlyKnown, optional, record, text } from './shape.js';
 
 /** The environment variable that stands in for `advertiseHost`. */
 const ADVERTISE = 'ROLLCALL_ADVERTISE_HOST';

@@ -1,12 +1,12 @@
 /** One instance that is kept in the registry. */
 
+import type { Log } from '../common/logger.js';
+import { abortSignal, onlyKnown, optional } from '../common/shape.js';
 import type { RegistrationHandle } from '../native.js';
 import { call, checked, type NewCancel } from './call.js';
 import { Events } from './events.js';
 import { frozenInstance, type InstanceUpdate, patchOf, type ServiceInstance } from './instance.js';
-import type { Log } from './logger.js';
 import { callTimeout, type Removal, removal } from './options.js';
-import { abortSignal, onlyKnown, optional } from './shape.js';
 
 /**
  * - `registering`: not visible yet (`background: true`).

@@ -1,17 +1,18 @@
 /** The client of one registry: register, discover, watch, close. */
 
+import type { LogLevel } from '../common/logger.js';
+import { describe } from '../common/logger.js';
+import { abortSignal, boolean, invalid, kindOf, onlyKnown, optional, wellFormed } from '../common/shape.js';
+import { Share, took } from '../common/turns.js';
 import { aborted, ClosedError, fromNative, type RollcallError } from '../errors.js';
 import type { ClientHandle, NativeEvent, RegistrationHandle, WatcherHandle } from '../native.js';
-import { Share, took } from '../turns.js';
 import type { RegistryOptions } from './backends/index.js';
 import { call, checked, type NewCancel } from './call.js';
-import { describe, Events } from './events.js';
+import { Events } from './events.js';
 import { frozenList, type InstanceInput, instanceOf, type ServiceList } from './instance.js';
 import { track, untrack } from './lifecycle.js';
-import type { LogLevel } from './logger.js';
 import { callTimeout, type Removal, removal, type Settings, stallTimeout } from './options.js';
 import { Registration, type RemovalOptions } from './registration.js';
-import { abortSignal, boolean, invalid, kindOf, onlyKnown, optional, wellFormed } from './shape.js';
 import { Feed, Watcher, type WatcherSource } from './watcher.js';
 
 /** What a registry can do. */

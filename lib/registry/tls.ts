@@ -1,8 +1,9 @@
 /** TLS, as every backend that has it takes it. */
 
+import { checkedPem } from '../common/pem.js';
+import { invalid, isRecord, kindOf, onlyKnown, text } from '../common/shape.js';
 import type { NativeTlsOptions } from '../native.js';
 import type { OptionKind } from './backend.js';
-import { invalid, isRecord, kindOf, onlyKnown, text } from './shape.js';
 
 /**
  * Certificates, as PEM or as the files that hold it. Files are read by `connect()`, and again for every later connection:
@@ -39,8 +40,6 @@ export const TLS = {
   keyFile: 'text',
   serverName: 'text',
 } as const satisfies Record<keyof TlsOptions, OptionKind>;
-
-const CERTIFICATE = /-----BEGIN [A-Z0-9 ]*CERTIFICATE-----[^-]*-----END [A-Z0-9 ]*CERTIFICATE-----/g;
 
 /**
  * Checks and completes `tls`, and reads its files. `secure` is what the hosts say: `https://` or `http://`, if either.
@@ -97,28 +96,4 @@ async function pem(tls: Record<string, unknown>, name: 'ca' | 'cert' | 'key'): P
     return checkedPem(name, path, Buffer.from(value.buffer as ArrayBuffer, value.byteOffset, value.byteLength));
   }
   throw invalid(path, `expected a PEM string or Buffer, got ${kindOf(value)}`);
-}
-
-/**
- * PEM that holds what it should: certificates, or a key. Not its content, which may be secret, but its path is in the
- * error.
- *
- * @internal
- */
-export function checkedPem(name: 'ca' | 'cert' | 'key', path: string, bytes: Buffer): Buffer {
-  if (!bytes.includes('-----BEGIN ')) throw invalid(path, 'expected PEM, which holds a line "-----BEGIN …"');
-  // Loaded here: most programs use no TLS, and importing the package should cost next to nothing.
-  const { createPrivateKey, X509Certificate } = require('node:crypto') as typeof import('node:crypto');
-  try {
-    if (name === 'key') {
-      createPrivateKey(bytes);
-      return bytes;
-    }
-    const certificates = bytes.toString('latin1').match(CERTIFICATE) ?? [];
-    for (const certificate of certificates) new X509Certificate(certificate);
-    if (certificates.length > 0) return bytes;
-  } catch {
-    // OpenSSL's own words name its routines, and may hold pieces of the key.
-  }
-  throw invalid(path, `expected the PEM of ${name === 'key' ? 'a private key' : 'a certificate'}; it can't be read`);
 }

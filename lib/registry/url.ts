@@ -4,10 +4,10 @@
  * Errors name an option and never show a part of the URL that may belong to a password.
  */
 
+import { didYouMean, invalid } from '../common/shape.js';
 import { type Bag, decoded, type OptionKind } from './backend.js';
 import { BACKEND_NAMES, BACKENDS, type BackendName } from './backends/index.js';
 import { optionsOf, unknownOption } from './options.js';
-import { didYouMean, invalid } from './shape.js';
 
 const URLS = BACKEND_NAMES.flatMap((backend) => BACKENDS[backend].urls.map((form) => ({ backend, form })));
 const SCHEMES = new Map(URLS.map(({ backend, form }) => [form.slice(0, form.indexOf(':')), backend]));

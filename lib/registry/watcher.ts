@@ -1,11 +1,11 @@
 /** A followed name: an async iterator of whole lists, where the latest wins. */
 
+import { onAbort } from '../common/abort.js';
+import type { Log } from '../common/logger.js';
 import { fromNative, type RollcallError } from '../errors.js';
 import type { WatcherHandle } from '../native.js';
-import { onAbort } from './call.js';
 import { Events } from './events.js';
 import { nextList, type ServiceList, sameList } from './instance.js';
-import type { Log } from './logger.js';
 
 /** The events of a watcher. */
 export interface WatcherEvents {

@@ -1,6 +1,6 @@
 /** Keys that stand for as long as this program can reach etcd: under a lease that is asked for anew when it is lost. */
 
-import { Emitter } from '../../emitter.js';
+import { Emitter } from '../../common/emitter.js';
 import { type EtcdClientError, EtcdLeaseInvalidError } from '../errors.js';
 import { DeleteBuilder } from '../kv/delete.js';
 import { SingleRangeBuilder } from '../kv/get.js';

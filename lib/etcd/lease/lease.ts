@@ -1,10 +1,10 @@
 /** Leases: keys that go when their owner does. */
 
-import { Emitter } from '../../emitter.js';
+import { onAbort } from '../../common/abort.js';
+import { Emitter } from '../../common/emitter.js';
+import { integer, MAX_MS } from '../../common/shape.js';
 import { InvalidArgumentError } from '../../errors.js';
 import { type CancelHandle, type LeaseHandle, type NativeLeaseEvent, native } from '../../native.js';
-import { onAbort } from '../../registry/call.js';
-import { integer, MAX_MS } from '../../registry/shape.js';
 import { int64 } from '../check.js';
 import {
   ClientClosedError,

@@ -1,6 +1,6 @@
 /** Elections: one leader among many candidates, and who it is. */
 
-import { Emitter } from '../../emitter.js';
+import { Emitter } from '../../common/emitter.js';
 import { UnsupportedError } from '../../errors.js';
 import { type CampaignHandle, type NativeLeader, native, type ObserverHandle } from '../../native.js';
 import { unexpected, valueBytes } from '../check.js';

@@ -1,8 +1,8 @@
 /** Locks: the try-lock of etcd3, and the queueing lock of etcd's Go client and of `etcdctl lock`. */
 
+import { onAbort } from '../../common/abort.js';
 import { UnsupportedError } from '../../errors.js';
 import { type CancelHandle, type LockHandle, native } from '../../native.js';
-import { onAbort } from '../../registry/call.js';
 import { type Bytes, plainError } from '../check.js';
 import { ClientClosedError, EtcdLockFailedError } from '../errors.js';
 import type { Keyspace } from '../kv/keyspace.js';

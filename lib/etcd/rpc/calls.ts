@@ -1,6 +1,6 @@
 /** What the clients of the services call through: options, contexts, streams. */
 
-import { Emitter } from '../../emitter.js';
+import { Emitter } from '../../common/emitter.js';
 import type {
   IAlarmRequest,
   IAuthenticateRequest,

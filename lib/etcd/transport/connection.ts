@@ -1,12 +1,12 @@
 /** One native client, shared by an `Etcd3` and its namespaces: every call and everything that lives longer goes through it. */
 
+import { onAbort } from '../../common/abort.js';
+import type { LogLevel } from '../../common/logger.js';
+import { describe } from '../../common/logger.js';
+import { MAX_MS } from '../../common/shape.js';
+import { Share, took } from '../../common/turns.js';
 import type { EtcdHandle, NativeEtcdClientOptions, NativeEvent } from '../../native.js';
 import { native } from '../../native.js';
-import { onAbort } from '../../registry/call.js';
-import { describe } from '../../registry/events.js';
-import type { LogLevel } from '../../registry/logger.js';
-import { MAX_MS } from '../../registry/shape.js';
-import { Share, took } from '../../turns.js';
 import { ClientClosedError, fromFailure } from '../errors.js';
 import {
   type CallContext,

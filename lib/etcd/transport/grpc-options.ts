@@ -1,6 +1,6 @@
 /** The channel options of grpc: what they mean here. */
 
-import { invalid, kindOf, MAX_MS, optional, text } from '../../registry/shape.js';
+import { invalid, kindOf, MAX_MS, optional, text } from '../../common/shape.js';
 
 /** What the channel options say; absent where they say nothing. */
 export interface ChannelSettings {

@@ -1,9 +1,9 @@
 /** The options of a client: those of etcd3, checked as etcd3 does, and those of rollcall. */
 
+import { type Log, type Logger, logOf } from '../../common/logger.js';
+import { checkedPem } from '../../common/pem.js';
+import { boolean, didYouMean, integer, invalid, isRecord, kindOf, MAX_MS, record, text } from '../../common/shape.js';
 import type { NativeTlsOptions } from '../../native.js';
-import { type Log, type Logger, logOf } from '../../registry/logger.js';
-import { boolean, didYouMean, integer, invalid, isRecord, kindOf, MAX_MS, record, text } from '../../registry/shape.js';
-import { checkedPem } from '../../registry/tls.js';
 import { plainError } from '../check.js';
 import type { CallOptions, CallOptionsFactory } from '../rpc/calls.js';
 import type { FaultHandlingOptions } from './fault-handling.js';

@@ -5,10 +5,10 @@
  * @internal
  */
 
+import { onAbort } from '../../common/abort.js';
+import { Share, took } from '../../common/turns.js';
 import type { EtcdHandle } from '../../native.js';
 import { native } from '../../native.js';
-import { onAbort } from '../../registry/call.js';
-import { Share, took } from '../../turns.js';
 import { type Call, READS } from './call.js';
 import { Chunk, type Header, headerAt, type Slices } from './chunk.js';
 import { abortFailure, type Failure } from './failure.js';

@@ -4,7 +4,7 @@
  * @internal
  */
 
-import { onAbort } from '../../registry/call.js';
+import { onAbort } from '../../common/abort.js';
 import type { Call } from './call.js';
 import { abortFailure, expired, type Failure } from './failure.js';
 

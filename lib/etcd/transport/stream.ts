@@ -1,8 +1,8 @@
 /** A stream of a service as its low-level client hands it out. */
 
-import { Emitter } from '../../emitter.js';
+import { Emitter } from '../../common/emitter.js';
+import { Share, took } from '../../common/turns.js';
 import type { StreamHandle } from '../../native.js';
-import { Share, took } from '../../turns.js';
 import { fromFailure } from '../errors.js';
 import type { IDuplexStream, StreamStatus } from '../rpc/calls.js';
 import { decode, encode } from '../rpc/codec.js';

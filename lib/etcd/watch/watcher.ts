@@ -1,10 +1,10 @@
 /** A watch, and the events that it tells. */
 
-import { Emitter } from '../../emitter.js';
+import { onAbort } from '../../common/abort.js';
+import { Emitter } from '../../common/emitter.js';
+import { Share, share, took } from '../../common/turns.js';
 import { UnsupportedError } from '../../errors.js';
 import { type EtcdWatchHandle, native } from '../../native.js';
-import { onAbort } from '../../registry/call.js';
-import { Share, share, took } from '../../turns.js';
 import { int64 } from '../check.js';
 import { abortedRead, ClientClosedError, CompactedError, EtcdError, fromFailure } from '../errors.js';
 import type { Keyspace } from '../kv/keyspace.js';

@@ -1,6 +1,6 @@
 /** The services that only their module can make. */
 
-import { invalid } from '../../registry/shape.js';
+import { invalid } from '../../common/shape.js';
 
 /** Nest makes what stands in `providers` by its class, with nothing given. Such a service would fail at its first use. */
 export function madeByModule(given: unknown, service: string, module: string): void {

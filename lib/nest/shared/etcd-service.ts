@@ -1,5 +1,6 @@
 /** Services and settings in etcd, in the words that many programs on Nest have written for themselves. */
 
+import { invalid, text } from '../../common/shape.js';
 import { UnsupportedError } from '../../errors.js';
 import type { Etcd3 } from '../../etcd/client.js';
 import type { SettledOptions } from '../../etcd/transport/options.js';
@@ -11,7 +12,6 @@ import { connect } from '../../registry/connect.js';
 import type { ServiceInstance } from '../../registry/instance.js';
 import type { Registration } from '../../registry/registration.js';
 import type { Registry } from '../../registry/registry.js';
-import { invalid, text } from '../../registry/shape.js';
 import { madeByModule } from './by-module.js';
 import { followSetting, type OnSetting } from './setting.js';
 

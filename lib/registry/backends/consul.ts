@@ -1,8 +1,8 @@
 /** The Consul backend: its options and its URL. */
 
+import { boolean, choice, integer, invalid, isRecord, kindOf, onlyKnown, text } from '../../common/shape.js';
 import { type Backend, type Bag, decoded, noPath } from '../backend.js';
 import type { CommonOptions } from '../common-options.js';
-import { boolean, choice, integer, invalid, isRecord, kindOf, onlyKnown, text } from '../shape.js';
 import { settleTls, TLS, type TlsOptions } from '../tls.js';
 
 /** Agents of a Consul datacenter, by their HTTP API. */

@@ -1,8 +1,8 @@
 /** The etcd backend: its options and its URL. */
 
+import { choice, integer, invalid, kindOf, text } from '../../common/shape.js';
 import { type Backend, type Bag, decoded, noPath } from '../backend.js';
 import type { CommonOptions } from '../common-options.js';
-import { choice, integer, invalid, kindOf, text } from '../shape.js';
 import { settleTls, TLS, type TlsOptions } from '../tls.js';
 
 /** An etcd cluster, version 3.4 or later. */

@@ -1,8 +1,8 @@
 /** The memory backend: its options and its URL. */
 
+import { invalid, text } from '../../common/shape.js';
 import { type Backend, decoded, noPath } from '../backend.js';
 import type { CommonOptions } from '../common-options.js';
-import { invalid, text } from '../shape.js';
 
 /** The embedded registry of this process, shared by its worker threads: for development and tests. */
 export interface MemoryOptions extends CommonOptions {

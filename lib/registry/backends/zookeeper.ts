@@ -1,8 +1,8 @@
 /** The ZooKeeper backend: its options and its URL. */
 
+import { choice, invalid, kindOf, text } from '../../common/shape.js';
 import { type Backend, type Bag, decoded } from '../backend.js';
 import type { CommonOptions } from '../common-options.js';
-import { choice, invalid, kindOf, text } from '../shape.js';
 import { settleTls, TLS, type TlsOptions } from '../tls.js';
 
 /** A ZooKeeper ensemble, version 3.5 or later. `ttlMs` is the timeout of its session; what the server grants counts. */

@@ -81,3 +81,12 @@ function lowest(logger: AnyLogger): LogLevel {
   }
   return logger.level === 'debug' || logger.level === 'trace' || logger.level === 'silly' ? 'debug' : 'info';
 }
+
+/** What was thrown, as text; never throws itself, whatever it is given. */
+export function describe(thrown: unknown): string {
+  try {
+    return `${(thrown as Error | null | undefined)?.stack ?? String(thrown)}`;
+  } catch {
+    return 'something that has no text';
+  }
+}

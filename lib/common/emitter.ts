@@ -1,7 +1,7 @@
 /** Emitters whose events wait for the first listener, harm nobody when a listener throws, and end no process. */
 
 import { EventEmitter, errorMonitor } from 'node:events';
-import type { Log } from './registry/logger.js';
+import type { Log } from './logger.js';
 
 /** How many events of one emitter wait at most; over it the oldest goes. */
 const KEPT = 16;
