@@ -23,6 +23,11 @@ export function kindOf(value: unknown): string {
   return typeof value;
 }
 
+/** The same, where a number is never a secret and worth showing. */
+export function shown(value: unknown): string {
+  return typeof value === 'number' ? String(value) : kindOf(value);
+}
+
 /** An object with named fields: no array, no `Map`, no bytes. */
 export function isRecord(value: unknown): value is Bag {
   return typeof value === 'object' && value !== null && Object.prototype.toString.call(value) === '[object Object]';
@@ -136,17 +141,19 @@ function quoted(value: string): string {
   return /^[\w.-]{1,32}$/.test(value) ? `"${value}"` : 'another string';
 }
 
-/** An `AbortSignal` of any realm; `undefined` is none given. */
-export function abortSignal(path: string, value: unknown): AbortSignal | undefined {
-  if (value === undefined) return undefined;
+function isSignal(value: unknown): value is AbortSignal {
   const signal = value as Partial<AbortSignal> | null;
-  if (
+  return (
     typeof signal === 'object' &&
     typeof signal?.aborted === 'boolean' &&
     typeof signal.addEventListener === 'function' &&
     typeof signal.removeEventListener === 'function'
-  ) {
-    return signal as AbortSignal;
-  }
+  );
+}
+
+/** An `AbortSignal` of any realm; `undefined` is none given. */
+export function abortSignal(path: string, value: unknown): AbortSignal | undefined {
+  if (value === undefined) return undefined;
+  if (isSignal(value)) return value;
   throw invalid(path, `expected an AbortSignal, got ${kindOf(value)}`);
 }

@@ -2,6 +2,7 @@
 
 import type { CallOptions } from '../rpc/calls.js';
 import type { IRangeRequest, IRequestOp, IResponseHeader } from '../rpc/messages.js';
+import type { PlainRequest } from '../transport/call.js';
 import type { Chunk } from '../transport/chunk.js';
 import type { Keyspace } from './keyspace.js';
 
@@ -32,17 +33,6 @@ export interface Caller {
     options: CallOptions | undefined,
     each: (chunk: Chunk) => void,
   ): Promise<void> | undefined;
-}
-
-/**
- * A request that names a key and nothing else.
- *
- * @internal
- */
-export interface PlainRequest {
-  prefix: Buffer;
-  key: string | Buffer;
-  options: CallOptions | undefined;
 }
 
 /**

@@ -4,10 +4,11 @@
  * Objects are what etcd3 takes and gives; `messages.ts` says how they look.
  */
 
+import { shown } from '../../common/shape.js';
 import { InvalidArgumentError } from '../../errors.js';
 import { GRPCInternalError } from '../errors.js';
 import { ENUMS, type FieldRow, MAX_DEPTH, MESSAGES, type MessageName } from './schema.js';
-import { kindOf, Reader, Unreadable, Unwritable, Writer } from './wire.js';
+import { Reader, Unreadable, Unwritable, Writer } from './wire.js';
 
 export { Writer } from './wire.js';
 
@@ -161,7 +162,7 @@ function misplaced(error: unknown, path: string): unknown {
 
 function write(writer: Writer, plan: Plan, value: unknown, depth: number): void {
   if (typeof value !== 'object' || value === null || Array.isArray(value) || ArrayBuffer.isView(value)) {
-    throw misplaced(new Unwritable(`expected an object, got ${kindOf(value)}`), '');
+    throw misplaced(new Unwritable(`expected an object, got ${shown(value)}`), '');
   }
   if (depth > MAX_DEPTH) throw misplaced(new Unwritable(`nested more than ${MAX_DEPTH} messages deep`), '');
   let chosen: Field | undefined;
@@ -182,7 +183,7 @@ function write(writer: Writer, plan: Plan, value: unknown, depth: number): void 
         writeValue(writer, field, given, depth);
         continue;
       }
-      if (!Array.isArray(given)) throw new Unwritable(`expected an array, got ${kindOf(given)}`);
+      if (!Array.isArray(given)) throw new Unwritable(`expected an array, got ${shown(given)}`);
       if (given.length === 0) continue;
       const packed = isNumber(field.kind);
       if (packed) writer.uint32(field.tag);
@@ -204,11 +205,11 @@ function writeValue(writer: Writer, field: Field, value: unknown, depth: number)
       writer.bytes(value);
       return;
     case Kind.Text:
-      if (typeof value !== 'string') throw new Unwritable(`expected a string, got ${kindOf(value)}`);
+      if (typeof value !== 'string') throw new Unwritable(`expected a string, got ${shown(value)}`);
       writer.text(value);
       return;
     case Kind.Bool:
-      if (typeof value !== 'boolean') throw new Unwritable(`expected true or false, got ${kindOf(value)}`);
+      if (typeof value !== 'boolean') throw new Unwritable(`expected true or false, got ${shown(value)}`);
       writer.uint32(value ? 1 : 0);
       return;
     case Kind.Int64:
@@ -219,7 +220,7 @@ function writeValue(writer: Writer, field: Field, value: unknown, depth: number)
       return;
     case Kind.Uint32:
       if (typeof value !== 'number' || value >>> 0 !== value) {
-        throw new Unwritable(`expected a whole number up to 2^32 - 1, got ${kindOf(value)}`);
+        throw new Unwritable(`expected a whole number up to 2^32 - 1, got ${shown(value)}`);
       }
       writer.uint32(value);
       return;
@@ -248,7 +249,7 @@ function memberOf(field: Field, value: unknown): number {
 }
 
 function unknownName(value: unknown): string {
-  return typeof value === 'string' ? 'another string' : kindOf(value);
+  return typeof value === 'string' ? 'another string' : shown(value);
 }
 
 /**

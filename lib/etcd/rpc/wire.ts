@@ -1,27 +1,20 @@
 /** Protobuf's wire format: numbers and bytes, in and out. Nothing here knows a message. */
 
+import { shown } from '../../common/shape.js';
+import { digitsOf, exactOf, unsignedDigitsOf } from '../int64.js';
+
 /** A value that cannot be written. The codec turns it into the public error and adds the path. */
 export class Unwritable extends Error {}
+
+const unwritable = (problem: string) => new Unwritable(problem);
 
 /** Bytes that are no message. The codec turns it into the public error. */
 export class Unreadable extends Error {}
 
 const TWO_32 = 4_294_967_296;
-const MAX_INT64 = 2n ** 63n - 1n;
-const MIN_INT64 = -(2n ** 63n);
-const MAX_UINT64 = 2n ** 64n - 1n;
 /** Fits a call of ordinary size; more is given back after the call that needed it. */
 const SCRATCH = 4096;
 const KEPT = 1024 * 1024;
-
-/** What a value is, in a word; numbers are shown, nothing else is. */
-export function kindOf(value: unknown): string {
-  if (value === null) return 'null';
-  if (typeof value === 'number') return String(value);
-  if (Array.isArray(value)) return 'array';
-  if (ArrayBuffer.isView(value)) return 'Buffer';
-  return typeof value;
-}
 
 /** Bytes that grow while they are written. One can be used again and again: `finish()` copies out and begins anew. */
 export class Writer {
@@ -91,37 +84,13 @@ export class Writer {
 
   /** A number of 64 bits: decimal digits, a safe number or a bigint. Throws `Unwritable`. */
   int64(value: unknown, signed: boolean): void {
-    let number = 0;
-    let exact: bigint | undefined;
-    if (typeof value === 'number') {
-      if (!Number.isSafeInteger(value)) {
-        const hint = Number.isInteger(value) ? '; pass larger ones as a string or a bigint' : '';
-        throw new Unwritable(`expected a whole number up to 2^53 - 1, got ${value}${hint}`);
-      }
-      number = value;
-    } else if (typeof value === 'string') {
-      if (!isDecimal(value)) throw new Unwritable('expected decimal digits, got another string');
-      if (value.length > 15) exact = BigInt(value);
-      else number = Number(value);
-    } else if (typeof value === 'bigint') {
-      exact = value;
+    const exact = exactOf(value, signed, unwritable);
+    if (typeof exact === 'number') {
+      this.#varint64(exact >>> 0, Math.floor(exact / TWO_32) >>> 0);
     } else {
-      throw new Unwritable(`expected a string of digits, a number or a bigint, got ${kindOf(value)}`);
+      const bits = BigInt.asUintN(64, exact);
+      this.#varint64(Number(bits & 0xffff_ffffn), Number(bits >> 32n));
     }
-    if (exact !== undefined) {
-      this.#exact(exact, signed);
-      return;
-    }
-    if (number < 0 && !signed) throw new Unwritable(`expected a number from 0 to 2^64 - 1, got ${number}`);
-    this.#varint64(number >>> 0, Math.floor(number / TWO_32) >>> 0);
-  }
-
-  #exact(value: bigint, signed: boolean): void {
-    if (signed ? value > MAX_INT64 || value < MIN_INT64 : value > MAX_UINT64 || value < 0n) {
-      throw new Unwritable(`expected a number from ${signed ? '-2^63 to 2^63 - 1' : '0 to 2^64 - 1'}, got ${value}`);
-    }
-    const bits = BigInt.asUintN(64, value);
-    this.#varint64(Number(bits & 0xffff_ffffn), Number(bits >> 32n));
   }
 
   /** A number of 32 bits as a varint, sign-extended: an enum. */
@@ -137,7 +106,7 @@ export class Writer {
       return;
     }
     if (!ArrayBuffer.isView(value) || (value as Partial<Uint8Array>).BYTES_PER_ELEMENT !== 1) {
-      throw new Unwritable(`expected a Buffer, a Uint8Array or a string, got ${kindOf(value)}`);
+      throw new Unwritable(`expected a Buffer, a Uint8Array or a string, got ${shown(value)}`);
     }
     const given = value as Uint8Array;
     const size = given.length;
@@ -174,34 +143,6 @@ export class Writer {
     this.uint32(size);
     this.#length += size;
   }
-}
-
-/** `-?[0-9]+`, without leading `+`, spaces or anything else that `Number` would take. */
-function isDecimal(text: string): boolean {
-  const from = text.charCodeAt(0) === 45 ? 1 : 0;
-  if (text.length === from || text.length > 20) return false;
-  for (let at = from; at < text.length; at++) {
-    const digit = text.charCodeAt(at) - 48;
-    if (digit < 0 || digit > 9) return false;
-  }
-  return true;
-}
-
-/** Numbers above 2^53 come again and again: the ids of the cluster and of its members are in every answer. */
-const LARGE = 64;
-const largeLow = new Uint32Array(LARGE);
-const largeHigh = new Uint32Array(LARGE);
-const largeText: string[] = [];
-
-function largeUnsigned(low: number, high: number): string {
-  const slot = (low ^ high) & (LARGE - 1);
-  const known = largeText[slot];
-  if (known !== undefined && largeLow[slot] === low && largeHigh[slot] === high) return known;
-  const text = String((BigInt(high) << 32n) | BigInt(low));
-  largeLow[slot] = low;
-  largeHigh[slot] = high;
-  largeText[slot] = text;
-  return text;
 }
 
 /** Reads from bytes that may be anything. Never reads beyond `end`; throws `Unreadable`. */
@@ -259,11 +200,9 @@ export class Reader {
       byte = bytes[at++] as number;
       high |= (byte & 0x7f) << shift;
     }
-    high >>>= 0;
     this.at = at;
-    if (high < 0x20_0000) return String(high * TWO_32 + low);
-    if (!signed || high < 0x8000_0000) return largeUnsigned(low, high);
-    return String(BigInt.asIntN(64, (BigInt(high) << 32n) | BigInt(low)));
+    high >>>= 0;
+    return signed ? digitsOf(low, high) : unsignedDigitsOf(low, high);
   }
 
   /** A varint that is true unless it is 0. */

@@ -1,5 +1,7 @@
 /** What a call is to the batched boundary. */
 
+import type { CallOptions } from '../rpc/calls.js';
+
 /** Flags of a call: see `src/pages.rs`. */
 export const READS = 1;
 export const POINT = 2;
@@ -16,4 +18,11 @@ export interface Call {
   /** The host that it is for; -1 for any. */
   member: number;
   signal?: AbortSignal | undefined;
+}
+
+/** A request that names a key and nothing else, before it is encoded. */
+export interface PlainRequest {
+  prefix: Buffer;
+  key: string | Buffer;
+  options: CallOptions | undefined;
 }

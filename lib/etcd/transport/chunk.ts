@@ -4,17 +4,12 @@
  * @internal
  */
 
+import { digitsOf, unsignedDigitsOf } from '../int64.js';
+import type { IKeyValue, IResponseHeader } from '../rpc/messages.js';
+
 /** Words before the key-values of a chunk, and of each of them. */
 const CHUNK_WORDS = 12;
 const KV_WORDS = 11;
-
-/** The header of an answer, as etcd3 has it. */
-export interface Header {
-  cluster_id: string;
-  member_id: string;
-  revision: string;
-  raft_term: string;
-}
 
 /** A chunk of a long list: key-values by their place, cut out when they are asked for. */
 export class Chunk {
@@ -44,7 +39,7 @@ export class Chunk {
     return longAt(this.#words, 2);
   }
 
-  get header(): Header {
+  get header(): IResponseHeader {
     return headerAt(this.#words, 4);
   }
 
@@ -66,7 +61,7 @@ export class Chunk {
   }
 
   /** Appends each key-value as etcd3 has it to `into`. */
-  keyValues(skip: number, into: KeyValue[]): void {
+  keyValues(skip: number, into: IKeyValue[]): void {
     const words = this.#words;
     const bytes = this.#bytes;
     let at = this.#at;
@@ -84,16 +79,6 @@ export class Chunk {
       at = end;
     }
   }
-}
-
-/** A key-value, as etcd3 has it. */
-interface KeyValue {
-  key: Buffer;
-  create_revision: string;
-  mod_revision: string;
-  version: string;
-  value: Buffer;
-  lease: string;
 }
 
 /** Cuts a key or value out of a chunk. */
@@ -115,19 +100,12 @@ export const asNothing: Cut = () => undefined;
 
 /** A 64-bit number in two words, the high one first, as a decimal. */
 function longAt(words: Int32Array, at: number): string {
-  const high = words[at] as number;
-  const low = (words[at + 1] as number) >>> 0;
-  // Exact up to 2^53, which revisions stay below.
-  if (high >= 0 && high < 0x20_0000) return high === 0 ? `${low}` : `${high * 0x1_0000_0000 + low}`;
-  return ((BigInt(high) << 32n) | BigInt(low)).toString();
+  return digitsOf(words[at + 1] as number, words[at] as number);
 }
 
 /** The same for what has no sign: ids of clusters and members, terms. */
 function unsignedAt(words: Int32Array, at: number): string {
-  const high = words[at] as number;
-  return high >= 0
-    ? longAt(words, at)
-    : BigInt.asUintN(64, (BigInt(high) << 32n) | BigInt((words[at + 1] as number) >>> 0)).toString();
+  return unsignedDigitsOf(words[at + 1] as number, words[at] as number);
 }
 
 /** What headers have in common: made once for as long as it stays the same. */
@@ -140,7 +118,7 @@ let known: { words: [number, number, number, number, number, number]; cluster: s
   };
 
 /** A header in eight words. */
-export function headerAt(words: Int32Array, at: number): Header {
+export function headerAt(words: Int32Array, at: number): IResponseHeader {
   const seen = known.words;
   if (
     words[at] !== seen[0] ||

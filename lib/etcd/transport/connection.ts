@@ -16,9 +16,10 @@ import {
   resolveCallOptions,
 } from '../rpc/calls.js';
 import { decode, encode } from '../rpc/codec.js';
+import type { IResponseHeader } from '../rpc/messages.js';
 import { METHODS, methodOf, type RpcMethod, readsOnly, takesLong } from '../rpc/methods.js';
-import { type Call, GROUPS, NEEDS_LEADER, POINT, READS } from './call.js';
-import type { Chunk, Header } from './chunk.js';
+import { type Call, GROUPS, NEEDS_LEADER, type PlainRequest, POINT, READS } from './call.js';
+import type { Chunk } from './chunk.js';
 import { abortFailure, CLOSED, expired, tooLarge } from './failure.js';
 import { FaultHandling } from './fault-handling.js';
 import { type IOptions, type SettledOptions, settleOptions, timeLeft } from './options.js';
@@ -29,13 +30,6 @@ import { RpcStream } from './stream.js';
 export interface Live {
   /** Ends it; what has to be waited for is awaited, and bounded in time by whoever writes it. Must not throw. */
   end(): void | Promise<void>;
-}
-
-/** Where a way of reading or writing is sent, and how: what `Connection` needs of a builder's request on the quick path. */
-export interface Quick {
-  prefix: Buffer;
-  key: string | Buffer;
-  options: CallOptions | undefined;
 }
 
 /** The numbers that the native side has for methods, by our place in `METHODS`. */
@@ -160,21 +154,21 @@ export class Connection implements ICallable<unknown> {
   }
 
   /** A plain read of one key, or `undefined` when it has to go by `exec`. */
-  quickGet(quick: Quick, wantsBytes: boolean): Promise<string | Buffer | null> | undefined {
+  quickGet(plain: PlainRequest, wantsBytes: boolean): Promise<string | Buffer | null> | undefined {
     if (!this.#isPlain) return undefined;
     const flags = READS | POINT | NEEDS_LEADER | GROUPS;
-    const call = this.#quickCall(RANGE, flags, quick.options);
-    return call && this.#calls().get(call, quick.prefix, quick.key, wantsBytes);
+    const call = this.#quickCall(RANGE, flags, plain.options);
+    return call && this.#calls().get(call, plain.prefix, plain.key, wantsBytes);
   }
 
   /** A plain write of one key, or `undefined` when it has to go by `exec`. */
-  quickPut(quick: Quick, value: string | Buffer): Promise<Header> | undefined {
+  quickPut(plain: PlainRequest, value: string | Buffer): Promise<IResponseHeader> | undefined {
     if (!this.#isPlain) return undefined;
     // By its longest, for what it is in bytes is not known here: `exec` decides.
-    if ((quick.prefix.length + quick.key.length + value.length) * 3 > this.options.maxRequestBytes - 16)
+    if ((plain.prefix.length + plain.key.length + value.length) * 3 > this.options.maxRequestBytes - 16)
       return undefined;
-    const call = this.#quickCall(PUT, POINT | NEEDS_LEADER, quick.options);
-    return call && this.#calls().put(call, quick.prefix, quick.key, value);
+    const call = this.#quickCall(PUT, POINT | NEEDS_LEADER, plain.options);
+    return call && this.#calls().put(call, plain.prefix, plain.key, value);
   }
 
   /** A range whose key-values come in chunks, or `undefined` when it has to go by `exec`. */

@@ -2,7 +2,18 @@
 
 import { type Log, type Logger, logOf } from '../../common/logger.js';
 import { checkedPem } from '../../common/pem.js';
-import { boolean, didYouMean, integer, invalid, isRecord, kindOf, MAX_MS, record, text } from '../../common/shape.js';
+import {
+  abortSignal,
+  boolean,
+  didYouMean,
+  integer,
+  invalid,
+  isRecord,
+  kindOf,
+  MAX_MS,
+  record,
+  text,
+} from '../../common/shape.js';
 import type { NativeTlsOptions } from '../../native.js';
 import { plainError } from '../check.js';
 import type { CallOptions, CallOptionsFactory } from '../rpc/calls.js';
@@ -325,9 +336,7 @@ function checkFactory(path: string, value: unknown): void {
  */
 export function timeLeft(options: CallOptions | undefined, fallbackMs: number, path: string): number | undefined {
   const { deadline, timeoutMs, signal } = options ?? {};
-  if (signal !== undefined && signal !== null && !isSignal(signal)) {
-    throw invalid(`${path}.signal`, `expected an AbortSignal, got ${kindOf(signal)}`);
-  }
+  abortSignal(`${path}.signal`, signal ?? undefined);
   if ((deadline === undefined || deadline === null) && timeoutMs === undefined) return fallbackMs || undefined;
   const limit = integer(`${path}.timeoutMs`, timeoutMs, 0, { min: 1, zeroIsOff: true }) || Number.POSITIVE_INFINITY;
   let until = Number.POSITIVE_INFINITY;
@@ -337,13 +346,6 @@ export function timeLeft(options: CallOptions | undefined, fallbackMs: number, p
   }
   const left = Math.min(limit, Math.ceil(until - Date.now()));
   return left === Number.POSITIVE_INFINITY ? undefined : Math.min(left, MAX_MS);
-}
-
-/** By shape: test runners bring signals of another realm. */
-function isSignal(value: unknown): boolean {
-  const { aborted, addEventListener, removeEventListener } = value as Partial<AbortSignal>;
-  const listens = typeof addEventListener === 'function' && typeof removeEventListener === 'function';
-  return typeof aborted === 'boolean' && listens;
 }
 
 /** By shape: fake timers bring dates of their own. */

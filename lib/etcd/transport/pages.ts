@@ -9,8 +9,9 @@ import { onAbort } from '../../common/abort.js';
 import { Share, took } from '../../common/turns.js';
 import type { EtcdHandle } from '../../native.js';
 import { native } from '../../native.js';
+import type { IResponseHeader } from '../rpc/messages.js';
 import { type Call, READS } from './call.js';
-import { Chunk, type Header, headerAt, type Slices } from './chunk.js';
+import { Chunk, headerAt, type Slices } from './chunk.js';
 import { abortFailure, type Failure } from './failure.js';
 import { Queue } from './queue.js';
 
@@ -116,7 +117,7 @@ export class Pages {
   }
 
   /** The header of the answer to a write. */
-  header(call: Call, body: Uint8Array): Promise<Header> {
+  header(call: Call, body: Uint8Array): Promise<IResponseHeader> {
     return this.#send(call, HEADER, body);
   }
 
@@ -146,7 +147,7 @@ export class Pages {
   }
 
   /** `header()` of a plain put, encoded straight into the page. */
-  put(call: Call, prefix: Buffer, key: string | Buffer, value: string | Buffer): Promise<Header> {
+  put(call: Call, prefix: Buffer, key: string | Buffer, value: string | Buffer): Promise<IResponseHeader> {
     if (
       this.#live >= this.#limit ||
       call.signal !== undefined ||
@@ -156,7 +157,7 @@ export class Pages {
     ) {
       return this.#send(call, HEADER, putOf(prefix, key, value));
     }
-    const promise = new Promise<Header>(executor as never);
+    const promise = new Promise<IResponseHeader>(executor as never);
     const id = this.#begin();
     this.#room(MOST_INLINE + 3 * MOST_VALUE + 8);
     const start = this.#headBytes + this.#length;

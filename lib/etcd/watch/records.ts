@@ -1,5 +1,6 @@
 /** What a watch tells, as the native side packs it: `crates/core/src/etcd/watch/pack.rs` says how. */
 
+import { digitsOf, unsignedDigitsOf } from '../int64.js';
 import type { IKeyValue, IResponseHeader } from '../rpc/messages.js';
 
 /** The kinds of records. */
@@ -18,24 +19,6 @@ export interface Change {
   readonly deleted: boolean;
   readonly kv: IKeyValue;
   readonly previous: IKeyValue | null;
-}
-
-/** 2^32. */
-const UPPER = 4294967296;
-/** Above it a number is no longer exact: the upper half of 2^53. */
-const EXACT = 2097152;
-
-/** The digits of two halves of a signed number. */
-function digits(lower: number, upper: number): string {
-  if (upper === 0) return `${lower >>> 0}`;
-  if (upper > 0 && upper < EXACT) return `${upper * UPPER + (lower >>> 0)}`;
-  return String((BigInt(upper) << 32n) | BigInt(lower >>> 0));
-}
-
-/** The same of a number without a sign. */
-function unsignedDigits(lower: number, upper: number): string {
-  if (upper >= 0) return digits(lower, upper);
-  return String((BigInt(upper >>> 0) << 32n) | BigInt(lower >>> 0));
 }
 
 /**
@@ -80,7 +63,7 @@ export class Records {
   digits(): string {
     const at = this.#at;
     this.#at = at + 2;
-    return digits(this.#numbers[at] as number, this.#numbers[at + 1] as number);
+    return digitsOf(this.#numbers[at] as number, this.#numbers[at + 1] as number);
   }
 
   /** Passes numbers over. */
@@ -93,10 +76,10 @@ export class Records {
     const at = this.#at;
     this.#at = at + 8;
     return {
-      cluster_id: unsignedDigits(numbers[at] as number, numbers[at + 1] as number),
-      member_id: unsignedDigits(numbers[at + 2] as number, numbers[at + 3] as number),
-      revision: digits(numbers[at + 4] as number, numbers[at + 5] as number),
-      raft_term: unsignedDigits(numbers[at + 6] as number, numbers[at + 7] as number),
+      cluster_id: unsignedDigitsOf(numbers[at] as number, numbers[at + 1] as number),
+      member_id: unsignedDigitsOf(numbers[at + 2] as number, numbers[at + 3] as number),
+      revision: digitsOf(numbers[at + 4] as number, numbers[at + 5] as number),
+      raft_term: unsignedDigitsOf(numbers[at + 6] as number, numbers[at + 7] as number),
     };
   }
 
@@ -117,18 +100,18 @@ export class Records {
     const version = numbers[at + 4] as number;
     const leaseLower = numbers[at + 6] as number;
     const leaseUpper = numbers[at + 7] as number;
-    const mod = digits(modLower, modUpper);
+    const mod = digitsOf(modLower, modUpper);
     const key = this.#byte + this.#prefix;
     const value = this.#byte + (numbers[at + 8] as number);
     const end = value + (numbers[at + 9] as number);
     this.#byte = end;
     return {
       key: this.#batch.subarray(key, value),
-      create_revision: createLower === modLower && createUpper === modUpper ? mod : digits(createLower, createUpper),
+      create_revision: createLower === modLower && createUpper === modUpper ? mod : digitsOf(createLower, createUpper),
       mod_revision: mod,
-      version: digits(version, numbers[at + 5] as number),
+      version: digitsOf(version, numbers[at + 5] as number),
       value: this.#batch.subarray(value, end),
-      lease: leaseLower === 0 && leaseUpper === 0 ? '0' : digits(leaseLower, leaseUpper),
+      lease: leaseLower === 0 && leaseUpper === 0 ? '0' : digitsOf(leaseLower, leaseUpper),
     };
   }
 
