@@ -7,11 +7,10 @@ import type { IOptions } from '../etcd/transport/options.js';
 import type { RegistryOptions } from '../registry/backends/index.js';
 import { named } from '../registry/call.js';
 import { connect } from '../registry/connect.js';
+import { NONE_GIVEN, urlOfVariable, VARIABLE } from '../registry/environment.js';
 import type { Registry } from '../registry/registry.js';
-import { parseUrl } from '../registry/url.js';
+import { isUrl, parseUrl } from '../registry/url.js';
 import type { AppLogger } from './logger.js';
-
-const VARIABLE = 'ROLLCALL_REGISTRY';
 
 /** What is needed of the options of a `RegistryModule`. */
 export interface OpenOptions {
@@ -70,7 +69,7 @@ export async function openEtcd(where: string, options: EtcdOpenOptions, log: App
 
 function chosen(options: OpenOptions, log: AppLogger): { origin: string; given: object } {
   const { registry } = options;
-  const variable = process.env[VARIABLE] || undefined;
+  const variable = urlOfVariable();
   if (registry === undefined || registry === '') {
     if (variable !== undefined) {
       try {
@@ -86,13 +85,11 @@ function chosen(options: OpenOptions, log: AppLogger): { origin: string; given: 
         `expected a URL such as "etcd://10.0.0.1:2379" or options, got ${registry === '' ? 'an empty string' : 'undefined'}`,
       );
     }
-    log.warn(`no registry given, neither as an option nor by ${VARIABLE}: using memory://default`);
+    log.warn(NONE_GIVEN);
     return { origin: '', given: { backend: 'memory' } };
   }
   if (typeof registry === 'string') return { origin: '', given: parseUrl(registry) };
-  if (Object.prototype.toString.call(registry) === '[object URL]') {
-    return { origin: '', given: parseUrl((registry as URL).href) };
-  }
+  if (isUrl(registry)) return { origin: '', given: parseUrl(registry.href) };
   return { origin: '', given: record('registry', registry, 'a URL or options') };
 }
 

@@ -1,6 +1,6 @@
 /** What a backend says of itself on this side; the backends are in `backends/`. */
 
-import { invalid } from '../common/shape.js';
+import { invalid, text } from '../common/shape.js';
 import type { NativeOptions } from '../native.js';
 import type { CommonOptions } from './common-options.js';
 
@@ -53,4 +53,42 @@ export function decoded(path: string, value: string): string {
   } catch {
     throw invalid(path, 'expected valid percent-encoding in the URL: write %25 for "%"');
   }
+}
+
+/** What stands before the last `@` of an authority, as it is written, and the option that the hosts after it are. */
+export function splitAuthority(authority: string): { user: string | undefined; hosts: { hosts?: string[] } } {
+  const at = authority.lastIndexOf('@');
+  const hosts = authority.slice(at + 1);
+  return {
+    user: at < 0 ? undefined : authority.slice(0, at),
+    hosts: hosts === '' ? {} : { hosts: hosts.split(',').map((host) => decoded('options.hosts', host)) },
+  };
+}
+
+/** The options that `user:password@host:port,host:port` stands for. */
+export function userAndHosts(authority: string): Bag {
+  const { user, hosts } = splitAuthority(authority);
+  if (user === undefined) return hosts;
+  if (user.includes(',')) {
+    throw invalid(
+      'options',
+      'expected no "," before the "@" of the URL: write %2C in a user name or password, which stand once, before the first host',
+    );
+  }
+  const colon = user.indexOf(':');
+  if (colon < 0) throw invalid('options.password', 'expected "user:password" before the "@" of the URL');
+  return {
+    username: decoded('options.username', user.slice(0, colon)),
+    password: decoded('options.password', user.slice(colon + 1)),
+    ...hosts,
+  };
+}
+
+/** `username` and `password` of options: both or neither. */
+export function credentialsOf(options: Bag): { username: string | null; password: string | null } {
+  const username = text('options.username', options.username) ?? null;
+  const password = text('options.password', options.password) ?? null;
+  if (username !== null && password === null) throw invalid('options.password', 'expected with a username');
+  if (password !== null && username === null) throw invalid('options.username', 'expected with a password');
+  return { username, password };
 }

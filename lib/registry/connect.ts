@@ -5,11 +5,10 @@ import { fromNative, InvalidArgumentError } from '../errors.js';
 import { native } from '../native.js';
 import type { RegistryOptions } from './backends/index.js';
 import { named } from './call.js';
+import { NONE_GIVEN, urlOfVariable, VARIABLE } from './environment.js';
 import { type Settings, settle } from './options.js';
 import { Registry } from './registry.js';
-import { parseUrl } from './url.js';
-
-const VARIABLE = 'ROLLCALL_REGISTRY';
+import { isUrl, parseUrl } from './url.js';
 
 let defaultTold = false;
 
@@ -25,7 +24,7 @@ let defaultTold = false;
  */
 export async function connect(options?: string | URL | RegistryOptions): Promise<Registry> {
   let settings: Settings;
-  const variable = options === undefined ? process.env[VARIABLE] || undefined : undefined;
+  const variable = options === undefined ? urlOfVariable() : undefined;
   try {
     settings = await settle(given(options === undefined ? variable : options));
   } catch (error) {
@@ -34,10 +33,7 @@ export async function connect(options?: string | URL | RegistryOptions): Promise
   if (options === undefined && variable === undefined && !defaultTold) {
     defaultTold = true;
     // Nobody can have given a logger: this one line goes to the console although it is no warning.
-    logOf('options.logger', console).write(
-      'info',
-      `no registry given, neither as an option nor by ${VARIABLE}: using memory://default`,
-    );
+    logOf('options.logger', console).write('info', NONE_GIVEN);
   }
   let registry: Registry;
   try {
@@ -52,8 +48,7 @@ export async function connect(options?: string | URL | RegistryOptions): Promise
 function given(options: unknown): unknown {
   if (options === undefined) return { backend: 'memory' };
   if (typeof options === 'string') return parseUrl(options);
-  // By its tag, not by its class: test runners bring a `URL` of another realm.
-  if (Object.prototype.toString.call(options) === '[object URL]') return parseUrl(String((options as URL).href));
+  if (isUrl(options)) return parseUrl(String(options.href));
   return options;
 }
 

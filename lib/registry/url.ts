@@ -38,6 +38,11 @@ export function parseUrl(url: string): Bag {
   return options;
 }
 
+/** By its tag, not by its class: test runners bring a `URL` of another realm. */
+export function isUrl(value: unknown): value is URL {
+  return Object.prototype.toString.call(value) === '[object URL]';
+}
+
 function readQuery(query: string, backend: BackendName, options: Bag): void {
   const seen = new Set<string>();
   for (const pair of query.split('&')) {

@@ -1,5 +1,6 @@
 /** The options of a client: those of etcd3, checked as etcd3 does, and those of rollcall. */
 
+import { type Host, hostOf } from '../../common/hosts.js';
 import { type Log, type Logger, logOf } from '../../common/logger.js';
 import { checkedPem } from '../../common/pem.js';
 import {
@@ -170,11 +171,12 @@ export function settleOptions(given: IOptions | undefined): SettledOptions {
     }
   }
   const hostNames = listOf(options.hosts);
-  const tls = settleTls(options, hostNames, channel.serverName);
+  const hosts = hostNames.map((host, index) => hostOf(host, `options.hosts[${index}]`));
+  const tls = settleTls(options, hosts, channel.serverName);
   const { defaultCallOptions } = options;
   if (defaultCallOptions !== undefined) checkFactory('options.defaultCallOptions', defaultCallOptions);
   return {
-    hosts: hostNames.map((host, index) => hostOf(host, `options.hosts[${index}]`, tls !== null)),
+    hosts: hosts.map(({ name, port = tls ? 443 : 2379 }) => `${name}:${port}`),
     hostNames,
     tls,
     auth: settleAuth(options.auth),
@@ -211,23 +213,10 @@ function listOf(value: unknown): string[] {
   });
 }
 
-const HOST = /^(?:https?:\/\/)?(\[[0-9a-f:.]+\]|[^\s:/@?#[\]]+)(?::(\d{1,5}))?\/?$/i;
-
-/** Control characters, lone surrogates and what URLs don't allow. */
-const NEVER_IN_HOST = /[\p{C}<>"\\^`{|}%]/u;
-
-/** `host:port`. Messages don't show the host: a misplaced password would be in it. */
-function hostOf(value: string, path: string, secure: boolean): string {
-  const [, host, port = secure ? '443' : '2379'] = HOST.exec(value) ?? [];
-  if (!host || NEVER_IN_HOST.test(host)) throw invalid(path, 'expected "host:port" or "http(s)://host:port"');
-  if (Number(port) < 1 || Number(port) > 65_535) throw invalid(path, 'expected a port from 1 to 65535');
-  return `${host}:${Number(port)}`;
-}
-
 /** TLS from `credentials`, from `tls`, or because the hosts say `https://`. */
 function settleTls(
   options: Readonly<Record<string, unknown>>,
-  hosts: readonly string[],
+  hosts: readonly Host[],
   serverName: string | undefined,
 ): NativeTlsOptions | null {
   const { credentials, tls } = options;
@@ -242,14 +231,14 @@ function settleTls(
       serverName,
     );
   }
-  const secure = hosts.filter((host) => /^https:/i.test(host)).length;
+  const secure = hosts.filter((host) => host.secure === true).length;
   if (secure > 0 && secure < hosts.length) {
     throw plainError('etcd3 cannot be configured with a mix of secure and insecure hosts');
   }
   if (tls !== undefined && typeof tls !== 'boolean' && !isRecord(tls)) {
     throw invalid('options.tls', `expected true, false or an object, got ${kindOf(tls)}`);
   }
-  const plain = hosts.some((host) => /^http:/i.test(host));
+  const plain = hosts.some((host) => host.secure === false);
   if (tls === false && secure > 0) throw invalid('options.tls', 'contradicts the https:// of options.hosts');
   if (tls && plain) throw invalid('options.tls', 'contradicts the http:// of options.hosts');
   if (!tls && secure === 0) return null;

@@ -1,7 +1,8 @@
 /** The Consul backend: its options and its URL. */
 
+import { type Host, hostList, hostOf, secureOf } from '../../common/hosts.js';
 import { boolean, choice, integer, invalid, isRecord, kindOf, onlyKnown, text } from '../../common/shape.js';
-import { type Backend, type Bag, decoded, noPath } from '../backend.js';
+import { type Backend, type Bag, decoded, noPath, splitAuthority } from '../backend.js';
 import type { CommonOptions } from '../common-options.js';
 import { settleTls, TLS, type TlsOptions } from '../tls.js';
 
@@ -106,29 +107,29 @@ export const consul: Backend<ConsulOptions> = {
   fromUrl({ scheme, authority, path }) {
     noPath(path, 'Consul has no prefix');
     const options: Bag = scheme === 'consuls' ? { tls: true } : {};
-    const at = authority.lastIndexOf('@');
-    if (at >= 0) {
-      const token = authority.slice(0, at).replace(/^:/, '');
+    const { user, hosts } = splitAuthority(authority);
+    if (user !== undefined) {
+      const token = user.replace(/^:/, '');
       if (/[:,]/.test(token)) throw invalid('options.token', 'expected one token before the "@" of the URL');
       options.token = decoded('options.token', token);
     }
-    const hosts = authority.slice(at + 1);
-    if (hosts !== '') options.hosts = hosts.split(',').map((host) => decoded('options.hosts', host));
-    return options;
+    return { ...options, ...hosts };
   },
 
   async settle(options) {
-    const { secure, hosts } = hostsOf(options.hosts);
-    const tls = await settleTls(options.tls, secure);
+    const hosts = hostList(options.hosts, hostOrSocket);
+    const tls = await settleTls(options.tls, secureOf(hosts.filter((host) => typeof host !== 'string')));
     const token = text('options.token', options.token);
     if (token !== undefined && !/^[\x21-\x7e]+$/.test(token)) {
       throw invalid('options.token', 'expected printable ASCII without blanks');
     }
     const scheme = tls ? 'https' : 'http';
     return {
-      hosts: hosts.map((host) =>
-        host.startsWith('unix:') ? host : `${scheme}://${/:\d+$/.test(host) ? host : `${host}:${tls ? 8501 : 8500}`}`,
-      ),
+      hosts: hosts.map((host) => {
+        if (typeof host === 'string') return host;
+        const { name, port = tls ? 8501 : 8500 } = host;
+        return `${scheme}://${name}:${port}`;
+      }),
       token: token ?? null,
       datacenter: text('options.datacenter', options.datacenter) ?? null,
       namespace: text('options.namespace', options.namespace) ?? null,
@@ -197,29 +198,8 @@ function weightsOf(value: unknown): [number, number] | null {
   return [weight('passing', 1), weight('warning', 0)];
 }
 
-const HOST = /^(?:(https?):\/\/)?(\[[0-9a-f:.]+\]|[^\s:/@?#[\]]+)(?::(\d{1,5}))?\/?$/i;
-
-/** Messages don't show the host: a misplaced token would be in it. */
-function hostsOf(value: unknown): { secure: boolean | undefined; hosts: string[] } {
-  if (value === undefined) return { secure: undefined, hosts: ['127.0.0.1'] };
-  const list = typeof value === 'string' ? value.split(',') : value;
-  if (!Array.isArray(list)) {
-    throw invalid('options.hosts', `expected "host:port", or an array of them, got ${kindOf(value)}`);
-  }
-  if (list.length === 0) throw invalid('options.hosts', 'expected at least one "host:port"');
-  const schemes = new Set<boolean>();
-  const hosts = list.map((entry: unknown, index) => {
-    const path = typeof value === 'string' && list.length === 1 ? 'options.hosts' : `options.hosts[${index}]`;
-    if (typeof entry !== 'string') throw invalid(path, `expected "host:port", got ${kindOf(entry)}`);
-    if (/^unix:\/\/\/./.test(entry.trim())) return entry.trim();
-    const [, scheme, host, port] = HOST.exec(entry.trim()) ?? [];
-    if (!host) throw invalid(path, 'expected "host:port", "http(s)://host:port" or "unix:///path"');
-    if (port !== undefined && (Number(port) < 1 || Number(port) > 65_535)) {
-      throw invalid(path, 'expected a port from 1 to 65535');
-    }
-    if (scheme) schemes.add(scheme.toLowerCase() === 'https');
-    return port === undefined ? host : `${host}:${Number(port)}`;
-  });
-  if (schemes.size > 1) throw invalid('options.hosts', 'expected all hosts with https:// or none');
-  return { secure: [...schemes][0], hosts };
+/** A socket stays as it is written. */
+function hostOrSocket(text: string, path: string): Host | string {
+  if (/^unix:\/\/\/./.test(text)) return text;
+  return hostOf(text, path, { expected: '"host:port", "http(s)://host:port" or "unix:///path"' });
 }

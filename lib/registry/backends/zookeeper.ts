@@ -1,7 +1,8 @@
 /** The ZooKeeper backend: its options and its URL. */
 
-import { choice, invalid, kindOf, text } from '../../common/shape.js';
-import { type Backend, type Bag, decoded } from '../backend.js';
+import { hostList, hostOf } from '../../common/hosts.js';
+import { choice, invalid, text } from '../../common/shape.js';
+import { type Backend, type Bag, credentialsOf, decoded, userAndHosts } from '../backend.js';
 import type { CommonOptions } from '../common-options.js';
 import { settleTls, TLS, type TlsOptions } from '../tls.js';
 
@@ -55,36 +56,17 @@ export const zookeeper: Backend<ZookeeperOptions> = {
   urls: ['zookeeper://host:port/chroot', 'zookeepers://host:port/chroot'],
 
   fromUrl({ scheme, authority, path }) {
-    const options: Bag = scheme === 'zookeepers' ? { tls: true } : {};
-    const at = authority.lastIndexOf('@');
-    if (at >= 0) {
-      const user = authority.slice(0, at);
-      if (user.includes(',')) {
-        throw invalid(
-          'options',
-          'expected no "," before the "@" of the URL: write %2C in a user name or password, which stand once, before the first host',
-        );
-      }
-      const colon = user.indexOf(':');
-      if (colon < 0) throw invalid('options.password', 'expected "user:password" before the "@" of the URL');
-      options.username = decoded('options.username', user.slice(0, colon));
-      options.password = decoded('options.password', user.slice(colon + 1));
-    }
-    const hosts = authority.slice(at + 1);
-    if (hosts !== '') options.hosts = hosts.split(',').map((host) => decoded('options.hosts', host));
+    const options: Bag = { ...(scheme === 'zookeepers' ? { tls: true } : {}), ...userAndHosts(authority) };
     if (path !== '' && path !== '/') options.chroot = decoded('options.chroot', path);
     return options;
   },
 
   async settle(options) {
     const tls = await settleTls(options.tls, undefined);
-    const username = text('options.username', options.username);
-    const password = text('options.password', options.password);
-    if (username !== undefined && password === undefined) throw invalid('options.password', 'expected with a username');
-    if (password !== undefined && username === undefined) throw invalid('options.username', 'expected with a password');
+    const { username, password } = credentialsOf(options);
     if (username?.includes(':'))
       throw invalid('options.username', 'expected no ":", which ends a user name of ZooKeeper');
-    const known = username !== undefined;
+    const known = username !== null;
     const acl = choice(
       'options.acl',
       options.acl,
@@ -93,12 +75,12 @@ export const zookeeper: Backend<ZookeeperOptions> = {
     );
     if (acl !== 'anyone' && !known) throw invalid('options.acl', `expected a username and password with "${acl}"`);
     return {
-      hosts: hostsOf(options.hosts),
+      hosts: hostList(options.hosts, plainHost),
       chroot: path('options.chroot', options.chroot, ''),
       prefix: path('options.prefix', options.prefix, '/microservices'),
       codec: choice('options.codec', options.codec, ['kratos', 'metadata'], 'kratos'),
-      username: username ?? null,
-      password: password ?? null,
+      username,
+      password,
       auth: choice('options.auth', options.auth, ['digest', 'sasl'], 'digest'),
       acl,
       tls,
@@ -113,22 +95,9 @@ function path(option: string, value: unknown, fallback: string): string {
   return given ?? fallback;
 }
 
-const HOST = /^(\[[0-9a-f:.]+\]|[^\s:/@?#[\]]+)(?::(\d{1,5}))?$/i;
-
-/** Messages don't show the host: a misplaced password would be in it. */
-function hostsOf(value: unknown): string[] {
-  if (value === undefined) return ['127.0.0.1:2181'];
-  const list = typeof value === 'string' ? value.split(',') : value;
-  if (!Array.isArray(list)) {
-    throw invalid('options.hosts', `expected "host:port", or an array of them, got ${kindOf(value)}`);
-  }
-  if (list.length === 0) throw invalid('options.hosts', 'expected at least one "host:port"');
-  return list.map((entry: unknown, index) => {
-    const at = typeof value === 'string' && list.length === 1 ? 'options.hosts' : `options.hosts[${index}]`;
-    if (typeof entry !== 'string') throw invalid(at, `expected "host:port", got ${kindOf(entry)}`);
-    const [, host, port = '2181'] = HOST.exec(entry.trim()) ?? [];
-    if (!host) throw invalid(at, 'expected "host:port"; a chroot is given by options.chroot');
-    if (Number(port) < 1 || Number(port) > 65_535) throw invalid(at, 'expected a port from 1 to 65535');
-    return `${host}:${Number(port)}`;
-  });
+/** ZooKeeper has no URLs of its own. */
+function plainHost(text: string, path: string): string {
+  const expected = '"host:port"; a chroot is given by options.chroot';
+  const { name, port = 2181 } = hostOf(text, path, { expected, plain: true });
+  return `${name}:${port}`;
 }
