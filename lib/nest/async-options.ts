@@ -1,13 +1,6 @@
 /** The forms in which a module takes options that are not there yet. */
 
-import type {
-  DynamicModule,
-  InjectionToken,
-  ModuleMetadata,
-  OptionalFactoryDependency,
-  Provider,
-  Type,
-} from '@nestjs/common';
+import type { InjectionToken, ModuleMetadata, OptionalFactoryDependency, Provider, Type } from '@nestjs/common';
 
 /** Static beside a factory: which client the options are for, and who sees it. */
 export interface ModuleExtras {
@@ -50,22 +43,4 @@ export function asyncProviders<Options, Factory>(
     ...(useClass ? [{ provide: useClass, useClass }] : []),
     { provide: token, useFactory: made, inject: [maker] },
   ];
-}
-
-/** The modules that a module consists of: see `placeAtEnds()`. */
-export function assembled(
-  module: Type,
-  parts: { first: Type; last: Type },
-  extras: ModuleExtras,
-  content: { imports?: ModuleMetadata['imports']; providers: Provider[]; exports: InjectionToken[]; last: Provider },
-): DynamicModule {
-  const core: DynamicModule = {
-    module: parts.first,
-    global: extras.isGlobal ?? false,
-    imports: content.imports ?? [],
-    providers: content.providers,
-    exports: content.exports as DynamicModule['exports'],
-  };
-  const last: DynamicModule = { module: parts.last, imports: [core], providers: [content.last] };
-  return { module, imports: [core, last], exports: [core] };
 }

@@ -1,22 +1,19 @@
 /** The etcd client as a module of Nest. */
 
-import { type DynamicModule, Inject, Logger, Module, type Provider } from '@nestjs/common';
-import { HttpAdapterHost, ModulesContainer } from '@nestjs/core';
+import { type DynamicModule, Inject, Module } from '@nestjs/common';
 import type { IOptions } from '../etcd/index.js';
-import { type AsyncOptions, assembled, asyncProviders, type ModuleExtras } from './async-options.js';
+import type { AsyncOptions, ModuleExtras } from './async-options.js';
+import { type ClientKind, ofFactory, ofOptions } from './client-module.js';
 import {
   ETCD_CLIENT,
   Etcd3,
   EtcdHealthIndicator,
   EtcdResident,
   EtcdService,
-  endsOf,
   getEtcdOptionsToken,
   getEtcdServiceToken,
   getEtcdToken,
-  isDefault,
   openEtcd,
-  placeAtEnds,
 } from './shared/index.js';
 
 /** Options of an `EtcdModule`: those of the client, and these. */
@@ -60,74 +57,31 @@ class EtcdEdgeModule {}
 export class EtcdModule {
   /** Options that are known. */
   static forRoot(options: EtcdModuleOptions & ModuleExtras): DynamicModule {
-    const { name, isGlobal, ...rest } = options ?? {};
-    return make({ name, isGlobal }, [{ provide: getEtcdOptionsToken(name), useValue: rest }]);
+    return ofOptions(ETCD, options ?? {});
   }
 
   /** Options that are made by the program, of its `ConfigService` for instance. */
   static forRootAsync(options: EtcdModuleAsyncOptions): DynamicModule {
-    const token = getEtcdOptionsToken(options.name);
-    const providers = asyncProviders('EtcdModule', token, 'createEtcdOptions', options);
-    return make(options, providers, options.imports);
+    return ofFactory(ETCD, 'createEtcdOptions', options);
   }
 }
 
-function make(extras: ModuleExtras, options: Provider[], imports?: DynamicModule['imports']): DynamicModule {
-  const { name } = extras;
-  const where = isDefault(name) ? 'EtcdModule' : `EtcdModule "${name}"`;
-  const log = new Logger(isDefault(name) ? 'Etcd' : `Etcd:${name}`);
-  const optionsToken = getEtcdOptionsToken(name);
-  const clientToken = getEtcdToken(name);
-  const serviceToken = getEtcdServiceToken(name);
-  const residentToken = `${serviceToken}:resident`;
-  const healthToken = isDefault(name) ? EtcdHealthIndicator : `${serviceToken}:health`;
-  const providers: Provider[] = [
-    ...options,
-    {
-      provide: clientToken,
-      inject: [optionsToken],
-      useFactory: (given: EtcdModuleOptions) => openEtcd(where, given, log),
-    },
-    {
-      provide: serviceToken,
-      inject: [clientToken],
-      useFactory: (client: Etcd3) => new EtcdService(client, log),
-    },
-    { provide: healthToken, inject: [clientToken], useFactory: (client: Etcd3) => new EtcdHealthIndicator(client) },
-    {
-      provide: residentToken,
-      inject: [clientToken, serviceToken, optionsToken, HttpAdapterHost, ModulesContainer],
-      useFactory: (
-        client: Etcd3,
-        service: EtcdService,
-        options: EtcdModuleOptions,
-        host: HttpAdapterHost,
-        modules: ModulesContainer,
-      ) => {
-        placeAtEnds(modules.values(), EtcdCoreModule, EtcdEdgeModule);
-        const adapter = () => host.httpAdapter;
-        return endsOf(new EtcdResident({ where, name, client, service, options, modules, adapter, log }));
-      },
-    },
-    { provide: `${residentToken}:first`, inject: [residentToken], useFactory: ({ first }) => first },
-    ...(isDefault(name)
-      ? [
-          { provide: Etcd3, useExisting: clientToken },
-          { provide: EtcdService, useExisting: serviceToken },
-        ]
-      : []),
-  ];
-  return assembled(EtcdModule, { first: EtcdCoreModule, last: EtcdEdgeModule }, extras, {
-    imports,
-    providers,
-    exports: [
-      optionsToken,
-      clientToken,
-      serviceToken,
-      residentToken,
-      healthToken,
-      ...(isDefault(name) ? [Etcd3, EtcdService] : []),
-    ],
-    last: { provide: `${residentToken}:last`, inject: [residentToken], useFactory: ({ last }) => last },
-  });
-}
+const ETCD: ClientKind = {
+  modules: { whole: EtcdModule, first: EtcdCoreModule, last: EtcdEdgeModule },
+  title: 'EtcdModule',
+  logName: 'Etcd',
+  tokens: { options: getEtcdOptionsToken, client: getEtcdToken, service: getEtcdServiceToken },
+  classes: { client: Etcd3, service: EtcdService, health: EtcdHealthIndicator },
+
+  providers: ({ options, client, service, health }, { where, log }) => [
+    { provide: client, inject: [options], useFactory: (given: EtcdModuleOptions) => openEtcd(where, given, log) },
+    { provide: service, inject: [client], useFactory: (etcd: Etcd3) => new EtcdService(etcd, log) },
+    { provide: health, inject: [client], useFactory: (etcd: Etcd3) => new EtcdHealthIndicator(etcd) },
+  ],
+
+  resident: {
+    inject: ({ client, service, options }) => [client, service, options],
+    make: (application, client: Etcd3, service: EtcdService, options: EtcdModuleOptions) =>
+      new EtcdResident({ ...application, client, service, options }),
+  },
+};

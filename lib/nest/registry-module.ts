@@ -1,19 +1,16 @@
 /** The registry as a module of Nest. */
 
-import { type DynamicModule, Inject, Logger, Module, type Provider } from '@nestjs/common';
-import { HttpAdapterHost, ModulesContainer } from '@nestjs/core';
+import { type DynamicModule, Inject, Module } from '@nestjs/common';
 import type { RegistryOptions } from '../index.js';
-import { type AsyncOptions, assembled, asyncProviders, type ModuleExtras } from './async-options.js';
+import type { AsyncOptions, ModuleExtras } from './async-options.js';
+import { type ClientKind, type ClientTokens, ofFactory, ofOptions } from './client-module.js';
 import {
   checkedSelf,
-  endsOf,
   explained,
   getRegistryOptionsToken,
   getRegistryServiceToken,
   getRegistryToken,
-  isDefault,
   openRegistry,
-  placeAtEnds,
   Registry,
   RegistryHealthIndicator,
   RegistryResident,
@@ -67,34 +64,28 @@ class RegistryEdgeModule {}
 export class RegistryModule {
   /** Options that are known. */
   static forRoot(options: RegistryModuleOptions & ModuleExtras = {}): DynamicModule {
-    const { name, isGlobal, ...rest } = options;
-    return make({ name, isGlobal }, [{ provide: getRegistryOptionsToken(name), useValue: rest }]);
+    return ofOptions(REGISTRY, options);
   }
 
   /** Options that are made by the program, of its `ConfigService` for instance. */
   static forRootAsync(options: RegistryModuleAsyncOptions): DynamicModule {
-    const token = getRegistryOptionsToken(options.name);
-    const providers = asyncProviders('RegistryModule', token, 'createRegistryOptions', options);
-    return make(options, providers, options.imports);
+    return ofFactory(REGISTRY, 'createRegistryOptions', options);
   }
 }
 
-function make(extras: ModuleExtras, options: Provider[], imports?: DynamicModule['imports']): DynamicModule {
-  const { name } = extras;
-  const where = isDefault(name) ? 'RegistryModule' : `RegistryModule "${name}"`;
-  const log = new Logger(isDefault(name) ? 'Registry' : `Registry:${name}`);
-  const optionsToken = getRegistryOptionsToken(name);
-  const clientToken = getRegistryToken(name);
-  const serviceToken = getRegistryServiceToken(name);
-  const selfToken = `${serviceToken}:self`;
-  const residentToken = `${serviceToken}:resident`;
-  const healthToken = isDefault(name) ? RegistryHealthIndicator : `${serviceToken}:health`;
+const selfOf = (tokens: ClientTokens) => `${tokens.service}:self`;
 
-  const providers: Provider[] = [
-    ...options,
+const REGISTRY: ClientKind = {
+  modules: { whole: RegistryModule, first: RegistryCoreModule, last: RegistryEdgeModule },
+  title: 'RegistryModule',
+  logName: 'Registry',
+  tokens: { options: getRegistryOptionsToken, client: getRegistryToken, service: getRegistryServiceToken },
+  classes: { client: Registry, service: RegistryService, health: RegistryHealthIndicator },
+
+  providers: (tokens, { where, log }) => [
     {
-      provide: clientToken,
-      inject: [optionsToken],
+      provide: tokens.client,
+      inject: [tokens.options],
       useFactory: async (given: RegistryModuleOptions) => {
         checked(where, given);
         const registry = await openRegistry(where, given, log);
@@ -103,66 +94,29 @@ function make(extras: ModuleExtras, options: Provider[], imports?: DynamicModule
       },
     },
     {
-      provide: selfToken,
-      inject: [clientToken, optionsToken],
-      useFactory: (registry: Registry, { register, lazy = false }: RegistryModuleOptions) =>
-        // Something must be provided.
-        register
-          ? new SelfRegistration({
-              registry,
-              options: register,
-              background: lazy,
-              signalHint: 'call app.enableShutdownHooks()',
-              log,
-            })
-          : false,
+      provide: selfOf(tokens),
+      inject: [tokens.client, tokens.options],
+      useFactory: (registry: Registry, { register, lazy = false }: RegistryModuleOptions) => {
+        if (!register) return false; // something must be provided
+        const signalHint = 'call app.enableShutdownHooks()';
+        return new SelfRegistration({ registry, options: register, background: lazy, signalHint, log });
+      },
     },
     {
-      provide: serviceToken,
-      inject: [clientToken, selfToken],
+      provide: tokens.service,
+      inject: [tokens.client, selfOf(tokens)],
       useFactory: (registry: Registry, self: SelfRegistration | false) =>
         new RegistryService(registry, self || undefined, log),
     },
-    { provide: healthToken, inject: [serviceToken], useFactory: (service) => new RegistryHealthIndicator(service) },
-    {
-      provide: residentToken,
-      inject: [clientToken, selfToken, serviceToken, HttpAdapterHost, ModulesContainer],
-      useFactory: (
-        registry: Registry,
-        self: SelfRegistration | false,
-        service: RegistryService,
-        host: HttpAdapterHost,
-        modules: ModulesContainer,
-      ) => {
-        placeAtEnds(modules.values(), RegistryCoreModule, RegistryEdgeModule);
-        const adapter = () => host.httpAdapter;
-        return endsOf(
-          new RegistryResident({ where, name, registry, service, self: self || undefined, modules, adapter, log }),
-        );
-      },
-    },
-    { provide: `${residentToken}:first`, inject: [residentToken], useFactory: ({ first }) => first },
-  ];
-  const aliases: Provider[] = isDefault(name)
-    ? [
-        { provide: Registry, useExisting: clientToken },
-        { provide: RegistryService, useExisting: serviceToken },
-      ]
-    : [];
-  return assembled(RegistryModule, { first: RegistryCoreModule, last: RegistryEdgeModule }, extras, {
-    imports,
-    providers: [...providers, ...aliases],
-    exports: [
-      optionsToken,
-      clientToken,
-      serviceToken,
-      residentToken,
-      healthToken,
-      ...(isDefault(name) ? [Registry, RegistryService] : []),
-    ],
-    last: { provide: `${residentToken}:last`, inject: [residentToken], useFactory: ({ last }) => last },
-  });
-}
+    { provide: tokens.health, inject: [tokens.service], useFactory: (service) => new RegistryHealthIndicator(service) },
+  ],
+
+  resident: {
+    inject: (tokens) => [tokens.client, selfOf(tokens), tokens.service],
+    make: (application, registry: Registry, self: SelfRegistration | false, service: RegistryService) =>
+      new RegistryResident({ ...application, registry, service, self: self || undefined }),
+  },
+};
 
 function checked(where: string, options: RegistryModuleOptions): void {
   try {
