@@ -8,7 +8,6 @@ import {
   ExponentialBackoff,
   handleAll,
   handleWhen,
-  IterableBackoff,
   noop,
   retry,
   TaskCancelledError,
@@ -19,7 +18,7 @@ import {
 import { describe, expect, it } from 'vitest';
 import { EtcdRoleNotFoundError, GRPCUnavailableError, isRecoverableError } from '../../lib/etcd/errors.js';
 import type { CallContext } from '../../lib/etcd/rpc/clients.js';
-import { FaultHandling, type FaultHandlingOptions, Pauses } from '../../lib/etcd/transport/fault-handling.js';
+import { FaultHandling, type FaultHandlingOptions } from '../../lib/etcd/transport/fault-handling.js';
 
 const HOSTS = ['http://a:1', 'http://b:2', 'http://c:3'];
 const GET: CallContext = { service: 'KV', method: 'range', isStream: false, params: {} };
@@ -154,20 +153,6 @@ describe('policies of cockatiel', () => {
     expect(seen).toHaveLength(2);
   });
 
-  it('a failed stream counts for its host', async () => {
-    const handling = new FaultHandling(['a:1'], {
-      host: () => circuitBreaker(handleAll, { halfOpenAfter: 60_000, breaker: new ConsecutiveBreaker(2) }),
-    });
-    const open = () =>
-      handling.open({ service: 'Watch', method: 'watch', isStream: true }, undefined, async () => 'open');
-    await expect(open()).resolves.toBe('open');
-    handling.markFailed(0, new Error('14 UNAVAILABLE: cut'));
-    handling.markFailed(0, new Error('14 UNAVAILABLE: cut'));
-    handling.markFailed(7, new Error('of nobody'));
-    await new Promise((resolve) => setImmediate(resolve));
-    await expect(open()).rejects.toBeInstanceOf(BrokenCircuitError);
-  });
-
   it('a timeout ends the attempt by its signal, and so does the signal of the call', async () => {
     const until = (_host: number, options: { signal?: AbortSignal } | undefined) =>
       new Promise<never>((_resolve, reject) => {
@@ -197,26 +182,6 @@ describe('policies of cockatiel', () => {
     const bare = { execute: async (fn: () => unknown) => fn() } as never;
     const handling = new FaultHandling(HOSTS, { global: bare, host: () => bare });
     await expect(handling.exec(GET, undefined, failing(0).attempt)).resolves.toBe('done');
-  });
-});
-
-describe('pauses', () => {
-  it('come from a factory and from a backoff', () => {
-    const constant = new Pauses(new ConstantBackoff(50));
-    expect([constant.next(), constant.next()]).toEqual([50, 50]);
-    const begun = new Pauses(new IterableBackoff([1, 2, 3]).next(undefined as never));
-    expect([begun.next(), begun.next(), begun.next(), begun.next()]).toEqual([1, 2, 3, 3]);
-    begun.reset();
-    expect(begun.next()).toBe(1);
-    const growing = new Pauses(new ExponentialBackoff());
-    for (let round = 0; round < 50; round++) expect(growing.next()).toBeLessThanOrEqual(30_000);
-  });
-
-  it('that make no sense are none', () => {
-    const odd = (duration: number) => new Pauses({ duration, next: () => undefined as never });
-    expect(odd(Number.NaN).next()).toBe(0);
-    expect(odd(-5).next()).toBe(0);
-    expect(odd(Number.POSITIVE_INFINITY).next()).toBe(2 ** 31 - 1);
   });
 });
 

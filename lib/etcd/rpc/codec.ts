@@ -10,8 +10,6 @@ import { GRPCInternalError } from '../errors.js';
 import { ENUMS, type FieldRow, MAX_DEPTH, MESSAGES, type MessageName } from './schema.js';
 import { Reader, Unreadable, Unwritable, Writer } from './wire.js';
 
-export { Writer } from './wire.js';
-
 type Bag = Record<string, unknown>;
 
 enum Kind {
@@ -126,21 +124,14 @@ export function encode(type: MessageName, value: unknown): Uint8Array {
   const writer = scratch ?? new Writer();
   scratch = undefined;
   try {
-    encodeInto(writer, type, value);
-    return writer.finish();
-  } finally {
-    writer.reset();
-    scratch = writer;
-  }
-}
-
-/** Writes the bytes of a message, as `encode` does, behind what `writer` holds. After an error part of it is there. */
-export function encodeInto(writer: Writer, type: MessageName, value: unknown): void {
-  try {
     write(writer, planOf(type), value, 0);
+    return writer.finish();
   } catch (error) {
     if (error instanceof Misplaced) throw new InvalidArgumentError(`${type}${error.path}: ${error.message}`);
     throw error;
+  } finally {
+    writer.reset();
+    scratch = writer;
   }
 }
 
@@ -260,14 +251,8 @@ function unknownName(value: unknown): string {
  * stays in memory.
  */
 export function decode(type: MessageName, bytes: Uint8Array): object {
-  return decodeFrom(type, bytes, 0, bytes.length);
-}
-
-/** The same for a part of `bytes`. */
-export function decodeFrom(type: MessageName, bytes: Uint8Array, start: number, end: number): object {
-  if (!(start >= 0 && start <= end && end <= bytes.length)) throw new RangeError(`no bytes from ${start} to ${end}`);
   try {
-    return read(new Reader(bytes, start, end), planOf(type), 0);
+    return read(new Reader(bytes), planOf(type), 0);
   } catch (error) {
     if (!(error instanceof Unreadable)) throw error;
     const details = `Response message parsing error: ${type}: ${error.message}`;

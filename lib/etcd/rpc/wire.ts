@@ -21,11 +21,6 @@ export class Writer {
   #bytes: Buffer = Buffer.allocUnsafeSlow(SCRATCH);
   #length = 0;
 
-  /** How much has been written, in bytes. */
-  get length(): number {
-    return this.#length;
-  }
-
   /** A copy of what has been written, perhaps within a larger ArrayBuffer. The writer is then empty. */
   finish(): Uint8Array {
     const written = Buffer.allocUnsafe(this.#length); // small ones from Node's pool: an ArrayBuffer each costs 1 µs
@@ -148,13 +143,12 @@ export class Writer {
 /** Reads from bytes that may be anything. Never reads beyond `end`; throws `Unreadable`. */
 export class Reader {
   readonly bytes: Buffer;
-  at: number;
+  at = 0;
   end: number;
 
-  constructor(bytes: Uint8Array, start: number, end: number) {
+  constructor(bytes: Uint8Array) {
     this.bytes = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    this.at = start;
-    this.end = end;
+    this.end = bytes.length;
   }
 
   /** The low 32 bits of a varint of up to 64. */

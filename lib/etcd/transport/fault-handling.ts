@@ -101,26 +101,6 @@ export class FaultHandling {
     }
   }
 
-  /** Opens a stream: one attempt, on the first host whose policy lets it through. */
-  async open<T>(context: CallContext, options: CallOptions | undefined, attempt: Attempt<T>): Promise<T> {
-    return this.#onHosts(shuffled(this.#count), context, options, undefined, attempt);
-  }
-
-  /** Lets the policy of a host know that a stream on it failed. */
-  markFailed(host: number, error: Error): void {
-    const policy = this.#hosts?.[host];
-    if (!policy) return;
-    let thrown = false;
-    const count = () => {
-      if (thrown) return; // a policy that tries again is told once
-      thrown = true;
-      throw castGrpcError(error);
-    };
-    Promise.resolve()
-      .then(() => policy.execute(count))
-      .catch(() => {});
-  }
-
   async #onHosts<T>(
     order: Generator<number, never>,
     context: CallContext,
@@ -174,33 +154,5 @@ function* shuffled(count: number): Generator<number, never> {
       order[last] = host;
       yield host;
     }
-  }
-}
-
-/** No pause is longer: what fits a timer. */
-const LONGEST_MS = 2 ** 31 - 1;
-
-/** A row of pauses, from a backoff or from where one begins. */
-export class Pauses {
-  readonly #source: Backoff | BackoffFactory;
-  #now: Backoff | undefined;
-
-  constructor(source: Backoff | BackoffFactory) {
-    this.#source = source;
-  }
-
-  /** The next pause, in milliseconds. A row that ends goes on with its last pause. */
-  next(): number {
-    const from = this.#now ?? this.#source;
-    const begins = this.#now === undefined && typeof (from as Partial<Backoff>).duration === 'number';
-    const next = begins ? (from as Backoff) : (from.next(undefined) as Backoff | undefined);
-    this.#now = next ?? this.#now;
-    const { duration } = this.#now ?? { duration: 0 };
-    return duration > 0 ? Math.min(Math.round(duration), LONGEST_MS) : 0;
-  }
-
-  /** Begins anew: what was paused for has worked. */
-  reset(): void {
-    this.#now = undefined;
   }
 }

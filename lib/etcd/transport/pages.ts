@@ -106,24 +106,9 @@ export class Pages {
     this.#answers = new Int32Array(this.#in.buffer);
   }
 
-  /** Calls that are under way or wait. */
-  get pending(): number {
-    return this.#live + this.#waiting.length;
-  }
-
   /** The answer as it came, encoded. */
   raw(call: Call, body: Uint8Array): Promise<Buffer> {
     return this.#send(call, RAW, body);
-  }
-
-  /** The header of the answer to a write. */
-  header(call: Call, body: Uint8Array): Promise<IResponseHeader> {
-    return this.#send(call, HEADER, body);
-  }
-
-  /** The value of the one key of a range; `null` when it is not there. */
-  value(call: Call, body: Uint8Array, wantsBytes: boolean): Promise<string | Buffer | null> {
-    return this.#send(call, VALUE, body, wantsBytes);
   }
 
   /** The chunks of a range go to `each`, in order, in one or more turns of the event loop; then it resolves. */
@@ -131,7 +116,7 @@ export class Pages {
     return this.#send(call, LIST, body, false, each);
   }
 
-  /** `value()` of a plain get, encoded straight into the page. */
+  /** The value of the one key of a plain get, `null` when it is not there: encoded straight into the page. */
   get(call: Call, prefix: Buffer, key: string | Buffer, wantsBytes: boolean): Promise<string | Buffer | null> {
     if (this.#live >= this.#limit || call.signal !== undefined || this.#closed !== undefined || !fits(prefix, key)) {
       return this.#send(call, VALUE, rangeOf(prefix, key), wantsBytes);
@@ -146,7 +131,7 @@ export class Pages {
     return promise;
   }
 
-  /** `header()` of a plain put, encoded straight into the page. */
+  /** The header of the answer to a plain put: encoded straight into the page. */
   put(call: Call, prefix: Buffer, key: string | Buffer, value: string | Buffer): Promise<IResponseHeader> {
     if (
       this.#live >= this.#limit ||
