@@ -1,7 +1,7 @@
 /** What a watch tells, as the native side packs it: `crates/core/src/etcd/watch/pack.rs` says how. */
 
 import { digitsOf, unsignedDigitsOf } from '../int64.js';
-import type { IKeyValue, IResponseHeader } from '../rpc/messages.js';
+import type { IEvent, IKeyValue, IResponseHeader, IWatchResponse } from '../rpc/messages.js';
 
 /** The kinds of records. */
 export const RESPONSE = 0;
@@ -13,6 +13,22 @@ export const END = 5;
 
 const DELETE = 1;
 const PREVIOUS = 2;
+
+/** A response of etcd whose changes are being told. */
+export interface Answer {
+  /** How many are left. */
+  left: number;
+  /** Where the watch resumes after it: digits. */
+  readonly next: string;
+  /** The whole of it, its `events` to be filled while they are told; only when somebody wants it. */
+  readonly response: (IWatchResponse & { events: IEvent[] }) | undefined;
+}
+
+/** The watch stands. */
+export interface Created {
+  readonly next: string;
+  readonly response: IWatchResponse;
+}
 
 /** One change. */
 export interface Change {
@@ -71,7 +87,29 @@ export class Records {
     this.#at += count;
   }
 
-  header(): IResponseHeader {
+  /** What follows the kind of a response. `whole`: with what etcd's own message holds. */
+  answer(whole: boolean): Answer {
+    const fragment = this.number() === 1;
+    const left = this.number();
+    const next = this.digits();
+    if (whole) return { left, next, response: this.#response({ created: false, fragment }) };
+    this.skip(10);
+    return { left, next, response: undefined };
+  }
+
+  /** What follows the kind `CREATED`. */
+  created(): Created {
+    this.skip(1);
+    return { next: this.digits(), response: this.#response({ created: true, fragment: false }) };
+  }
+
+  #response(of: { created: boolean; fragment: boolean }): IWatchResponse & { events: IEvent[] } {
+    const watch_id = this.digits();
+    const header = this.#header();
+    return { header, watch_id, ...of, canceled: false, compact_revision: '0', cancel_reason: '', events: [] };
+  }
+
+  #header(): IResponseHeader {
     const numbers = this.#numbers;
     const at = this.#at;
     this.#at = at + 8;

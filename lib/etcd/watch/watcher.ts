@@ -9,65 +9,24 @@ import { int64 } from '../check.js';
 import { abortedRead, ClientClosedError, CompactedError, EtcdError, fromFailure } from '../errors.js';
 import type { Keyspace } from '../kv/keyspace.js';
 import { FilterType } from '../rpc/enums.js';
-import type { IEvent, IKeyValue, IRangeResponse, IWatchCreateRequest, IWatchResponse } from '../rpc/messages.js';
+import type { IKeyValue, IRangeResponse, IWatchCreateRequest, IWatchResponse } from '../rpc/messages.js';
 import type { Connection } from '../transport/connection.js';
-import type { Backoff, BackoffFactory } from '../transport/fault-handling.js';
+import { Board, rethrow } from './board.js';
 import { type WatchChange, WatchIterator, type WatchList, watchChange, watchedKey } from './iterator.js';
-import { CONNECTING, CREATED, DISCONNECTED, END, RESPONSE, Records, SETTLED } from './records.js';
+import { type Failed, Opening } from './opening.js';
+import {
+  type Answer,
+  CONNECTING,
+  CREATED,
+  type Created,
+  DISCONNECTED,
+  END,
+  RESPONSE,
+  Records,
+  SETTLED,
+} from './records.js';
 
 const OPERATION = 'Watch.watch';
-
-/** Who is told that the native side has something, by the ids of the watches of a client. */
-type Board = Map<number, () => void>;
-
-const boards = new WeakMap<Connection, Board>();
-let lastId = 0;
-
-/** One for each client, made with its first watch: a wake-up of its own for watches is cheaper than an event for each. */
-function boardOf(connection: Connection): Board {
-  const known = boards.get(connection);
-  if (known) return known;
-  const board: Board = new Map();
-  const tell = (id: number) => {
-    try {
-      board.get(id)?.();
-    } catch (error) {
-      rethrow(error); // the other watches are not to be lost with it
-    }
-  };
-  const pauses = pausesOf(connection.options.faultHandling.watchBackoff);
-  connection.native.watchesTell((ids) => {
-    if (typeof ids === 'number') tell(ids);
-    else for (const id of ids) tell(id);
-  }, pauses);
-  boards.set(connection, board);
-  return board;
-}
-
-/** The most pauses that are asked of a backoff: by then it is at its longest. */
-const PAUSES = 32;
-/** The longest pause, in milliseconds: an hour. */
-const PAUSE_MOST_MS = 3_600_000;
-
-/** The pauses of a backoff, or of what makes one, asked for once: the native side waits, not JavaScript. */
-function pausesOf(given: Backoff | BackoffFactory | undefined): number[] {
-  const pauses: number[] = [];
-  let backoff = given && 'duration' in given ? given : given?.next(undefined);
-  // One that is over keeps its last pause.
-  while (backoff && pauses.length < PAUSES) {
-    const { duration } = backoff;
-    pauses.push(Number.isFinite(duration) ? Math.min(Math.max(duration, 0), PAUSE_MOST_MS) : 0);
-    backoff = backoff.next(undefined);
-  }
-  return pauses;
-}
-
-/** What a listener of the program threw is not ours to swallow. */
-function rethrow(error: unknown): void {
-  queueMicrotask(() => {
-    throw error;
-  });
-}
 
 /** How often the list after a gap is tried to be read before the watch fails. Each try goes over all members. */
 const LIST_TRIES = 3;
@@ -89,6 +48,26 @@ export interface Shape extends WatchOptions {
   /** `create()` waits for it. */
   readonly awaited: boolean;
 }
+
+/** Where a watch is. */
+type State =
+  /** Changes come, or will when there is a connection. */
+  | 'watching'
+  /** Changes are lost. A watch from now on waits for a connection, which is what the native side can do best. */
+  | 'gap'
+  /** There is a connection, and what is there is being read. Nothing else is read meanwhile. */
+  | 'listing'
+  /** It has ended, for whatever reason. */
+  | 'over';
+
+/** Who wants changes. */
+type Audience =
+  /** Nobody has asked yet. */
+  | 'none'
+  /** Somebody has, in this turn of the event loop; others may come with them. */
+  | 'come'
+  /** They are handed out. */
+  | 'served';
 
 /** The events that bring what is watched: who listens to one of them wants the watch to be read. */
 const CHANGES: readonly (string | symbol)[] = ['put', 'delete', 'data', 'list'];
@@ -129,12 +108,19 @@ export class Watcher<E = WatchChange> extends Emitter {
   readonly #connection: Connection;
   readonly #keyspace: Keyspace;
   readonly #shape: Shape;
-  readonly #listenId = ++lastId;
+  readonly #listenId = Board.newId();
   readonly #board: Board;
   readonly #release: () => void;
   readonly #unlisten: () => void = () => {};
   #handle: EtcdWatchHandle;
 
+  #state: State = 'watching';
+  #audience: Audience = 'none';
+  readonly #iterators = new Set<WatchIterator<E>>();
+  readonly #opening: Opening;
+  #ending: Promise<void> | undefined;
+
+  /** While it is on a stream: its id there. */
   #id: string | null = null;
   /** Where it would resume: digits, or `undefined` before the first connection. */
   #next: string | undefined;
@@ -142,32 +128,15 @@ export class Watcher<E = WatchChange> extends Emitter {
   #written: string | undefined;
   #isConnected = false;
 
-  /** What is being read. */
-  #records: Records | undefined;
-  /** How many changes of the response that is being read are left, and what is told after the last of them. */
-  #changes = 0;
-  #answered: (() => void) | undefined;
-  /** Those told so far, when somebody listens to `data`. */
-  #events: IEvent[] | undefined;
   readonly #share = new Share((most) => this.#read(most));
+  #isReading = false;
   /** Something waits on the native side. */
-  #ready = false;
-  #reading = false;
-  /** Whether somebody wants changes: nobody yet; since this turn of the event loop; they are handed out. */
-  #audience: 'none' | 'come' | 'served' = 'none';
-  /** Nothing is read while the list after a gap is being read. */
-  #held = false;
-  /** That list, when nobody wants it yet. */
+  #isReady = false;
+  /** What was taken from there, and the response in it that is being told. */
+  #records: Records | undefined;
+  #answer: Answer | undefined;
+  /** The list after a gap, when nobody wants it yet. */
   #deferred: (() => void) | undefined;
-  /** `create()` waits. */
-  #opening: ((failure?: () => unknown) => void) | undefined;
-  readonly #opened: Promise<(() => unknown) | undefined>;
-  /** Between a gap and the list after it: the watch only waits for a connection. */
-  #listing = false;
-
-  readonly #iterators = new Set<WatchIterator<E>>();
-  #over = false;
-  #ending: Promise<void> | undefined;
 
   /** @internal */
   constructor(connection: Connection, keyspace: Keyspace, request: IWatchCreateRequest, shape: Shape) {
@@ -177,7 +146,7 @@ export class Watcher<E = WatchChange> extends Emitter {
     }
     this.#connection = connection;
     this.#keyspace = keyspace;
-    this.#board = boardOf(connection);
+    this.#board = Board.of(connection);
     this.#shape = shape;
     this.#written = request.start_revision === undefined ? undefined : String(request.start_revision);
     this.request = Object.defineProperty({ ...request }, 'start_revision', {
@@ -186,14 +155,10 @@ export class Watcher<E = WatchChange> extends Emitter {
       get: () => this.#written ?? this.#next,
       set: (revision: string | number | bigint | undefined) => this.#rewind(revision),
     });
-    this.#opened = shape.awaited
-      ? new Promise((resolve) => {
-          this.#opening = resolve;
-        })
-      : Promise.resolve(undefined);
+    this.#opening = new Opening(shape.awaited);
     this.#handle = this.#open(BigInt(this.#written ?? 0), shape.awaited);
-    this.#board.set(this.#listenId, () => {
-      this.#ready = true;
+    this.#board.join(this.#listenId, () => {
+      this.#isReady = true;
       if (this.#audience === 'come') this.#serve();
       this.#share.wake();
     });
@@ -232,7 +197,7 @@ export class Watcher<E = WatchChange> extends Emitter {
       () => this.#share.wake(),
       () => this.#end(),
     );
-    if (this.#over) {
+    if (this.#isOver) {
       iterator.finish();
     } else {
       this.#iterators.add(iterator);
@@ -276,8 +241,13 @@ export class Watcher<E = WatchChange> extends Emitter {
    *
    * @internal
    */
-  opened(): Promise<(() => unknown) | undefined> {
-    return this.#opened;
+  opened(): Promise<Failed | undefined> {
+    return this.#opening.done;
+  }
+
+  /** To be asked anew after each listener: any of them may end the watch. */
+  get #isOver(): boolean {
+    return this.#state === 'over';
   }
 
   #open(start: bigint, settle: boolean): EtcdWatchHandle {
@@ -297,14 +267,14 @@ export class Watcher<E = WatchChange> extends Emitter {
   #rewind(revision: string | number | bigint | undefined): void {
     const digits = String(int64(revision ?? 0, 'request.start_revision'));
     this.#written = digits;
-    if (!this.#over) this.#handle.rewind(BigInt(digits));
+    if (!this.#isOver) this.#handle.rewind(BigInt(digits));
   }
 
   // --- who wants changes
 
   /** Somebody does. Served in a turn of its own, for others may be about to come. */
   #begin(): void {
-    if (this.#audience !== 'none' || this.#over) return;
+    if (this.#audience !== 'none' || this.#isOver) return;
     this.#audience = 'come';
     this.#handle.nudge();
   }
@@ -320,28 +290,28 @@ export class Watcher<E = WatchChange> extends Emitter {
 
   /** Takes changes, `most` before it looks at the clock; says whether there are more for another turn of the event loop. */
   #read(most: number): boolean {
-    if (this.#reading) return false;
-    this.#reading = true;
+    if (this.#isReading) return false;
+    this.#isReading = true;
     let left = most;
     try {
-      while (!this.#over && !this.#held) {
+      while (this.#state === 'watching' || this.#state === 'gap') {
         if (left <= 0) left = share();
         if (left === 0) return true;
         if (!this.#records) {
-          if (!this.#ready || this.#isBusy()) return false;
-          this.#ready = false;
+          if (!this.#isReady || this.#isBusy()) return false;
+          this.#isReady = false;
           const batch = this.#handle.take();
           if (!batch) return false;
           this.#records = new Records(batch, this.#keyspace.prefix.length);
         }
-        if (this.#changes > 0) {
+        if (this.#answer) {
           if (this.#isBusy()) return false;
-          left -= this.#tellChanges(this.#records, left);
+          left -= this.#tellChanges(this.#records, this.#answer, left);
           continue;
         }
         const kind = this.#records.peek();
         if (kind === RESPONSE && this.#audience !== 'served' && this.#records.peekCount() > 0) {
-          this.#settle(); // etcd has taken the watch
+          this.#isCreated(); // etcd has taken the watch
           return false;
         }
         if (kind === undefined) this.#records = undefined;
@@ -349,7 +319,7 @@ export class Watcher<E = WatchChange> extends Emitter {
       }
       return false;
     } finally {
-      this.#reading = false;
+      this.#isReading = false;
     }
   }
 
@@ -360,55 +330,29 @@ export class Watcher<E = WatchChange> extends Emitter {
   }
 
   #record(records: Records, kind: number): void {
+    const count = records.peekCount();
     records.skip(1);
-    if (kind === RESPONSE) this.#response(records);
-    else if (kind === CREATED) this.#created(records);
+    if (kind === RESPONSE) this.#response(records, count);
+    else if (kind === CREATED) this.#created(records.created());
     else if (kind === CONNECTING) this.#connecting();
-    else if (kind === SETTLED) this.#settle();
+    else if (kind === SETTLED) this.#isCreated();
     else if (kind === DISCONNECTED) this.#disconnected();
     else if (kind === END) this.#ended();
   }
 
-  #response(records: Records): void {
-    const fragment = records.number() === 1;
-    const count = records.number();
-    const next = records.digits();
-    this.#changes = count;
-    this.#events = undefined;
-    if (this.listenerCount('data') > 0 && (count > 0 || this.#shape.progress)) {
-      const events: IEvent[] = [];
-      const watch_id = records.digits();
-      const header = records.header();
-      this.#events = events;
-      this.#answered = () => {
-        this.#next = next;
-        this.deliver('data', {
-          header,
-          watch_id,
-          created: false,
-          canceled: false,
-          compact_revision: '0',
-          cancel_reason: '',
-          fragment,
-          events,
-        });
-      };
-    } else {
-      records.skip(10);
-      this.#answered = () => {
-        this.#next = next;
-      };
-    }
-    if (count === 0) this.#answered();
+  #response(records: Records, count: number): void {
+    const answer = records.answer(this.listenerCount('data') > 0 && (count > 0 || this.#shape.progress));
+    if (answer.left > 0) this.#answer = answer;
+    else this.#answered(answer);
   }
 
   /** Tells of at most `most` changes of a response, and of the whole after the last one. Says how many. */
-  #tellChanges(records: Records, most: number): number {
-    const events = this.#events;
+  #tellChanges(records: Records, answer: Answer, most: number): number {
+    const events = answer.response?.events;
     const puts = this.listenerCount('put') > 0;
     const deletes = this.listenerCount('delete') > 0;
     const iterates = this.#iterators.size > 0;
-    let count = this.#changes;
+    let count = answer.left;
     if (events || puts || deletes || iterates) {
       count = Math.min(count, most);
       for (let i = 0; i < count; i++) {
@@ -417,52 +361,46 @@ export class Watcher<E = WatchChange> extends Emitter {
         events?.push({ type: deleted ? 'Delete' : 'Put', kv, prev_kv: previous as IKeyValue });
         if (iterates) this.#give(watchChange(change) as E);
         if (deleted ? deletes : puts) this.#tellChange(deleted ? 'delete' : 'put', kv, previous);
-        if (this.#over) return count; // cancelled by a listener
+        if (this.#isOver) return count; // cancelled by a listener
       }
       took(count);
     } else {
       records.skipChanges(count);
     }
-    this.#changes -= count;
-    if (this.#changes === 0) this.#answered?.();
+    answer.left -= count;
+    if (answer.left === 0) this.#answered(answer);
     return count;
   }
 
-  #connecting(): void {
-    if (!this.#isConnected && !this.#listing) this.tell('connecting', this.request);
+  /** All changes of a response are told. */
+  #answered({ next, response }: Answer): void {
+    this.#answer = undefined;
+    this.#next = next;
+    if (response) this.deliver('data', response);
   }
 
-  #created(records: Records): void {
-    records.skip(1);
-    const next = records.digits();
-    const watch_id = records.digits();
-    const header = records.header();
-    if (this.#listing) {
-      this.#held = true;
+  #connecting(): void {
+    if (!this.#isConnected && this.#state === 'watching') this.tell('connecting', this.request);
+  }
+
+  #created({ next, response }: Created): void {
+    if (this.#state === 'gap') {
+      this.#state = 'listing';
       void this.#list();
       return;
     }
-    this.#id = watch_id;
+    this.#id = response.watch_id;
     this.#next = next;
     this.#written = undefined;
     if (this.#isConnected) return;
     this.#isConnected = true;
-    this.tell('connected', {
-      header,
-      watch_id,
-      created: true,
-      canceled: false,
-      compact_revision: '0',
-      cancel_reason: '',
-      fragment: false,
-      events: [],
-    });
+    this.tell('connected', response);
   }
 
   #disconnected(): void {
     const { failure } = this.#failure();
     this.#id = null;
-    if (this.#listing) return;
+    if (this.#state !== 'watching') return;
     this.#isConnected = false;
     this.tell('disconnected', fromFailure(failure, OPERATION));
   }
@@ -482,26 +420,19 @@ export class Watcher<E = WatchChange> extends Emitter {
     }
   }
 
-  #failure(): NativeFailure {
-    return JSON.parse(this.#handle.failure() as string) as NativeFailure;
+  #failure(): WatchFailure {
+    return JSON.parse(this.#handle.failure() as string) as WatchFailure;
   }
 
-  // --- waiting for who called create()
-
   /** Lets `create()` go on, which tells the program that it is connected. */
-  #settle(): void {
-    const opening = this.#opening;
-    if (!opening) return;
-    this.#opening = undefined;
-    this.forget('connecting', 'connected', 'disconnected');
-    opening();
+  #isCreated(): void {
+    if (this.#opening.settle()) this.forget('connecting', 'connected', 'disconnected');
   }
 
   // --- the list after a gap
 
-  /** Changes are lost. Waits for a connection by a watch from now on, which is what the native side can do best. */
   #gap(): void {
-    this.#listing = true;
+    this.#state = 'gap';
     this.#id = null;
     this.#reopen(0n);
   }
@@ -509,9 +440,8 @@ export class Watcher<E = WatchChange> extends Emitter {
   #reopen(start: bigint): void {
     this.#handle.stop();
     this.#records = undefined;
-    this.#changes = 0;
-    this.#ready = false;
-    this.#held = false;
+    this.#answer = undefined;
+    this.#isReady = false;
     this.#handle = this.#open(start, false);
   }
 
@@ -520,11 +450,11 @@ export class Watcher<E = WatchChange> extends Emitter {
     for (let tries = 1; ; tries++) {
       try {
         const answer = await this.#connection.exec<IRangeResponse>('KV', 'range', { key, range_end });
-        if (this.#over) return;
+        if (this.#isOver) return;
         this.#listed(answer);
         return;
       } catch (error) {
-        if (this.#over) return;
+        if (this.#isOver) return;
         if (tries < LIST_TRIES && (error as { retryable?: boolean }).retryable) continue;
         this.#fail(() => error);
         return;
@@ -535,7 +465,7 @@ export class Watcher<E = WatchChange> extends Emitter {
   #listed({ header, kvs }: IRangeResponse): void {
     const revision = BigInt(header.revision);
     for (const kv of kvs) kv.key = this.#keyspace.strip(kv.key);
-    this.#listing = false;
+    this.#state = 'watching';
     this.#next = String(revision + 1n);
     this.#reopen(revision + 1n);
     const tell = () => {
@@ -544,7 +474,7 @@ export class Watcher<E = WatchChange> extends Emitter {
       }
       this.deliver('list', kvs, revision);
     };
-    this.#settle();
+    this.#isCreated();
     if (this.#audience === 'served') tell();
     else this.#deferred = tell;
   }
@@ -572,26 +502,27 @@ export class Watcher<E = WatchChange> extends Emitter {
 
   /** Frees everything. False when that was done before. */
   #stop(): boolean {
-    if (this.#over) return false;
-    this.#over = true;
+    if (this.#isOver) return false;
+    this.#state = 'over';
     this.#id = null;
     this.#isConnected = false;
     this.#records = undefined;
+    this.#answer = undefined;
     this.#deferred = undefined;
     this.#handle.stop();
-    this.#board.delete(this.#listenId);
+    this.#board.leave(this.#listenId);
     this.#release();
     this.#unlisten();
     return true;
   }
 
-  /** By the program. */
-  #end(): Promise<void> {
+  /** By the program, or by the end of its client. A `create()` that waits is told why. */
+  #end(why: Failed = () => abortedRead(AbortSignal.abort(), OPERATION)): Promise<void> {
     this.#ending ??= (async () => {
       if (!this.#stop()) return;
       for (const iterator of this.#iterators) iterator.finish();
       this.#iterators.clear();
-      this.#opening?.(() => abortedRead(AbortSignal.abort(), OPERATION));
+      this.#opening.settle(why);
       await undefined; // who has just called can still add a listener
       this.tell('end');
     })();
@@ -599,36 +530,28 @@ export class Watcher<E = WatchChange> extends Emitter {
   }
 
   /** The client was closed. */
-  async #closed(): Promise<void> {
-    this.#opening?.(() => new ClientClosedError('Watch'));
-    this.#opening = undefined;
-    await this.#end();
+  #closed(): Promise<void> {
+    return this.#end(() => new ClientClosedError('Watch'));
   }
 
-  async #aborted(signal: AbortSignal): Promise<void> {
-    this.#opening?.(() => abortedRead(signal, OPERATION));
-    this.#opening = undefined;
-    await this.#end();
+  #aborted(signal: AbortSignal): Promise<void> {
+    return this.#end(() => abortedRead(signal, OPERATION));
   }
 
   /** By etcd. */
-  #fail(failure: () => unknown): void {
+  #fail(failed: Failed): void {
     if (!this.#stop()) return;
     this.#ending = Promise.resolve();
-    const opening = this.#opening;
-    if (opening) {
-      opening(failure);
-      return;
-    }
+    if (this.#opening.settle(failed)) return;
     const heard = this.#iterators.size > 0;
-    for (const iterator of this.#iterators) iterator.finish(failure);
+    for (const iterator of this.#iterators) iterator.finish(failed);
     this.#iterators.clear();
-    this.tellError(failure(), 'a watch is over', this.#connection.options.log, heard);
+    this.tellError(failed(), 'a watch is over', this.#connection.options.log, heard);
   }
 }
 
 /** As `failure()` of the native side gives it. */
-interface NativeFailure {
+interface WatchFailure {
   readonly kind: 'disconnected' | 'compacted' | 'history' | 'closed' | 'refused';
   readonly compactRevision: string;
   readonly failure: { readonly message: string };
