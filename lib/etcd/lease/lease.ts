@@ -1,28 +1,18 @@
 /** Leases: keys that go when their owner does. */
 
-import { onAbort } from '../../common/abort.js';
 import { Emitter } from '../../common/emitter.js';
-import { integer, MAX_MS } from '../../common/shape.js';
+import { integer } from '../../common/shape.js';
 import { InvalidArgumentError } from '../../errors.js';
-import { type CancelHandle, type LeaseHandle, type NativeLeaseEvent, native } from '../../native.js';
 import { int64 } from '../check.js';
-import {
-  ClientClosedError,
-  type EtcdClientError,
-  EtcdLeaseInvalidError,
-  fromFailure,
-  GRPCDeadlineExceededError,
-  GRPCUnavailableError,
-  leaseGone,
-} from '../errors.js';
+import { ClientClosedError, type EtcdClientError, EtcdLeaseInvalidError, fromFailure } from '../errors.js';
 import type { Keyspace, Scope } from '../kv/keyspace.js';
 import { PutBuilder } from '../kv/put.js';
-import { type CallOptions, resolveCallOptions } from '../rpc/calls.js';
-import { LeaseClient } from '../rpc/clients.js';
+import type { CallOptions } from '../rpc/calls.js';
 import type { ILeaseKeepAliveResponse } from '../rpc/messages.js';
 import type { Connection } from '../transport/connection.js';
-import { abortFailure } from '../transport/failure.js';
-import { timeLeft } from '../transport/options.js';
+import { failed, type Keeper, type Kept, type News } from './keeper.js';
+import { MockKeeper } from './mock-keeper.js';
+import { NativeKeeper } from './native-keeper.js';
 
 /** How a lease stands. */
 export enum LeaseState {
@@ -60,8 +50,15 @@ export interface LeaseEvents {
   keepaliveFailed: [error: EtcdClientError];
 }
 
-/** How long the leases of a client may take to be revoked when it is closed, in milliseconds. */
-const CLOSE_MS = 800;
+/** Where a lease is. Of one that is alive the deadline counts besides. */
+type State =
+  /** Asked for. */
+  | 'pending'
+  | 'alive'
+  /** By the program or the end of its client: nothing more is told. */
+  | 'givenUp'
+  /** Not granted, expired, or revoked by somebody else. */
+  | 'lost';
 
 /**
  * A lease: keys that are put under it are deleted when it ends. It is granted at once, and renewed every third of its time
@@ -90,20 +87,19 @@ export class Lease extends Emitter {
   readonly #asked: number;
   /** For what follows the grant. */
   readonly #defaults: CallOptions;
-  readonly #autoKeepAlive: boolean;
-  /** None of a lease that goes to a mock, or of a closed client. */
-  readonly #handle: LeaseHandle | undefined;
-  readonly #grant: Promise<string>;
-  #settle: { resolve(id: string): void; reject(error: Error): void } | undefined;
-  #state = LeaseState.Pending;
+  /** None of a lease that could not even be asked for. */
+  readonly #keeper: Keeper | undefined;
+  #state: State = 'pending';
   #id: string | undefined;
+  /** Of one that is lost: why. */
   #loss: Error | undefined;
+  readonly #grant: Promise<string>;
+  /** Until the grant is answered. */
+  #settle: { resolve(id: string): void; reject(error: Error): void } | undefined;
   /** The end that `close()` of the client brought. */
   #ending: Promise<void> | undefined;
-  #letGo: () => void = () => {};
   /** Revocations under way: until they are done it keeps the process alive. */
   #revoking = 0;
-  #unlisten: () => void = () => {};
   #hears = false;
 
   /** @internal */
@@ -126,43 +122,24 @@ export class Lease extends Emitter {
     this.#asked = Math.ceil(ttl);
     const { deadline: _deadline, signal: _signal, ...defaults } = callOptions;
     this.#defaults = defaults;
-    this.#autoKeepAlive = autoKeepAlive !== false;
     this.#grant = new Promise((resolve, reject) => {
       this.#settle = { resolve, reject };
     });
     this.#grant.catch(() => {}); // told by `lost`; whoever calls grant() is told as well
+    const kept: Kept = { grant: this.#grant, hear: (news) => this.#hear(news), end: () => this.#end() };
     if (connection.mocked) {
-      this.#grantByMock(ttl, callOptions);
+      this.#keeper = new MockKeeper(connection, ttl, callOptions, kept);
       return;
     }
-    const { signal } = callOptions;
+    const asked = { ttl: attachTo === undefined ? this.#asked : 0, attachTo, insists, stallTimeoutMs };
+    const renewsItself = autoKeepAlive !== false;
     try {
-      if (signal?.aborted) throw abortFailure(signal, false); // before anything is sent
-      const timeoutMs = this.#timeOf(callOptions, 'leaseGrant', { TTL: this.#asked });
-      const id = connection.listen(() => this.#take());
-      this.#unlisten = () => connection.unlisten(id);
-      this.#handle = native().LeaseHandle.open(connection.native, id, {
-        ttl: attachTo === undefined ? this.#asked : 0,
-        lease: attachTo ?? null,
-        renewsItself: this.#autoKeepAlive,
-        timeoutMs,
-        insists,
-        stallTimeoutMs,
-      });
+      this.#keeper = new NativeKeeper(connection, { ...asked, renewsItself }, callOptions, kept);
+      this.#id = this.#keeper.id;
     } catch (failure) {
-      this.#unlisten();
       if (failure instanceof InvalidArgumentError) throw failure;
       // As a grant that fails: whoever is to hear of it has yet to listen.
       queueMicrotask(() => this.#refused(fromFailure(failure, 'Lease.leaseGrant')));
-      return;
-    }
-    this.#id = this.#handle.leaseId().toString();
-    this.#letGo = connection.hold({ end: () => this.#end() });
-    const done = connection.work();
-    this.#grant.then(done, done);
-    if (signal) {
-      const unlisten = onAbort(signal, () => this.#handle?.giveUp());
-      this.#grant.then(unlisten, unlisten);
     }
   }
 
@@ -184,8 +161,8 @@ export class Lease extends Emitter {
 
   /** How it stands. */
   get state(): LeaseState {
-    if (this.#state === LeaseState.Alive && this.#handle && !this.#handle.isAlive()) return LeaseState.Revoked;
-    return this.#state;
+    if (this.#state === 'pending') return LeaseState.Pending;
+    return this.#state === 'alive' && this.#keeper?.isAlive() ? LeaseState.Alive : LeaseState.Revoked;
   }
 
   /** Its id, also before it is granted; `0n` when a mock has not yet said one. */
@@ -195,7 +172,7 @@ export class Lease extends Emitter {
 
   /** Its time to live in seconds: what was asked for, then what etcd granted, which may be more. */
   get ttl(): number {
-    return this.#handle?.ttl() ?? this.#asked;
+    return this.#keeper?.ttl ?? this.#asked;
   }
 
   /** Whether it is granted, not given up, and its deadline has not passed. */
@@ -205,8 +182,7 @@ export class Lease extends Emitter {
 
   /** What is left until its deadline in milliseconds; 0 when it is not valid. Of a mocked lease `Infinity`. */
   get remainingMs(): number {
-    if (!this.isValid()) return 0;
-    return this.#handle ? (this.#handle.expiresInMs() ?? 0) : Number.POSITIVE_INFINITY;
+    return this.isValid() ? (this.#keeper?.remainingMs() ?? 0) : 0;
   }
 
   /**
@@ -235,12 +211,12 @@ export class Lease extends Emitter {
    */
   async revoke(options: CallOptions = this.#defaults): Promise<void> {
     if (this.#ending) return await this.#ending;
-    this.#close();
+    this.#giveUp();
     this.#revoking += 1;
     try {
-      await this.#revoke(options);
+      await this.#keeper?.revoke(options);
     } catch (failure) {
-      throw this.#failure(failure, 'leaseRevoke', options);
+      throw failed(failure, 'leaseRevoke', options, this.#id);
     } finally {
       this.#revoking -= 1;
       this.#over();
@@ -249,8 +225,8 @@ export class Lease extends Emitter {
 
   /** Stops renewing the lease, which ends when its time is over. `client.close()` leaves it alone. */
   release(): void {
-    this.#close();
-    this.#handle?.release();
+    this.#giveUp();
+    this.#keeper?.release();
     this.#over();
   }
 
@@ -275,22 +251,16 @@ export class Lease extends Emitter {
    * Rejects with what `lost` carried when the lease is gone.
    */
   async keepaliveOnce(options: CallOptions = this.#defaults): Promise<ILeaseKeepAliveResponse> {
-    if (!this.#handle) return await this.#keepaliveByMock(options);
-    if (this.#connection.closed) throw new ClientClosedError('lease');
-    let failure: unknown;
+    const keeper = this.#keeper;
     try {
-      const timeoutMs = this.#timeOf(options, 'leaseKeepAlive', undefined);
-      const handle = this.#handle;
-      const answer = await this.#cancellable(options.signal, (cancel) => handle.keepaliveOnce(timeoutMs, cancel));
-      if (answer.answer !== null) return this.#response(answer.answer);
-      failure = JSON.parse(answer.failure as string);
-    } catch (error) {
-      failure = error;
+      if (!keeper) throw await this.#grant; // which rejects
+      return await keeper.keepaliveOnce(options);
+    } catch (failure) {
+      if (failure instanceof ClientClosedError) throw failure;
+      keeper?.look(); // the loss, when that is what it failed by
+      if (this.#loss) throw this.#loss;
+      throw failure instanceof EtcdLeaseInvalidError ? this.#lose(failure) : failure;
     }
-    this.#take(); // the loss, when that is what it failed by
-    if (this.#loss) throw this.#loss;
-    const error = this.#failure(failure, 'leaseKeepAlive', options);
-    throw error instanceof EtcdLeaseInvalidError ? this.#lose(error) : error;
   }
 
   /** Whether the lease is over, whatever the reason. True from its deadline on, also before `lost` was emitted. */
@@ -328,27 +298,23 @@ export class Lease extends Emitter {
   protected override listens(event: string | symbol): void {
     if (this.#hears || typeof event !== 'string' || !event.startsWith('keepalive')) return;
     this.#hears = true;
-    this.#handle?.tellAll(true);
+    this.#keeper?.tellRenewals();
   }
 
-  #take(): void {
-    for (const event of this.#handle?.take() ?? []) this.#hear(event);
-  }
-
-  #hear({ kind, text }: NativeLeaseEvent): void {
-    switch (kind) {
+  #hear(news: News): void {
+    switch (news.kind) {
       case 'granted':
-        this.#granted(this.#id as string);
+        this.#granted(news.id);
         return;
       case 'refused':
-        this.#refused(fromFailure(JSON.parse(text as string), 'Lease.leaseGrant', this.#id));
+        this.#refused(news.error);
         return;
       case 'lost':
-        this.#lose(this.#gone(text ?? ''), true);
+        this.#lose(news.error, true);
         return;
     }
-    if (this.#state === LeaseState.Revoked) return;
-    switch (kind) {
+    if (this.#state === 'lost' || this.#state === 'givenUp') return;
+    switch (news.kind) {
       case 'established':
         this.#tell('keepaliveEstablished');
         break;
@@ -356,37 +322,35 @@ export class Lease extends Emitter {
         this.#tell('keepaliveFired');
         break;
       case 'succeeded':
-        this.#tell('keepaliveSucceeded', this.#response(text as string));
+        this.#tell('keepaliveSucceeded', news.response);
         break;
       case 'failed':
-        this.#tell('keepaliveFailed', new GRPCUnavailableError(text ?? '', { operation: 'Lease.leaseKeepAlive' }));
+        this.#tell('keepaliveFailed', news.error);
     }
   }
 
   #granted(id: string): void {
     this.#id = id;
-    const wanted = this.#state === LeaseState.Pending;
-    if (wanted) this.#state = LeaseState.Alive;
+    if (this.#state === 'pending') this.#state = 'alive';
     this.#settle?.resolve(id);
     this.#settle = undefined;
-    if (!wanted) this.#over();
+    if (this.#state !== 'alive') this.#over();
   }
 
   #refused(error: Error): void {
-    const mine = this.#state === LeaseState.Revoked;
     this.#settle?.reject(error);
     this.#settle = undefined;
-    if (mine) this.#over();
-    else this.#lose(error);
+    if (this.#state === 'pending') this.#lose(error);
+    else this.#over();
   }
 
   /** The error that the lease was lost by: this one, unless it was lost before. Of one that was given up nothing is told. */
   #lose(error: Error, isRenewal = false): Error {
     if (this.#loss) return this.#loss;
-    if (this.#state === LeaseState.Revoked) return error;
+    if (this.#state === 'givenUp') return error;
+    this.#state = 'lost';
     this.#loss = error;
-    this.#state = LeaseState.Revoked;
-    this.#handle?.release();
+    this.#keeper?.release();
     this.#over();
     const told = error as EtcdClientError; // or whatever a mock rejects with
     if (isRenewal) this.#tell('keepaliveFailed', told);
@@ -394,23 +358,20 @@ export class Lease extends Emitter {
     return error;
   }
 
-  /** It is given up by the program. */
-  #close(): void {
-    this.#state = LeaseState.Revoked;
+  #giveUp(): void {
+    if (this.#state !== 'lost') this.#state = 'givenUp';
   }
 
-  /** Nothing more happens to it. */
+  /** Nothing more happens to it, once the grant is answered and revocations are done. */
   #over(): void {
-    if (this.#settle) return; // the answer to the grant is to come
-    this.#unlisten();
-    if (this.#revoking === 0) this.#letGo();
+    if (!this.#settle && this.#revoking === 0) this.#keeper?.over();
   }
 
   /** The client is closed. */
   #end(): Promise<void> {
     this.#ending ??= (async () => {
-      this.#close();
-      await this.#handle?.revoke(CLOSE_MS, null).catch(() => {}); // it expires
+      this.#giveUp();
+      await this.#keeper?.close();
       this.#settle?.reject(new ClientClosedError('lease'));
       this.#settle = undefined;
       this.#over();
@@ -426,31 +387,11 @@ export class Lease extends Emitter {
 
   // --- calls
 
-  async #revoke(options: CallOptions): Promise<void> {
-    const handle = this.#handle;
-    if (handle) {
-      const timeoutMs = this.#timeOf(options, 'leaseRevoke', { ID: this.#id });
-      const failure = await this.#cancellable(options.signal, (cancel) => handle.revoke(timeoutMs, cancel));
-      if (failure !== '') throw JSON.parse(failure);
-      return;
-    }
-    let id: string;
-    try {
-      id = await this.#grant;
-    } catch {
-      return; // there is none
-    }
-    try {
-      await this.#connection.exec('Lease', 'leaseRevoke', { ID: id }, options);
-    } catch (error) {
-      if (!(error instanceof EtcdLeaseInvalidError)) throw error;
-    }
-  }
-
   async #exec<T>(service: 'KV', method: string, params: unknown, options: CallOptions | undefined): Promise<T> {
-    if (this.#handle && this.#state === LeaseState.Alive && !this.#handle.isAlive()) {
-      this.#take(); // as a rule this holds the reason
-      this.#lose(this.#gone(this.#handle.failure() ?? 'its lease was not renewed for its time to live'));
+    const keeper = this.#keeper;
+    if (this.#state === 'alive' && keeper && !keeper.isAlive()) {
+      keeper.look(); // as a rule this holds the reason
+      this.#lose(keeper.loss());
     }
     if (this.#loss) throw this.#loss;
     try {
@@ -458,70 +399,5 @@ export class Lease extends Emitter {
     } catch (error) {
       throw error instanceof EtcdLeaseInvalidError ? this.#lose(error) : error;
     }
-  }
-
-  #grantByMock(ttl: number, options: CallOptions): void {
-    const granted = this.#connection.exec<{ ID: string }>('Lease', 'leaseGrant', { TTL: ttl }, options);
-    granted.then(
-      ({ ID }) => this.#granted(ID),
-      (error: Error) => this.#refused(error),
-    );
-  }
-
-  async #keepaliveByMock(options: CallOptions): Promise<ILeaseKeepAliveResponse> {
-    const client = new LeaseClient(this.#connection);
-    const [stream, id] = await Promise.all([client.leaseKeepAlive(options), this.#grant]);
-    const response = await new Promise<ILeaseKeepAliveResponse>((resolve, reject) => {
-      stream.on('data', resolve);
-      stream.on('error', reject);
-      stream.on('end', () => reject(new GRPCUnavailableError('the stream ended without an answer')));
-      stream.write({ ID: id });
-    });
-    stream.end();
-    if (response.TTL === '0') throw this.#lose(new EtcdLeaseInvalidError(id));
-    return response;
-  }
-
-  /** The error for a call that failed; that of an aborted one has the reason of its signal. */
-  #failure(failure: unknown, method: string, { signal }: CallOptions): Error {
-    const raw = failure as { code?: unknown; message?: unknown } | null;
-    const reason = signal?.aborted && raw?.code === 'ERR_ABORTED';
-    const told = reason ? { ...raw, message: raw.message, cause: signal.reason } : failure;
-    return fromFailure(told, `Lease.${method}`, this.#id);
-  }
-
-  #gone(why: string): EtcdLeaseInvalidError {
-    return leaseGone(this.#id, why, { operation: 'Lease.leaseKeepAlive', cause: why });
-  }
-
-  async #cancellable<T>(
-    signal: AbortSignal | undefined,
-    start: (cancel: CancelHandle | null) => Promise<T>,
-  ): Promise<T> {
-    if (!signal) return await start(null);
-    const cancel: CancelHandle = new (native().CancelHandle)();
-    if (signal.aborted) cancel.cancel();
-    const unlisten = onAbort(signal, () => cancel.cancel());
-    try {
-      return await start(cancel);
-    } finally {
-      unlisten();
-    }
-  }
-
-  /** The time of a call in milliseconds, by its options and those of the client. Throws when it is over. */
-  #timeOf(options: CallOptions, method: string, params: unknown): number {
-    const context = { service: 'Lease', method, params, isStream: method === 'leaseKeepAlive' };
-    const resolved = resolveCallOptions(options, this.#connection.callOptionsFactory, context as never);
-    const left = timeLeft(resolved, this.#connection.options.timeoutMs, 'options') ?? MAX_MS;
-    if (left > 0) return left;
-    throw new GRPCDeadlineExceededError('the deadline of the call had passed before it was sent', {
-      operation: `Lease.${method}`,
-    });
-  }
-
-  #response(text: string): ILeaseKeepAliveResponse {
-    const [cluster_id = '0', member_id = '0', revision = '0', raft_term = '0', TTL = '0'] = text.split(',');
-    return { header: { cluster_id, member_id, revision, raft_term }, ID: this.#id as string, TTL };
   }
 }
