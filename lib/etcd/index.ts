@@ -75,7 +75,8 @@ export {
   type ICampaignOptions,
   type IElectionOptions,
 } from './recipes/election.js';
-export { type IAcquireOptions, type ILockOptions, type IMutexOptions, Lock, Mutex } from './recipes/lock.js';
+export { type ILockOptions, Lock } from './recipes/lock.js';
+export { type IAcquireOptions, type IMutexOptions, Mutex } from './recipes/mutex.js';
 export type { IStallOptions } from './recipes/settings.js';
 export type {
   CallContext,

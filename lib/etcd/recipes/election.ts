@@ -10,8 +10,16 @@ import { MultiRangeBuilder } from '../kv/get-all.js';
 import type { Scope } from '../kv/keyspace.js';
 import type { ICompare } from '../rpc/messages.js';
 import type { Connection } from '../transport/connection.js';
-import { stillCreated } from './lock.js';
-import { CLOSING_MS, checkTtl, errorOf, type IStallOptions, notCampaigning, stallMs, thrown } from './settings.js';
+import {
+  CLOSING_MS,
+  checkTtl,
+  errorOf,
+  type IStallOptions,
+  notCampaigning,
+  stallMs,
+  stillCreated,
+  thrown,
+} from './settings.js';
 
 /** Options of a campaign. */
 export interface ICampaignOptions extends IStallOptions {

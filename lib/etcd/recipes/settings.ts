@@ -11,6 +11,7 @@ import {
   NotCampaigningError,
 } from '../errors.js';
 import type { CallOptions } from '../rpc/calls.js';
+import type { ICompare } from '../rpc/messages.js';
 import { timeLeft } from '../transport/options.js';
 
 /**
@@ -123,4 +124,13 @@ export function timeFor(options: CallOptions | undefined, fallbackMs: number, op
     throw new GRPCDeadlineExceededError(text, { operation });
   }
   return left ?? 0;
+}
+
+/**
+ * A compare for transactions: whether the key is still the one that was created then.
+ *
+ * @internal
+ */
+export function stillCreated(key: Buffer, revision: bigint): ICompare {
+  return { key, result: 'Equal', target: 'Create', create_revision: String(revision) };
 }
