@@ -1,10 +1,11 @@
 //! What keeps the process alive: a strong callback that is never called, while it exists.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use napi::bindgen_prelude::FunctionRef;
 use napi::threadsafe_function::ThreadsafeFunction;
 use napi::{Env, Result, Status};
+use rollcall_core::sync::lock;
 
 type Strong = ThreadsafeFunction<(), (), (), Status, /* callee handles errors: */ false, /* weak: */ false>;
 
@@ -23,7 +24,7 @@ impl KeepAlive {
 
     /// From here the process stays alive.
     pub fn hold(&self, env: Env) -> Result<()> {
-        let mut strong = self.strong.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut strong = lock(&self.strong);
         if strong.is_none() {
             let callback = self.callback.borrow_back(&env)?;
             *strong = Some(callback.build_threadsafe_function::<()>().build()?);
@@ -33,6 +34,6 @@ impl KeepAlive {
 
     /// From here it does not.
     pub fn let_go(&self) {
-        *self.strong.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *lock(&self.strong) = None;
     }
 }

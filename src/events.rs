@@ -5,7 +5,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use napi::Status;
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
@@ -13,6 +13,7 @@ use napi_derive::napi;
 use rollcall_core::backend::BadRecord;
 use rollcall_core::log::Level;
 use rollcall_core::stall::Pulse;
+use rollcall_core::sync::lock;
 
 /// Log lines that wait for JavaScript. Over it new ones are counted and dropped: a blocked thread must not fill memory.
 const MAX_LOG_LINES: usize = 1024;
@@ -157,7 +158,7 @@ impl Mailbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 }
 

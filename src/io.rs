@@ -5,13 +5,14 @@
 //! outlives it.
 
 use std::cell::RefCell;
-use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
+use std::sync::{Arc, Mutex, Weak, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use napi::{Env, Error, Result, Status};
 use napi_derive::napi;
 use rollcall_core::registry::Registry;
+use rollcall_core::sync::lock;
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 
@@ -82,7 +83,7 @@ impl Io {
 
     /// Remembers a client for the end of the environment.
     pub fn adopt(&self, client: Registry) {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = lock(&self.clients);
         clients.retain(|client| !client.is_drained());
         clients.push(client);
     }
@@ -90,7 +91,7 @@ impl Io {
     /// Closes every client, waiting at most `limit`. Blocks the calling thread, which must not be the I/O thread.
     /// Says whether everything was removed in time.
     fn close_all(&self, limit: Duration) -> bool {
-        let clients = std::mem::take(&mut *self.clients.lock().unwrap_or_else(PoisonError::into_inner));
+        let clients = std::mem::take(&mut *lock(&self.clients));
         if clients.iter().all(Registry::is_drained) {
             return true;
         }
@@ -116,7 +117,7 @@ impl Io {
 
     fn join(&self) {
         self.stop.cancel();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = lock(&self.thread).take();
         if let Some(thread) = thread {
             let _ = thread.join(); // a panic of the thread was reported by the panic hook already
         }

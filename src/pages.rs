@@ -19,7 +19,7 @@ mod outbox;
 mod reply;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +28,7 @@ use napi_derive::napi;
 use rollcall_core::etcd::EtcdClient;
 use rollcall_core::etcd::error::Fault;
 use rollcall_core::etcd::exec::Call;
+use rollcall_core::sync::lock;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -140,10 +141,6 @@ struct Shared {
     /// Calls that may be cancelled, from the moment they come in, by id; `None` before their task is made.
     running: Mutex<HashMap<u32, Option<AbortHandle>>>,
     stop: CancellationToken,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Pages {

@@ -1,11 +1,12 @@
 //! One registration, as JavaScript holds it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use napi::bindgen_prelude::{Object, PromiseRaw};
 use napi::{Env, Result};
 use napi_derive::napi;
 use rollcall_core::registration::{Event, OnEvent, Patch, Registration};
+use rollcall_core::sync::lock;
 
 use crate::call::{CancelHandle, JsResult, ms, promise};
 use crate::convert::{boxed, to_object};
@@ -22,7 +23,7 @@ pub struct Gate {
 
 impl Gate {
     fn pass(&self, event: Event) {
-        let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut early = lock(&self.early);
         match &mut *early {
             Some(waiting) => waiting.push(event),
             None => self.put(event),
@@ -30,7 +31,7 @@ impl Gate {
     }
 
     fn open(&self) {
-        let early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let early = lock(&self.early).take();
         early.into_iter().flatten().for_each(|event| self.put(event));
     }
 

@@ -1,11 +1,12 @@
 //! One watcher, as JavaScript holds it. It is told that there is something new and takes the latest list itself:
 //! nothing queues, and a slow consumer skips states.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use napi::bindgen_prelude::{Array, Int32Array};
 use napi::{Env, Result};
 use napi_derive::napi;
+use rollcall_core::sync::lock;
 use rollcall_core::watch::{List, View, Watcher, places};
 use tokio::task::AbortHandle;
 
@@ -68,7 +69,7 @@ impl WatcherHandle {
 
     /// Looks at what is known; the default once it was stopped.
     fn peek<T: Default>(&self, look: impl FnOnce(&View) -> T) -> T {
-        let watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        let watcher = lock(&self.watcher);
         watcher.as_ref().map(|watcher| watcher.peek(look)).unwrap_or_default()
     }
 }
@@ -99,7 +100,7 @@ impl WatcherHandle {
         let view = self.peek(View::clone);
         let list = view.list.unwrap_or_else(|| List::from([]));
         let before = {
-            let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut taken = lock(&self.taken);
             std::mem::replace(&mut *taken, (view.version, list.clone()))
         };
         let kept = (before.0 > 0 && before.0 as f64 == known).then(|| places(&before.1, &list));
@@ -134,7 +135,7 @@ impl WatcherHandle {
     #[napi(catch_unwind)]
     pub fn stop(&self) {
         self.task.abort();
-        self.watcher.lock().unwrap_or_else(PoisonError::into_inner).take();
+        lock(&self.watcher).take();
     }
 }
 

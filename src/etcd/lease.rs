@@ -1,7 +1,7 @@
 //! One lease, as JavaScript holds it.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use napi::bindgen_prelude::{BigInt, PromiseRaw};
 use napi::{Env, Result};
@@ -9,6 +9,7 @@ use napi_derive::napi;
 use rollcall_core::etcd::lease::{Lease, LeaseEvent, LeaseStall};
 use rollcall_core::etcd::tenure::{Tenure, TenureEvent, TenureOptions};
 use rollcall_core::etcd::wire::LeaseKeepAliveResponse;
+use rollcall_core::sync::lock;
 use tokio::time::Instant;
 
 use super::EtcdHandle;
@@ -64,7 +65,7 @@ struct Events(Mutex<VecDeque<NativeLeaseEvent>>);
 
 impl Events {
     fn lock(&self) -> MutexGuard<'_, VecDeque<NativeLeaseEvent>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     fn put(&self, event: NativeLeaseEvent) {

@@ -1,6 +1,6 @@
 //! Locks, as JavaScript holds them.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use napi::bindgen_prelude::{BigInt, Buffer, PromiseRaw};
 use napi::{Env, Result};
@@ -8,6 +8,7 @@ use napi_derive::napi;
 use rollcall_core::etcd::EtcdClient;
 use rollcall_core::etcd::election::Failure;
 use rollcall_core::etcd::lock::{Lock, LockOptions};
+use rollcall_core::sync::lock;
 use tokio::time::Instant;
 
 use super::EtcdHandle;
@@ -44,10 +45,6 @@ pub struct LockHandle {
 struct Held {
     lock: Option<Arc<Lock>>,
     failure: Option<Failure>,
-}
-
-fn locked(held: &Mutex<Held>) -> MutexGuard<'_, Held> {
-    held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[napi]
@@ -87,12 +84,12 @@ impl LockHandle {
         let deadline = (timeout_ms > 0.0).then(|| Instant::now() + ms(timeout_ms));
         promise(env, &self.io, cancel, "acquire", async move {
             let on_lost = Box::new(move |failure| {
-                locked(&lost).failure = Some(failure);
+                lock(&lost).failure = Some(failure);
                 mailbox.put("lockLost", id, None);
             });
             match Lock::acquire(&client, options, deadline, on_lost).await {
-                Ok(lock) => {
-                    locked(&held).lock = Some(Arc::new(lock));
+                Ok(acquired) => {
+                    lock(&held).lock = Some(Arc::new(acquired));
                     Ok(None)
                 }
                 Err(failure) => Ok(Some(NativeFailure::from(&failure))),
@@ -124,7 +121,7 @@ impl LockHandle {
     /// Why it was lost.
     #[napi(catch_unwind)]
     pub fn failure(&self) -> Option<NativeFailure> {
-        locked(&self.held).failure.as_ref().map(NativeFailure::from)
+        lock(&self.held).failure.as_ref().map(NativeFailure::from)
     }
 
     /// Not held from here on; the promise waits for the revocation of the lease, for so long at most; 0: no limit.
@@ -142,6 +139,6 @@ impl LockHandle {
     }
 
     fn lock(&self) -> Option<Arc<Lock>> {
-        locked(&self.held).lock.clone()
+        lock(&self.held).lock.clone()
     }
 }

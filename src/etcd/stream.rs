@@ -1,7 +1,7 @@
 //! A stream of a service in bytes, for those who speak etcd's protocol themselves: `watch`, `leaseKeepAlive`, `snapshot`.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +9,7 @@ use napi::bindgen_prelude::Buffer;
 use napi::{Error, Result, Status};
 use napi_derive::napi;
 use rollcall_core::etcd::exec::METHODS;
+use rollcall_core::sync::lock;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
@@ -51,7 +52,7 @@ enum End {
 
 impl Answers {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 
     async fn put(&self, message: Bytes) {
@@ -115,7 +116,7 @@ impl StreamHandle {
     /// Sends a request; false when the stream is ended or too many requests wait.
     #[napi(catch_unwind)]
     pub fn write(&self, request: &[u8]) -> bool {
-        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let requests = lock(&self.requests);
         let queue = requests.as_ref();
         queue.is_some_and(|queue| queue.try_send(Bytes::copy_from_slice(request)).is_ok())
     }
@@ -123,7 +124,7 @@ impl StreamHandle {
     /// No request follows.
     #[napi(catch_unwind)]
     pub fn end(&self) {
-        *self.requests.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *lock(&self.requests) = None;
     }
 
     /// Ends it at once, without another event.

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::future::ready;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rollcall_core::etcd::options::TokenTime;
+use rollcall_core::sync::lock;
 use rollcall_core::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
 
@@ -49,7 +50,7 @@ impl Questions {
     async fn ask(&self) -> Answer {
         let (asker, answer) = oneshot::channel();
         let number = {
-            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut open = lock(&self.open);
             open.askers.retain(|_, asker| !asker.is_closed()); // calls whose time is over
             open.last = open.last.wrapping_add(1);
             let number = open.last;
@@ -64,7 +65,7 @@ impl Questions {
     /// `millis` is what is left, `None` for no limit; `error` is why there is no answer.
     pub fn answer(&self, number: u32, millis: Option<f64>, error: Option<String>) {
         let asker = {
-            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut open = lock(&self.open);
             open.askers.remove(&number)
         };
         if let Some(asker) = asker {

@@ -1,7 +1,7 @@
 //! One watch, as JavaScript holds it. What etcd tells waits packed on the native side (`etcd/watch/pack.rs` of core);
 //! JavaScript is told that there is something, takes it as one Buffer and reads it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use napi::bindgen_prelude::{BigInt, BufferSlice, Either, Function, Uint8Array};
@@ -10,6 +10,7 @@ use napi::{Env, Error, Result, Status};
 use napi_derive::napi;
 use rollcall_core::etcd::watch::queue::{Failure as Behind, Limits, WatchQueue};
 use rollcall_core::etcd::watch::{OnDisconnect, WatchEnd, WatchRequest};
+use rollcall_core::sync::lock;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -164,7 +165,7 @@ struct Waiting {
 
 impl Waiting {
     fn lock(&self) -> MutexGuard<'_, Vec<u32>> {
-        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.ids)
     }
 
     fn put(&self, id: u32) {
@@ -233,12 +234,12 @@ impl EtcdHandle {
         self.client.set_watch_pauses(pauses.into_iter().map(ms).collect());
         let wake = callback.build_threadsafe_function::<Ids>().weak::<true>().build()?;
         let pacer = Pacer::start(self.io.handle(), wake);
-        *self.pacer.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(pacer));
+        *lock(&self.pacer) = Some(Arc::new(pacer));
         Ok(())
     }
 
     fn pacer(&self) -> Result<Arc<Pacer>> {
-        let pacer = self.pacer.lock().unwrap_or_else(PoisonError::into_inner);
+        let pacer = lock(&self.pacer);
         pacer
             .clone()
             .ok_or_else(|| Error::new(Status::GenericFailure, "nobody is told of watches"))

@@ -6,9 +6,11 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use tokio::time::{Instant, timeout_at};
+
+use crate::sync::lock;
 
 /// When something was last heard: the head of an answer, or a piece of its body.
 #[derive(Debug, Default)]
@@ -16,11 +18,11 @@ pub(crate) struct Heard(Mutex<Option<Instant>>);
 
 impl Heard {
     pub(crate) fn note(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *lock(&self.0) = Some(Instant::now());
     }
 
     pub(crate) fn last(&self) -> Option<Instant> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.0)
     }
 }
 

@@ -20,6 +20,7 @@ pub mod log;
 pub mod registration;
 pub mod registry;
 pub mod stall;
+pub mod sync;
 #[cfg(test)]
 mod testing;
 #[cfg(feature = "tls")]

@@ -2,7 +2,7 @@
 //! stall monitor, the list of bad records) and closes them all.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -18,6 +18,7 @@ use crate::instance::{ServiceInstance, validate_name};
 use crate::log::Log;
 use crate::registration::{OnEvent, Registration, Setup};
 use crate::stall::{Pulse, StallMonitor};
+use crate::sync::lock;
 use crate::watch::{Breaks, Followers, List, OnBad, Source, Watcher, to_list};
 
 /// Publications, and apart from them removals, in flight per client. A thousand instances return from an outage within
@@ -377,7 +378,7 @@ impl Registry {
     }
 
     fn lock_registrations(&self) -> std::sync::MutexGuard<'_, Vec<Registration>> {
-        self.inner.registrations.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner.registrations)
     }
 }
 
@@ -409,7 +410,7 @@ fn report_once(hook: Option<Arc<dyn Fn(BadRecord) + Send + Sync>>, log: Log) -> 
     let known: Mutex<HashMap<String, HashSet<BadRecord>>> = Mutex::default();
     Arc::new(move |name, bad| {
         let news: Vec<BadRecord> = {
-            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut known = lock(&known);
             if bad.is_empty() {
                 known.remove(name);
                 return;

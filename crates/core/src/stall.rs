@@ -3,11 +3,13 @@
 //! A tick is the answer to a ping. A stall is counted in the pinger's own beats, not by the clock: when the whole
 //! process was suspended or stopped, pinger and pinged both stood still, and no beat was missed.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::sleep;
+
+use crate::sync::lock;
 
 /// The thread that is asked for signs of life.
 pub trait Pulse: Send + Sync + 'static {
@@ -39,7 +41,7 @@ impl StallMonitor {
     /// receiver.
     pub fn subscribe(&self, limit: Duration) -> watch::Receiver<Duration> {
         let length = (limit / 10).clamp(Duration::from_millis(50), Duration::from_secs(1));
-        let mut pingers = self.pingers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pingers = lock(&self.pingers);
         pingers.retain(|(_, silence)| !silence.is_closed());
         if let Some((_, silence)) = pingers.iter().find(|(beat, _)| *beat == length) {
             return silence.subscribe();

@@ -11,7 +11,7 @@
 //!
 //! The newest list lies in a `tokio::sync::watch` channel: the latest wins, nothing queues, a slow consumer skips states.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream, StreamExt as _};
@@ -25,6 +25,7 @@ use crate::backoff::{Backoff, CEILING};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{Metadata, ServiceInstance};
 use crate::log::Log;
+use crate::sync::lock;
 
 mod breaks;
 
@@ -104,7 +105,7 @@ impl Followers {
 
     /// A watcher of `name`, with a follower of its own if there is none. Must be called inside the runtime.
     pub(crate) fn watch(&self, name: &str) -> Watcher {
-        let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_name = lock(&self.by_name);
         let following = by_name.get(name).and_then(Weak::upgrade).unwrap_or_else(|| {
             // Amortized: the map is swept when it has doubled since the last time.
             if by_name.len() == by_name.capacity() {
@@ -141,7 +142,7 @@ impl Followers {
 
     /// The list of a name that is being followed and has been read, stale or not.
     pub(crate) fn current(&self, name: &str) -> Option<List> {
-        let by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        let by_name = lock(&self.by_name);
         by_name.get(name)?.upgrade()?.view.borrow().list.clone()
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::backend::{Backend, BadRecord, Capabilities, Follow, Intent, Loss, Presence, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{Codec, ServiceInstance};
+use crate::sync::lock;
 
 /// The servers of this process, by namespace.
 static SERVERS: LazyLock<Mutex<HashMap<String, Arc<MemoryServer>>>> = LazyLock::new(Mutex::default);
@@ -74,7 +75,7 @@ enum Fate {
 impl MemoryServer {
     /// The server of a namespace, made on first use.
     pub fn of(namespace: &str) -> Arc<Self> {
-        let mut servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut servers = lock(&SERVERS);
         if let Some(server) = servers.get(namespace) {
             return server.clone();
         }
@@ -154,7 +155,7 @@ impl MemoryServer {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

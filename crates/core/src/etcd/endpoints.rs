@@ -18,6 +18,7 @@ use super::options::EtcdOptions;
 use super::raw::Transport;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Log;
+use crate::sync::lock;
 use crate::tls::{Tls, TlsOptions};
 
 /// etcd's registered client port.
@@ -114,11 +115,6 @@ pub(crate) struct Member {
 pub(crate) struct EndpointSet {
     members: Vec<Member>,
     current: AtomicUsize,
-}
-
-/// Locks without poisoning: nothing panics while holding one of these, and if it did, the data is still whole.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 impl Member {

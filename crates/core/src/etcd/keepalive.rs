@@ -29,7 +29,7 @@ mod book;
 mod tests;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -49,6 +49,7 @@ use super::lease::Slot;
 use super::tries::Tries;
 use super::wire::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
 use crate::error::ErrorKind;
+use crate::sync::lock;
 
 /// Requests that are not answered yet, per client. The members answer one after the other; a thousand leases that come
 /// due together after an outage take turns.
@@ -108,12 +109,12 @@ struct Door {
 impl Door {
     /// Called by the task when it ends and has not retired: who comes from then on starts another.
     fn leave(door: &Mutex<Self>) {
-        door.lock().unwrap_or_else(PoisonError::into_inner).commands = None;
+        lock(door).commands = None;
     }
 
     /// Called by the task when no lease is left: takes itself out, unless a command has just come.
     fn retire(door: &Mutex<Self>, commands: &mpsc::UnboundedReceiver<Command>) -> bool {
-        let mut door = door.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut door = lock(door);
         let idle = commands.is_empty();
         if idle {
             door.commands = None;
@@ -125,7 +126,7 @@ impl Door {
 impl EtcdClient {
     /// Gives a lease to the task, which is started when it does not run. In a tokio runtime.
     pub(super) fn keep(&self, keep: Keep) -> mpsc::UnboundedSender<Command> {
-        let mut door = self.keep_alives().door.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut door = lock(&self.keep_alives().door);
         let running = door.commands.clone();
         let commands = running.unwrap_or_else(|| {
             // Unbounded, but a lease sends two commands in its life, and one for each renewal that somebody awaits.

@@ -16,7 +16,7 @@
 //! monotonic one, which stands still while the machine sleeps: after that the first renewal tells.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -30,6 +30,7 @@ use super::options::MAX_TTL;
 use super::tries::Tries;
 use super::wire::LeaseKeepAliveResponse;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sync::lock;
 
 /// How often a grant is begun anew because the lease that an earlier request of it made was gone when it was looked at.
 const GRANTS: u32 = 2;
@@ -137,7 +138,7 @@ impl Slot {
     }
 
     fn vital(&self) -> Vital {
-        *self.vital.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.vital)
     }
 
     pub(super) fn deadline(&self) -> Instant {
@@ -160,7 +161,7 @@ impl Slot {
     }
 
     pub(super) fn confirm(&self, deadline: Instant, ttl: Duration) {
-        *self.vital.lock().unwrap_or_else(PoisonError::into_inner) = Vital { deadline, ttl };
+        *lock(&self.vital) = Vital { deadline, ttl };
     }
 
     /// Whether its observer hears of renewals.

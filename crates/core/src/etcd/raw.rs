@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::{Buf as _, BufMut as _, Bytes};
@@ -18,6 +18,8 @@ use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
 use super::listening::Listening;
+use crate::sync::lock;
+
 /// The metadata that etcd reads the token from.
 const TOKEN: &str = "token";
 /// The metadata that lets a member without a leader refuse at once instead of after its own time.
@@ -30,7 +32,7 @@ pub type ByteStream = Streaming<Bytes>;
 #[derive(Clone)]
 pub(crate) struct Transport {
     channel: Listening,
-    token: Arc<RwLock<Option<MetadataValue<Ascii>>>>,
+    token: Arc<Mutex<Option<MetadataValue<Ascii>>>>,
 }
 
 impl Transport {
@@ -43,7 +45,7 @@ impl Transport {
 
     /// From now on every call carries `token`; `None` when the cluster has no authentication.
     pub(crate) fn set_token(&self, token: Option<MetadataValue<Ascii>>) {
-        *self.token.write().unwrap_or_else(PoisonError::into_inner) = token;
+        *lock(&self.token) = token;
     }
 
     /// The same connection without a token, for the call that asks for one.
@@ -55,7 +57,7 @@ impl Transport {
     }
 
     fn token(&self) -> Option<MetadataValue<Ascii>> {
-        self.token.read().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.token).clone()
     }
 
     /// One request, one answer. An answer of more than `limit` bytes is refused with `OutOfRange`.

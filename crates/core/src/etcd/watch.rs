@@ -8,7 +8,7 @@
 //! - A [`WatchQueue`](queue::WatchQueue) holds everything that etcd tells, packed for a consumer on another thread, up to a
 //!   bound. When it is full its watch is cancelled on the server, and made anew from there when there is room.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -17,6 +17,7 @@ use super::client::EtcdClient;
 use super::error::{Cause, Fault, judge_reason};
 use super::hub::{Hub, Watch};
 use crate::error::{Error, ErrorKind};
+use crate::sync::lock;
 
 pub mod pack;
 pub mod queue;
@@ -282,7 +283,7 @@ impl WatchSink for Outlet {
 
     /// What was delivered before is still read first.
     fn end(self: Box<Self>, why: WatchEnd) {
-        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        *lock(&self.end) = Some(why);
     }
 }
 
@@ -292,7 +293,7 @@ impl Subscription {
         if let Some(batch) = self.batches.recv().await {
             return Ok(batch);
         }
-        let end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = lock(&self.end);
         Err(end.clone().unwrap_or(WatchEnd::Closed))
     }
 
@@ -348,25 +349,25 @@ pub(super) struct HubState {
 
 impl HubState {
     pub(super) fn progress_every(state: &Mutex<Self>) -> Duration {
-        let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = lock(state);
         state.progress_every.unwrap_or(PROGRESS_EVERY)
     }
 
     /// The pause after this many failures in a row, if somebody has said so.
     pub(super) fn pause(state: &Mutex<Self>, failures: u32) -> Option<Duration> {
-        let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = lock(state);
         let place = usize::try_from(failures.saturating_sub(1)).unwrap_or(usize::MAX);
         state.pauses.get(place).or(state.pauses.last()).copied()
     }
 
     /// Called by the hub's task when it ends and has not retired: who comes from then on starts another.
     pub(super) fn leave(state: &Mutex<Self>) {
-        state.lock().unwrap_or_else(PoisonError::into_inner).commands = None;
+        lock(state).commands = None;
     }
 
     /// Called by the hub's task when it has nothing to watch: takes itself out, unless a command has just come.
     pub(super) fn retire(state: &Mutex<Self>, commands: &mpsc::UnboundedReceiver<Command>) -> bool {
-        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(state);
         let idle = commands.is_empty();
         if idle {
             state.commands = None;
@@ -379,13 +380,13 @@ impl EtcdClient {
     /// The pauses before the stream of all watches is opened again, after each failure in a row; the last one for all that
     /// follow. Empty, which is the default: random ones that grow to 5 s.
     pub fn set_watch_pauses(&self, pauses: Vec<Duration>) {
-        let mut state = self.watches().state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.watches().state);
         state.pauses = pauses.into();
     }
 
     /// How often etcd is asked how far the stream of all watches is, from the next stream on; at least 1 ms. Default 10 s.
     pub fn set_progress_interval(&self, every: Duration) {
-        let mut state = self.watches().state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.watches().state);
         state.progress_every = Some(every.max(Duration::from_millis(1)));
     }
 
@@ -407,7 +408,7 @@ impl EtcdClient {
     /// Watches a range for `sink`, which is told everything. Needs a tokio runtime.
     pub fn watch(&self, request: WatchRequest, sink: Box<dyn WatchSink>) -> WatchControl {
         let hub = self.watches();
-        let mut state = hub.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&hub.state);
         state.last_id += 1;
         let id = state.last_id;
         let running = state.commands.clone();

@@ -9,7 +9,7 @@ mod verify;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -23,6 +23,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, InconsistentKeys, RootCertStor
 pub use self::options::TlsOptions;
 use crate::error::{Error, Result};
 use crate::log::Log;
+use crate::sync::lock;
 
 #[cfg(not(any(feature = "tls-aws-lc", feature = "tls-ring")))]
 compile_error!("TLS needs a crypto provider: the cargo feature \"tls-aws-lc\" or \"tls-ring\"");
@@ -205,10 +206,6 @@ impl Current {
     fn now(&self) -> Arc<Material> {
         lock(&self.material).clone()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Material {

@@ -1,11 +1,12 @@
 //! Tells people of watches that broke. What breaks one as a rule breaks all of a client, and a line for each of thousands
 //! hides what else is said.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::Source;
 use crate::error::Error;
+use crate::sync::lock;
 
 /// How long those that follow a first one are counted.
 const TOGETHER: Duration = Duration::from_secs(1);
@@ -48,6 +49,6 @@ impl Breaks {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Counted>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }

@@ -4,7 +4,7 @@
 //! that fail or warn, which are few. Names that hear the bell then ask for their own index. What each question costs the
 //! agent was measured, see `docs/decisions`: a filter over all services takes ten times as long as their names.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
@@ -16,6 +16,7 @@ use super::agents::segment;
 use super::follow::hash;
 use super::options::ConsulOptions;
 use crate::backoff::Backoff;
+use crate::sync::lock;
 
 /// Questions for an index in flight.
 const PROBES: usize = 8;
@@ -90,7 +91,7 @@ impl Bell {
 
 impl Bells {
     pub(super) fn hear(&self, shared: &Arc<Shared>) -> Arc<Bell> {
-        let mut bell = self.bell.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bell = lock(&self.bell);
         if let Some(bell) = bell.upgrade() {
             return bell;
         }
@@ -110,7 +111,7 @@ impl Bells {
 
     /// Ends it, whoever listens.
     pub(super) fn stop(&self) {
-        let bell = self.bell.lock().unwrap_or_else(PoisonError::into_inner);
+        let bell = lock(&self.bell);
         if let Some(bell) = bell.upgrade() {
             bell.silence();
         }

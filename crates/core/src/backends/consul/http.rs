@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use url::Url;
 
 use super::options::ConsulOptions;
 use crate::error::{Error, Result};
+use crate::sync::lock;
 use crate::tls::{self, Tls, TlsOptions};
 
 /// Connections that are kept for the next call.
@@ -131,7 +132,7 @@ impl Way {
 
     /// A lane that has room for one more name, of at most so many.
     pub(super) fn lane(&self, most: usize) -> Option<Arc<Lane>> {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = lock(&self.lanes);
         lanes.retain(|lane| lane.strong_count() > 0);
         let mut free = lanes.iter().filter(|lane| lane.strong_count() < STREAMS);
         if let Some(lane) = free.find_map(Weak::upgrade) {

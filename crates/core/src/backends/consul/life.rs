@@ -3,7 +3,7 @@
 //! seconds for all the queries of an agent.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use super::agents::Agents;
 use crate::error::{Error, ErrorKind};
+use crate::sync::lock;
 
 /// Between two questions.
 const EVERY: Duration = Duration::from_secs(5);
@@ -44,7 +45,7 @@ impl Drop for Life {
 impl Lives {
     /// The life of an agent, watched from now on.
     pub(super) fn of(&self, agents: &Arc<Agents>, agent: usize) -> Arc<Life> {
-        let mut lives = self.by_agent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lives = lock(&self.by_agent);
         if let Some(life) = lives.get(&agent).and_then(Weak::upgrade)
             && !*life.over.borrow()
         {
@@ -70,7 +71,7 @@ impl Lives {
 
     /// Observes nothing any more.
     pub(super) fn stop(&self) {
-        let mut lives = self.by_agent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lives = lock(&self.by_agent);
         for life in lives.drain().filter_map(|(_, life)| life.upgrade()) {
             life.task.abort();
         }

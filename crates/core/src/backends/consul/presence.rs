@@ -5,7 +5,7 @@
 //! here, [twins] says.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -24,6 +24,7 @@ use super::words::{filter_text, refused_word};
 use crate::backend::{Intent, Loss, Presence};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::ServiceInstance;
+use crate::sync::lock;
 
 /// The pauses between two looks for our own record in the catalog: the first one, and the longest, to which they double.
 const LOOK_PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(500));
@@ -108,7 +109,7 @@ struct AgentService {
 
 impl Record {
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Looks at what an agent holds under our id.

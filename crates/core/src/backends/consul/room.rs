@@ -5,11 +5,13 @@
 //! one, as TCP does with a network that it shares.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+use crate::sync::lock;
 
 /// What is refused within this time is refused for one reason.
 const ONCE: Duration = Duration::from_secs(1);
@@ -49,7 +51,7 @@ impl Room {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// How many there may be now.

@@ -12,7 +12,7 @@
 //! hit the node of a newer one: the transaction writes the new node until its version is above the old one's.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,6 +27,7 @@ use crate::backend::{Intent, Loss, Presence};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::ServiceInstance;
+use crate::sync::lock;
 
 /// How often a node may change between being looked at and being written before the attempt is given up.
 const RACES: u32 = 4;
@@ -51,7 +52,7 @@ struct Made {
 
 impl Owners {
     fn with<T>(&self, look: impl FnOnce(&mut Made) -> T) -> T {
-        look(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&mut lock(&self.state))
     }
 }
 

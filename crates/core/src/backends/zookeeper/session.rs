@@ -2,7 +2,7 @@
 //! has ended. How it is kept is its [`client`](super::client)'s; what it means is said here.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -16,6 +16,7 @@ use super::error::no_session;
 use super::options::{Authentication, ZookeeperOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Log;
+use crate::sync::lock;
 use crate::tls::Tls;
 
 /// How many sessions of before are remembered as ours. Their nodes live for one timeout at most.
@@ -231,6 +232,6 @@ impl Sessions {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }

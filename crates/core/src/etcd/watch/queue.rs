@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use super::pack::{CONNECTING, DISCONNECTED, END, Pack, SETTLED};
 use super::{Created, Delivery, Response, WatchControl, WatchEnd, WatchRequest, WatchSink};
 use crate::etcd::client::EtcdClient;
-use crate::etcd::endpoints::lock;
 use crate::etcd::error::{Cause, Fault};
+use crate::sync::lock;
 
 /// When a batch is full: a consumer takes one at a time, and is not to be busy with it for long.
 const BATCH_EVENTS: usize = 1024;

@@ -5,11 +5,13 @@
 //! either case, and sets the watch again with that read.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Mutex, MutexGuard, Weak};
 
 use tokio::sync::{Notify, oneshot};
 
 use super::wire::EventKind;
+
+use crate::sync::lock;
 
 /// What is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +49,7 @@ pub(in super::super) struct Broken;
 
 impl Heard {
     fn lock(&self) -> MutexGuard<'_, News> {
-        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.news)
     }
 
     /// What waits; empty if nothing does.
