@@ -25,9 +25,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use napi::{Error, Result, Status};
 use napi_derive::napi;
-use rollcall_core::etcd::EtcdClient;
-use rollcall_core::etcd::error::Fault;
-use rollcall_core::etcd::exec::Call;
+use rollcall_core::etcd::{Call, EtcdClient, Fault};
 use rollcall_core::sync::lock;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -275,7 +273,7 @@ fn start(shared: &Arc<Shared>, requests: Vec<Request>, groups: bool, tasks: &mut
     }
     // A get that came alone stays a plain one. Those that may take equally long go together.
     gets.sort_by_key(|get| get.timeout_ms); // stable
-    let size = shared.client.group_size().max(1);
+    let size = shared.client.calls.group_size().max(1);
     while !gets.is_empty() {
         let same = gets
             .iter()
@@ -296,7 +294,7 @@ fn start_one(shared: &Arc<Shared>, request: Request, tasks: &mut tokio::task::Jo
     let client = shared.client.clone();
     let task = tasks.spawn(async move {
         let want = request.want;
-        match client.exec(request.call()).await {
+        match client.calls.exec(request.call()).await {
             Ok(answer) => ticket.settle(want, answer).await,
             Err(fault) => ticket.fail(&fault),
         }
@@ -327,7 +325,7 @@ fn start_group(shared: &Arc<Shared>, group: Vec<Request>, tasks: &mut tokio::tas
         .collect();
     tasks.spawn(async move {
         let gets = group.into_iter().map(|get| get.body).collect();
-        let answers = client.get_group(gets, deadline).await;
+        let answers = client.calls.get_group(gets, deadline).await;
         for ((ticket, want), answer) in tickets.into_iter().zip(answers) {
             match answer {
                 Ok(answer) => ticket.settle_range(want, &answer),
@@ -373,7 +371,7 @@ impl Ticket {
         self.reply(last);
     }
 
-    fn settle_range(self, want: Want, answer: &rollcall_core::etcd::wire::RangeResponse) {
+    fn settle_range(self, want: Want, answer: &rollcall_core::etcd::RangeResponse) {
         self.reply(reply::of_one(want, answer));
     }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use napi::bindgen_prelude::{BigInt, Buffer, PromiseRaw};
 use napi::{Env, Result};
 use napi_derive::napi;
-use rollcall_core::etcd::election::{Campaign, CampaignEvent, CampaignOptions, Naming, Place};
-use rollcall_core::etcd::error::Fault;
-use rollcall_core::etcd::observer::{Leader, Observer, ObserverEvent};
+use rollcall_core::etcd::{
+    Campaign, CampaignEvent, CampaignOptions, Fault, Leader, Naming, Observer, ObserverEvent, Place,
+};
 
 use super::EtcdHandle;
 use super::failure::{NativeFailure, stall_of, waited_for};
@@ -47,7 +47,7 @@ impl CampaignHandle {
         };
         let mailbox = client.mailbox.clone();
         let campaign = Campaign::start(
-            &client.client,
+            &client.client.elections,
             CampaignOptions {
                 place: Place::Queue {
                     prefix: options.prefix.into(),
@@ -179,7 +179,7 @@ impl ObserverHandle {
         let _inside = client.io.handle().enter();
         let mailbox = client.mailbox.clone();
         let observer = Observer::start(
-            &client.client,
+            &client.client.elections,
             prefix.into(),
             Box::new(move |event| match event {
                 ObserverEvent::Changed => mailbox.put("leader", id, None),

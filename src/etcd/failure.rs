@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use napi_derive::napi;
-use rollcall_core::etcd::election::{Failure, Revocation};
+use rollcall_core::etcd::{Failure, Revocation};
 use tokio::sync::watch;
 
 use super::EtcdHandle;

@@ -6,9 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use napi::bindgen_prelude::{BigInt, PromiseRaw};
 use napi::{Env, Result};
 use napi_derive::napi;
-use rollcall_core::etcd::lease::{Lease, LeaseEvent, LeaseStall};
-use rollcall_core::etcd::tenure::{Tenure, TenureEvent, TenureOptions};
-use rollcall_core::etcd::wire::LeaseKeepAliveResponse;
+use rollcall_core::etcd::{Lease, LeaseEvent, LeaseKeepAliveResponse, LeaseStall, Tenure, TenureEvent, TenureOptions};
 use rollcall_core::sync::lock;
 use tokio::time::Instant;
 
@@ -108,7 +106,7 @@ impl LeaseHandle {
         };
         let (inbox, mailbox) = (events.clone(), client.mailbox.clone());
         let tenure = Tenure::begin(
-            client.client.clone(),
+            client.client.leases.clone(),
             wanted,
             Arc::new(move |event| tell(&inbox, &mailbox, id, event)),
         );

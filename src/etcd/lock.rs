@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex};
 use napi::bindgen_prelude::{BigInt, Buffer, PromiseRaw};
 use napi::{Env, Result};
 use napi_derive::napi;
-use rollcall_core::etcd::EtcdClient;
-use rollcall_core::etcd::election::Failure;
-use rollcall_core::etcd::lock::{Lock, LockOptions};
+use rollcall_core::etcd::{EtcdClient, Failure, Lock, LockOptions};
 use rollcall_core::sync::lock;
 use tokio::time::Instant;
 
@@ -87,7 +85,7 @@ impl LockHandle {
                 lock(&lost).failure = Some(failure);
                 mailbox.put("lockLost", id, None);
             });
-            match Lock::acquire(&client, options, deadline, on_lost).await {
+            match Lock::acquire(&client.elections, options, deadline, on_lost).await {
                 Ok(acquired) => {
                     lock(&held).lock = Some(Arc::new(acquired));
                     Ok(None)

@@ -10,9 +10,7 @@ use std::sync::{Arc, Mutex};
 use napi::bindgen_prelude::{Buffer, Function, PromiseRaw};
 use napi::{Env, JsValue, Result};
 use napi_derive::napi;
-use rollcall_core::etcd::exec::METHODS;
-use rollcall_core::etcd::metrics::BUCKETS_US;
-use rollcall_core::etcd::{EtcdClient, EtcdOptions, TlsOptions};
+use rollcall_core::etcd::{BUCKETS_US, EtcdClient, EtcdOptions, METHODS, TlsOptions};
 use rollcall_core::log::Log;
 use rollcall_core::stall::StallMonitor;
 
@@ -175,7 +173,7 @@ impl EtcdHandle {
     #[napi(catch_unwind)]
     pub fn metrics(&self) -> NativeMetrics {
         use std::sync::atomic::Ordering::Relaxed;
-        let metrics = self.client.metrics();
+        let metrics = self.client.calls.metrics();
         NativeMetrics {
             attempts: number(metrics.attempts.load(Relaxed)),
             groups: number(metrics.groups.load(Relaxed)),
@@ -246,8 +244,8 @@ pub struct NativeMethodMetrics {
     pub buckets: Vec<f64>,
 }
 
-impl From<rollcall_core::etcd::metrics::MethodMetrics> for NativeMethodMetrics {
-    fn from(metrics: rollcall_core::etcd::metrics::MethodMetrics) -> Self {
+impl From<rollcall_core::etcd::MethodMetrics> for NativeMethodMetrics {
+    fn from(metrics: rollcall_core::etcd::MethodMetrics) -> Self {
         Self {
             path: metrics.path,
             begun: number(metrics.begun),

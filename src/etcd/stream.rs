@@ -8,7 +8,7 @@ use bytes::Bytes;
 use napi::bindgen_prelude::Buffer;
 use napi::{Error, Result, Status};
 use napi_derive::napi;
-use rollcall_core::etcd::exec::METHODS;
+use rollcall_core::etcd::METHODS;
 use rollcall_core::sync::lock;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
@@ -91,14 +91,14 @@ impl StreamHandle {
                 };
                 let time = Duration::from_millis(timeout_ms.into());
                 let more = (!single).then_some(queue);
-                let mut stream = etcd.byte_stream(path, first, more, needs_leader, time).await?;
+                let mut stream = etcd.calls.byte_stream(path, first, more, needs_leader, time).await?;
                 while let Some(message) = stream.message().await? {
                     inbox.put(message).await;
                     mailbox.notice(id);
                 }
                 Ok(())
             };
-            let closed = etcd.closed_token();
+            let closed = etcd.closed().clone();
             let end = tokio::select! {
                 end = run => end.err().map_or(End::Well, |fault| End::Failed(Failure::of(&fault))),
                 () = closed.cancelled() => End::Failed(Failure::closed()),

@@ -5,7 +5,7 @@ use std::future::ready;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rollcall_core::etcd::options::TokenTime;
+use rollcall_core::etcd::TokenTime;
 use rollcall_core::sync::lock;
 use rollcall_core::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;

@@ -8,8 +8,7 @@ use napi::bindgen_prelude::{BigInt, BufferSlice, Either, Function, Uint8Array};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, Error, Result, Status};
 use napi_derive::napi;
-use rollcall_core::etcd::watch::queue::{Failure as Behind, Limits, WatchQueue};
-use rollcall_core::etcd::watch::{OnDisconnect, WatchEnd, WatchRequest};
+use rollcall_core::etcd::{Limits, OnDisconnect, WatchEnd, WatchFailure as Behind, WatchQueue, WatchRequest};
 use rollcall_core::sync::lock;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -81,7 +80,7 @@ impl EtcdWatchHandle {
         let _inside = client.io.handle().enter();
         Ok(Self {
             id,
-            queue: WatchQueue::open(&client.client, request, Limits::default(), move || wake.put(id)),
+            queue: WatchQueue::open(&client.client.watches, request, Limits::default(), move || wake.put(id)),
             pacer,
         })
     }
@@ -231,7 +230,9 @@ impl EtcdHandle {
         ts_args_type = "callback: (ids: number | Array<number>) => void, pauses: Array<number>"
     )]
     pub fn watches_tell(&self, callback: Function<'_, Ids, ()>, pauses: Vec<f64>) -> Result<()> {
-        self.client.set_watch_pauses(pauses.into_iter().map(ms).collect());
+        self.client
+            .watches
+            .set_watch_pauses(pauses.into_iter().map(ms).collect());
         let wake = callback.build_threadsafe_function::<Ids>().weak::<true>().build()?;
         let pacer = Pacer::start(self.io.handle(), wake);
         *lock(&self.pacer) = Some(Arc::new(pacer));

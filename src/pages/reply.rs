@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use prost::Message as _;
-use rollcall_core::etcd::wire::{HeaderOnly, KeyValue, RangeResponse, ResponseHeader};
-use rollcall_core::{ErrorKind, etcd::error::Fault};
+use rollcall_core::etcd::{HeaderOnly, KeyValue, RangeResponse, ResponseHeader};
+use rollcall_core::{ErrorKind, etcd::Fault};
 
 use crate::call::causes;
 

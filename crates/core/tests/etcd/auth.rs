@@ -9,8 +9,9 @@ use rollcall_core::ErrorKind;
 use rollcall_core::backend::{Backend as _, Intent, Loss};
 use rollcall_core::backends::etcd::EtcdBackend;
 use rollcall_core::error::Result;
-use rollcall_core::etcd::watch::{Created, Delivery, OnDisconnect, Response, WatchEnd, WatchRequest, WatchSink};
-use rollcall_core::etcd::{EtcdClient, EtcdOptions};
+use rollcall_core::etcd::{
+    Created, Delivery, EtcdClient, EtcdOptions, OnDisconnect, Response, WatchEnd, WatchRequest, WatchSink,
+};
 use rollcall_core::log::{Level, Log};
 
 use crate::support::{Server, etcd, eventually, follow, ids, instance, next, presence_of, within};
@@ -177,7 +178,7 @@ async fn a_watch_that_is_denied_disturbs_no_other() {
     assert!(matches!(within(5, "the loss", blind.lost()).await, Loss::Gone(_)));
     let client = EtcdClient::new(user(&server, "app", "secret"), Log::default()).unwrap();
     let watch = |key: &str| {
-        client.subscribe(WatchRequest {
+        client.watches.subscribe(WatchRequest {
             key: key.as_bytes().to_vec(),
             range_end: Vec::new(),
             from_revision: 1,
@@ -229,12 +230,16 @@ async fn denied_watches_do_not_cost_the_others_their_stream() {
         ..WatchRequest::default()
     };
     let counted = Counted::default();
-    let watch = |_| client.watch(request("/microservices/k"), Box::new(counted.clone()));
+    let watch = |_| {
+        client
+            .watches
+            .watch(request("/microservices/k"), Box::new(counted.clone()))
+    };
     let _watches: Vec<_> = (0..200).map(watch).collect();
     let created = || counted.created.load(Ordering::SeqCst);
     eventually("all are created", || async { created() == 200 }).await;
     for i in 0..20 {
-        let mut denied = client.subscribe(request(&format!("/elsewhere/{i}")));
+        let mut denied = client.watches.subscribe(request(&format!("/elsewhere/{i}")));
         let end = within(5, "the end", denied.next()).await;
         assert!(
             matches!(&end, Err(WatchEnd::Refused(e)) if e.kind() == ErrorKind::PermissionDenied),
@@ -246,7 +251,7 @@ async fn denied_watches_do_not_cost_the_others_their_stream() {
     let right = Permission::new(PermissionType::Readwrite, "/elsewhere/").with_prefix();
     root.role_grant_permission("app", right).await.unwrap();
     root.put("/elsewhere/0", "x", None).await.unwrap();
-    let mut granted = client.subscribe(WatchRequest {
+    let mut granted = client.watches.subscribe(WatchRequest {
         from_revision: 1,
         ..request("/elsewhere/0")
     });

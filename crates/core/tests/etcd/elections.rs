@@ -4,9 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use etcd_client::{GetOptions, PutOptions};
-use rollcall_core::etcd::election::{Campaign, CampaignEvent, CampaignOptions, CampaignState, Failure, Naming, Place};
-use rollcall_core::etcd::observer::{Observer, ObserverEvent};
-use rollcall_core::etcd::{EtcdClient, EtcdOptions};
+use rollcall_core::etcd::{
+    Campaign, CampaignEvent, CampaignOptions, CampaignState, EtcdClient, EtcdOptions, Failure, Naming, Observer,
+    ObserverEvent, Place,
+};
 use rollcall_core::log::Log;
 use tokio::sync::watch;
 
@@ -54,7 +55,7 @@ fn campaign(client: &EtcdClient, options: CampaignOptions) -> (Campaign, Told) {
         };
         list.0.lock().unwrap().push(word);
     });
-    (Campaign::start(client, options, on_event), told)
+    (Campaign::start(&client.elections, options, on_event), told)
 }
 
 fn name(failure: &Failure) -> &'static str {
@@ -381,7 +382,7 @@ async fn an_observer_tells_the_leader_its_words_and_a_drop() {
     let events = Arc::new(Mutex::new(Vec::new()));
     let list = events.clone();
     let observer = Observer::start(
-        &client,
+        &client.elections,
         PREFIX.into(),
         Box::new(move |event| {
             list.lock().unwrap().push(match event {
@@ -434,6 +435,7 @@ async fn the_leader_is_a_candidate_and_no_other_key() {
     let mut raw = server.raw().await;
     let leader = async || {
         client
+            .elections
             .leader(PREFIX.as_bytes())
             .await
             .unwrap()
@@ -451,7 +453,7 @@ async fn the_leader_is_a_candidate_and_no_other_key() {
     within(5, "the leader of the nested one", below.elected())
         .await
         .unwrap();
-    let observer = Observer::start(&client, PREFIX.into(), Box::new(|_| {}));
+    let observer = Observer::start(&client.elections, PREFIX.into(), Box::new(|_| {}));
     assert_eq!(leader().await, None);
     let (one, _) = campaign(&client, running_for("a"));
     within(5, "the leader", one.elected()).await.unwrap();

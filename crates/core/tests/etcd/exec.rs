@@ -5,10 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message as _;
 use rollcall_core::ErrorKind;
-use rollcall_core::etcd::error::Fault;
-use rollcall_core::etcd::exec::{Call, METHODS, RANGE};
-use rollcall_core::etcd::wire::RangeResponse;
-use rollcall_core::etcd::{EtcdClient, EtcdOptions};
+use rollcall_core::etcd::{Call, EtcdClient, EtcdOptions, Fault, METHODS, RANGE, RangeResponse};
 use rollcall_core::log::Log;
 use tokio::time::Instant;
 
@@ -56,7 +53,7 @@ fn put(key: &str, value: &str) -> Call {
 }
 
 async fn get(client: &EtcdClient, key: &str) -> Result<RangeResponse, Fault> {
-    let answer = client.exec(call(RANGE, range(key), true)).await?;
+    let answer = client.calls.exec(call(RANGE, range(key), true)).await?;
     Ok(RangeResponse::decode(answer).unwrap())
 }
 
@@ -82,11 +79,11 @@ async fn a_write_whose_answer_was_lost_is_applied_once_and_its_outcome_is_unknow
         proxy.lose_answers(false);
         let mut through = put("warm", "1");
         through.only = Some(0);
-        client.exec(through).await.unwrap();
+        client.calls.exec(through).await.unwrap();
         proxy.lose_answers(true);
         let mut write = put(&key, "v");
         write.deadline = Some(Instant::now() + Duration::from_secs(2));
-        match client.exec(write).await {
+        match client.calls.exec(write).await {
             Ok(_) => {} // it went the other way
             Err(fault) => assert!(fault.outcome_unknown, "{fault:?}"),
         }
@@ -99,7 +96,7 @@ async fn a_read_whose_answer_was_lost_is_asked_again_elsewhere() {
     let server = etcd!();
     let proxy = Proxy::to(server.address()).await;
     let client = client(options(&[&proxy.address, &server.address()]));
-    client.exec(put("k", "v")).await.unwrap();
+    client.calls.exec(put("k", "v")).await.unwrap();
     proxy.lose_answers(true);
     for _ in 0..4 {
         let answer = within(5, "an answer", get(&client, "k")).await.unwrap();
@@ -114,7 +111,7 @@ async fn a_write_that_was_not_sent_is_sent_to_another_member() {
     let dead = format!("127.0.0.1:{closed}");
     for i in 0..8 {
         let client = client(options(&[&dead, &server.address()]));
-        client.exec(put(&format!("k{i}"), "v")).await.unwrap();
+        client.calls.exec(put(&format!("k{i}"), "v")).await.unwrap();
         assert_eq!(version(&server, &format!("k{i}")).await, 1);
     }
 }
@@ -124,7 +121,7 @@ async fn who_was_tried_in_vain_is_named_with_its_reason() {
     let (one, two) = (crate::support::free_port(), crate::support::free_port());
     let hosts = [format!("127.0.0.1:{one}"), format!("127.0.0.1:{two}")];
     let client = client(options(&[&hosts[0], &hosts[1]]));
-    let fault = client.exec(put("k", "v")).await.unwrap_err();
+    let fault = client.calls.exec(put("k", "v")).await.unwrap_err();
     assert_eq!(fault.error.kind(), ErrorKind::Unavailable);
     assert!(!fault.outcome_unknown, "nothing was sent");
     for host in &hosts {
@@ -155,7 +152,7 @@ async fn a_killed_server_leaves_no_write_applied_twice() {
             killed = true;
             servers[0].kill();
         }
-        told.push((key.clone(), client.exec(put(&key, "v")).await));
+        told.push((key.clone(), client.calls.exec(put(&key, "v")).await));
     }
     servers[0].restart().await;
     for (key, outcome) in told {
@@ -185,12 +182,12 @@ async fn a_frozen_member_costs_a_point_read_a_few_seconds_and_later_ones_nothing
         // Make the one that will freeze the one in use.
         let mut warm = call(RANGE, range("k"), true);
         warm.only = Some(0);
-        client.exec(warm).await.unwrap();
+        client.calls.exec(warm).await.unwrap();
         server.freeze();
         let read = |seconds| {
             let mut read = call(RANGE, range("k"), true);
             read.deadline = Some(Instant::now() + Duration::from_secs(30));
-            within(seconds, "a read", client.exec(read))
+            within(seconds, "a read", client.calls.exec(read))
         };
         read(8).await.unwrap();
         let start = Instant::now();
@@ -208,21 +205,29 @@ async fn gets_of_one_tick_are_answered_in_order_by_one_transaction() {
     let server = etcd!("--max-txn-ops=16");
     let client = client(server.options());
     for i in 0..40 {
-        client.exec(put(&format!("k{i}"), &i.to_string())).await.unwrap();
+        client.calls.exec(put(&format!("k{i}"), &i.to_string())).await.unwrap();
     }
     let gets = |n: usize| (0..n).map(|i| Bytes::from(range(&format!("k{i}")))).collect::<Vec<_>>();
     // More than the server takes: answered all the same, one by one, and fewer are sent together from then on.
-    let answers = client.get_group(gets(40), None).await;
-    assert!(client.group_size() <= 20, "{}", client.group_size());
+    let answers = client.calls.get_group(gets(40), None).await;
+    assert!(client.calls.group_size() <= 20, "{}", client.calls.group_size());
     for (i, answer) in answers.into_iter().enumerate() {
         assert_eq!(answer.unwrap().kvs[0].value, i.to_string());
     }
-    let before = client.metrics().attempts.load(std::sync::atomic::Ordering::Relaxed);
-    let answers = client.get_group(gets(16), None).await;
+    let before = client
+        .calls
+        .metrics()
+        .attempts
+        .load(std::sync::atomic::Ordering::Relaxed);
+    let answers = client.calls.get_group(gets(16), None).await;
     for (i, answer) in answers.into_iter().enumerate() {
         assert_eq!(answer.unwrap().kvs[0].value, i.to_string());
     }
-    let after = client.metrics().attempts.load(std::sync::atomic::Ordering::Relaxed);
+    let after = client
+        .calls
+        .metrics()
+        .attempts
+        .load(std::sync::atomic::Ordering::Relaxed);
     assert_eq!(after - before, 1, "one call for sixteen gets");
 }
 
@@ -246,7 +251,7 @@ async fn a_get_without_permission_fails_alone() {
         ..server.options()
     });
     let gets = ["open/a", "shut/a", "open/none"].map(|key| Bytes::from(range(key)));
-    let answers = client.get_group(gets.to_vec(), None).await;
+    let answers = client.calls.get_group(gets.to_vec(), None).await;
     assert_eq!(answers[0].as_ref().unwrap().kvs[0].value, "1");
     assert_eq!(
         answers[1].as_ref().unwrap_err().error.kind(),
@@ -262,8 +267,8 @@ async fn an_answer_above_the_limit_harms_no_other_call() {
         max_message_bytes: 64 * 1024,
         ..server.options()
     });
-    client.exec(put("big", &"x".repeat(100 * 1024))).await.unwrap();
-    client.exec(put("small", "x")).await.unwrap();
+    client.calls.exec(put("big", &"x".repeat(100 * 1024))).await.unwrap();
+    client.calls.exec(put("small", "x")).await.unwrap();
     let fault = get(&client, "big").await.unwrap_err();
     assert_eq!(fault.error.kind(), ErrorKind::InvalidArgument, "{fault:?}");
     assert_eq!(get(&client, "small").await.unwrap().kvs[0].value, "x");
@@ -273,13 +278,13 @@ async fn an_answer_above_the_limit_harms_no_other_call() {
 async fn ten_thousand_gets_at_once_break_no_connection() {
     let server = etcd!();
     let client = client(server.options());
-    client.exec(put("k", "v")).await.unwrap();
+    client.calls.exec(put("k", "v")).await.unwrap();
     let gets = (0..10_000).map(|_| {
         let client = client.clone();
         // Time enough for a machine that does much else: this is about the connection.
         let mut call = call(RANGE, range("k"), true);
         call.deadline = Some(Instant::now() + Duration::from_secs(30));
-        tokio::spawn(async move { client.exec(call).await })
+        tokio::spawn(async move { client.calls.exec(call).await })
     });
     for get in gets.collect::<Vec<_>>() {
         let answer = within(30, "a get", get).await.unwrap().unwrap();
@@ -312,7 +317,7 @@ async fn a_write_waits_for_no_member_that_says_nothing_and_is_sent_elsewhere() {
         });
         let mut write = put(&format!("k{i}"), "v");
         write.deadline = Some(Instant::now() + Duration::from_secs(30));
-        within(6, "a write", client.exec(write)).await.unwrap();
+        within(6, "a write", client.calls.exec(write)).await.unwrap();
         assert_eq!(version(&server, &format!("k{i}")).await, 1);
     }
 }
@@ -326,7 +331,7 @@ async fn a_server_that_says_nothing_is_left_when_the_time_to_connect_is_over() {
     });
     for mut call in [put("k", "v"), call(RANGE, range("k"), true)] {
         call.deadline = Some(Instant::now() + Duration::from_secs(30));
-        let fault = within(5, "a failure", client.exec(call)).await.unwrap_err();
+        let fault = within(5, "a failure", client.calls.exec(call)).await.unwrap_err();
         assert_eq!(fault.error.kind(), ErrorKind::Unavailable, "{fault:?}");
         assert!(!fault.outcome_unknown, "nothing was sent: {fault:?}");
         assert!(
@@ -350,10 +355,10 @@ async fn a_call_for_one_host_goes_to_that_host() {
                 only: Some(place),
                 ..call(RANGE, range("k"), true)
             };
-            let fault = client.exec(on(0)).await.unwrap_err();
+            let fault = client.calls.exec(on(0)).await.unwrap_err();
             assert!(fault.error.message().contains(&dead), "{fault:?}");
-            client.exec(on(1)).await.unwrap();
-            let fault = client.exec(on(2)).await.unwrap_err();
+            client.calls.exec(on(1)).await.unwrap();
+            let fault = client.calls.exec(on(2)).await.unwrap_err();
             assert_eq!(fault.error.kind(), ErrorKind::Internal);
         }
     }
@@ -387,13 +392,13 @@ async fn a_member_that_freezes_under_writes_is_avoided_by_later_ones() {
     });
     let mut warm = put("warm", "v");
     warm.only = Some(0);
-    client.exec(warm).await.unwrap();
+    client.calls.exec(warm).await.unwrap();
     servers[follower].freeze();
     let write = |key: &str| {
         let mut write = put(key, "v");
         write.deadline = Some(Instant::now() + Duration::from_secs(60));
         let client = client.clone();
-        async move { client.exec(write).await }
+        async move { client.calls.exec(write).await }
     };
     let start = Instant::now();
     let stuck = tokio::spawn(write("stuck"));

@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rollcall_core::etcd::error::Cause;
-use rollcall_core::etcd::lease::{Lease, LeaseEvent, LeaseOptions, LeaseStall, lost};
-use rollcall_core::etcd::tenure::{Tenure, TenureEvent, TenureOptions};
-use rollcall_core::etcd::{EtcdClient, EtcdOptions};
+use rollcall_core::etcd::{
+    Cause, EtcdClient, EtcdOptions, Lease, LeaseEvent, LeaseOptions, LeaseStall, Tenure, TenureEvent, TenureOptions,
+    lost,
+};
 use rollcall_core::log::Log;
 use rollcall_core::stall::{Pulse, StallMonitor};
 use tokio::time::Instant;
@@ -50,7 +50,7 @@ async fn a_hundred_leases_of_one_client_live_beyond_their_time() {
     let client = client(server.options());
     let mut leases = Vec::new();
     for _ in 0..100 {
-        leases.push(client.grant(Lease::new_id()).await.unwrap());
+        leases.push(client.leases.grant(Lease::new_id()).await.unwrap());
     }
     tokio::time::sleep(Duration::from_secs(7)).await;
     assert!(leases.iter().all(Lease::is_alive));
@@ -66,7 +66,7 @@ async fn a_hundred_leases_of_one_client_live_beyond_their_time() {
 async fn a_lease_that_somebody_revokes_is_lost_within_a_third_of_its_time() {
     let server = etcd!();
     let client = client(server.options());
-    let lease = client.grant(Lease::new_id()).await.unwrap();
+    let lease = client.leases.grant(Lease::new_id()).await.unwrap();
     server.raw().await.lease_revoke(lease.id()).await.unwrap();
     let revoked = Instant::now();
     let why = within(5, "the loss", lost(&mut lease.state())).await;
@@ -86,7 +86,7 @@ async fn behind_a_link_that_goes_black_a_lease_is_lost_at_its_deadline() {
     let server = etcd!();
     let proxy = Proxy::to(server.address()).await;
     let client = client(options(&[&proxy.address]));
-    let lease = client.grant(Lease::new_id()).await.unwrap();
+    let lease = client.leases.grant(Lease::new_id()).await.unwrap();
     within(2, "a renewal", lease.renew_once(soon())).await.unwrap();
     proxy.lose_answers(true);
     let black = Instant::now();
@@ -108,7 +108,7 @@ async fn a_lease_lives_through_a_restart_of_its_server() {
         ttl: Duration::from_secs(10),
         ..server.options()
     });
-    let lease = client.grant(Lease::new_id()).await.unwrap();
+    let lease = client.leases.grant(Lease::new_id()).await.unwrap();
     server.kill();
     server.restart().await;
     assert_lives(&lease, &server, Duration::from_secs(11)).await;
@@ -124,7 +124,7 @@ async fn a_lease_lives_when_the_leader_freezes() {
         ttl: Duration::from_secs(5), // an election takes one to two seconds
         ..options(&hosts)
     });
-    let lease = client.grant(Lease::new_id()).await.unwrap();
+    let lease = client.leases.grant(Lease::new_id()).await.unwrap();
     let mut leads = None;
     for (i, server) in servers.iter().enumerate() {
         let status = server.raw().await.status().await.unwrap();
@@ -150,7 +150,7 @@ async fn a_lease_lives_longer_than_the_token_it_was_granted_with() {
         password: Some("root".to_owned()),
         ..server.options()
     });
-    let lease = client.grant(Lease::new_id()).await.unwrap();
+    let lease = client.leases.grant(Lease::new_id()).await.unwrap();
     let gone = tokio::time::timeout(Duration::from_secs(8), lost(&mut lease.state())).await;
     assert!(gone.is_err(), "{gone:?}");
     within(3, "a renewal", lease.renew_once(soon())).await.unwrap();
@@ -169,9 +169,9 @@ async fn a_member_that_never_answers_costs_a_grant_and_a_revocation_three_second
         });
         async move {
             let id = Lease::new_id();
-            let lease = within(4, "the grant", client.grant(id)).await.unwrap();
+            let lease = within(4, "the grant", client.leases.grant(id)).await.unwrap();
             assert!(lease.is_alive());
-            within(4, "the revocation", client.revoke(id)).await.unwrap();
+            within(4, "the revocation", client.leases.revoke(id)).await.unwrap();
         }
     });
     futures::future::join_all(each).await;
@@ -185,15 +185,15 @@ async fn a_grant_whose_answer_was_lost_leaves_one_lease() {
         timeout: Duration::from_secs(2),
         ..options(&[&proxy.address])
     });
-    client.grant(Lease::new_id()).await.unwrap(); // there is a connection
+    client.leases.grant(Lease::new_id()).await.unwrap(); // there is a connection
     proxy.lose_answers(true);
     let id = Lease::new_id();
-    client.grant(id).await.map(|_| ()).unwrap_err();
+    client.leases.grant(id).await.map(|_| ()).unwrap_err();
     let mut raw = server.raw().await;
     let granted = raw.leases().await.unwrap();
     assert!(granted.leases().iter().any(|lease| lease.id() == id), "it was granted");
     proxy.lose_answers(false);
-    let lease = client.grant(id).await.unwrap();
+    let lease = client.leases.grant(id).await.unwrap();
     assert_eq!(raw.lease_time_to_live(id, None).await.unwrap().granted_ttl(), 3);
     assert_lives(&lease, &server, Duration::from_secs(4)).await;
 }
@@ -203,13 +203,13 @@ async fn a_wanted_lease_whose_grant_was_not_answered_in_time_is_taken_back() {
     let server = etcd!();
     let proxy = Proxy::to(server.address()).await;
     let client = client(options(&[&proxy.address]));
-    client.grant(Lease::new_id()).await.map(drop).unwrap();
+    client.leases.grant(Lease::new_id()).await.map(drop).unwrap();
     proxy.lose_answers(true);
     let events = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&events);
     let until = Instant::now() + Duration::from_secs(1);
     let tenure = Tenure::begin(
-        client,
+        client.leases.clone(),
         wanted(600, until),
         Arc::new(move |event: &TenureEvent| heard.lock().unwrap().push(event.clone())),
     );
@@ -239,18 +239,18 @@ async fn a_wanted_lease_can_be_given_up_at_any_time() {
     let raw = || async { server.raw().await.leases().await.unwrap().leases().len() };
     let ignore: Arc<dyn Fn(&TenureEvent) + Send + Sync> = Arc::new(|_| {});
     // Before the grant is answered.
-    let tenure = Tenure::begin(client.clone(), wanted(600, soon()), Arc::clone(&ignore));
+    let tenure = Tenure::begin(client.leases.clone(), wanted(600, soon()), Arc::clone(&ignore));
     tenure.revoke(soon()).await.unwrap();
     assert_eq!(raw().await, 0);
     // Afterwards.
-    let tenure = Tenure::begin(client.clone(), wanted(600, soon()), Arc::clone(&ignore));
+    let tenure = Tenure::begin(client.leases.clone(), wanted(600, soon()), Arc::clone(&ignore));
     tenure.renew_once(soon()).await.unwrap();
     assert!(tenure.is_alive());
     assert_eq!(tenure.granted(), Some(Duration::from_secs(600)));
     tenure.revoke(soon()).await.unwrap();
     assert_eq!(raw().await, 0);
     // Released, it stands and nobody keeps it.
-    let tenure = Tenure::begin(client.clone(), wanted(2, soon()), ignore);
+    let tenure = Tenure::begin(client.leases.clone(), wanted(2, soon()), ignore);
     tenure.release();
     eventually("it was granted", || async { raw().await == 1 }).await;
     eventually("it expired", || async { raw().await == 0 }).await;
@@ -263,13 +263,13 @@ async fn a_lease_of_somebody_else_is_taken_over() {
     let mut raw = server.raw().await;
     let id = raw.lease_grant(3, None).await.unwrap().id();
     let client = client(server.options());
-    let lease = client.attach(id, soon(), LeaseOptions::default()).await.unwrap();
+    let lease = client.leases.attach(id, soon(), LeaseOptions::default()).await.unwrap();
     assert_eq!((lease.id(), lease.granted()), (id, Duration::from_secs(3)));
     // A second time, by the same client: it lives on with either.
-    let again = client.attach(id, soon(), LeaseOptions::default()).await.unwrap();
+    let again = client.leases.attach(id, soon(), LeaseOptions::default()).await.unwrap();
     drop(lease);
     assert_lives(&again, &server, Duration::from_secs(5)).await;
-    let none = client.attach(id + 1, soon(), LeaseOptions::default()).await;
+    let none = client.leases.attach(id + 1, soon(), LeaseOptions::default()).await;
     assert_eq!(none.map(drop).unwrap_err().cause, Cause::LeaseNotFound);
 }
 
@@ -312,7 +312,11 @@ async fn a_lease_whose_owner_does_not_tick_is_revoked() {
         })),
         ..LeaseOptions::default()
     };
-    let lease = client.grant_for(Lease::new_id(), 600, soon(), options).await.unwrap();
+    let lease = client
+        .leases
+        .grant_for(Lease::new_id(), 600, soon(), options)
+        .await
+        .unwrap();
     assert_lives(&lease, &server, Duration::from_secs(2)).await;
     thread.blocked.store(true, Ordering::SeqCst);
     let why = within(4, "the loss", lost(&mut lease.state())).await;
@@ -342,7 +346,7 @@ async fn ten_thousand_leases_live_for_a_minute() {
     let begun = Instant::now();
     let mut leases = Vec::new();
     while leases.len() < 10_000 {
-        let grants = (0..100).map(|_| client.grant(Lease::new_id()));
+        let grants = (0..100).map(|_| client.leases.grant(Lease::new_id()));
         leases.extend(futures::future::join_all(grants).await.into_iter().map(Result::unwrap));
     }
     let granted = begun.elapsed();

@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rollcall_core::ErrorKind;
-use rollcall_core::etcd::election::Failure;
-use rollcall_core::etcd::lock::{Lock, LockOptions};
-use rollcall_core::etcd::{EtcdClient, EtcdOptions};
+use rollcall_core::etcd::{EtcdClient, EtcdOptions, Failure, Lock, LockOptions};
 use rollcall_core::log::Log;
 use tokio::time::Instant;
 
@@ -29,7 +27,7 @@ fn lock(queue: bool) -> LockOptions {
 }
 
 async fn acquire(client: &EtcdClient, options: LockOptions) -> Result<Lock, Failure> {
-    Lock::acquire(client, options, None, Box::new(|_| {})).await
+    Lock::acquire(&client.elections, options, None, Box::new(|_| {})).await
 }
 
 #[tokio::test]
@@ -73,7 +71,7 @@ async fn waiting_ends_in_time_and_leaves_nothing() {
     let client = client(server.options());
     let held = acquire(&client, lock(true)).await.unwrap();
     let deadline = Instant::now() + Duration::from_millis(300);
-    let late = Lock::acquire(&client, lock(true), Some(deadline), Box::new(|_| {})).await;
+    let late = Lock::acquire(&client.elections, lock(true), Some(deadline), Box::new(|_| {})).await;
     let Err(Failure::Call(fault)) = late else {
         panic!("acquired twice")
     };
@@ -135,7 +133,9 @@ async fn a_lost_lock_says_so_once() {
         let on_lost = Box::new(move |_| {
             count.fetch_add(1, Ordering::SeqCst);
         });
-        let held = Lock::acquire(&client, lock(queue), None, on_lost).await.unwrap();
+        let held = Lock::acquire(&client.elections, lock(queue), None, on_lost)
+            .await
+            .unwrap();
         server.raw().await.lease_revoke(held.lease).await.unwrap();
         eventually("it is lost", || async { lost.load(Ordering::SeqCst) == 1 }).await;
         assert!(!held.is_held());
@@ -226,7 +226,7 @@ async fn a_queue_is_found_among_thousands_of_other_keys() {
     })
     .await;
     assert!(!second.is_finished());
-    let leader = client.leader(b"l/").await.unwrap().unwrap();
+    let leader = client.elections.leader(b"l/").await.unwrap().unwrap();
     assert_eq!((leader.revision, &leader.key), (first.revision, &first.key));
     first.release().await.unwrap();
     let second = within(10, "its turn", second).await.unwrap().unwrap();

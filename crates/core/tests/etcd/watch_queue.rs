@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use etcd_client::{Permission, PermissionType, PutOptions, Txn, TxnOp};
 use rollcall_core::ErrorKind;
-use rollcall_core::etcd::watch::queue::{Failure, Limits, WatchQueue};
-use rollcall_core::etcd::watch::{OnDisconnect, WatchEnd, WatchRequest, pack};
-use rollcall_core::etcd::{EtcdClient, EtcdOptions};
+use rollcall_core::etcd::{
+    EtcdClient, EtcdOptions, Limits, OnDisconnect, WatchEnd, WatchFailure, WatchQueue, WatchRequest, pack,
+};
 use rollcall_core::log::Log;
 use tokio::sync::Notify;
 
@@ -54,7 +54,7 @@ impl Queue {
         let woken = Arc::new(Notify::new());
         let wake = Arc::clone(&woken);
         Self {
-            inner: WatchQueue::open(client, request, limits, move || wake.notify_one()),
+            inner: WatchQueue::open(&client.watches, request, limits, move || wake.notify_one()),
             woken,
             told: std::collections::VecDeque::new(),
         }
@@ -143,11 +143,11 @@ impl Queue {
                     Told::Events { fragment, next, events }
                 }
                 pack::DISCONNECTED => match self.inner.failure() {
-                    Some(Failure::Disconnected(fault)) => Told::Disconnected(fault.error.kind()),
+                    Some(WatchFailure::Disconnected(fault)) => Told::Disconnected(fault.error.kind()),
                     other => panic!("{other:?}"),
                 },
                 pack::END => match self.inner.failure() {
-                    Some(Failure::End(why)) => Told::End(why),
+                    Some(WatchFailure::End(why)) => Told::End(why),
                     other => panic!("{other:?}"),
                 },
                 other => panic!("a record of kind {other}"),
@@ -697,7 +697,7 @@ async fn the_pauses_between_tries_may_be_given() {
     let address = listener.local_addr().unwrap().to_string();
     drop(listener); // nobody listens there
     let client = client(options(&[&address]));
-    client.set_watch_pauses(vec![Duration::from_millis(700)]);
+    client.watches.set_watch_pauses(vec![Duration::from_millis(700)]);
     let mut queue = Queue::watch(&client, prefix("p/", 0));
     assert!(matches!(queue.next().await, Told::Disconnected(_)));
     let start = tokio::time::Instant::now();

@@ -6,16 +6,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp};
-use rollcall_core::etcd::watch::{
-    Created, Delivery, OnDisconnect, Response, Subscription, WatchControl, WatchEnd, WatchRequest, WatchSink,
+use rollcall_core::etcd::{
+    Created, Delivery, EtcdClient, EtcdOptions, OnDisconnect, Response, Subscription, WatchControl, WatchEnd,
+    WatchRequest, WatchSink,
 };
-use rollcall_core::etcd::{EtcdClient, EtcdOptions};
 use rollcall_core::log::Log;
 
 use crate::support::{Proxy, Server, binary, etcd, eventually, options, within};
 
 fn watch(client: &EtcdClient, key: &str, from_revision: i64, on_disconnect: OnDisconnect) -> Subscription {
-    client.subscribe(WatchRequest {
+    client.watches.subscribe(WatchRequest {
         key: key.as_bytes().to_vec(),
         range_end: Vec::new(),
         from_revision,
@@ -84,7 +84,7 @@ async fn a_revision_in_fragments_is_delivered_whole() {
     let server = etcd!();
     let client = EtcdClient::new(server.options(), Log::default()).unwrap();
     let mut raw = server.raw().await;
-    let mut watch = client.subscribe(WatchRequest {
+    let mut watch = client.watches.subscribe(WatchRequest {
         key: b"p/".to_vec(),
         range_end: b"p0".to_vec(),
         from_revision: 1,
@@ -106,7 +106,7 @@ async fn a_revision_in_fragments_is_delivered_whole() {
         assert_eq!(batch.changes.len() % 100, 0, "whole revisions only");
         seen += batch.changes.len();
     }
-    let mut again = client.subscribe(WatchRequest {
+    let mut again = client.watches.subscribe(WatchRequest {
         key: b"p/".to_vec(),
         range_end: b"p0".to_vec(),
         from_revision: 1,
@@ -246,14 +246,14 @@ impl WatchSink for Noted {
 async fn outlives_a_compaction(server: &Server) -> bool {
     let proxy = Proxy::to(server.address()).await;
     let client = EtcdClient::new(options(&[&proxy.address]), Log::default()).unwrap();
-    client.set_progress_interval(Duration::from_millis(50));
+    client.watches.set_progress_interval(Duration::from_millis(50));
     let noted = Noted::default();
     let request = WatchRequest {
         key: b"quiet".to_vec(),
         on_disconnect: OnDisconnect::Resume,
         ..WatchRequest::default()
     };
-    let _watch = client.watch(request, Box::new(noted.clone()));
+    let _watch = client.watches.watch(request, Box::new(noted.clone()));
     noted.created_or_ended(1).await;
     let mut raw = server.raw().await;
     let mut last = 0;
@@ -331,8 +331,8 @@ async fn asking_how_far_the_stream_is_loses_nothing() {
         let server = Server::start(&binary, &[]).await;
         let proxy = Proxy::to(server.address()).await;
         let client = EtcdClient::new(options(&[&proxy.address]), Log::default()).unwrap();
-        client.set_progress_interval(Duration::from_millis(1));
-        client.set_watch_pauses(vec![Duration::ZERO]);
+        client.watches.set_progress_interval(Duration::from_millis(1));
+        client.watches.set_watch_pauses(vec![Duration::ZERO]);
         let seen: Vec<Arc<Mutex<Vec<i64>>>> = (0..50).map(|_| Arc::default()).collect();
         let watch = |seen: &Arc<Mutex<Vec<i64>>>| {
             let request = WatchRequest {
@@ -341,7 +341,7 @@ async fn asking_how_far_the_stream_is_loses_nothing() {
                 on_disconnect: OnDisconnect::Resume,
                 ..WatchRequest::default()
             };
-            client.watch(request, Box::new(Revisions(Arc::clone(seen))))
+            client.watches.watch(request, Box::new(Revisions(Arc::clone(seen))))
         };
         let _watches: Vec<_> = seen.iter().map(watch).collect();
         let mut raw = server.raw().await;
@@ -421,9 +421,9 @@ async fn a_flood_of_answers_does_not_hold_up_commands() {
         ..WatchRequest::default()
     };
     let flood = Flood::default();
-    *flood.victim.lock().unwrap() = Some(client.watch(request.clone(), Box::new(Victim(flood.clone()))));
+    *flood.victim.lock().unwrap() = Some(client.watches.watch(request.clone(), Box::new(Victim(flood.clone()))));
     let _watches: Vec<_> = (1..200)
-        .map(|_| client.watch(request.clone(), Box::new(flood.clone())))
+        .map(|_| client.watches.watch(request.clone(), Box::new(flood.clone())))
         .collect();
     let mut raw = server.raw().await;
     for _ in 0..20 {
@@ -458,7 +458,7 @@ async fn a_fault_of_the_task_is_told_to_every_watch_and_the_next_one_has_another
         ..WatchRequest::default()
     };
     let mut others: Vec<_> = (0..20).map(|_| watch(&client, "k", 1, OnDisconnect::Resume)).collect();
-    let _planted = client.watch(request, Box::new(Bomb));
+    let _planted = client.watches.watch(request, Box::new(Bomb));
     raw.put("planted", "x", None).await.unwrap();
     for other in &mut others {
         let end = within(5, "the end", other.next()).await;
@@ -476,7 +476,7 @@ async fn a_fault_of_the_task_is_told_to_every_watch_and_the_next_one_has_another
         let end = within(5, "the end", late.next()).await;
         assert!(matches!(end, Err(WatchEnd::Closed)), "{end:?}");
         let noted = Noted::default();
-        let _late = client.watch(WatchRequest::default(), Box::new(noted.clone()));
+        let _late = client.watches.watch(WatchRequest::default(), Box::new(noted.clone()));
         noted.created_or_ended(1).await;
         assert!(noted.end.lock().unwrap().is_some());
     }

@@ -10,8 +10,7 @@ use futures::stream::{self, BoxStream, StreamExt as _};
 use super::Shared;
 use crate::backend::{BadRecord, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
-use crate::etcd::error::{Cause, Fault};
-use crate::etcd::watch::{Batch, Change, OnDisconnect, Subscription, WatchEnd, WatchRequest};
+use crate::etcd::{Batch, Cause, Change, Fault, OnDisconnect, Subscription, WatchEnd, WatchRequest};
 use crate::instance::ServiceInstance;
 
 /// What a key holds.
@@ -88,7 +87,7 @@ impl Follow {
         let client = &self.shared.client;
         let _turn = if self.has_read {
             // Who waits for longer than a read may take knows nothing any more, and has to say so.
-            let turn = tokio::time::timeout(client.options().timeout, client.catching_up().acquire()).await;
+            let turn = tokio::time::timeout(client.options().timeout, client.watches.catching_up().acquire()).await;
             Some(turn.map_err(|_| Error::new(ErrorKind::Timeout, "too many lists are being read anew from etcd"))?)
         } else {
             None // paced by who follows
@@ -106,7 +105,7 @@ impl Follow {
             }
         }
         let (key, range_end) = self.shared.keys.service(&self.name);
-        self.watch = Some(self.shared.client.subscribe(WatchRequest {
+        self.watch = Some(self.shared.client.watches.subscribe(WatchRequest {
             key,
             range_end,
             from_revision: read.revision + 1,

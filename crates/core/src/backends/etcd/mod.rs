@@ -14,9 +14,7 @@ use self::keys::Keys;
 use self::presence::EtcdPresence;
 use crate::backend::{Backend, BadRecord, Capabilities, Follow, Presence, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
-use crate::etcd::client::EtcdClient;
-use crate::etcd::error::{Cause, Fault};
-use crate::etcd::options::EtcdOptions;
+use crate::etcd::{Cause, EtcdClient, EtcdOptions, Fault};
 use crate::log::Log;
 
 /// Keys per page when all of the prefix is read.
@@ -162,8 +160,9 @@ impl Shared {
     async fn range(&self, op: &'static str, first: Vec<u8>, options: GetOptions) -> Result<RangeRead, Fault> {
         let mut answer = self
             .client
+            .calls
             .call(op, |client| {
-                let (first, options, mut kv) = (first.clone(), options.clone(), self.client.kv(&client));
+                let (first, options, mut kv) = (first.clone(), options.clone(), self.client.calls.kv(&client));
                 async move { kv.get(first, Some(options)).await }
             })
             .await?;

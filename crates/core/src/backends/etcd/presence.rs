@@ -18,9 +18,7 @@ use super::Shared;
 use crate::backend::{Intent, Loss, Presence};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
-use crate::etcd::error::{Cause, Fault};
-use crate::etcd::lease::{Lease, lost};
-use crate::etcd::watch::{Batch, OnDisconnect, Subscription, WatchEnd, WatchRequest};
+use crate::etcd::{Batch, Cause, Fault, Lease, OnDisconnect, Subscription, WatchEnd, WatchRequest, lost};
 use crate::instance::ServiceInstance;
 
 /// How often a key of ours may change between being read and being written before the attempt is given up.
@@ -120,7 +118,7 @@ impl EtcdPresence {
         if !self.leases.contains(&id) {
             self.leases.push(id); // before it is asked for: this future may be dropped at any await
         }
-        let lease = self.shared.client.grant(id).await?;
+        let lease = self.shared.client.leases.grant(id).await?;
         self.unanswered = None;
         self.granted = lease.granted();
         self.lease = Some(lease);
@@ -196,8 +194,9 @@ impl EtcdPresence {
     async fn commit(&self, txn: Txn) -> Result<(PbTxnResponse, Published), Fault> {
         let client = &self.shared.client;
         let answer = client
+            .calls
             .call("publish", |connection| {
-                let (mut kv, txn) = (client.kv(&connection), txn.clone());
+                let (mut kv, txn) = (client.calls.kv(&connection), txn.clone());
                 async move { kv.txn(txn).await }
             })
             .await?;
@@ -244,7 +243,7 @@ impl EtcdPresence {
         let old: Vec<i64> = self.leases.iter().copied().filter(|id| *id != current).collect();
         let _ = tokio::time::timeout(TIDYING, async {
             for id in old {
-                if self.shared.client.revoke(id).await.is_ok() {
+                if self.shared.client.leases.revoke(id).await.is_ok() {
                     self.leases.retain(|kept| *kept != id);
                 }
             }
@@ -253,7 +252,7 @@ impl EtcdPresence {
     }
 
     fn watch_from(&self, published: Published) -> OwnKey {
-        OwnKey::Watched(self.shared.client.subscribe(WatchRequest {
+        OwnKey::Watched(self.shared.client.watches.subscribe(WatchRequest {
             key: self.key.clone().into_bytes(),
             range_end: Vec::new(),
             from_revision: published.revision + 1,
@@ -303,7 +302,7 @@ impl EtcdPresence {
     /// knows no leases.
     async fn look(&mut self) -> Result<(), Fault> {
         let shared = Arc::clone(&self.shared);
-        let _turn = shared.client.catching_up().acquire().await; // never closed
+        let _turn = shared.client.watches.catching_up().acquire().await; // never closed
         let key = self.key.clone().into_bytes();
         let read = shared.range("read our own key", key, GetOptions::new()).await?;
         let seen = Published {
@@ -357,7 +356,7 @@ impl EtcdPresence {
 
     fn unreadable(&mut self, error: &Error) {
         if !std::mem::replace(&mut self.unreadable_told, true) {
-            self.shared.client.log().warn(format_args!(
+            self.shared.client.calls.log().warn(format_args!(
                 "etcd does not let us watch {:?} ({error}): a deletion or another owner will not be noticed until it does",
                 self.key
             ));
@@ -442,7 +441,7 @@ impl Presence for EtcdPresence {
         self.published = None;
         self.loss = None;
         while let Some(id) = self.leases.last().copied() {
-            match self.shared.client.revoke(id).await {
+            match self.shared.client.leases.revoke(id).await {
                 Ok(()) => {}
                 // Its grant was never answered, so nothing was ever written under it: there is nothing to remove.
                 Err(_) if self.unanswered == Some(id) => {}

@@ -8,16 +8,20 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{CampaignEvent, CampaignOptions, CampaignState, Failure, OnEvent};
+use super::candidate::{Creation, Look, Moment, Place, Seat, Written};
+use super::elections::Elections;
+use super::queue::counts;
+use super::state::{CampaignEvent, CampaignOptions, CampaignState, Failure, OnEvent};
+use super::tidy::{Leftover, tidy};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind};
-use crate::etcd::candidate::{Creation, Look, Moment, Place, Seat, Written};
-use crate::etcd::client::EtcdClient;
 use crate::etcd::error::{Cause, Fault};
-use crate::etcd::lease::{Lease, LeaseOptions, lost};
+use crate::etcd::lease::lease::Lease;
+use crate::etcd::lease::slot::{LeaseOptions, lost};
 use crate::etcd::options::whole_seconds;
-use crate::etcd::queue::counts;
-use crate::etcd::watch::{Batch, Change, Subscription, WatchEnd};
+use crate::etcd::watch::events::{Batch, Change};
+use crate::etcd::watch::sink::WatchEnd;
+use crate::etcd::watch::subscription::Subscription;
 
 /// How often a key of ours may change between being read and being written before a proclamation is given up.
 const RACES: u32 = 4;
@@ -27,8 +31,6 @@ const LOOK_LEAST: Duration = Duration::from_secs(2);
 const LOOK_MOST: Duration = Duration::from_secs(10);
 /// The least that one question may take, whatever the lease.
 const PATIENCE_LEAST: Duration = Duration::from_millis(1500);
-/// How long after a campaign the revocation of its lease is tried, when etcd does not answer.
-const TIDYING: Duration = Duration::from_secs(600);
 /// How long it may take to find out why a key is gone, which changes nothing but the words.
 const ASKING_WHY: Duration = Duration::from_secs(1);
 
@@ -56,14 +58,6 @@ pub(super) struct Now {
     /// The lease and the key of the last term.
     pub last: Option<(i64, Vec<u8>)>,
     pub failure: Option<Failure>,
-}
-
-/// A lease that nobody needs any more.
-#[derive(Clone, Copy)]
-pub(super) struct Leftover {
-    lease: i64,
-    /// Whether a key may lie under it. Without one it may as well expire.
-    granted: bool,
 }
 
 /// What was heard while waiting or leading.
@@ -101,7 +95,7 @@ struct Value {
 
 /// One campaign.
 pub(super) struct Machine {
-    pub client: EtcdClient,
+    pub elections: Elections,
     options: CampaignOptions,
     pub now: watch::Sender<Now>,
     value: Mutex<Value>,
@@ -127,13 +121,13 @@ impl Now {
 }
 
 impl Machine {
-    pub fn new(client: EtcdClient, options: CampaignOptions, on_event: OnEvent) -> Self {
+    pub fn new(elections: Elections, options: CampaignOptions, on_event: OnEvent) -> Self {
         let value = Value {
             wanted: options.value.clone(),
             ..Value::default()
         };
         Self {
-            client,
+            elections,
             options,
             now: watch::Sender::new(Now {
                 state: CampaignState::Granting,
@@ -154,14 +148,15 @@ impl Machine {
         let mut backoff = Backoff::new();
         loop {
             let failure = Box::pin(self.term()).await;
-            let closed = self.client.closed().is_cancelled();
+            let closed = self.elections.calls.closed().is_cancelled();
             if closed || !self.options.again || !failure.is_passing() {
                 let failure = if closed { Failure::Over } else { failure };
                 self.drop_lease(self.finish(CampaignState::Failed, Some(failure)));
                 return;
             }
             let error = failure.error();
-            self.client
+            self.elections
+                .calls
                 .log()
                 .debug(format_args!("a campaign goes on in a new term: {error}"));
             let mut left = None;
@@ -211,8 +206,8 @@ impl Machine {
 
     fn drop_lease(&self, left: Option<Leftover>) {
         if let Some(left) = left {
-            let client = self.client.clone();
-            tokio::spawn(async move { tidy(&client, left, None).await });
+            let leases = self.elections.leases.clone();
+            tokio::spawn(async move { tidy(&leases, left, None).await });
         }
     }
 
@@ -266,12 +261,15 @@ impl Machine {
     }
 
     async fn grant(&self, id: i64) -> Result<Lease, Fault> {
-        let until = Instant::now() + self.client.options().timeout;
+        let until = Instant::now() + self.elections.calls.options().timeout;
         if self.options.attach.is_some() {
-            return self.client.attach(id, until, LeaseOptions::default()).await;
+            return self.elections.leases.attach(id, until, LeaseOptions::default()).await;
         }
         let ttl = whole_seconds(self.options.ttl);
-        self.client.grant_for(id, ttl, until, LeaseOptions::default()).await
+        self.elections
+            .leases
+            .grant_for(id, ttl, until, LeaseOptions::default())
+            .await
     }
 
     /// Writes the key, waits for its turn and leads, until the key is gone. Others look after the lease meanwhile.
@@ -346,7 +344,7 @@ impl Machine {
 
     fn seat<'a>(&'a self, term: &'a Term) -> Seat<'a> {
         Seat {
-            client: &self.client,
+            elections: &self.elections,
             place: &self.options.place,
             lease: term.lease.id(),
             key: &term.key,
@@ -354,7 +352,7 @@ impl Machine {
                 .lease
                 .granted()
                 .max(PATIENCE_LEAST)
-                .min(self.client.options().timeout),
+                .min(self.elections.calls.options().timeout),
         }
     }
 
@@ -458,7 +456,7 @@ impl Machine {
     /// The key is gone: stops acting at once, and then asks why.
     async fn explain(&self, lease: i64, how: &'static str) -> Failure {
         self.change(|now| now.state = CampaignState::Waiting);
-        let asked = self.client.call("read a lease", |client| async move {
+        let asked = self.elections.calls.call("read a lease", |client| async move {
             client.lease_client().time_to_live(lease, None).await
         });
         match timeout(ASKING_WHY, asked).await {
@@ -570,30 +568,5 @@ async fn ended(end: WatchEnd) -> Heard {
         WatchEnd::Refused(error) if !error.is_retryable() => Heard::Refused(error),
         WatchEnd::Closed => pending().await, // the end of the lease tells
         _ => Heard::Nothing,
-    }
-}
-
-/// Revokes a lease, again and again if need be. Says how the first try went.
-pub(super) async fn tidy(
-    client: &EtcdClient,
-    left: Leftover,
-    mut said: Option<watch::Sender<Option<Result<(), Fault>>>>,
-) {
-    let mut backoff = Backoff::new();
-    let end = Instant::now() + TIDYING;
-    loop {
-        let done = client.revoke(left.lease).await;
-        let again = left.granted && matches!(&done, Err(fault) if fault.error.is_retryable());
-        if let Some(said) = said.take() {
-            said.send_replace(Some(done));
-        }
-        let pause = backoff.next_pause();
-        if !again || Instant::now() + pause > end {
-            return;
-        }
-        tokio::select! {
-            () = client.closed().cancelled() => return,
-            () = sleep(pause) => {}
-        }
     }
 }

@@ -15,7 +15,7 @@
 //! and a second one if there is a previous one; a key-value is its mod revision, create revision, version and lease (2
 //! each), and how many bytes of key and of value come next.
 
-use super::{Created, Header, KeyValue, Response};
+use super::events::{Created, Header, KeyValue, Response};
 
 /// A response with its events.
 pub const RESPONSE: i32 = 0;

@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
+use super::events::{Created, Response};
 use super::pack::{CONNECTING, DISCONNECTED, END, Pack, SETTLED};
-use super::{Created, Delivery, Response, WatchControl, WatchEnd, WatchRequest, WatchSink};
-use crate::etcd::client::EtcdClient;
+use super::request::WatchRequest;
+use super::sink::{Delivery, WatchEnd, WatchSink};
+use super::watches::{WatchControl, Watches};
 use crate::etcd::error::{Cause, Fault};
 use crate::sync::lock;
 
@@ -35,7 +37,7 @@ impl Default for Limits {
 
 /// What stands behind a record of a disconnection or of the end.
 #[derive(Debug, Clone)]
-pub enum Failure {
+pub enum WatchFailure {
     /// Why the connection is lost.
     Disconnected(Fault),
     /// Why the watch is over.
@@ -51,7 +53,7 @@ pub struct WatchQueue {
 struct Waiting {
     /// All but the last are full, and written.
     batches: VecDeque<Batch>,
-    failures: VecDeque<Failure>,
+    failures: VecDeque<WatchFailure>,
     events: usize,
     bytes: usize,
     limits: Limits,
@@ -76,7 +78,7 @@ impl WatchQueue {
     /// Watches for a consumer that [`take`](Self::take)s what there is when `wake` was called, until nothing is left.
     /// `wake` is called by the task of the stream, once until then. Needs a tokio runtime.
     pub fn open(
-        client: &EtcdClient,
+        watches: &Watches,
         request: WatchRequest,
         limits: Limits,
         wake: impl Fn() + Send + Sync + 'static,
@@ -96,7 +98,7 @@ impl WatchQueue {
         };
         Self {
             waiting,
-            control: Mutex::new(Some(client.watch(request, Box::new(sink)))),
+            control: Mutex::new(Some(watches.watch(request, Box::new(sink)))),
         }
     }
 
@@ -123,7 +125,7 @@ impl WatchQueue {
     }
 
     /// What stands behind the oldest record of a disconnection or of the end that was not asked for yet.
-    pub fn failure(&self) -> Option<Failure> {
+    pub fn failure(&self) -> Option<WatchFailure> {
         lock(&self.waiting).failures.pop_front()
     }
 
@@ -184,7 +186,7 @@ impl Sink {
         delivery
     }
 
-    fn fail(&self, kind: i32, failure: Failure) {
+    fn fail(&self, kind: i32, failure: WatchFailure) {
         lock(&self.waiting).failures.push_back(failure);
         self.put(|batch| batch.record(kind));
     }
@@ -211,12 +213,12 @@ impl WatchSink for Sink {
     fn disconnected(&mut self, fault: &Fault) -> bool {
         let mends = fault.cause != Cause::Refused || fault.error.is_retryable();
         if mends {
-            self.fail(DISCONNECTED, Failure::Disconnected(fault.clone()));
+            self.fail(DISCONNECTED, WatchFailure::Disconnected(fault.clone()));
         }
         mends
     }
 
     fn end(self: Box<Self>, why: WatchEnd) {
-        self.fail(END, Failure::End(why));
+        self.fail(END, WatchFailure::End(why));
     }
 }

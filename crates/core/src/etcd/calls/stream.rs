@@ -1,0 +1,130 @@
+//! Streams in bytes, opened on whichever member takes them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::caller::{Caller, Route};
+use super::tries::Tries;
+use crate::etcd::error::{Fault, judge_status};
+use crate::etcd::transport::bytes::ByteStream;
+
+/// Requests of a stream that wait to be sent.
+const STREAM_QUEUE: usize = 128;
+
+impl Caller {
+    /// A stream of `path` in bytes: `first` opens it, `more` follows; `None` is a method that takes one request. It is
+    /// opened on whichever member takes it within `time`; when it breaks it ends, and whoever wants another opens one.
+    pub async fn byte_stream(
+        &self,
+        path: &'static str,
+        first: Bytes,
+        more: Option<mpsc::Receiver<Bytes>>,
+        needs_leader: bool,
+        time: Duration,
+    ) -> Result<Messages, Fault> {
+        let deadline = Instant::now() + time;
+        let Some(more) = more else {
+            return self.answers(path, first, needs_leader, deadline).await;
+        };
+        let (requests, answers, route) = self.open_stream(path, &[first], needs_leader, deadline).await?;
+        let forward = tokio::spawn(forward(more, requests));
+        Ok(Messages {
+            answers,
+            url: self.url_of(&route).into(),
+            forward: Some(forward.abort_handle()),
+        })
+    }
+
+    /// A method with one request and many answers. The server waits for the end of the requests before it answers.
+    async fn answers(
+        &self,
+        path: &'static str,
+        request: Bytes,
+        needs_leader: bool,
+        deadline: Instant,
+    ) -> Result<Messages, Fault> {
+        let limit = self.options().max_message_bytes;
+        let (answers, route) = self
+            .attempt(path, Tries::until(deadline), |connection| {
+                let request = futures::stream::once(futures::future::ready(request.clone()));
+                async move {
+                    let answers = connection.transport.stream(path, request, needs_leader, limit).await;
+                    answers.map_err(|status| judge_status(status, &connection.url))
+                }
+            })
+            .await?;
+        Ok(Messages {
+            answers,
+            url: self.url_of(&route).into(),
+            forward: None,
+        })
+    }
+
+    /// Opens a stream with `first` as its first request: etcd's streams answer nothing before, not even that they are
+    /// open. Tried on all members. What goes wrong afterwards is the stream's, and the caller's.
+    pub(in crate::etcd) async fn open_stream(
+        &self,
+        path: &'static str,
+        first: &[Bytes],
+        needs_leader: bool,
+        deadline: Instant,
+    ) -> Result<(mpsc::Sender<Bytes>, ByteStream, Route), Fault> {
+        let limit = self.options().max_message_bytes;
+        let ((requests, answers), route) = self
+            .attempt(path, Tries::until(deadline), |connection| {
+                let (requests, queue) = mpsc::channel(STREAM_QUEUE.max(first.len()));
+                for request in first {
+                    let _ = requests.try_send(request.clone()); // there is room for all of them
+                }
+                let queue = futures::stream::unfold(queue, |mut queue| async move {
+                    let request = queue.recv().await?;
+                    Some((request, queue))
+                });
+                async move {
+                    let answers = connection.transport.stream(path, queue, needs_leader, limit).await;
+                    let answers = answers.map_err(|status| judge_status(status, &connection.url))?;
+                    Ok((requests, answers))
+                }
+            })
+            .await?;
+        Ok((requests, answers, route))
+    }
+}
+
+/// Passes requests on until there are no more: the end of one queue is that of the other.
+async fn forward(mut more: mpsc::Receiver<Bytes>, requests: mpsc::Sender<Bytes>) {
+    while let Some(request) = more.recv().await {
+        if requests.send(request).await.is_err() {
+            return; // the stream is going; its answers say why
+        }
+    }
+}
+
+/// What a [`byte_stream`](EtcdClient::byte_stream) answers. Dropping it ends the stream.
+pub struct Messages {
+    answers: ByteStream,
+    url: Box<str>,
+    /// What passes requests on.
+    forward: Option<tokio::task::AbortHandle>,
+}
+
+impl Messages {
+    /// The next message; `None` when the server has ended the stream well.
+    pub async fn message(&mut self) -> Result<Option<Bytes>, Fault> {
+        self.answers
+            .message()
+            .await
+            .map_err(|status| judge_status(status, &self.url))
+    }
+}
+
+impl Drop for Messages {
+    fn drop(&mut self) {
+        if let Some(forward) = &self.forward {
+            forward.abort();
+        }
+    }
+}
