@@ -1,6 +1,6 @@
 //! The traits a backend implements. A backend says what **one attempt** is; trying again, backing off, pacing,
 //! de-duplicating, marking stale and protecting against empty lists are written once, above it
-//! (`registration.rs`, `watch.rs`, `registry.rs`).
+//! (`registration`, `watch`, `registry`).
 //!
 //! What core guarantees, and asks for in return:
 //!

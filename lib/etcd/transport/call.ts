@@ -2,7 +2,7 @@
 
 import type { CallOptions } from '../rpc/calls.js';
 
-/** Flags of a call: see `src/pages.rs`. */
+/** Flags of a call: see `src/pages/mod.rs`. */
 export const READS = 1;
 export const POINT = 2;
 export const NEEDS_LEADER = 4;

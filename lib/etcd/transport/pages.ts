@@ -1,6 +1,6 @@
 /**
  * The JavaScript side of the batched boundary: the calls of one tick are written into one page and handed over by one
- * native call; answers come back many at a time. `src/pages.rs` is the other side, and says why it is so.
+ * native call; answers come back many at a time. `src/pages/mod.rs` is the other side, and says why it is so.
  *
  * @internal
  */

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{Event, OnEvent, Progress, Shared, State, Wanted};
+use super::state::{Event, OnEvent, Progress, Shared, Stall, State, Wanted};
 use crate::backend::{Intent, Loss, Presence};
 use crate::backoff::{Backoff, FIRST};
 use crate::error::{Error, ErrorKind, Result};
@@ -332,9 +332,6 @@ async fn withdraw(
         sleep(pause).await;
     }
 }
-
-/// The silence of the owner's thread, and how much of it is a stall.
-pub(crate) type Stall = (watch::Receiver<Duration>, Duration);
 
 /// Resolves when the owner wants the record gone or its thread stalls.
 async fn interrupted(wanted: &watch::Receiver<Wanted>, stall: Option<&Stall>) -> Interrupt {

@@ -4,6 +4,7 @@
 //! handshake; whoever is about to make a connection calls [`Tls::refresh`] first.
 
 mod options;
+mod provider;
 mod verify;
 
 use std::fmt;
@@ -14,31 +15,19 @@ use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, Resumption};
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, InconsistentKeys, RootCertStore, SignatureScheme};
 
 pub use self::options::TlsOptions;
+use self::provider::provider;
 use crate::error::{Error, Result};
 use crate::log::Log;
 use crate::sync::lock;
 
-#[cfg(not(any(feature = "tls-aws-lc", feature = "tls-ring")))]
-compile_error!("TLS needs a crypto provider: the cargo feature \"tls-aws-lc\" or \"tls-ring\"");
-
 /// The longest that the files are waited for, before a connection is made with what was read last.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// The one crypto provider. Not the process's default, which belongs to nobody.
-pub(crate) fn provider() -> Arc<CryptoProvider> {
-    #[cfg(feature = "tls-ring")]
-    let provider = rustls::crypto::ring::default_provider();
-    #[cfg(all(feature = "tls-aws-lc", not(feature = "tls-ring")))]
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    Arc::new(provider)
-}
 
 /// A configuration that trusts nobody, for HTTP clients that want one and never use it.
 #[cfg(feature = "consul")]

@@ -21,16 +21,17 @@ fn bench_with(log: Log) -> Bench {
     let script = Scripted::new();
     let bad = Arc::<Mutex<Vec<BadRecord>>>::default();
     let heard = bad.clone();
+    let (closed, tasks) = (CancellationToken::new(), TaskTracker::new());
     let followers = Followers::new(Source {
         backend: Arc::new(ScriptedBackend(script.clone())),
         reads: Arc::new(Semaphore::new(32)),
         timeout: Duration::from_secs(10),
         empty_grace: GRACE,
         on_bad: Arc::new(move |_, bad| heard.lock().unwrap().extend_from_slice(bad)),
-        closed: CancellationToken::new(),
-        tasks: TaskTracker::new(),
+        breaks: Breaks::new(closed.clone(), tasks.clone(), log.clone()),
+        closed,
+        tasks,
         log,
-        breaks: Breaks::default(),
     });
     Bench { script, followers, bad }
 }

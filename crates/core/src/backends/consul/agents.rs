@@ -1,6 +1,7 @@
 //! The agents: one HTTP client each, which of them is asked, and what their answers mean.
 
 use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -384,6 +385,13 @@ fn lost(host: &str, error: &reqwest::Error) -> Error {
         ErrorKind::Unavailable,
         format!("the Consul agent at {host} {what}: {}", innermost(error)),
     )
+}
+
+/// A number for what is said, to tell whether it is the same as before.
+pub(super) fn hash(of: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Answer {

@@ -11,9 +11,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::Shared;
-use super::agents::segment;
-use super::follow::hash;
+use super::agents::{Agents, hash, segment};
 use super::options::ConsulOptions;
 use crate::backoff::Backoff;
 use crate::sync::lock;
@@ -90,17 +88,18 @@ impl Bell {
 }
 
 impl Bells {
-    pub(super) fn hear(&self, shared: &Arc<Shared>) -> Arc<Bell> {
+    pub(super) fn hear(&self, agents: &Arc<Agents>, options: &Arc<ConsulOptions>) -> Arc<Bell> {
         let mut bell = lock(&self.bell);
         if let Some(bell) = bell.upgrade() {
             return bell;
         }
         let (rings, rung) = watch::channel(0);
         let turns = Arc::new(Semaphore::new(PROBES));
-        let tasks = questions(&shared.options)
+        let tasks = questions(options)
             .into_iter()
             .map(|question| {
-                let ringing = ring(Arc::clone(shared), question, rings.clone(), Arc::clone(&turns));
+                let (agents, options) = (Arc::clone(agents), Arc::clone(options));
+                let ringing = ring(agents, options, question, rings.clone(), Arc::clone(&turns));
                 tokio::spawn(ringing).abort_handle()
             })
             .collect();
@@ -119,10 +118,15 @@ impl Bells {
 }
 
 /// Rings at every change, and at every failure too: then nobody knows what happened meanwhile.
-async fn ring(shared: Arc<Shared>, question: Question, rings: watch::Sender<u64>, turns: Arc<Semaphore>) {
-    let agents = &shared.agents;
-    let wait = shared.options.wait;
-    let query = match &shared.options.datacenter {
+async fn ring(
+    agents: Arc<Agents>,
+    options: Arc<ConsulOptions>,
+    question: Question,
+    rings: watch::Sender<u64>,
+    turns: Arc<Semaphore>,
+) {
+    let wait = options.wait;
+    let query = match &options.datacenter {
         Some(datacenter) => format!("&dc={}", segment(datacenter)),
         None => String::new(),
     };

@@ -6,7 +6,6 @@
 //! [bell](super::bell) and then ask for their index, without a list, in turns. See `docs/decisions`.
 
 use std::future::pending;
-use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,11 +14,11 @@ use reqwest::Method;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::Shared;
-use super::agents::{Answer, Own, Queue, segment};
+use super::agents::{Answer, Own, Queue, hash, segment};
 use super::bell::{Bell, SLACK};
 use super::life::Life;
 use super::options::Consistency;
+use super::shared::{Shared, snapshot};
 use crate::backend::Snapshot;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -91,7 +90,7 @@ impl Following {
     async fn next(&mut self) -> Result<Snapshot> {
         let Some((agent, life)) = self.agent.clone() else {
             let (agent, answer) = self.shared.agents.read(&self.path).await?;
-            let snapshot = super::snapshot(&self.name, &answer)?;
+            let snapshot = snapshot(&self.name, &answer)?;
             self.index = index_of(&answer);
             self.digest = digest(&snapshot);
             self.agent = Some((agent, self.shared.lives.of(&self.shared.agents, agent)));
@@ -132,7 +131,7 @@ impl Following {
             if index == self.index {
                 continue;
             }
-            let snapshot = super::snapshot(&self.name, &answer)?;
+            let snapshot = snapshot(&self.name, &answer)?;
             let digest = digest(&snapshot);
             if index > self.index {
                 (self.index, self.digest) = (index, digest);
@@ -202,7 +201,7 @@ impl Following {
     }
 
     fn hear(&self) -> Turn {
-        let bell = self.shared.bells.hear(&self.shared);
+        let bell = self.shared.bells.hear(&self.shared.agents, &self.shared.options);
         let mut rung = bell.listen();
         rung.mark_changed(); // something may have changed since the list was read
         Turn::Bell(bell, rung)
@@ -243,12 +242,6 @@ impl Following {
 fn digest(Snapshot { instances, bad }: &Snapshot) -> u64 {
     let each = instances.iter().map(hash).chain(bad.iter().map(hash));
     each.fold(0, u64::wrapping_add)
-}
-
-pub(super) fn hash(of: impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    of.hash(&mut hasher);
-    hasher.finish()
 }
 
 /// Never 0, which would not block.

@@ -14,6 +14,8 @@ mod presence;
 mod record;
 mod renewal;
 mod room;
+mod service;
+mod shared;
 mod twins;
 mod words;
 
@@ -21,34 +23,23 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde::Deserialize;
 use serde_json::Value;
 
-use self::agents::{Agents, Answer};
+use self::agents::Agents;
 use self::bell::Bells;
 use self::life::Lives;
 pub use self::options::{Consistency, ConsulOptions, HealthCheck};
 use self::presence::ConsulPresence;
+use self::shared::{Shared, snapshot};
+use self::words::CONSUL;
 use crate::backend::{Backend, Capabilities, Follow, Presence, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::ServiceInstance;
 use crate::log::Log;
 
-/// The name under which Consul's servers register themselves: no service of anybody's.
-const CONSUL: &str = "consul";
-
 /// Service registry in Consul.
 pub struct ConsulBackend {
     shared: Arc<Shared>,
-}
-
-/// What the backend, its presences and its streams have in common.
-struct Shared {
-    agents: Arc<Agents>,
-    options: Arc<ConsulOptions>,
-    bells: Bells,
-    lives: Lives,
-    log: Log,
 }
 
 impl ConsulBackend {
@@ -142,79 +133,6 @@ impl Backend for ConsulBackend {
         self.shared.bells.stop();
         self.shared.lives.stop();
     }
-}
-
-/// What is read of a check that does not pass.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct FailedCheck {
-    node: String,
-    #[serde(default)]
-    service_name: String,
-}
-
-impl Shared {
-    /// The path of the list of a name.
-    fn health_path(&self, name: &str) -> Result<String> {
-        words::check_word("name", name)?;
-        Ok(format!(
-            "/v1/health/service/{}?{}{}",
-            agents::segment(name),
-            if self.options.passing_only { "passing=1&" } else { "" },
-            self.options.read_query()
-        ))
-    }
-
-    /// The names of which an instance does not pass, so that perhaps none does.
-    async fn doubtful(&self, names: &BTreeSet<String>) -> Result<BTreeSet<String>> {
-        if self.options.filter.is_some() {
-            return Ok(names.clone());
-        }
-        let mut doubtful = BTreeSet::new();
-        let mut nodes = BTreeSet::new();
-        for state in ["critical", "warning"] {
-            let path = format!("/v1/health/state/{state}?{}", self.options.read_query());
-            for check in self.agents.read(&path).await?.1.list::<FailedCheck>()? {
-                let Ok(check) = check else {
-                    return Ok(names.clone()); // it may be of any of them
-                };
-                if check.service_name.is_empty() {
-                    nodes.insert(check.node);
-                } else {
-                    doubtful.insert(check.service_name);
-                }
-            }
-        }
-        for node in nodes {
-            let path = format!(
-                "/v1/catalog/node-services/{}?{}",
-                agents::segment(&node),
-                self.options.read_query()
-            );
-            let (_, answer) = self.agents.read(&path).await?;
-            let services: Value = answer.json()?;
-            let of_node = services.get("Services").and_then(Value::as_array);
-            for service in of_node.into_iter().flatten() {
-                if let Some(name) = service.get("Service").and_then(Value::as_str) {
-                    doubtful.insert(name.to_owned());
-                }
-            }
-        }
-        Ok(doubtful.intersection(names).cloned().collect())
-    }
-}
-
-/// Reads the list of a name out of an answer.
-fn snapshot(name: &str, answer: &Answer) -> Result<Snapshot> {
-    let snapshot = record::read_list(&name.into(), answer)?;
-    if snapshot.instances.is_empty() && answer.filtered {
-        // An empty list because of a missing right would be an invented one.
-        return Err(Error::new(
-            ErrorKind::PermissionDenied,
-            format!("the token may not read the service {name:?} (or its nodes); it needs service:read and node:read"),
-        ));
-    }
-    Ok(snapshot)
 }
 
 #[cfg(test)]

@@ -10,10 +10,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
-use super::CONSUL;
 use super::agents::Answer;
 use super::options::{ConsulOptions, HealthCheck};
-use super::words::check_word;
+use super::words::{CONSUL, check_word};
 use crate::backend::{BadRecord, Snapshot};
 use crate::error::{Error, Result};
 use crate::instance::{Metadata, ServiceInstance, push_json_string};
@@ -27,7 +26,7 @@ const MAX_VALUE: usize = 512;
 /// `rollcall:{order in hex}-{owner}:{generation}`, or without an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mark {
-    /// Grows from one owner of an id to the next; see [`Record`](super::presence::Record).
+    /// Grows from one owner of an id to the next; see [`Record`](super::service::Record).
     pub order: Option<u64>,
     pub owner: String,
     pub generation: u64,

@@ -4,6 +4,9 @@
 use super::agents::Answer;
 use crate::error::{Error, Result};
 
+/// The name under which Consul's servers register themselves: no service of anybody's.
+pub(super) const CONSUL: &str = "consul";
+
 /// Refuses what can't stand in the paths of Consul's API, however it is encoded: names and ids stand there. `path` is how
 /// the caller calls the argument.
 pub(super) fn check_word(path: &str, word: &str) -> Result<()> {

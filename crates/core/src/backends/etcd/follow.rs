@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures::stream::{self, BoxStream, StreamExt as _};
 
-use super::Shared;
+use super::shared::Shared;
 use crate::backend::{BadRecord, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::etcd::{Batch, Cause, Change, Fault, OnDisconnect, Subscription, WatchEnd, WatchRequest};

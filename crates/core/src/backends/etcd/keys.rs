@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::bad;
 use crate::backend::BadRecord;
 use crate::instance::{Codec, ServiceInstance, validate_name};
 
@@ -89,6 +88,14 @@ fn range_of(prefix: String) -> (Vec<u8>, Vec<u8>) {
         *last += 1;
     }
     (first, end)
+}
+
+/// A record of someone else that could not be read.
+pub(super) fn bad(key: &[u8], reason: impl Into<String>) -> BadRecord {
+    BadRecord {
+        key: String::from_utf8_lossy(key).into_owned(),
+        reason: reason.into(),
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 mod follow;
 mod keys;
 mod presence;
+mod shared;
 
 use std::sync::Arc;
 
@@ -12,7 +13,8 @@ use etcd_client::GetOptions;
 
 use self::keys::Keys;
 use self::presence::EtcdPresence;
-use crate::backend::{Backend, BadRecord, Capabilities, Follow, Presence, Snapshot};
+use self::shared::Shared;
+use crate::backend::{Backend, Capabilities, Follow, Presence, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::etcd::{Cause, EtcdClient, EtcdOptions, Fault};
 use crate::log::Log;
@@ -25,19 +27,6 @@ const COMPACTED_TRIES: u32 = 3;
 /// Service registry in etcd.
 pub struct EtcdBackend {
     shared: Arc<Shared>,
-}
-
-/// What the backend, its presences and its streams have in common.
-struct Shared {
-    client: EtcdClient,
-    keys: Keys,
-}
-
-/// One range read: records as they lie there, and of which moment.
-struct RangeRead {
-    records: Vec<etcd_client::KeyValue>,
-    revision: i64,
-    cluster: u64,
 }
 
 impl EtcdBackend {
@@ -152,54 +141,5 @@ impl Backend for EtcdBackend {
 
     async fn close(&self) {
         self.shared.client.close();
-    }
-}
-
-impl Shared {
-    /// Reads a range, from the leader.
-    async fn range(&self, op: &'static str, first: Vec<u8>, options: GetOptions) -> Result<RangeRead, Fault> {
-        let mut answer = self
-            .client
-            .calls
-            .call(op, |client| {
-                let (first, options, mut kv) = (first.clone(), options.clone(), self.client.calls.kv(&client));
-                async move { kv.get(first, Some(options)).await }
-            })
-            .await?;
-        let (revision, cluster) = answer.header().map_or((0, 0), |h| (h.revision(), h.cluster_id()));
-        Ok(RangeRead {
-            records: answer.take_kvs(),
-            revision,
-            cluster,
-        })
-    }
-
-    /// Reads all records of a name at one revision.
-    async fn read_service(&self, name: &str) -> Result<RangeRead> {
-        let (first, end) = self.keys.service(name);
-        self.range("read a service", first, GetOptions::new().with_range(end))
-            .await
-            .map_err(|fault| self.explain(fault, "read", &self.keys.service_prefix(name)))
-    }
-
-    /// Says of a refusal what was refused, and how to grant it.
-    fn explain(&self, fault: Fault, right: &str, what: &str) -> Error {
-        if fault.error.kind() != ErrorKind::PermissionDenied {
-            return fault.error;
-        }
-        let user = self.client.options().username.as_deref().unwrap_or_default();
-        let prefix = self.keys.prefix();
-        let message = format!(
-            "the etcd user {user:?} may not {right} {what:?}; grant it with: etcdctl role grant-permission <role of the user> --prefix=true readwrite {prefix}"
-        );
-        Error::new(ErrorKind::PermissionDenied, message).caused_by(fault.error)
-    }
-}
-
-/// A record of someone else that could not be read.
-fn bad(key: &[u8], reason: impl Into<String>) -> BadRecord {
-    BadRecord {
-        key: String::from_utf8_lossy(key).into_owned(),
-        reason: reason.into(),
     }
 }

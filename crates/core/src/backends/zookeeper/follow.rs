@@ -15,11 +15,11 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, join_all};
 use futures::stream::{self, BoxStream, FuturesUnordered, StreamExt as _};
 
-use super::Shared;
 use super::client::{Broken, OneShot, Recursive, ZkError};
 use super::error::explain;
 use super::read::{Entry, Node, absent, join, snapshot, there};
 use super::session::Session;
+use super::shared::Shared;
 use crate::backend::Snapshot;
 use crate::error::{Error, ErrorKind, Result};
 

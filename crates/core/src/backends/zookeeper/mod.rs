@@ -5,21 +5,25 @@ mod client;
 mod error;
 mod follow;
 mod options;
+mod owners;
 mod paths;
 mod presence;
 mod read;
 mod session;
+mod shared;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use self::client::{Acl, Mode, ZkError};
+use self::client::ZkError;
 use self::error::explain;
 pub use self::options::{Authentication, NodeAcl, User, ZookeeperOptions};
+use self::owners::Owners;
 use self::paths::Paths;
-use self::presence::{Owners, ZookeeperPresence};
-use self::session::{Session, Sessions};
+use self::presence::ZookeeperPresence;
+use self::session::Sessions;
+use self::shared::Shared;
 use crate::backend::{Backend, Capabilities, Follow, Presence, Snapshot};
 use crate::error::{Error, Result};
 use crate::instance::ServiceInstance;
@@ -28,15 +32,6 @@ use crate::log::Log;
 /// Service registry in ZooKeeper.
 pub struct ZookeeperBackend {
     shared: Arc<Shared>,
-}
-
-/// What the backend, its presences and its streams have in common.
-struct Shared {
-    options: ZookeeperOptions,
-    acls: Vec<Acl>,
-    paths: Paths,
-    sessions: Arc<Sessions>,
-    owners: Owners,
 }
 
 impl ZookeeperBackend {
@@ -120,26 +115,5 @@ impl Backend for ZookeeperBackend {
 
     async fn close(&self) {
         self.shared.sessions.close().await;
-    }
-}
-
-impl Shared {
-    /// Makes a node and the parents that it lacks, persistent and empty.
-    async fn make(&self, session: &Session, path: &str) -> Result<()> {
-        let mut missing = vec![path];
-        while let Some(path) = missing.last().copied() {
-            match session.client.create(path, b"", Mode::Persistent, &self.acls).await {
-                Ok(_) | Err(ZkError::NodeExists) => {
-                    missing.pop();
-                }
-                Err(ZkError::NoNode) => match path.rfind('/') {
-                    // In the upwards direction; it comes down again. Bounded: a path that goes again and again is a race.
-                    Some(slash) if slash > 0 && missing.len() < 256 => missing.push(&path[..slash]),
-                    _ => return Err(self.no_chroot()),
-                },
-                Err(error) => return Err(explain(error, &format!("create {path}"))),
-            }
-        }
-        Ok(())
     }
 }

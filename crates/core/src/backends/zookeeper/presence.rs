@@ -11,50 +11,27 @@
 //! its version. Versions begin at 0 again with each node, so an old owner that is about to delete "its" version could
 //! hit the node of a newer one: the transaction writes the new node until its version is above the old one's.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-use super::Shared;
 use super::client::{Change, Mode, Stat, ZkError};
 use super::error::explain;
 use super::session::Session;
+use super::shared::Shared;
 use crate::backend::{Intent, Loss, Presence};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::ServiceInstance;
-use crate::sync::lock;
 
 /// How often a node may change between being looked at and being written before the attempt is given up.
 const RACES: u32 = 4;
 /// The highest version that a newer node is lifted above. A node with a higher one was updated that often; then the
 /// newer begins at 0, and would have to be updated that often between two requests of the older owner.
 const LIFTED: i32 = 64;
-
-/// Which registration of a client made which node.
-#[derive(Default)]
-pub(super) struct Owners {
-    state: Mutex<Made>,
-}
-
-#[derive(Default)]
-struct Made {
-    next: u64,
-    /// By the transaction that made the node, for nodes whose making was answered.
-    by_czxid: HashMap<i64, u64>,
-    /// Who last asked for a node of this path to be made.
-    by_path: HashMap<String, u64>,
-}
-
-impl Owners {
-    fn with<T>(&self, look: impl FnOnce(&mut Made) -> T) -> T {
-        look(&mut lock(&self.state))
-    }
-}
 
 pub(super) struct ZookeeperPresence {
     shared: Arc<Shared>,

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::join_all;
 
-use super::Shared;
 use super::client::{Asked, Part, Stat, ZkError};
 use super::error::explain;
 use super::session::Session;
+use super::shared::Shared;
 use crate::backend::{BadRecord, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::ServiceInstance;

@@ -137,7 +137,7 @@ impl Secure {
     /// `name` is what the certificate must hold; the host of `url` unless given.
     pub(in crate::etcd) fn new(tls: &Tls, url: &str, name: Option<&str>) -> crate::error::Result<Self> {
         let wrong =
-            |option: &str| crate::Error::invalid(format!("options.{option}: expected a DNS name or an address"));
+            |option: &str| crate::error::Error::invalid(format!("options.{option}: expected a DNS name or an address"));
         let uri: Uri = url.parse().map_err(|_| wrong("hosts"))?;
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
         let option = if name.is_some() { "tls.serverName" } else { "hosts" };

@@ -120,7 +120,7 @@ impl Registry {
             closed: closed.clone(),
             tasks: tasks.clone(),
             log: hooks.log.clone(),
-            breaks: Breaks::default(),
+            breaks: Breaks::new(closed.clone(), tasks.clone(), hooks.log.clone()),
         });
         Self {
             inner: Arc::new(Inner {

@@ -350,7 +350,7 @@ impl Follower {
             }
         });
         if changed && known {
-            self.source.breaks.tell(&self.source, &self.name, error);
+            self.source.breaks.tell(&self.name, error);
         } else {
             self.source
                 .log

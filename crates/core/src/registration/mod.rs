@@ -17,6 +17,7 @@
 //! repair, and an attempt whose answer is lost plain cases rather than special ones.
 
 mod machine;
+mod state;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,67 +27,15 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::machine::{Machine, Stall};
+use self::machine::Machine;
+pub use self::state::{Event, OnEvent, State};
+use self::state::{Progress, Shared, Stall, Wanted};
 use crate::advertise;
 use crate::backend::{Backend, Intent, Presence};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{Endpoints, Metadata, ServiceInstance};
 use crate::log::Log;
-
-/// Where a registration stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// Not visible yet: the first publication is under way or waiting for its next try.
-    Registering,
-    /// Visible to others, as far as the registry has told.
-    Registered,
-    /// It was visible and is not any more; it is being put back.
-    Lost,
-    /// Withdrawn by the stall guard; it is put back when the thread ticks again.
-    Stalled,
-    /// A newer owner holds the id. The end.
-    Replaced,
-    /// Being removed.
-    Deregistering,
-    /// Removed. The end.
-    Deregistered,
-}
-
-impl State {
-    /// The word of the public API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Registering => "registering",
-            Self::Registered => "registered",
-            Self::Lost => "lost",
-            Self::Stalled => "stalled",
-            Self::Replaced => "replaced",
-            Self::Deregistering => "deregistering",
-            Self::Deregistered => "deregistered",
-        }
-    }
-
-    /// Whether nothing will happen any more.
-    pub const fn is_final(self) -> bool {
-        matches!(self, Self::Replaced | Self::Deregistered)
-    }
-}
-
-/// What a registration tells its owner. Nothing is told of the owner's own doing (`deregister()`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// The record is gone, for this reason. Once per loss.
-    Lost(String),
-    /// The record is back. Once per repair.
-    Restored,
-    /// A newer owner holds the id; the registration has ended.
-    Replaced,
-}
-
-/// Receives the events of one registration, on the thread of the machine, while its state changes: it must not block, and
-/// must not ask the registration anything.
-pub type OnEvent = Box<dyn Fn(Event) + Send + Sync>;
 
 /// What to change by [`Registration::update`]. Fields that are `None` stay as they are; the others are replaced whole.
 #[derive(Debug, Clone, Default)]
@@ -99,37 +48,11 @@ pub struct Patch {
     pub endpoints: Option<Endpoints>,
 }
 
-/// What the owner wants.
-struct Wanted {
-    instance: Arc<ServiceInstance>,
-    /// Counts the changes of `instance`, from 1.
-    generation: u64,
-    gone: bool,
-}
-
-/// What has been reached.
-#[derive(Clone)]
-struct Progress {
-    state: State,
-    /// The generation that the registry shows or has shown.
-    published: u64,
-    /// The last failure, and for which generation.
-    failure: Option<(u64, Error)>,
-}
-
 /// A handle on one registration. Dropping it changes nothing: the registration lives until `deregister()`, a newer
 /// owner, or the close of its client.
 #[derive(Clone)]
 pub struct Registration {
     shared: Arc<Shared>,
-}
-
-struct Shared {
-    wanted: watch::Sender<Wanted>,
-    progress: watch::Sender<Progress>,
-    backend: Arc<dyn Backend>,
-    advertise_host: Option<String>,
-    over: CancellationToken,
 }
 
 /// What the machine needs from its client.

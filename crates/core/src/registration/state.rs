@@ -1,0 +1,95 @@
+//! Where a registration stands, what it tells, and what is wanted of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::backend::Backend;
+use crate::error::Error;
+use crate::instance::ServiceInstance;
+
+/// Where a registration stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Not visible yet: the first publication is under way or waiting for its next try.
+    Registering,
+    /// Visible to others, as far as the registry has told.
+    Registered,
+    /// It was visible and is not any more; it is being put back.
+    Lost,
+    /// Withdrawn by the stall guard; it is put back when the thread ticks again.
+    Stalled,
+    /// A newer owner holds the id. The end.
+    Replaced,
+    /// Being removed.
+    Deregistering,
+    /// Removed. The end.
+    Deregistered,
+}
+
+impl State {
+    /// The word of the public API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Registering => "registering",
+            Self::Registered => "registered",
+            Self::Lost => "lost",
+            Self::Stalled => "stalled",
+            Self::Replaced => "replaced",
+            Self::Deregistering => "deregistering",
+            Self::Deregistered => "deregistered",
+        }
+    }
+
+    /// Whether nothing will happen any more.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Replaced | Self::Deregistered)
+    }
+}
+
+/// What a registration tells its owner. Nothing is told of the owner's own doing (`deregister()`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The record is gone, for this reason. Once per loss.
+    Lost(String),
+    /// The record is back. Once per repair.
+    Restored,
+    /// A newer owner holds the id; the registration has ended.
+    Replaced,
+}
+
+/// Receives the events of one registration, on the thread of the machine, while its state changes: it must not block, and
+/// must not ask the registration anything.
+pub type OnEvent = Box<dyn Fn(Event) + Send + Sync>;
+
+/// What the owner wants.
+pub(super) struct Wanted {
+    pub(super) instance: Arc<ServiceInstance>,
+    /// Counts the changes of `instance`, from 1.
+    pub(super) generation: u64,
+    pub(super) gone: bool,
+}
+
+/// What has been reached.
+#[derive(Clone)]
+pub(super) struct Progress {
+    pub(super) state: State,
+    /// The generation that the registry shows or has shown.
+    pub(super) published: u64,
+    /// The last failure, and for which generation.
+    pub(super) failure: Option<(u64, Error)>,
+}
+
+/// What the handles and the machine of a registration share.
+pub(super) struct Shared {
+    pub(super) wanted: watch::Sender<Wanted>,
+    pub(super) progress: watch::Sender<Progress>,
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) advertise_host: Option<String>,
+    pub(super) over: CancellationToken,
+}
+
+/// The silence of the owner's thread, and how much of it is a stall.
+pub(crate) type Stall = (watch::Receiver<Duration>, Duration);
