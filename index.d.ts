@@ -161,6 +161,7 @@ export declare class LockHandle {
   release(limitMs: number): Promise<NativeFailure | null>
 }
 
+/** The embedded registry itself. */
 export declare class MemoryServerHandle {
   static of(namespace: string): MemoryServerHandle
   crash(name: string, id: string): boolean

@@ -6,20 +6,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use napi::bindgen_prelude::{Function, PromiseRaw};
 use napi::{Env, JsValue, Result};
 use napi_derive::napi;
-use rollcall_core::backend::Backend;
-use rollcall_core::backends::consul::{ConsulBackend, ConsulOptions};
-use rollcall_core::backends::etcd::EtcdBackend;
-use rollcall_core::backends::memory::MemoryBackend;
-use rollcall_core::backends::zookeeper::{Authentication, NodeAcl, User, ZookeeperBackend, ZookeeperOptions};
-use rollcall_core::etcd::{EtcdOptions, TlsOptions};
-use rollcall_core::instance::Codec;
 use rollcall_core::log::Log;
 use rollcall_core::registry::{Hooks, RegisterOptions, Registry};
-use rollcall_core::{Error, ErrorKind};
 
 use crate::alive::KeepAlive;
+use crate::backends::{self, NativeOptions};
 use crate::call::{CancelHandle, JsResult, ms, promise, to_js};
-use crate::convert::{ListOut, NativeEtcdOptions, NativeInstance, NativeOptions, NativeZookeeperOptions};
+use crate::convert::{ListOut, NativeInstance};
 use crate::events::{Mailbox, NativeEvent};
 use crate::io::Io;
 use crate::registration::{RegistrationHandle, events_of};
@@ -73,7 +66,7 @@ impl ClientHandle {
         let backend = {
             // Backends may start tasks of their own when they are made.
             let _inside = io.handle().enter();
-            open_backend(options, log.clone())
+            backends::open(options, log.clone())
         };
         let backend = match backend {
             Ok(backend) => backend,
@@ -218,108 +211,5 @@ impl ClientHandle {
         promise(env, &self.io, None, "close", async move {
             registry.close(ms(drain_ms), ms(timeout_ms)).await
         })
-    }
-}
-
-fn open_backend(options: NativeOptions, log: Log) -> rollcall_core::Result<Arc<dyn Backend>> {
-    let (ttl, timeout, connect_timeout) = (
-        ms(options.ttl_ms),
-        ms(options.timeout_ms),
-        ms(options.connect_timeout_ms),
-    );
-    let missing = || {
-        Error::new(
-            ErrorKind::Internal,
-            format!("no options for backend {:?}", options.backend),
-        )
-    };
-    match options.backend.as_str() {
-        "memory" => {
-            let memory = options.memory.ok_or_else(missing)?;
-            Ok(Arc::new(MemoryBackend::new(&memory.namespace, ttl)))
-        }
-        "etcd" => {
-            let etcd = options.etcd.ok_or_else(missing)?;
-            let options = EtcdOptions {
-                ttl,
-                timeout,
-                connect_timeout,
-                ..etcd.into()
-            };
-            Ok(Arc::new(EtcdBackend::new(options, log)?))
-        }
-        "consul" => {
-            let consul = options.consul.ok_or_else(missing)?;
-            let options = ConsulOptions {
-                ttl,
-                timeout,
-                connect_timeout,
-                ..consul.into()
-            };
-            Ok(Arc::new(ConsulBackend::new(options, log)?))
-        }
-        "zookeeper" => {
-            let zookeeper = options.zookeeper.ok_or_else(missing)?;
-            let options = ZookeeperOptions {
-                ttl,
-                connect_timeout,
-                ..zookeeper.into()
-            };
-            Ok(Arc::new(ZookeeperBackend::new(options, log)?))
-        }
-        unknown => Err(Error::new(ErrorKind::Internal, format!("unknown backend {unknown:?}"))),
-    }
-}
-
-impl From<NativeEtcdOptions> for EtcdOptions {
-    #[allow(clippy::cast_sign_loss)] // TypeScript has checked the range
-    fn from(options: NativeEtcdOptions) -> Self {
-        Self {
-            hosts: options.hosts,
-            prefix: options.prefix,
-            codec: match options.codec.as_str() {
-                "metadata" => Codec::Metadata,
-                "json" => Codec::Json,
-                _ => Codec::Kratos,
-            },
-            username: options.username,
-            password: options.password,
-            tls: options.tls.map(TlsOptions::from),
-            keep_alive: ms(options.keep_alive_ms),
-            keep_alive_timeout: ms(options.keep_alive_timeout_ms),
-            max_message_bytes: options.max_message_bytes as usize,
-            ..Self::default()
-        }
-    }
-}
-
-impl From<NativeZookeeperOptions> for ZookeeperOptions {
-    fn from(options: NativeZookeeperOptions) -> Self {
-        let by = if options.auth == "sasl" {
-            Authentication::Sasl
-        } else {
-            Authentication::Digest
-        };
-        Self {
-            hosts: options.hosts,
-            chroot: options.chroot,
-            prefix: options.prefix,
-            codec: if options.codec == "metadata" {
-                Codec::Metadata
-            } else {
-                Codec::Kratos
-            },
-            user: options
-                .username
-                .zip(options.password)
-                .map(|(name, password)| User { name, password, by }),
-            acl: match options.acl.as_str() {
-                "creator" => NodeAcl::Creator,
-                "creator-anyone-reads" => NodeAcl::CreatorAnyoneReads,
-                _ => NodeAcl::Anyone,
-            },
-            tls: options.tls.map(TlsOptions::from),
-            ..Self::default()
-        }
     }
 }

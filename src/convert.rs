@@ -2,18 +2,13 @@
 
 use std::collections::HashMap;
 
-use napi::bindgen_prelude::{Array, Buffer, JsObjectValue, Object, ToNapiValue};
+use napi::bindgen_prelude::{Array, JsObjectValue, Object, ToNapiValue};
 use napi::{Env, JsString, JsValue, Property, Result, sys};
 use napi_derive::napi;
 use rollcall_core::ServiceInstance;
-use rollcall_core::backends::consul::{Consistency, ConsulOptions, HealthCheck};
-use rollcall_core::etcd::TlsOptions;
 use rollcall_core::instance::Endpoints;
 use rollcall_core::log::Level;
-use rollcall_core::registry::RegistryOptions;
 use rollcall_core::watch::List;
-
-use crate::call::ms;
 
 /// A service instance on its way in. An empty `id` asks for a new one.
 #[napi(object)]
@@ -125,118 +120,6 @@ impl ToNapiValue for ListOut {
     }
 }
 
-/// What a client is made of; TypeScript has filled in every default.
-#[napi(object, use_nullable = true)]
-pub struct NativeOptions {
-    pub backend: String,
-    pub ttl_ms: f64,
-    pub connect_timeout_ms: f64,
-    pub timeout_ms: f64,
-    pub stall_timeout_ms: f64,
-    pub empty_grace_ms: f64,
-    pub advertise_host: Option<String>,
-    #[napi(ts_type = "'debug' | 'info' | 'warn' | 'error' | 'off'")]
-    pub log_level: String,
-    pub memory: Option<NativeMemoryOptions>,
-    pub etcd: Option<NativeEtcdOptions>,
-    pub consul: Option<NativeConsulOptions>,
-    pub zookeeper: Option<NativeZookeeperOptions>,
-}
-
-#[napi(object)]
-pub struct NativeMemoryOptions {
-    pub namespace: String,
-}
-
-#[napi(object, use_nullable = true)]
-pub struct NativeEtcdOptions {
-    pub hosts: Vec<String>,
-    pub prefix: String,
-    #[napi(ts_type = "'kratos' | 'metadata' | 'json'")]
-    pub codec: String,
-    pub username: Option<String>,
-    pub password: Option<String>,
-    pub tls: Option<NativeTlsOptions>,
-    pub keep_alive_ms: f64,
-    pub keep_alive_timeout_ms: f64,
-    pub max_message_bytes: f64,
-}
-
-#[napi(object, use_nullable = true)]
-#[allow(clippy::struct_excessive_bools)] // mirrors the public type
-pub struct NativeConsulOptions {
-    pub hosts: Vec<String>,
-    pub token: Option<String>,
-    pub datacenter: Option<String>,
-    pub namespace: Option<String>,
-    pub partition: Option<String>,
-    pub tls: Option<NativeTlsOptions>,
-    #[napi(ts_type = "'off' | 'tcp' | 'http' | 'grpc'")]
-    pub health_check: String,
-    pub health_check_path: String,
-    pub health_check_interval_ms: f64,
-    pub health_check_timeout_ms: f64,
-    pub heartbeat: bool,
-    pub deregister_critical_after_ms: f64,
-    pub tags: Vec<String>,
-    /// While its checks pass, and while they warn.
-    #[napi(ts_type = "[passing: number, warning: number]")]
-    pub weights: Option<Vec<u32>>,
-    pub passing_only: bool,
-    #[napi(ts_type = "'default' | 'stale' | 'consistent'")]
-    pub consistency: String,
-    pub near: Option<String>,
-    pub filter: Option<String>,
-    pub wait_ms: f64,
-    pub max_watch_connections: u32,
-    pub max_message_bytes: f64,
-}
-
-#[napi(object, use_nullable = true)]
-pub struct NativeZookeeperOptions {
-    pub hosts: Vec<String>,
-    pub chroot: String,
-    pub prefix: String,
-    #[napi(ts_type = "'kratos' | 'metadata'")]
-    pub codec: String,
-    pub username: Option<String>,
-    pub password: Option<String>,
-    #[napi(ts_type = "'digest' | 'sasl'")]
-    pub auth: String,
-    #[napi(ts_type = "'anyone' | 'creator' | 'creator-anyone-reads'")]
-    pub acl: String,
-    pub tls: Option<NativeTlsOptions>,
-}
-
-#[napi(object, use_nullable = true)]
-pub struct NativeTlsOptions {
-    pub ca: Option<Buffer>,
-    pub cert: Option<Buffer>,
-    pub key: Option<Buffer>,
-    pub server_name: Option<String>,
-    /// The files that `ca`, `cert` and `key` were read from, to be read again.
-    pub ca_file: Option<String>,
-    pub cert_file: Option<String>,
-    pub key_file: Option<String>,
-}
-
-impl NativeOptions {
-    pub fn common(&self) -> RegistryOptions {
-        RegistryOptions {
-            connect_timeout: ms(self.connect_timeout_ms),
-            timeout: ms(self.timeout_ms),
-            stall_timeout: ms(self.stall_timeout_ms),
-            empty_grace: ms(self.empty_grace_ms),
-            advertise_host: self.advertise_host.clone(),
-        }
-    }
-
-    /// The lowest level that JavaScript wants to hear of; `None` is silence.
-    pub fn level(&self) -> Option<Level> {
-        level(&self.log_level)
-    }
-}
-
 /// A level by its name; `None` is silence.
 pub fn level(name: &str) -> Option<Level> {
     match name {
@@ -245,61 +128,5 @@ pub fn level(name: &str) -> Option<Level> {
         "warn" => Some(Level::Warn),
         "error" => Some(Level::Error),
         _ => None,
-    }
-}
-
-impl From<NativeConsulOptions> for ConsulOptions {
-    #[allow(clippy::cast_sign_loss)] // TypeScript has checked the range
-    fn from(options: NativeConsulOptions) -> Self {
-        Self {
-            hosts: options.hosts,
-            token: options.token,
-            datacenter: options.datacenter,
-            namespace: options.namespace,
-            partition: options.partition,
-            tls: options.tls.map(TlsOptions::from),
-            health_check: match options.health_check.as_str() {
-                "off" => HealthCheck::Off,
-                "http" => HealthCheck::Http,
-                "grpc" => HealthCheck::Grpc,
-                _ => HealthCheck::Tcp,
-            },
-            health_check_path: options.health_check_path,
-            health_check_interval: ms(options.health_check_interval_ms),
-            health_check_timeout: ms(options.health_check_timeout_ms),
-            heartbeat: options.heartbeat,
-            deregister_critical_after: ms(options.deregister_critical_after_ms),
-            tags: options.tags,
-            weights: match options.weights.as_deref() {
-                Some(&[passing, warning]) => Some((passing, warning)),
-                _ => None,
-            },
-            passing_only: options.passing_only,
-            consistency: match options.consistency.as_str() {
-                "stale" => Consistency::Stale,
-                "consistent" => Consistency::Consistent,
-                _ => Consistency::Default,
-            },
-            near: options.near,
-            filter: options.filter,
-            wait: ms(options.wait_ms),
-            max_watch_connections: options.max_watch_connections as usize,
-            max_message_bytes: options.max_message_bytes as usize,
-            ..Self::default()
-        }
-    }
-}
-
-impl From<NativeTlsOptions> for TlsOptions {
-    fn from(tls: NativeTlsOptions) -> Self {
-        Self {
-            ca: tls.ca.map(Into::into),
-            cert: tls.cert.map(Into::into),
-            key: tls.key.map(Into::into),
-            server_name: tls.server_name,
-            ca_file: tls.ca_file.map(Into::into),
-            cert_file: tls.cert_file.map(Into::into),
-            key_file: tls.key_file.map(Into::into),
-        }
     }
 }

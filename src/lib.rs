@@ -10,13 +10,15 @@
 #![cfg_attr(test, allow(dead_code))] // `#[napi]` exports nothing into a test build
 
 mod alive;
+mod backends;
 mod call;
 mod client;
 mod convert;
+#[cfg(feature = "etcd")]
 mod etcd;
 mod events;
 mod io;
-mod memory;
+#[cfg(feature = "etcd")]
 mod pages;
 mod registration;
 mod watcher;

@@ -20,8 +20,8 @@ mod lock;
 mod token;
 
 use crate::alive::KeepAlive;
+use crate::backends::tls::NativeTlsOptions;
 use crate::call::{JsResult, ms, promise, to_js};
-use crate::convert::NativeTlsOptions;
 use crate::events::{Mailbox, NativeEvent};
 use crate::io::Io;
 use crate::pages::{self, Pages};

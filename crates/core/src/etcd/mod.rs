@@ -41,7 +41,7 @@ pub use self::lease::leases::Leases;
 pub use self::lease::session::{Tenure, TenureEvent, TenureObserver, TenureOptions};
 pub use self::lease::slot::{LeaseEvent, LeaseOptions, LeaseStall, LeaseState, lost};
 pub use self::messages::{HeaderOnly, KeyValue, LeaseKeepAliveResponse, RangeResponse, ResponseHeader};
-pub use self::options::{DEFAULT_MAX_MESSAGE_BYTES, EtcdOptions, TokenTime};
+pub use self::options::{DEFAULT_MAX_MESSAGE_BYTES, EtcdOptions, MAX_TTL, TokenTime, whole_seconds};
 pub use self::transport::bytes::ByteStream;
 pub use self::watch::events::{Batch, Change, Created, Event, Header, Response};
 pub use self::watch::pack;

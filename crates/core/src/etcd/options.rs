@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::instance::Codec;
 use crate::tls::TlsOptions;
 
 /// The largest answer read by default, in bytes: 64 MiB, some hundred thousand instances.
@@ -16,16 +15,12 @@ pub const DEFAULT_MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 /// When it fails, so does the exchange.
 pub type TokenTime = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Option<Duration>>> + Send>> + Send + Sync>;
 
-/// Options of the etcd backend. [`Default`] is a server on this machine, read and written as Go Kratos does.
+/// Options of the etcd client. [`Default`] is a server on this machine.
 #[derive(Clone)]
 pub struct EtcdOptions {
     /// Members of the cluster: `10.0.0.1:2379`, `http://…` or `https://…`; the port is 2379 when none is named.
     /// Default `["127.0.0.1:2379"]`. A name is resolved again on every connection.
     pub hosts: Vec<String>,
-    /// What every key starts with, with or without a slash at its end. Default `/microservices`, Kratos's.
-    pub prefix: String,
-    /// How the value of a key is written. Default [`Codec::Kratos`].
-    pub codec: Codec,
     /// User name, when the cluster has authentication enabled. Default none.
     pub username: Option<String>,
     /// Password of `username`. Default none. Never logged.
@@ -35,9 +30,6 @@ pub struct EtcdOptions {
     pub token_time: Option<TokenTime>,
     /// TLS. Default none, unless a host says `https://`.
     pub tls: Option<TlsOptions>,
-    /// The lease's time to live to ask for, rounded up to whole seconds; what the server grants counts.
-    /// Default 15 s, Kratos's. etcd raises it to at least one and a half times its election timeout.
-    pub ttl: Duration,
     /// The longest one call may take, over all the members it tries. Default 10 s.
     pub timeout: Duration,
     /// The longest one TCP connection, and then its TLS handshake, may take. Default 10 s.
@@ -63,13 +55,10 @@ impl Default for EtcdOptions {
     fn default() -> Self {
         Self {
             hosts: vec!["127.0.0.1:2379".to_owned()],
-            prefix: "/microservices".to_owned(),
-            codec: Codec::Kratos,
             username: None,
             password: None,
             token_time: None,
             tls: None,
-            ttl: Duration::from_secs(15),
             timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(10),
@@ -88,11 +77,6 @@ impl EtcdOptions {
         if self.hosts.is_empty() {
             return Err(Error::invalid("options.hosts: expected at least one host"));
         }
-        if self.prefix.trim_matches('/').is_empty() {
-            return Err(Error::invalid(
-                "options.prefix: expected a prefix such as \"/microservices\"; an empty one would take every key of the cluster",
-            ));
-        }
         if self.username.as_deref() == Some("") {
             return Err(Error::invalid(
                 "options.username: expected a user name, got an empty string",
@@ -104,7 +88,6 @@ impl EtcdOptions {
             ));
         }
         for (name, value, least) in [
-            ("ttlMs", self.ttl, Duration::from_millis(1)),
             ("timeoutMs", self.timeout, Duration::from_millis(1)),
             ("connectTimeoutMs", self.connect_timeout, Duration::from_millis(1)),
             ("keepAliveTimeoutMs", self.keep_alive_timeout, Duration::from_millis(1)),
@@ -120,33 +103,21 @@ impl EtcdOptions {
                 self.keep_alive.as_millis()
             )));
         }
-        if self.ttl > MAX_TTL {
-            return Err(Error::invalid(format!(
-                "options.ttlMs: expected at most {} s, etcd's own limit, got {} s",
-                MAX_TTL.as_secs(),
-                self.ttl.as_secs()
-            )));
-        }
         if self.max_message_bytes < 4096 {
             return Err(Error::invalid("options.maxMessageBytes: expected at least 4096"));
         }
         Ok(())
     }
-
-    /// The time to live in whole seconds, as etcd's `LeaseGrant` wants it.
-    pub(crate) fn ttl_seconds(&self) -> i64 {
-        whole_seconds(self.ttl)
-    }
 }
 
 /// A time to live in whole seconds, rounded up, at least 1.
-pub(crate) fn whole_seconds(ttl: Duration) -> i64 {
+pub fn whole_seconds(ttl: Duration) -> i64 {
     let whole = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
     i64::try_from(whole.max(1)).unwrap_or(i64::MAX)
 }
 
-/// `lease.MaxLeaseTTL` of etcd's `server/lease/lessor.go`.
-pub(crate) const MAX_TTL: Duration = Duration::from_secs(9_000_000_000);
+/// The longest time to live of a lease: `lease.MaxLeaseTTL` of etcd's `server/lease/lessor.go`.
+pub const MAX_TTL: Duration = Duration::from_secs(9_000_000_000);
 
 /// No server is set to accept pings more often than that.
 const KEEP_ALIVE_LEAST: Duration = Duration::from_millis(100);
@@ -160,13 +131,10 @@ impl fmt::Debug for EtcdOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EtcdOptions")
             .field("hosts", &self.hosts)
-            .field("prefix", &self.prefix)
-            .field("codec", &self.codec)
             .field("username", &self.username)
             .field("password", &format_args!("{}", present(self.password.as_ref())))
             .field("token_time", &self.token_time.is_some())
             .field("tls", &self.tls)
-            .field("ttl", &self.ttl)
             .field("timeout", &self.timeout)
             .field("connect_timeout", &self.connect_timeout)
             .field("keep_alive", &self.keep_alive)
@@ -214,12 +182,9 @@ mod tests {
 
     #[test]
     fn a_part_of_a_second_is_rounded_up() {
-        let ttl = |ms| EtcdOptions {
-            ttl: Duration::from_millis(ms),
-            ..EtcdOptions::default()
-        };
-        assert_eq!(ttl(1).ttl_seconds(), 1);
-        assert_eq!(ttl(2000).ttl_seconds(), 2);
-        assert_eq!(ttl(2001).ttl_seconds(), 3);
+        let ttl = |ms| whole_seconds(Duration::from_millis(ms));
+        assert_eq!(ttl(1), 1);
+        assert_eq!(ttl(2000), 2);
+        assert_eq!(ttl(2001), 3);
     }
 }

@@ -18,7 +18,7 @@ use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, DigitallySignedStruct, InconsistentKeys, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, InconsistentKeys, SignatureScheme};
 
 pub use self::options::TlsOptions;
 use self::provider::provider;
@@ -35,7 +35,7 @@ pub(crate) fn none() -> Result<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| Error::invalid(format!("options.tls: {error}")))?;
     Ok(builder
-        .with_root_certificates(RootCertStore::empty())
+        .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth())
 }
 

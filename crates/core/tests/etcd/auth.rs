@@ -7,14 +7,14 @@ use std::time::Duration;
 use etcd_client::{Permission, PermissionType};
 use rollcall_core::ErrorKind;
 use rollcall_core::backend::{Backend as _, Intent, Loss};
-use rollcall_core::backends::etcd::EtcdBackend;
+use rollcall_core::backends::etcd::{EtcdBackend, EtcdRecords};
 use rollcall_core::error::Result;
 use rollcall_core::etcd::{
     Created, Delivery, EtcdClient, EtcdOptions, OnDisconnect, Response, WatchEnd, WatchRequest, WatchSink,
 };
 use rollcall_core::log::{Level, Log};
 
-use crate::support::{Server, etcd, eventually, follow, ids, instance, next, presence_of, within};
+use crate::support::{Server, etcd, eventually, follow, ids, instance, next, presence_of, registry, within};
 
 /// `root`, and `app` with all rights under `/microservices/`; its password is `secret`.
 async fn enable(server: &Server) -> etcd_client::Client {
@@ -42,7 +42,7 @@ fn user(server: &Server, name: &str, password: &str) -> EtcdOptions {
 }
 
 fn backend(options: EtcdOptions) -> EtcdBackend {
-    EtcdBackend::new(options, Log::default()).unwrap()
+    registry(options, 3)
 }
 
 #[tokio::test]
@@ -60,11 +60,11 @@ async fn who_may_not_is_told_why() {
     let nobody = server.backend().contact().await.unwrap_err();
     assert_eq!(nobody.kind(), ErrorKind::Unauthenticated, "{nobody:?}");
 
-    let elsewhere = EtcdOptions {
+    let records = EtcdRecords {
         prefix: "/elsewhere".to_owned(),
-        ..user(&server, "app", "secret")
+        ..EtcdRecords::default()
     };
-    let elsewhere = backend(elsewhere);
+    let elsewhere = EtcdBackend::new(user(&server, "app", "secret"), &records, Log::default()).unwrap();
     let denied = elsewhere.contact().await.unwrap_err();
     assert_eq!(denied.kind(), ErrorKind::PermissionDenied);
     assert!(denied.message().contains("/elsewhere/"), "{denied}");
@@ -93,7 +93,7 @@ async fn a_user_that_the_server_does_not_ask_for_is_no_error() {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&lines);
     let log = Log::new(Level::Warn, move |_, line| sink.lock().unwrap().push(line));
-    let backend = EtcdBackend::new(user(&server, "app", "secret"), log).unwrap();
+    let backend = EtcdBackend::new(user(&server, "app", "secret"), &EtcdRecords::default(), log).unwrap();
     for _ in 0..3 {
         backend.contact().await.unwrap();
     }

@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use rollcall_core::backend::{Backend as _, Intent};
-use rollcall_core::backends::etcd::EtcdBackend;
-use rollcall_core::log::Log;
 
-use crate::support::{Server, binary, follow_until, ids, instance, options, presence_of, retrying};
+use crate::support::{Server, binary, follow_until, ids, instance, options, presence_of, registry, retrying};
 
 /// Which of them leads.
 async fn leader(servers: &[Server]) -> usize {
@@ -25,9 +23,7 @@ async fn registration_and_watch_survive_the_death_of_the_leader() {
     let mut servers = Server::three(&binary).await;
     let addresses: Vec<String> = servers.iter().map(Server::address).collect();
     let hosts: Vec<&str> = addresses.iter().map(String::as_str).collect();
-    let mut all = options(&hosts);
-    all.ttl = Duration::from_secs(5); // an election takes one to two seconds
-    let backend = EtcdBackend::new(all, Log::default()).unwrap();
+    let backend = registry(options(&hosts), 5); // an election takes one to two seconds
     backend.contact().await.unwrap();
     let mut presence = presence_of(&backend, "a", "1");
     presence.publish(&instance("a", "1"), Intent::Claim).await.unwrap();

@@ -4,11 +4,9 @@ use std::time::Duration;
 
 use etcd_client::{Compare, CompareOp, Permission, PermissionType, PutOptions, Txn, TxnOp};
 use rollcall_core::backend::{Intent, Loss};
-use rollcall_core::backends::etcd::EtcdBackend;
 use rollcall_core::etcd::EtcdOptions;
-use rollcall_core::log::Log;
 
-use crate::support::{Proxy, etcd, eventually, instance, options, presence_of, retrying, within};
+use crate::support::{Proxy, etcd, eventually, instance, options, presence_of, registry, retrying, within};
 
 const KEY: &str = "/microservices/a/1";
 
@@ -20,7 +18,7 @@ async fn an_update_whose_answer_was_lost_is_no_loss() {
         timeout: Duration::from_millis(600),
         ..options(&[&proxy.address])
     };
-    let backend = EtcdBackend::new(quick, Log::default()).unwrap();
+    let backend = registry(quick, 3);
     let raw = server.raw().await;
     let mut presence = presence_of(&backend, "a", "1");
     // Short for the call that must fail; on a busy machine the others are tried again, as core does.
@@ -98,7 +96,7 @@ async fn who_may_write_and_not_read_comes_back_after_a_loss() {
         password: Some(password.to_owned()),
         ..server.options()
     };
-    let backend = EtcdBackend::new(user("app", "secret"), Log::default()).unwrap();
+    let backend = registry(user("app", "secret"), 3);
     let mut presence = presence_of(&backend, "a", "1");
     presence.publish(&instance("a", "1"), Intent::Claim).await.unwrap();
     let mut root = etcd_client::Client::connect(

@@ -7,16 +7,15 @@ use rollcall_core::ErrorKind;
 use rollcall_core::backend::{Backend as _, Intent, Loss};
 use rollcall_core::backends::etcd::EtcdBackend;
 use rollcall_core::etcd::EtcdOptions;
-use rollcall_core::log::Log;
 use tokio::time::Instant;
 
 use crate::support::{
-    Proxy, etcd, eventually, follow, follow_until, free_port, ids, instance, next, options, presence_of, retrying,
-    within,
+    Proxy, etcd, eventually, follow, follow_until, free_port, ids, instance, next, options, presence_of, registry,
+    retrying, within,
 };
 
 fn backend(options: EtcdOptions) -> EtcdBackend {
-    EtcdBackend::new(options, Log::default()).unwrap()
+    registry(options, 3)
 }
 
 #[tokio::test]
@@ -55,11 +54,11 @@ async fn a_lease_granted_after_a_member_that_never_answers_has_its_whole_time() 
     let dead = hole.local_addr().unwrap().to_string();
     // The order is drawn at random: some of these ask the silent one first, for longer than the lease lives.
     let each = (0..8).map(|i| {
-        let backend = backend(EtcdOptions {
-            ttl: Duration::from_secs(2),
+        let patient = EtcdOptions {
             timeout: Duration::from_secs(9),
             ..options(&[&dead, &server.address()])
-        });
+        };
+        let backend = registry(patient, 2);
         async move {
             let id = i.to_string();
             let mut presence = presence_of(&backend, "a", &id);
@@ -145,10 +144,7 @@ async fn a_follow_ends_with_its_server_and_another_goes_on() {
 async fn a_deletion_during_an_outage_is_noticed_after_it() {
     let server = etcd!();
     let proxied = crate::support::Proxy::to(server.address()).await;
-    let backend = backend(EtcdOptions {
-        ttl: Duration::from_secs(30),
-        ..options(&[&proxied.address])
-    });
+    let backend = registry(options(&[&proxied.address]), 30);
     let mut presence = presence_of(&backend, "a", "1");
     presence.publish(&instance("a", "1"), Intent::Claim).await.unwrap();
     let mut raw = server.raw().await;

@@ -14,6 +14,8 @@ use tokio::time::Instant;
 
 use crate::support::{Proxy, Server, binary, etcd, eventually, options, within};
 
+const TTL: Duration = Duration::from_secs(3);
+
 fn client(options: EtcdOptions) -> EtcdClient {
     EtcdClient::new(options, Log::default()).unwrap()
 }
@@ -50,7 +52,7 @@ async fn a_hundred_leases_of_one_client_live_beyond_their_time() {
     let client = client(server.options());
     let mut leases = Vec::new();
     for _ in 0..100 {
-        leases.push(client.leases.grant(Lease::new_id()).await.unwrap());
+        leases.push(client.leases.grant(Lease::new_id(), TTL).await.unwrap());
     }
     tokio::time::sleep(Duration::from_secs(7)).await;
     assert!(leases.iter().all(Lease::is_alive));
@@ -66,7 +68,7 @@ async fn a_hundred_leases_of_one_client_live_beyond_their_time() {
 async fn a_lease_that_somebody_revokes_is_lost_within_a_third_of_its_time() {
     let server = etcd!();
     let client = client(server.options());
-    let lease = client.leases.grant(Lease::new_id()).await.unwrap();
+    let lease = client.leases.grant(Lease::new_id(), TTL).await.unwrap();
     server.raw().await.lease_revoke(lease.id()).await.unwrap();
     let revoked = Instant::now();
     let why = within(5, "the loss", lost(&mut lease.state())).await;
@@ -86,7 +88,7 @@ async fn behind_a_link_that_goes_black_a_lease_is_lost_at_its_deadline() {
     let server = etcd!();
     let proxy = Proxy::to(server.address()).await;
     let client = client(options(&[&proxy.address]));
-    let lease = client.leases.grant(Lease::new_id()).await.unwrap();
+    let lease = client.leases.grant(Lease::new_id(), TTL).await.unwrap();
     within(2, "a renewal", lease.renew_once(soon())).await.unwrap();
     proxy.lose_answers(true);
     let black = Instant::now();
@@ -104,11 +106,12 @@ async fn behind_a_link_that_goes_black_a_lease_is_lost_at_its_deadline() {
 #[tokio::test]
 async fn a_lease_lives_through_a_restart_of_its_server() {
     let mut server = etcd!();
-    let client = client(EtcdOptions {
-        ttl: Duration::from_secs(10),
-        ..server.options()
-    });
-    let lease = client.leases.grant(Lease::new_id()).await.unwrap();
+    let client = client(server.options());
+    let lease = client
+        .leases
+        .grant(Lease::new_id(), Duration::from_secs(10))
+        .await
+        .unwrap();
     server.kill();
     server.restart().await;
     assert_lives(&lease, &server, Duration::from_secs(11)).await;
@@ -120,11 +123,9 @@ async fn a_lease_lives_when_the_leader_freezes() {
     let servers = Server::three(&binary).await;
     let addresses: Vec<String> = servers.iter().map(Server::address).collect();
     let hosts: Vec<&str> = addresses.iter().map(String::as_str).collect();
-    let client = client(EtcdOptions {
-        ttl: Duration::from_secs(5), // an election takes one to two seconds
-        ..options(&hosts)
-    });
-    let lease = client.leases.grant(Lease::new_id()).await.unwrap();
+    let client = client(options(&hosts));
+    let ttl = Duration::from_secs(5); // an election takes one to two seconds
+    let lease = client.leases.grant(Lease::new_id(), ttl).await.unwrap();
     let mut leads = None;
     for (i, server) in servers.iter().enumerate() {
         let status = server.raw().await.status().await.unwrap();
@@ -150,7 +151,7 @@ async fn a_lease_lives_longer_than_the_token_it_was_granted_with() {
         password: Some("root".to_owned()),
         ..server.options()
     });
-    let lease = client.leases.grant(Lease::new_id()).await.unwrap();
+    let lease = client.leases.grant(Lease::new_id(), TTL).await.unwrap();
     let gone = tokio::time::timeout(Duration::from_secs(8), lost(&mut lease.state())).await;
     assert!(gone.is_err(), "{gone:?}");
     within(3, "a renewal", lease.renew_once(soon())).await.unwrap();
@@ -169,7 +170,7 @@ async fn a_member_that_never_answers_costs_a_grant_and_a_revocation_three_second
         });
         async move {
             let id = Lease::new_id();
-            let lease = within(4, "the grant", client.leases.grant(id)).await.unwrap();
+            let lease = within(4, "the grant", client.leases.grant(id, TTL)).await.unwrap();
             assert!(lease.is_alive());
             within(4, "the revocation", client.leases.revoke(id)).await.unwrap();
         }
@@ -185,15 +186,15 @@ async fn a_grant_whose_answer_was_lost_leaves_one_lease() {
         timeout: Duration::from_secs(2),
         ..options(&[&proxy.address])
     });
-    client.leases.grant(Lease::new_id()).await.unwrap(); // there is a connection
+    client.leases.grant(Lease::new_id(), TTL).await.unwrap(); // there is a connection
     proxy.lose_answers(true);
     let id = Lease::new_id();
-    client.leases.grant(id).await.map(|_| ()).unwrap_err();
+    client.leases.grant(id, TTL).await.map(|_| ()).unwrap_err();
     let mut raw = server.raw().await;
     let granted = raw.leases().await.unwrap();
     assert!(granted.leases().iter().any(|lease| lease.id() == id), "it was granted");
     proxy.lose_answers(false);
-    let lease = client.leases.grant(id).await.unwrap();
+    let lease = client.leases.grant(id, TTL).await.unwrap();
     assert_eq!(raw.lease_time_to_live(id, None).await.unwrap().granted_ttl(), 3);
     assert_lives(&lease, &server, Duration::from_secs(4)).await;
 }
@@ -203,7 +204,7 @@ async fn a_wanted_lease_whose_grant_was_not_answered_in_time_is_taken_back() {
     let server = etcd!();
     let proxy = Proxy::to(server.address()).await;
     let client = client(options(&[&proxy.address]));
-    client.leases.grant(Lease::new_id()).await.map(drop).unwrap();
+    client.leases.grant(Lease::new_id(), TTL).await.map(drop).unwrap();
     proxy.lose_answers(true);
     let events = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&events);
@@ -339,14 +340,11 @@ fn cpu_time() -> u64 {
 #[ignore = "a measurement that takes more than a minute"]
 async fn ten_thousand_leases_live_for_a_minute() {
     let server = etcd!();
-    let client = client(EtcdOptions {
-        ttl: Duration::from_secs(15),
-        ..server.options()
-    });
+    let client = client(server.options());
     let begun = Instant::now();
     let mut leases = Vec::new();
     while leases.len() < 10_000 {
-        let grants = (0..100).map(|_| client.leases.grant(Lease::new_id()));
+        let grants = (0..100).map(|_| client.leases.grant(Lease::new_id(), Duration::from_secs(15)));
         leases.extend(futures::future::join_all(grants).await.into_iter().map(Result::unwrap));
     }
     let granted = begun.elapsed();

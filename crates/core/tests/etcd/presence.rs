@@ -5,12 +5,12 @@ use std::time::Duration;
 use etcd_client::{LeaseGrantOptions, PutOptions};
 use rollcall_core::ErrorKind;
 use rollcall_core::backend::{Backend as _, Intent, Loss};
-use rollcall_core::backends::etcd::EtcdBackend;
 use rollcall_core::etcd::EtcdOptions;
-use rollcall_core::log::Log;
 use tokio::time::Instant;
 
-use crate::support::{Proxy, etcd, eventually, instance, kind, options, presence_of, restores, retrying, within};
+use crate::support::{
+    Proxy, etcd, eventually, instance, kind, options, presence_of, registry, restores, retrying, within,
+};
 
 const KEY: &str = "/microservices/a/1";
 
@@ -21,11 +21,7 @@ fn gone(loss: &Loss) -> bool {
 #[tokio::test]
 async fn stays_for_many_times_its_ttl() {
     let server = etcd!();
-    let options = EtcdOptions {
-        ttl: Duration::from_secs(2),
-        ..server.options()
-    };
-    let backend = EtcdBackend::new(options, Log::default()).unwrap();
+    let backend = registry(server.options(), 2);
     let mut presence = presence_of(&backend, "a", "1");
     presence.publish(&instance("a", "1"), Intent::Claim).await.unwrap();
     let lost = tokio::time::timeout(Duration::from_secs(6), presence.lost()).await;
@@ -37,11 +33,7 @@ async fn stays_for_many_times_its_ttl() {
 async fn a_thousand_of_them_are_renewed_and_watched() {
     use futures::StreamExt as _;
     let server = etcd!();
-    let options = EtcdOptions {
-        ttl: Duration::from_secs(4),
-        ..server.options()
-    };
-    let backend = EtcdBackend::new(options, Log::default()).unwrap();
+    let backend = registry(server.options(), 4);
     let publish = |i: usize| {
         let mut presence = presence_of(&backend, "many", &i.to_string());
         async move {
@@ -182,7 +174,7 @@ async fn a_put_whose_answer_was_lost_is_no_rival() {
         timeout: Duration::from_millis(600),
         ..options(&[&proxy.address])
     };
-    let backend = EtcdBackend::new(quick, Log::default()).unwrap();
+    let backend = registry(quick, 3);
     let mut raw = server.raw().await;
 
     // The answer to the grant.
@@ -245,10 +237,9 @@ async fn a_former_lease_of_ours_is_no_rival() {
     let proxy = Proxy::to(server.address()).await;
     let quick = EtcdOptions {
         timeout: Duration::from_millis(900),
-        ttl: Duration::from_secs(2),
         ..options(&[&proxy.address])
     };
-    let backend = EtcdBackend::new(quick, Log::default()).unwrap();
+    let backend = registry(quick, 2);
     let mut presence = presence_of(&backend, "a", "1");
     retrying("publish", async || {
         presence.publish(&instance("a", "1"), Intent::Claim).await

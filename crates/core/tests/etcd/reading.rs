@@ -5,13 +5,13 @@ use std::time::Duration;
 use etcd_client::{Txn, TxnOp};
 use rollcall_core::ErrorKind;
 use rollcall_core::backend::{Backend as _, Intent};
-use rollcall_core::backends::etcd::EtcdBackend;
+use rollcall_core::backends::etcd::{EtcdBackend, EtcdRecords};
 use rollcall_core::error::Result;
 use rollcall_core::etcd::EtcdOptions;
 use rollcall_core::instance::Codec;
 use rollcall_core::log::Log;
 
-use crate::support::{captured, etcd, follow, ids, instance, kind, next, presence_of};
+use crate::support::{captured, etcd, follow, ids, instance, kind, next, presence_of, registry};
 
 #[tokio::test]
 async fn writes_what_kratos_writes() {
@@ -106,7 +106,7 @@ async fn reads_lists_above_the_usual_limit_and_says_what_exceeds_ours() {
         max_message_bytes: 1 << 20,
         ..server.options()
     };
-    let backend = EtcdBackend::new(small, Log::default()).unwrap();
+    let backend = registry(small, 3);
     let error = backend.fetch("big").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     assert!(error.message().contains("maxMessageBytes"), "{error}");
@@ -128,12 +128,12 @@ async fn names_are_read_in_pages() {
 #[tokio::test]
 async fn bare_metadata_under_another_prefix() {
     let server = etcd!();
-    let options = EtcdOptions {
+    let records = EtcdRecords {
         prefix: "/services/".to_owned(),
         codec: Codec::Metadata,
-        ..server.options()
+        ..EtcdRecords::default()
     };
-    let backend = EtcdBackend::new(options, Log::default()).unwrap();
+    let backend = EtcdBackend::new(server.options(), &records, Log::default()).unwrap();
     let mut wanted = captured();
     let mut presence = presence_of(&backend, "helloworld", "5f8d-1");
     presence.publish(&wanted, Intent::Claim).await.unwrap();
@@ -155,18 +155,20 @@ async fn a_record_beyond_the_servers_limit_is_refused_for_good() {
 
 #[test]
 fn options_are_checked_without_a_server() {
-    let wrong = |change: fn(&mut EtcdOptions), path: &str| {
-        let mut options = EtcdOptions::default();
-        change(&mut options);
-        let error = EtcdBackend::new(options, Log::default()).map(|_| ()).unwrap_err();
+    let wrong = |change: fn(&mut EtcdOptions, &mut EtcdRecords), path: &str| {
+        let (mut options, mut records) = (EtcdOptions::default(), EtcdRecords::default());
+        change(&mut options, &mut records);
+        let error = EtcdBackend::new(options, &records, Log::default())
+            .map(|_| ())
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         assert!(error.message().starts_with(path), "{error}");
     };
-    wrong(|o| o.hosts = vec![], "options.hosts");
-    wrong(|o| o.hosts = vec!["a".into(), "ftp://b".into()], "options.hosts[1]");
-    wrong(|o| o.prefix = "/".into(), "options.prefix");
-    wrong(|o| o.username = Some("u".into()), "options.username");
-    wrong(|o| o.timeout = std::time::Duration::ZERO, "options.timeoutMs");
+    wrong(|o, _| o.hosts = vec![], "options.hosts");
+    wrong(|o, _| o.hosts = vec!["a".into(), "ftp://b".into()], "options.hosts[1]");
+    wrong(|_, r| r.prefix = "/".into(), "options.prefix");
+    wrong(|o, _| o.username = Some("u".into()), "options.username");
+    wrong(|o, _| o.timeout = std::time::Duration::ZERO, "options.timeoutMs");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rollcall_core::backend::{Backend as _, Follow, Presence, Snapshot};
-use rollcall_core::backends::etcd::EtcdBackend;
+use rollcall_core::backends::etcd::{EtcdBackend, EtcdRecords};
 use rollcall_core::error::Result;
 use rollcall_core::etcd::EtcdOptions;
 use rollcall_core::log::Log;
@@ -205,7 +205,7 @@ impl Server {
     }
 
     pub fn backend(&self) -> EtcdBackend {
-        EtcdBackend::new(self.options(), Log::default()).unwrap()
+        registry(self.options(), 3)
     }
 
     /// A client of its own, for what others do to the registry.
@@ -293,10 +293,18 @@ fn spawn(binary: &Path, flags: &[String]) -> Child {
         .unwrap()
 }
 
+/// A registry as Kratos has it, with a time to live of so many seconds.
+pub fn registry(options: EtcdOptions, ttl: u64) -> EtcdBackend {
+    let records = EtcdRecords {
+        ttl: Duration::from_secs(ttl),
+        ..EtcdRecords::default()
+    };
+    EtcdBackend::new(options, &records, Log::default()).unwrap()
+}
+
 pub fn options(hosts: &[&str]) -> EtcdOptions {
     EtcdOptions {
         hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
-        ttl: Duration::from_secs(3),
         timeout: Duration::from_secs(5),
         connect_timeout: Duration::from_secs(3),
         keep_alive: Duration::from_secs(1),

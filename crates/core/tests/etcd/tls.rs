@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use rollcall_core::ErrorKind;
 use rollcall_core::backend::{Backend as _, Intent};
-use rollcall_core::backends::etcd::EtcdBackend;
+use rollcall_core::backends::etcd::{EtcdBackend, EtcdRecords};
 use rollcall_core::etcd::{EtcdOptions, TlsOptions};
 use rollcall_core::log::Log;
 
-use crate::support::{etcd, instance, options, presence_of, temporary_folder, within};
+use crate::support::{etcd, instance, options, presence_of, registry, temporary_folder, within};
 
 /// Certificates of one authority: `ca`, `server`, `client`, each `.pem` and `.key`.
 struct Certificates(PathBuf);
@@ -72,7 +72,7 @@ fn backend(address: &str, tls: Option<TlsOptions>) -> EtcdBackend {
         timeout: Duration::from_secs(4),
         ..options(&[address])
     };
-    EtcdBackend::new(options, Log::default()).unwrap()
+    registry(options, 3)
 }
 
 #[tokio::test]
@@ -182,7 +182,9 @@ fn a_certificate_that_is_none_is_refused_by_name() {
             tls: Some(tls),
             ..EtcdOptions::default()
         };
-        let error = EtcdBackend::new(options, Log::default()).map(|_| ()).unwrap_err();
+        let error = EtcdBackend::new(options, &EtcdRecords::default(), Log::default())
+            .map(|_| ())
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         assert!(error.message().starts_with(path), "{error}");
     }

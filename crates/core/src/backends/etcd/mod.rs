@@ -3,6 +3,7 @@
 
 mod follow;
 mod keys;
+mod options;
 mod presence;
 mod shared;
 
@@ -12,6 +13,7 @@ use async_trait::async_trait;
 use etcd_client::GetOptions;
 
 use self::keys::Keys;
+pub use self::options::EtcdRecords;
 use self::presence::EtcdPresence;
 use self::shared::Shared;
 use crate::backend::{Backend, Capabilities, Follow, Presence, Snapshot};
@@ -31,11 +33,15 @@ pub struct EtcdBackend {
 
 impl EtcdBackend {
     /// A backend for these options. No I/O; errors are `InvalidArgument` and name the option.
-    pub fn new(options: EtcdOptions, log: Log) -> Result<Self> {
-        let keys = Keys::new(&options.prefix, options.codec);
+    pub fn new(options: EtcdOptions, records: &EtcdRecords, log: Log) -> Result<Self> {
+        records.validate()?;
         let client = EtcdClient::new(options, log)?;
         Ok(Self {
-            shared: Arc::new(Shared { client, keys }),
+            shared: Arc::new(Shared {
+                client,
+                keys: Keys::new(&records.prefix, records.codec),
+                ttl: records.ttl,
+            }),
         })
     }
 

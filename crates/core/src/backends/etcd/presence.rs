@@ -18,7 +18,9 @@ use super::shared::Shared;
 use crate::backend::{Intent, Loss, Presence};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
-use crate::etcd::{Batch, Cause, Fault, Lease, OnDisconnect, Subscription, WatchEnd, WatchRequest, lost};
+use crate::etcd::{
+    Batch, Cause, Fault, Lease, OnDisconnect, Subscription, WatchEnd, WatchRequest, lost, whole_seconds,
+};
 use crate::instance::ServiceInstance;
 
 /// How often a key of ours may change between being read and being written before the attempt is given up.
@@ -92,7 +94,7 @@ impl EtcdPresence {
     pub(super) fn new(shared: Arc<Shared>, name: &str, id: &str) -> Self {
         Self {
             key: shared.keys.instance(name, id),
-            granted: Duration::from_secs(u64::try_from(shared.client.options().ttl_seconds()).unwrap_or(0)),
+            granted: Duration::from_secs(u64::try_from(whole_seconds(shared.ttl)).unwrap_or(0)),
             shared,
             leases: Vec::new(),
             unanswered: None,
@@ -118,7 +120,7 @@ impl EtcdPresence {
         if !self.leases.contains(&id) {
             self.leases.push(id); // before it is asked for: this future may be dropped at any await
         }
-        let lease = self.shared.client.leases.grant(id).await?;
+        let lease = self.shared.client.leases.grant(id, self.shared.ttl).await?;
         self.unanswered = None;
         self.granted = lease.granted();
         self.lease = Some(lease);

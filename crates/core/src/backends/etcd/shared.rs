@@ -1,5 +1,7 @@
 //! What the backend, its presences and its streams have in common: the client, the keys, and how a range is read.
 
+use std::time::Duration;
+
 use etcd_client::GetOptions;
 
 use super::keys::Keys;
@@ -10,6 +12,8 @@ use crate::etcd::{EtcdClient, Fault};
 pub(super) struct Shared {
     pub(super) client: EtcdClient,
     pub(super) keys: Keys,
+    /// What leases are asked for.
+    pub(super) ttl: Duration,
 }
 
 /// One range read: records as they lie there, and of which moment.

@@ -17,7 +17,7 @@ use crate::etcd::calls::caller::Caller;
 use crate::etcd::calls::tries::Tries;
 use crate::etcd::error::{Cause, Fault, judge};
 use crate::etcd::messages::LeaseKeepAliveResponse;
-use crate::etcd::options::MAX_TTL;
+use crate::etcd::options::{MAX_TTL, whole_seconds};
 use crate::sync::lock;
 
 /// How often a grant is begun anew because the lease that an earlier request of it made was gone when it was looked at.
@@ -75,13 +75,13 @@ impl Leases {
         commands
     }
 
-    /// Grants the lease `id` for the time to live of the options and begins to renew it. May be repeated with the same id
-    /// when the answer was lost.
+    /// Grants the lease `id` for `ttl`, rounded up to whole seconds, and begins to renew it. May be repeated with the same
+    /// id when the answer was lost. Within the timeout of the options.
     ///
     /// Errors: those of [`Caller::call`].
-    pub async fn grant(&self, id: i64) -> Result<Lease, Fault> {
+    pub async fn grant(&self, id: i64, ttl: Duration) -> Result<Lease, Fault> {
         let until = Instant::now() + self.calls.options().timeout;
-        self.grant_for(id, self.calls.options().ttl_seconds(), until, LeaseOptions::default())
+        self.grant_for(id, whole_seconds(ttl), until, LeaseOptions::default())
             .await
     }
 

@@ -1,0 +1,106 @@
+//! What crosses the boundary for each backend: its options, and how it is opened. A file each, and a cargo feature each,
+//! which leaves out the backend and all that it needs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use napi_derive::napi;
+use rollcall_core::backend::Backend;
+use rollcall_core::log::Log;
+use rollcall_core::registry::RegistryOptions;
+use rollcall_core::{Error, ErrorKind};
+
+use crate::call::ms;
+
+// The options are there without their backend, as the declarations of the addon are the same for each build.
+#[cfg_attr(not(feature = "consul"), allow(dead_code))]
+mod consul;
+#[cfg_attr(not(feature = "etcd"), allow(dead_code))]
+mod etcd;
+#[cfg_attr(not(feature = "memory"), allow(dead_code))]
+mod memory;
+#[cfg_attr(
+    not(any(feature = "etcd", feature = "consul", feature = "zookeeper")),
+    allow(dead_code)
+)]
+pub mod tls;
+#[cfg_attr(not(feature = "zookeeper"), allow(dead_code))]
+mod zookeeper;
+
+use self::consul::NativeConsulOptions;
+use self::etcd::NativeEtcdOptions;
+use self::memory::NativeMemoryOptions;
+use self::zookeeper::NativeZookeeperOptions;
+
+/// What a client is made of; TypeScript has filled in every default.
+#[napi(object, use_nullable = true)]
+pub struct NativeOptions {
+    pub backend: String,
+    pub ttl_ms: f64,
+    pub connect_timeout_ms: f64,
+    pub timeout_ms: f64,
+    pub stall_timeout_ms: f64,
+    pub empty_grace_ms: f64,
+    pub advertise_host: Option<String>,
+    #[napi(ts_type = "'debug' | 'info' | 'warn' | 'error' | 'off'")]
+    pub log_level: String,
+    pub memory: Option<NativeMemoryOptions>,
+    pub etcd: Option<NativeEtcdOptions>,
+    pub consul: Option<NativeConsulOptions>,
+    pub zookeeper: Option<NativeZookeeperOptions>,
+}
+
+impl NativeOptions {
+    pub fn common(&self) -> RegistryOptions {
+        RegistryOptions {
+            connect_timeout: ms(self.connect_timeout_ms),
+            timeout: ms(self.timeout_ms),
+            stall_timeout: ms(self.stall_timeout_ms),
+            empty_grace: ms(self.empty_grace_ms),
+            advertise_host: self.advertise_host.clone(),
+        }
+    }
+
+    /// The lowest level that JavaScript wants to hear of; `None` is silence.
+    pub fn level(&self) -> Option<rollcall_core::log::Level> {
+        crate::convert::level(&self.log_level)
+    }
+}
+
+/// What all backends are given.
+#[derive(Clone, Copy)]
+#[allow(dead_code)] // each takes what it wants
+struct Times {
+    ttl: Duration,
+    timeout: Duration,
+    connect: Duration,
+}
+
+/// Opens the backend that the options name. No I/O. Errors: `InvalidArgument`, naming the option; `Unsupported` when this
+/// addon was built without it.
+pub fn open(options: NativeOptions, log: Log) -> rollcall_core::Result<Arc<dyn Backend>> {
+    let times = Times {
+        ttl: ms(options.ttl_ms),
+        timeout: ms(options.timeout_ms),
+        connect: ms(options.connect_timeout_ms),
+    };
+    let opened = match options.backend.as_str() {
+        #[cfg(feature = "memory")]
+        "memory" => options.memory.map(|memory| memory.open(times, log)),
+        #[cfg(feature = "etcd")]
+        "etcd" => options.etcd.map(|etcd| etcd.open(times, log)),
+        #[cfg(feature = "consul")]
+        "consul" => options.consul.map(|consul| consul.open(times, log)),
+        #[cfg(feature = "zookeeper")]
+        "zookeeper" => options.zookeeper.map(|zookeeper| zookeeper.open(times, log)),
+        other => {
+            let text =
+                format!("this addon has no backend {other:?}: it was built without the cargo feature of that name");
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
+    };
+    opened.unwrap_or_else(|| {
+        let text = format!("no options for backend {:?}", options.backend);
+        Err(Error::new(ErrorKind::Internal, text))
+    })
+}
