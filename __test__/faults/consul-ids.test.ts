@@ -139,6 +139,28 @@ describe.concurrent('owners that never met', () => {
   }, 60_000);
 });
 
+test('an agent that was away comes back with an old record: the newer one at another agent is listed', async (context) => {
+  const { agents, client } = await consul(context, { client: true });
+  const [first, second] = agents;
+  if (!first || !second) return expect.fail('two agents');
+  const record = { name: 'orders', id: 'a', endpoints: ['grpc://127.0.0.1:9000'] };
+  const link = await startTcpProxy(second.host);
+  context.onTestFinished(() => link.close());
+  // Long enough for all of the test: it passes until then, though nobody renews it any more.
+  await (await client(link.host, { ttlMs: 60_000 })).register({ ...record, version: 'a-old' });
+  link.setEnabled(false);
+  const watcher = (await client()).watch('orders');
+  await (await client(first.host)).register({ ...record, version: 'b-new' });
+  await waitFor(async () => (await first.entries('orders')).length === 2, { what: 'both records' });
+  for await (const [found, ...more] of watcher) {
+    if (found?.version === 'b-new') {
+      expect(more).toEqual([]);
+      break;
+    }
+  }
+  expect((await (await client()).getService('orders')).map(({ version }) => version)).toEqual(['b-new']);
+});
+
 test('names that differ in case are two services', async (context) => {
   const { client } = await consul(context);
   const registry = await client();

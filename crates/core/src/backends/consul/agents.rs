@@ -489,6 +489,16 @@ impl Answer {
 }
 
 impl ConsulOptions {
+    /// What the first list of a watch is asked with beside that. A leader that has just been elected answers the usual
+    /// reads before it has caught up with its own log: after a restart of the servers, with lists of long ago. A consistent
+    /// read waits for that. Where stale lists are wanted, they are taken.
+    pub(super) fn first_read(&self) -> &'static str {
+        match self.consistency {
+            Consistency::Default => "&consistent",
+            Consistency::Stale | Consistency::Consistent => "",
+        }
+    }
+
     /// What every read of the catalog is asked with.
     pub(super) fn read_query(&self) -> String {
         let named = [("dc", &self.datacenter), ("near", &self.near), ("filter", &self.filter)];

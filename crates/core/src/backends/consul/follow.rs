@@ -89,7 +89,8 @@ pub(super) fn follow(shared: Arc<Shared>, name: &str) -> BoxStream<'static, Resu
 impl Following {
     async fn next(&mut self) -> Result<Snapshot> {
         let Some((agent, life)) = self.agent.clone() else {
-            let (agent, answer) = self.shared.agents.read(&self.path).await?;
+            let path = format!("{}{}", self.path, self.shared.options.first_read());
+            let (agent, answer) = self.shared.agents.read(&path).await?;
             let snapshot = snapshot(&self.name, &answer)?;
             self.index = index_of(&answer);
             self.digest = digest(&snapshot);

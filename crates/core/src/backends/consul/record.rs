@@ -47,6 +47,11 @@ impl Mark {
             generation: generation.parse().ok()?,
         })
     }
+
+    /// Grows with each writing of an id, whoever writes; unknown without an order.
+    fn age(&self) -> Option<(u64, u64)> {
+        self.order.map(|order| (order, self.generation))
+    }
 }
 
 impl fmt::Display for Mark {
@@ -442,6 +447,7 @@ impl Entry {
 /// An answer of `/v1/health/service` as a list. Consul looks names up without regard to case; here case counts.
 pub(super) fn read_list(name: &Arc<str>, answer: &Answer) -> Result<Snapshot> {
     let mut snapshot = Snapshot::default();
+    let mut found = Vec::new();
     for (at, read) in answer.list::<Entry>()?.into_iter().enumerate() {
         let entry = match read {
             Ok(entry) => entry,
@@ -461,12 +467,35 @@ pub(super) fn read_list(name: &Arc<str>, answer: &Answer) -> Result<Snapshot> {
             continue;
         }
         let key = entry.id().to_owned();
+        let mark = entry.mark();
         match entry.into_instance(name) {
-            Ok(instance) => snapshot.instances.push(Arc::new(instance)),
+            Ok(instance) => found.push((mark, Arc::new(instance))),
             Err(reason) => snapshot.bad.push(BadRecord { key, reason }),
         }
     }
+    snapshot.instances = newest(found);
     Ok(snapshot)
+}
+
+/// Of the records of one instance at several agents, which differ in what it says of itself, those that no mark shows to be
+/// older: an agent that was away comes back with the record of an earlier life, which passes until its time to live is over.
+fn newest(found: Vec<(Option<Mark>, Arc<ServiceInstance>)>) -> Vec<Arc<ServiceInstance>> {
+    let mut latest: HashMap<_, (u64, u64)> = HashMap::new();
+    for (mark, instance) in &found {
+        if let Some(age) = mark.as_ref().and_then(Mark::age) {
+            let known = latest.entry((&instance.id, &instance.endpoints)).or_insert(age);
+            *known = age.max(*known);
+        }
+    }
+    let stays = |(mark, instance): &(Option<Mark>, Arc<ServiceInstance>)| {
+        let age = mark.as_ref().and_then(Mark::age);
+        age.is_none_or(|age| latest.get(&(&instance.id, &instance.endpoints)) == Some(&age))
+    };
+    found
+        .iter()
+        .filter(|one| stays(one))
+        .map(|(_, instance)| Arc::clone(instance))
+        .collect()
 }
 
 /// An instance as it will be read.

@@ -332,3 +332,41 @@ fn an_entry_that_cannot_be_read_is_a_bad_record_and_the_others_stand() {
     let snapshot = record::read_list(&"a".into(), &Answer::of(200, other)).unwrap();
     assert!(snapshot.instances.is_empty() && snapshot.bad.is_empty());
 }
+
+#[test]
+fn of_one_instance_at_several_agents_the_newest_record_is_listed() {
+    let record = |mark: Option<(u64, u64)>, endpoint: &str, version: &str| {
+        let owner = "d40f1c51-26a4-4f7c-9a3b-5a2f0bd0b1a1";
+        let notes = mark.map_or_else(String::new, |(order, generation)| {
+            let order = Some(order);
+            let owner = owner.to_owned();
+            Mark {
+                order,
+                owner,
+                generation,
+            }
+            .to_string()
+        });
+        format!(
+            r#"{{"Node":{{}},"Service":{{"ID":"x","Service":"a","Tags":["version={version}"],"TaggedAddresses":{{"grpc":{{"Address":"{endpoint}"}}}}}},"Checks":[{{"CheckID":"service:x","Status":"passing","Notes":"{notes}"}}]}}"#
+        )
+    };
+    let (here, there) = ("grpc://10.0.0.1:9000", "grpc://10.0.0.2:9000");
+    let versions = |records: &[String]| -> Vec<String> {
+        let mut found = list("a", &format!("[{}]", records.join(","))).unwrap();
+        found.sort_by(|a, b| a.version.cmp(&b.version));
+        found.iter().map(|instance| instance.version.to_string()).collect()
+    };
+    let older = record(Some((7, 3)), here, "b-older");
+    let newer = record(Some((8, 1)), here, "c-newer");
+    let newest = record(Some((8, 2)), here, "a-newest");
+    assert_eq!(versions(&[newest.clone(), older.clone(), newer.clone()]), ["a-newest"]);
+    assert_eq!(versions(&[older.clone(), newer, newest.clone()]), ["a-newest"]);
+    // At other addresses it is another place to call; and of one that somebody else wrote nobody knows how old it is.
+    let elsewhere = record(Some((1, 1)), there, "e-elsewhere");
+    let foreign = record(None, here, "d-foreign");
+    assert_eq!(
+        versions(&[older, elsewhere, foreign, newest]),
+        ["a-newest", "d-foreign", "e-elsewhere"]
+    );
+}
