@@ -9,3 +9,6 @@ pub(in crate::etcd) mod metrics;
 pub(in crate::etcd) mod stream;
 mod tokens;
 pub(in crate::etcd) mod tries;
+
+#[cfg(test)]
+mod tests;

@@ -48,6 +48,14 @@ impl Lease {
         Self { slot, commands, guard }
     }
 
+    /// One that nobody renews, for tests.
+    #[cfg(test)]
+    pub(crate) fn scripted(id: i64, ttl: Duration) -> (Self, Arc<Slot>) {
+        let slot = Slot::new(id, Instant::now(), ttl, &super::slot::LeaseOptions::default());
+        let (commands, _) = mpsc::unbounded_channel();
+        (Self::new(Arc::clone(&slot), commands, None), slot)
+    }
+
     /// An id that nobody has: 63 random bits, as the server would draw.
     pub fn new_id() -> i64 {
         fastrand::i64(1..=i64::MAX)

@@ -69,7 +69,7 @@ impl Default for LeaseOptions {
 }
 
 /// What a lease shares with the task that keeps it.
-pub(super) struct Slot {
+pub(crate) struct Slot {
     id: i64,
     renews_itself: bool,
     state: watch::Sender<LeaseState>,
@@ -136,7 +136,7 @@ impl Slot {
         lost(&mut self.state.subscribe()).await;
     }
 
-    pub(super) fn confirm(&self, deadline: Instant, ttl: Duration) {
+    pub(crate) fn confirm(&self, deadline: Instant, ttl: Duration) {
         *lock(&self.vital) = Vital { deadline, ttl };
     }
 
@@ -154,7 +154,7 @@ impl Slot {
     }
 
     /// False when it was lost before.
-    pub(super) fn lose(&self, why: &str) -> bool {
+    pub(crate) fn lose(&self, why: &str) -> bool {
         let first = self.state.send_if_modified(|state| {
             let alive = *state == LeaseState::Alive;
             if alive {

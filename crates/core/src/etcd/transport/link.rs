@@ -97,6 +97,12 @@ impl Link {
         self.lock().why = Some(why);
     }
 
+    /// As if the server had spoken.
+    #[cfg(test)]
+    pub(in crate::etcd) fn pretend_open(&self) {
+        let _ = self.open();
+    }
+
     fn open(&self) -> Result<()> {
         let mut state = self.lock();
         if state.shut {

@@ -44,7 +44,38 @@ impl WatchSink for Outlet {
     }
 }
 
+/// What a subscription by script is told, and why it ends when this is dropped; for tests.
+#[cfg(test)]
+pub(crate) struct Script {
+    pub(crate) batches: mpsc::Sender<Batch>,
+    end: Arc<Mutex<Option<WatchEnd>>>,
+}
+
+#[cfg(test)]
+impl Script {
+    pub(crate) fn end(self, why: WatchEnd) {
+        *lock(&self.end) = Some(why);
+    }
+}
+
 impl Subscription {
+    /// One that a test tells things.
+    #[cfg(test)]
+    pub(crate) fn scripted() -> (Script, Self) {
+        let (sender, batches) = mpsc::channel(QUEUE);
+        let end = Arc::new(Mutex::new(None));
+        let script = Script {
+            batches: sender,
+            end: Arc::clone(&end),
+        };
+        let subscription = Self {
+            batches,
+            end,
+            _control: WatchControl::scripted(),
+        };
+        (script, subscription)
+    }
+
     /// The next batch, or why there will be none. Cancel-safe. After the end it tells the end again.
     pub async fn next(&mut self) -> Result<Batch, WatchEnd> {
         if let Some(batch) = self.batches.recv().await {

@@ -93,6 +93,13 @@ pub struct WatchControl {
 }
 
 impl WatchControl {
+    /// Of a watch that is not there, for tests.
+    #[cfg(test)]
+    pub(super) fn scripted() -> Self {
+        let (commands, _) = mpsc::unbounded_channel();
+        Self { id: 0, commands }
+    }
+
     /// There is room again after [`Delivery::Full`](super::sink::Delivery::Full).
     pub fn resume(&self) {
         self.send(Command::Resume(self.id));

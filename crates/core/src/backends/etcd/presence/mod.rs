@@ -471,3 +471,6 @@ fn odd_answer() -> Fault {
         "etcd answered a transaction with something else than was asked",
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -570,3 +570,6 @@ async fn ended(end: WatchEnd) -> Heard {
         _ => Heard::Nothing,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,4 @@
+//! The call loop without etcd.
+
+mod attempts;
+mod tokens;
