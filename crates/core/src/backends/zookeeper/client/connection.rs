@@ -153,6 +153,11 @@ impl Conversation<'_> {
             out: BytesMut::new(),
             sent: Instant::now(),
         };
+        // A session that goes on is taken by no member that knows less than it has seen. A new one may be given by a member
+        // that lags behind; what is asked after this is answered when it has caught up with the leader.
+        if *connection.zxid == 0 {
+            connection.catch_up();
+        }
         let mut heard = Instant::now();
         let (mut says_goodbye, mut is_dirty) = (false, false);
         let end = loop {
@@ -345,6 +350,15 @@ impl Connection<'_> {
                 });
             }
         }
+    }
+
+    fn catch_up(&mut self) {
+        self.ask(Ask {
+            frame: request(op::SYNC, |out| out.text("/")),
+            watch: None,
+            watches_nothing: false,
+            reply: None,
+        });
     }
 
     fn ask(&mut self, mut ask: Ask) {

@@ -73,16 +73,25 @@ impl Peer {
         }
     }
 
-    /// The next request that is no ping: its number and what it asks.
+    /// The next request that is neither a ping nor the first of a session: its number and what it asks.
     async fn request(&mut self) -> Option<(i32, i32)> {
         loop {
             let mut frame = self.frame().await?;
             let (number, op) = (frame.int().unwrap(), frame.int().unwrap());
-            if number != wire::xid::PING {
-                return Some((number, op));
+            match (number, op) {
+                (wire::xid::PING, _) => self.reply(wire::xid::PING, 0, |_| ()).await,
+                (_, wire::op::SYNC) => self.reply(number, 0, |out| out.text("/")).await,
+                _ => return Some((number, op)),
             }
-            self.reply(wire::xid::PING, 0, |_| ()).await;
         }
+    }
+
+    /// Takes the first request of a session, which must be the one for the leader's state.
+    async fn catch_up(&mut self) {
+        let mut first = self.frame().await.unwrap();
+        let (number, op) = (first.int().unwrap(), first.int().unwrap());
+        assert_eq!((op, &*first.text().unwrap()), (wire::op::SYNC, "/"));
+        self.reply(number, 0, |out| out.text("/")).await;
     }
 
     async fn grant(&mut self, id: i64, granted: Duration) {
@@ -188,6 +197,32 @@ async fn a_session_is_granted_asked_and_ended() {
         assert_eq!(client.stat("/a").await, Err(ZkError::Closed));
     };
     tokio::join!(script, asks);
+}
+
+#[tokio::test]
+async fn a_new_session_catches_up_with_the_leader_before_it_asks_and_one_that_goes_on_need_not() {
+    let server = Server::start().await;
+    let (client, mut peer) = connect(&server, Duration::from_secs(9)).await;
+    let script = async {
+        peer.catch_up().await;
+        let (number, op) = peer.request().await.unwrap();
+        assert_eq!(op, wire::op::EXISTS);
+        peer.reply(number, 0, put_stat).await;
+    };
+    let (asked, ()) = tokio::join!(client.stat("/a"), script);
+    asked.unwrap();
+    drop(peer);
+    let (mut peer, greeting) = server.welcome(Duration::from_secs(9)).await;
+    assert_eq!(greeting.zxid, 77);
+    until(&client, |state| matches!(state, State::Up)).await;
+    let script = async {
+        let mut first = peer.frame().await.unwrap();
+        let (number, op) = (first.int().unwrap(), first.int().unwrap());
+        assert_eq!(op, wire::op::EXISTS);
+        peer.reply(number, 0, put_stat).await;
+    };
+    let (asked, ()) = tokio::join!(client.stat("/a"), script);
+    asked.unwrap();
 }
 
 #[tokio::test]
@@ -593,6 +628,7 @@ async fn watches_that_are_asked_side_by_side_are_one_request_that_goes_before_th
     let server = Server::start().await;
     let (client, mut peer) = connect(&server, Duration::from_secs(9)).await;
     let script = async {
+        peer.catch_up().await;
         for (number_of_watches, code) in [(32, 0), (8, -6)] {
             let mut frame = peer.frame().await.unwrap();
             let (number, op) = (frame.int().unwrap(), frame.int().unwrap());

@@ -17,6 +17,7 @@ pub(super) mod op {
     pub(in super::super) const GET_DATA: i32 = 4;
     pub(in super::super) const SET_DATA: i32 = 5;
     pub(in super::super) const GET_CHILDREN: i32 = 8;
+    pub(in super::super) const SYNC: i32 = 9;
     pub(in super::super) const PING: i32 = 11;
     pub(in super::super) const GET_CHILDREN2: i32 = 12;
     pub(in super::super) const MULTI: i32 = 14;
