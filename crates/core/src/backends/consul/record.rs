@@ -473,15 +473,15 @@ pub(super) fn read_list(name: &Arc<str>, answer: &Answer) -> Result<Snapshot> {
             Err(reason) => snapshot.bad.push(BadRecord { key, reason }),
         }
     }
-    snapshot.instances = newest(found);
+    snapshot.instances = newest(&found);
     Ok(snapshot)
 }
 
 /// Of the records of one instance at several agents, which differ in what it says of itself, those that no mark shows to be
 /// older: an agent that was away comes back with the record of an earlier life, which passes until its time to live is over.
-fn newest(found: Vec<(Option<Mark>, Arc<ServiceInstance>)>) -> Vec<Arc<ServiceInstance>> {
+fn newest(found: &[(Option<Mark>, Arc<ServiceInstance>)]) -> Vec<Arc<ServiceInstance>> {
     let mut latest: HashMap<_, (u64, u64)> = HashMap::new();
-    for (mark, instance) in &found {
+    for (mark, instance) in found {
         if let Some(age) = mark.as_ref().and_then(Mark::age) {
             let known = latest.entry((&instance.id, &instance.endpoints)).or_insert(age);
             *known = age.max(*known);
