@@ -140,7 +140,7 @@ impl CampaignHandle {
         env: &'env Env,
         limit_ms: f64,
     ) -> Result<PromiseRaw<'env, JsResult<Option<NativeFailure>>>> {
-        let revoked = self.campaign.give_up();
+        let revoked = self.campaign.begin_resign();
         promise(env, &self.io, None, "resign", async move {
             Ok(waited_for(revoked, limit_ms).await)
         })

@@ -1,10 +1,8 @@
 //! Why a campaign or a lock ended, for `lib/etcd/recipe.ts`, which makes the error.
 
-use std::time::Duration;
-
 use napi_derive::napi;
-use rollcall_core::etcd::{Failure, Revocation};
-use tokio::sync::watch;
+use rollcall_core::etcd::{CampaignFailure, Revocation};
+use rollcall_core::stall::Stall;
 
 use super::EtcdHandle;
 use crate::call::ms;
@@ -21,30 +19,30 @@ pub struct NativeFailure {
 }
 
 impl NativeFailure {
-    pub fn of<T>(result: Result<T, Failure>) -> Option<Self> {
+    pub fn of<T>(result: Result<T, CampaignFailure>) -> Option<Self> {
         result.err().map(|failure| Self::from(&failure))
     }
 }
 
-impl From<&Failure> for NativeFailure {
-    fn from(failure: &Failure) -> Self {
+impl From<&CampaignFailure> for NativeFailure {
+    fn from(failure: &CampaignFailure) -> Self {
         let reason = match failure {
-            Failure::LeaseLost { .. } => "lease",
-            Failure::KeyGone(_) => "key",
-            Failure::Stalled(_) => "stalled",
-            Failure::Taken => "taken",
-            Failure::Over => "over",
-            Failure::Call(_) => "call",
+            CampaignFailure::LeaseLost { .. } => "lease",
+            CampaignFailure::KeyGone(_) => "key",
+            CampaignFailure::Stalled(_) => "stalled",
+            CampaignFailure::Taken => "taken",
+            CampaignFailure::Over => "over",
+            CampaignFailure::Call(_) => "call",
         };
         Self {
             reason,
             text: failure.error().message().to_owned(),
             lease: match failure {
-                Failure::LeaseLost { lease, .. } => Some(lease.to_string()),
+                CampaignFailure::LeaseLost { lease, .. } => Some(lease.to_string()),
                 _ => None,
             },
             call: match failure {
-                Failure::Call(fault) => Some(crate::pages::Failure::of(fault).json().to_owned()),
+                CampaignFailure::Call(fault) => Some(crate::pages::Failure::of(fault).json().to_owned()),
                 _ => None,
             },
         }
@@ -58,13 +56,11 @@ pub async fn waited_for(revoked: Revocation, limit_ms: f64) -> Option<NativeFail
     } else {
         revoked.wait().await
     };
-    done.err().map(|fault| NativeFailure::from(&Failure::Call(fault)))
+    done.err()
+        .map(|fault| NativeFailure::from(&CampaignFailure::Call(fault)))
 }
 
 /// The silence of the JavaScript thread to give up at; 0: none.
-pub fn stall_of(client: &EtcdHandle, timeout_ms: f64) -> Option<(Duration, watch::Receiver<Duration>)> {
-    (timeout_ms > 0.0).then(|| {
-        let limit = ms(timeout_ms);
-        (limit, client.stall.subscribe(limit))
-    })
+pub fn stall_of(client: &EtcdHandle, timeout_ms: f64) -> Option<Stall> {
+    (timeout_ms > 0.0).then(|| client.stall.limit(ms(timeout_ms)))
 }

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use napi::bindgen_prelude::{BigInt, PromiseRaw};
 use napi::{Env, Result};
 use napi_derive::napi;
-use rollcall_core::etcd::{Lease, LeaseEvent, LeaseKeepAliveResponse, LeaseStall, Tenure, TenureEvent, TenureOptions};
+use rollcall_core::etcd::{Lease, LeaseEvent, LeaseKeepAliveResponse, Session, SessionEvent, SessionOptions};
 use rollcall_core::sync::lock;
 use tokio::time::Instant;
 
 use super::EtcdHandle;
+use super::failure::stall_of;
 use crate::call::{CancelHandle, JsResult, ms, promise};
 use crate::events::Mailbox;
 use crate::io::Io;
@@ -54,7 +55,7 @@ pub struct NativeRenewal {
 #[napi]
 pub struct LeaseHandle {
     io: Arc<Io>,
-    tenure: Arc<Tenure>,
+    session: Arc<Session>,
     events: Arc<Events>,
 }
 
@@ -85,18 +86,12 @@ impl LeaseHandle {
     pub fn open(client: &EtcdHandle, id: u32, options: NativeLeaseOptions) -> Self {
         let _inside = client.io.handle().enter();
         let events = Arc::new(Events::default());
-        let stall = (options.stall_timeout_ms > 0.0).then(|| {
-            let limit = ms(options.stall_timeout_ms);
-            LeaseStall {
-                silence: client.stall.subscribe(limit),
-                limit,
-            }
-        });
+        let stall = stall_of(client, options.stall_timeout_ms);
         let (lease, ttl) = match options.lease {
             Some(lease) => (lease.get_i64().0, None),
             None => (Lease::new_id(), Some(options.ttl as i64)),
         };
-        let wanted = TenureOptions {
+        let wanted = SessionOptions {
             id: lease,
             ttl,
             renews_itself: options.renews_itself,
@@ -105,14 +100,14 @@ impl LeaseHandle {
             stall,
         };
         let (inbox, mailbox) = (events.clone(), client.mailbox.clone());
-        let tenure = Tenure::begin(
+        let session = Session::begin(
             client.client.leases.clone(),
             wanted,
             Arc::new(move |event| tell(&inbox, &mailbox, id, event)),
         );
         Self {
             io: client.io.clone(),
-            tenure,
+            session,
             events,
         }
     }
@@ -126,50 +121,50 @@ impl LeaseHandle {
     /// The lease's own id, granted or not.
     #[napi(catch_unwind)]
     pub fn lease_id(&self) -> BigInt {
-        BigInt::from(self.tenure.id())
+        BigInt::from(self.session.id())
     }
 
     /// Granted, kept, and within its local deadline.
     #[napi(catch_unwind)]
     pub fn is_alive(&self) -> bool {
-        self.tenure.is_alive()
+        self.session.is_alive()
     }
 
     /// Until the local deadline; 0 when it has passed, `null` when the lease is not kept.
     #[napi(catch_unwind)]
     pub fn expires_in_ms(&self) -> Option<f64> {
-        let deadline = self.tenure.deadline()?;
+        let deadline = self.session.deadline()?;
         Some(deadline.saturating_duration_since(Instant::now()).as_secs_f64() * 1000.0)
     }
 
     /// The seconds granted, or said in the last answer; `null` when the lease is not kept.
     #[napi(catch_unwind)]
     pub fn ttl(&self) -> Option<f64> {
-        self.tenure.granted().map(|ttl| ttl.as_secs_f64())
+        self.session.granted().map(|ttl| ttl.as_secs_f64())
     }
 
     /// Why it is lost; `null` when that was not told.
     #[napi(catch_unwind)]
     pub fn failure(&self) -> Option<String> {
-        self.tenure.failure()
+        self.session.failure()
     }
 
     /// Whether renewals are told of, and not the loss alone.
     #[napi(catch_unwind)]
     pub fn tell_all(&self, all: bool) {
-        self.tenure.tell_all(all);
+        self.session.tell_all(all);
     }
 
     /// Stops renewing it.
     #[napi(catch_unwind)]
     pub fn release(&self) {
-        self.tenure.release();
+        self.session.orphan();
     }
 
     /// Gives a grant up that is not answered yet.
     #[napi(catch_unwind)]
     pub fn give_up(&self) {
-        self.tenure.give_up();
+        self.session.abort_grant();
     }
 
     /// Revokes it, begun at once. Resolves with an empty string, or with the failure as JSON.
@@ -180,10 +175,10 @@ impl LeaseHandle {
         timeout_ms: f64,
         cancel: Option<&CancelHandle>,
     ) -> Result<PromiseRaw<'env, JsResult<String>>> {
-        self.tenure.release();
-        let (tenure, until) = (self.tenure.clone(), Instant::now() + ms(timeout_ms));
+        self.session.orphan();
+        let (session, until) = (self.session.clone(), Instant::now() + ms(timeout_ms));
         promise(env, &self.io, cancel, "Lease.leaseRevoke", async move {
-            let revoked = tenure.revoke(until).await;
+            let revoked = session.close(until).await;
             Ok(revoked
                 .err()
                 .map_or_else(String::new, |fault| Failure::of(&fault).json().to_owned()))
@@ -198,9 +193,9 @@ impl LeaseHandle {
         timeout_ms: f64,
         cancel: Option<&CancelHandle>,
     ) -> Result<PromiseRaw<'env, JsResult<NativeRenewal>>> {
-        let (tenure, until) = (self.tenure.clone(), Instant::now() + ms(timeout_ms));
+        let (session, until) = (self.session.clone(), Instant::now() + ms(timeout_ms));
         promise(env, &self.io, cancel, "Lease.leaseKeepAlive", async move {
-            Ok(match tenure.renew_once(until).await {
+            Ok(match session.renew_once(until).await {
                 Ok(answer) => NativeRenewal {
                     answer: Some(line(answer)),
                     failure: None,
@@ -216,19 +211,19 @@ impl LeaseHandle {
 
 impl Drop for LeaseHandle {
     fn drop(&mut self) {
-        self.tenure.release();
+        self.session.orphan();
     }
 }
 
-fn tell(events: &Events, mailbox: &Mailbox, id: u32, event: &TenureEvent) {
+fn tell(events: &Events, mailbox: &Mailbox, id: u32, event: &SessionEvent) {
     let (kind, text) = match event {
-        TenureEvent::Granted => ("granted", None),
-        TenureEvent::Refused(fault) => ("refused", Some(Failure::of(fault).json().to_owned())),
-        TenureEvent::Lease(LeaseEvent::Established) => ("established", None),
-        TenureEvent::Lease(LeaseEvent::Fired) => ("fired", None),
-        TenureEvent::Lease(LeaseEvent::Succeeded(answer)) => ("succeeded", Some(line(*answer))),
-        TenureEvent::Lease(LeaseEvent::Failed(why)) => ("failed", Some(why.to_string())),
-        TenureEvent::Lease(LeaseEvent::Lost(why)) => ("lost", Some(why.to_string())),
+        SessionEvent::Granted => ("granted", None),
+        SessionEvent::Refused(fault) => ("refused", Some(Failure::of(fault).json().to_owned())),
+        SessionEvent::Lease(LeaseEvent::Established) => ("established", None),
+        SessionEvent::Lease(LeaseEvent::Fired) => ("fired", None),
+        SessionEvent::Lease(LeaseEvent::Succeeded(answer)) => ("succeeded", Some(line(*answer))),
+        SessionEvent::Lease(LeaseEvent::Failed(why)) => ("failed", Some(why.to_string())),
+        SessionEvent::Lease(LeaseEvent::Lost(why)) => ("lost", Some(why.to_string())),
     };
     events.put(NativeLeaseEvent { kind, text });
     mailbox.notice(id);

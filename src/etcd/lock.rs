@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use napi::bindgen_prelude::{BigInt, Buffer, PromiseRaw};
 use napi::{Env, Result};
 use napi_derive::napi;
-use rollcall_core::etcd::{EtcdClient, Failure, Lock, LockOptions};
+use rollcall_core::etcd::{CampaignFailure, EtcdClient, Lock, LockOptions};
 use rollcall_core::sync::lock;
 use tokio::time::Instant;
 
@@ -42,7 +42,7 @@ pub struct LockHandle {
 #[derive(Default)]
 struct Held {
     lock: Option<Arc<Lock>>,
-    failure: Option<Failure>,
+    failure: Option<CampaignFailure>,
 }
 
 #[napi]
@@ -129,7 +129,7 @@ impl LockHandle {
         env: &'env Env,
         limit_ms: f64,
     ) -> Result<PromiseRaw<'env, JsResult<Option<NativeFailure>>>> {
-        let revoked = self.lock().map(|lock| lock.give_up());
+        let revoked = self.lock().map(|lock| lock.begin_release());
         promise(env, &self.io, None, "release", async move {
             let Some(revoked) = revoked else { return Ok(None) };
             Ok(waited_for(revoked, limit_ms).await)

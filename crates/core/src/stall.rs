@@ -36,6 +36,11 @@ impl StallMonitor {
         }
     }
 
+    /// A limit for its silence.
+    pub fn limit(&self, limit: Duration) -> Stall {
+        Stall::new(self.subscribe(limit), limit)
+    }
+
     /// How long the thread has been silent, in whole beats; zero again as soon as it answers. A beat is a tenth of
     /// `limit`, the silence that the caller looks for, at least 50 ms and at most 1 s. Pinging goes on while there is a
     /// receiver.
@@ -50,6 +55,52 @@ impl StallMonitor {
         tokio::spawn(beat(self.pulse.clone(), length, silence.clone()));
         pingers.push((length, silence));
         receiver
+    }
+}
+
+/// A limit for the silence of a thread.
+#[derive(Debug, Clone)]
+pub struct Stall {
+    silence: watch::Receiver<Duration>,
+    limit: Duration,
+}
+
+impl Stall {
+    /// `silence` is that of [`StallMonitor::subscribe`] with the same limit.
+    pub fn new(silence: watch::Receiver<Duration>, limit: Duration) -> Self {
+        Self { silence, limit }
+    }
+
+    /// How much silence is a stall.
+    pub fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    /// Resolves when the thread has been silent for the limit, with how long. Never when nobody pings it any more: then
+    /// nobody can say that it does not tick. Cancel-safe.
+    pub async fn reached(&self) -> Duration {
+        let mut silence = self.silence.clone();
+        let reached = silence
+            .wait_for(|silence| *silence >= self.limit)
+            .await
+            .map(|silence| *silence);
+        match reached {
+            Ok(silence) => silence,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Resolves when the thread ticks, or nobody pings it any more. Cancel-safe.
+    pub async fn is_over(&self) {
+        let _ = self.silence.clone().wait_for(Duration::is_zero).await;
+    }
+}
+
+/// Resolves when a thread stalls that has a limit.
+pub(crate) async fn stalled(stall: Option<&Stall>) -> Duration {
+    match stall {
+        Some(stall) => stall.reached().await,
+        None => std::future::pending().await,
     }
 }
 

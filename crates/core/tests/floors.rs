@@ -17,6 +17,7 @@ const GROUND: &[&str] = &[
     "error",
     "heard",
     "log",
+    "stall",
     "sync",
     "tls",
 ];

@@ -6,12 +6,13 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::state::{Event, OnEvent, Progress, Shared, Stall, State, Wanted};
+use super::state::{Event, OnEvent, Progress, Shared, State, Wanted};
 use crate::backend::{Intent, Loss, Presence};
 use crate::backoff::{Backoff, FIRST};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::ServiceInstance;
 use crate::log::{Level, Log};
+use crate::stall::{Stall, stalled};
 
 /// A longer TTL is as good as this one, and does not overflow the clock.
 const LONGEST_TTL: Duration = Duration::from_secs(86_400);
@@ -206,7 +207,7 @@ impl Machine {
         self.held = false;
         self.held_since = None;
         if self.state() == State::Registered {
-            let timeout = self.stall.as_ref().map_or(Duration::ZERO, |(_, t)| *t);
+            let timeout = self.stall.as_ref().map_or(Duration::ZERO, Stall::limit);
             let reason = format!(
                 "stalled: the JavaScript thread has not ticked for {} ms (stallTimeoutMs)",
                 timeout.as_millis()
@@ -338,7 +339,7 @@ async fn interrupted(wanted: &watch::Receiver<Wanted>, stall: Option<&Stall>) ->
     tokio::select! {
         biased;
         () = wants_gone(wanted) => Interrupt::Gone,
-        () = stalled(stall) => Interrupt::Stall,
+        _ = stalled(stall) => Interrupt::Stall,
     }
 }
 
@@ -354,19 +355,9 @@ async fn changed(wanted: &watch::Receiver<Wanted>) {
     let _ = wanted.clone().changed().await;
 }
 
-async fn stalled(stall: Option<&Stall>) {
-    if let Some((silence, limit)) = stall
-        && silence.clone().wait_for(|silent| silent >= limit).await.is_ok()
-    {
-        return;
-    }
-    std::future::pending::<()>().await;
-}
-
 async fn ticking(stall: Option<&Stall>) {
-    if let Some((silence, _)) = stall {
-        // The pinger gone means that nobody can say that the thread does not tick.
-        let _ = silence.clone().wait_for(Duration::is_zero).await;
+    if let Some(stall) = stall {
+        stall.is_over().await;
     }
 }
 

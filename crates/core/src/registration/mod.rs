@@ -29,13 +29,14 @@ use tokio_util::task::TaskTracker;
 
 use self::machine::Machine;
 pub use self::state::{Event, OnEvent, State};
-use self::state::{Progress, Shared, Stall, Wanted};
+use self::state::{Progress, Shared, Wanted};
 use crate::advertise;
 use crate::backend::{Backend, Intent, Presence};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{Endpoints, Metadata, ServiceInstance};
 use crate::log::Log;
+use crate::stall::Stall;
 
 /// What to change by [`Registration::update`]. Fields that are `None` stay as they are; the others are replaced whole.
 #[derive(Debug, Clone, Default)]
@@ -142,7 +143,7 @@ impl Registration {
     pub(crate) async fn visible(&self, limit: Duration) -> Result<()> {
         let result = self.reached(1, limit).await;
         if result.is_err() {
-            self.give_up();
+            self.begin_deregister();
         }
         result
     }
@@ -177,7 +178,7 @@ impl Registration {
     /// record is not renewed any more, and it expires; after ten minutes of trying it is left to that, and later calls
     /// resolve. In no case does the instance come back.
     pub async fn deregister(&self, limit: Duration) -> Result<()> {
-        self.give_up();
+        self.begin_deregister();
         let mut progress = self.shared.progress.subscribe();
         let outcome = tokio::select! {
             biased;
@@ -201,7 +202,7 @@ impl Registration {
     }
 
     /// Wants the record gone, without waiting.
-    pub(crate) fn give_up(&self) {
+    pub(crate) fn begin_deregister(&self) {
         self.shared
             .wanted
             .send_if_modified(|wanted| !std::mem::replace(&mut wanted.gone, true));

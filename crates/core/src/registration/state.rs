@@ -1,7 +1,6 @@
 //! Where a registration stands, what it tells, and what is wanted of it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -90,6 +89,3 @@ pub(super) struct Shared {
     pub(super) advertise_host: Option<String>,
     pub(super) over: CancellationToken,
 }
-
-/// The silence of the owner's thread, and how much of it is a stall.
-pub(crate) type Stall = (watch::Receiver<Duration>, Duration);

@@ -38,7 +38,7 @@ fn start_told(script: Arc<Scripted>, slow: Duration) -> Bench {
         advertise_host: Some("10.9.8.7".into()),
         over: CancellationToken::new(),
         tasks: TaskTracker::new(),
-        stall: Some((silent, STALL)),
+        stall: Some(Stall::new(silent, STALL)),
         timeout: TIMEOUT,
         publications: Arc::new(Semaphore::new(64)),
         withdrawals: Arc::new(Semaphore::new(64)),

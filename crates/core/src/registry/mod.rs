@@ -205,9 +205,7 @@ impl Registry {
             instance.validate()?;
             self.inner.backend.check(&instance)?;
             let stall = match &self.inner.stall {
-                Some(monitor) if !options.stall_timeout.is_zero() => {
-                    Some((monitor.subscribe(options.stall_timeout), options.stall_timeout))
-                }
+                Some(monitor) if !options.stall_timeout.is_zero() => Some(monitor.limit(options.stall_timeout)),
                 _ => None,
             };
             let registration = Registration::start(Setup {
@@ -307,7 +305,7 @@ impl Registry {
         let registrations = std::mem::take(&mut *self.lock_registrations());
         let any = registrations.iter().any(|r| !r.state().is_final());
         for registration in &registrations {
-            registration.give_up();
+            registration.begin_deregister();
         }
         let all = futures::future::join_all(registrations.iter().map(Registration::finished));
         let removed = timeout(limit, all).await.is_ok();
@@ -400,7 +398,7 @@ impl GiveUpOnDrop<'_> {
 impl Drop for GiveUpOnDrop<'_> {
     fn drop(&mut self) {
         if let Some(registration) = self.0 {
-            registration.give_up();
+            registration.begin_deregister();
         }
     }
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use etcd_client::{GetOptions, PutOptions};
 use rollcall_core::etcd::{
-    Campaign, CampaignEvent, CampaignOptions, CampaignState, EtcdClient, EtcdOptions, Failure, Naming, Observer,
-    ObserverEvent, Place,
+    Campaign, CampaignEvent, CampaignFailure, CampaignOptions, CampaignState, EtcdClient, EtcdOptions, Naming,
+    Observer, ObserverEvent, Place,
 };
 use rollcall_core::log::Log;
+use rollcall_core::stall::Stall;
 use tokio::sync::watch;
 
 use crate::support::{Proxy, Server, etcd, eventually, options, within};
@@ -58,14 +59,14 @@ fn campaign(client: &EtcdClient, options: CampaignOptions) -> (Campaign, Told) {
     (Campaign::start(&client.elections, options, on_event), told)
 }
 
-fn name(failure: &Failure) -> &'static str {
+fn name(failure: &CampaignFailure) -> &'static str {
     match failure {
-        Failure::LeaseLost { .. } => "lease",
-        Failure::KeyGone(_) => "key",
-        Failure::Stalled(_) => "stall",
-        Failure::Taken => "taken",
-        Failure::Over => "over",
-        Failure::Call(_) => "call",
+        CampaignFailure::LeaseLost { .. } => "lease",
+        CampaignFailure::KeyGone(_) => "key",
+        CampaignFailure::Stalled(_) => "stall",
+        CampaignFailure::Taken => "taken",
+        CampaignFailure::Over => "over",
+        CampaignFailure::Call(_) => "call",
     }
 }
 
@@ -141,7 +142,10 @@ async fn a_key_deleted_by_hand_ends_the_campaign_once() {
     assert_eq!(told.now(), ["elected", "failed key"]);
     assert_eq!(third_told.now(), ["elected"]);
     assert!(!leader.is_leading());
-    assert!(matches!(leader.proclaim(b"x".to_vec()).await, Err(Failure::Over)));
+    assert!(matches!(
+        leader.proclaim(b"x".to_vec()).await,
+        Err(CampaignFailure::Over)
+    ));
     eventually("their leases are revoked too", || async {
         server.raw().await.leases().await.unwrap().leases().len() == 1
     })
@@ -162,7 +166,7 @@ async fn a_lease_revoked_by_hand_is_lost_at_once() {
     server.raw().await.lease_revoke(lease).await.unwrap();
     within(3, "the end", leader.ended()).await;
     eventually("it is told", || async { told.now() == ["elected", "failed lease"] }).await;
-    assert!(matches!(leader.failure(), Some(Failure::LeaseLost { lease: lost, .. }) if lost == lease));
+    assert!(matches!(leader.failure(), Some(CampaignFailure::LeaseLost { lease: lost, .. }) if lost == lease));
 }
 
 #[tokio::test]
@@ -306,7 +310,7 @@ async fn who_resigns_before_it_is_elected_leaves_nothing_and_says_nothing() {
             .is_err()
     );
     within(5, "resign", waiting.resign()).await.unwrap();
-    assert!(matches!(waits.await, Err(Failure::Over)));
+    assert!(matches!(waits.await, Err(CampaignFailure::Over)));
     within(1, "again", waiting.resign()).await.unwrap();
     leader.resign().await.unwrap();
     eventually("no key is left", || async { candidates(&server).await.is_empty() }).await;
@@ -327,7 +331,7 @@ async fn a_silent_thread_gives_the_leadership_up_and_another_takes_it() {
     let (leader, told) = campaign(
         &client,
         CampaignOptions {
-            stall: Some((limit, heard)),
+            stall: Some(Stall::new(heard, limit)),
             ..running_for("a")
         },
     );

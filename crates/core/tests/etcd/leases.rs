@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rollcall_core::etcd::{
-    Cause, EtcdClient, EtcdOptions, Lease, LeaseEvent, LeaseOptions, LeaseStall, Tenure, TenureEvent, TenureOptions,
-    lost,
+    Cause, EtcdClient, EtcdOptions, Lease, LeaseEvent, LeaseOptions, Session, SessionEvent, SessionOptions, lost,
 };
 use rollcall_core::log::Log;
 use rollcall_core::stall::{Pulse, StallMonitor};
@@ -35,8 +34,8 @@ async fn assert_lives(lease: &Lease, server: &Server, time: Duration) {
     assert!(left.ttl() >= 0, "etcd knows no such lease");
 }
 
-fn wanted(ttl: i64, until: Instant) -> TenureOptions {
-    TenureOptions {
+fn wanted(ttl: i64, until: Instant) -> SessionOptions {
+    SessionOptions {
         id: Lease::new_id(),
         ttl: Some(ttl),
         renews_itself: true,
@@ -209,26 +208,30 @@ async fn a_wanted_lease_whose_grant_was_not_answered_in_time_is_taken_back() {
     let events = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&events);
     let until = Instant::now() + Duration::from_secs(1);
-    let tenure = Tenure::begin(
+    let session = Session::begin(
         client.leases.clone(),
         wanted(600, until),
-        Arc::new(move |event: &TenureEvent| heard.lock().unwrap().push(event.clone())),
+        Arc::new(move |event: &SessionEvent| heard.lock().unwrap().push(event.clone())),
     );
     let mut raw = server.raw().await;
     let count = async |raw: &mut etcd_client::Client| {
         let leases = raw.leases().await.unwrap();
-        leases.leases().iter().filter(|lease| lease.id() == tenure.id()).count()
+        leases
+            .leases()
+            .iter()
+            .filter(|lease| lease.id() == session.id())
+            .count()
     };
     eventually("it is refused", || async { !events.lock().unwrap().is_empty() }).await;
-    assert!(matches!(events.lock().unwrap()[..], [TenureEvent::Refused(_)]));
+    assert!(matches!(events.lock().unwrap()[..], [SessionEvent::Refused(_)]));
     proxy.lose_answers(false);
     let end = Instant::now() + Duration::from_secs(10);
     while count(&mut raw).await > 0 {
         assert!(Instant::now() < end, "it stands for its ten minutes");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(!tenure.is_alive());
-    within(1, "the revocation of nothing", tenure.revoke(soon()))
+    assert!(!session.is_alive());
+    within(1, "the revocation of nothing", session.close(soon()))
         .await
         .unwrap();
 }
@@ -238,24 +241,24 @@ async fn a_wanted_lease_can_be_given_up_at_any_time() {
     let server = etcd!();
     let client = client(server.options());
     let raw = || async { server.raw().await.leases().await.unwrap().leases().len() };
-    let ignore: Arc<dyn Fn(&TenureEvent) + Send + Sync> = Arc::new(|_| {});
+    let ignore: Arc<dyn Fn(&SessionEvent) + Send + Sync> = Arc::new(|_| {});
     // Before the grant is answered.
-    let tenure = Tenure::begin(client.leases.clone(), wanted(600, soon()), Arc::clone(&ignore));
-    tenure.revoke(soon()).await.unwrap();
+    let session = Session::begin(client.leases.clone(), wanted(600, soon()), Arc::clone(&ignore));
+    session.close(soon()).await.unwrap();
     assert_eq!(raw().await, 0);
     // Afterwards.
-    let tenure = Tenure::begin(client.leases.clone(), wanted(600, soon()), Arc::clone(&ignore));
-    tenure.renew_once(soon()).await.unwrap();
-    assert!(tenure.is_alive());
-    assert_eq!(tenure.granted(), Some(Duration::from_secs(600)));
-    tenure.revoke(soon()).await.unwrap();
+    let session = Session::begin(client.leases.clone(), wanted(600, soon()), Arc::clone(&ignore));
+    session.renew_once(soon()).await.unwrap();
+    assert!(session.is_alive());
+    assert_eq!(session.granted(), Some(Duration::from_secs(600)));
+    session.close(soon()).await.unwrap();
     assert_eq!(raw().await, 0);
     // Released, it stands and nobody keeps it.
-    let tenure = Tenure::begin(client.leases.clone(), wanted(2, soon()), ignore);
-    tenure.release();
+    let session = Session::begin(client.leases.clone(), wanted(2, soon()), ignore);
+    session.orphan();
     eventually("it was granted", || async { raw().await == 1 }).await;
     eventually("it expired", || async { raw().await == 0 }).await;
-    assert!(!tenure.is_alive());
+    assert!(!session.is_alive());
 }
 
 #[tokio::test]
@@ -304,10 +307,7 @@ async fn a_lease_whose_owner_does_not_tick_is_revoked() {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let inner = Arc::clone(&heard);
     let options = LeaseOptions {
-        stall: Some(LeaseStall {
-            silence: monitor.subscribe(limit),
-            limit,
-        }),
+        stall: Some(monitor.limit(limit)),
         observer: Some(Arc::new(move |event: &LeaseEvent| {
             inner.lock().unwrap().push(event.clone());
         })),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rollcall_core::ErrorKind;
-use rollcall_core::etcd::{EtcdClient, EtcdOptions, Failure, Lock, LockOptions};
+use rollcall_core::etcd::{CampaignFailure, EtcdClient, EtcdOptions, Lock, LockOptions};
 use rollcall_core::log::Log;
 use tokio::time::Instant;
 
@@ -26,7 +26,7 @@ fn lock(queue: bool) -> LockOptions {
     }
 }
 
-async fn acquire(client: &EtcdClient, options: LockOptions) -> Result<Lock, Failure> {
+async fn acquire(client: &EtcdClient, options: LockOptions) -> Result<Lock, CampaignFailure> {
     Lock::acquire(&client.elections, options, None, Box::new(|_| {})).await
 }
 
@@ -72,7 +72,7 @@ async fn waiting_ends_in_time_and_leaves_nothing() {
     let held = acquire(&client, lock(true)).await.unwrap();
     let deadline = Instant::now() + Duration::from_millis(300);
     let late = Lock::acquire(&client.elections, lock(true), Some(deadline), Box::new(|_| {})).await;
-    let Err(Failure::Call(fault)) = late else {
+    let Err(CampaignFailure::Call(fault)) = late else {
         panic!("acquired twice")
     };
     assert_eq!(fault.error.kind(), ErrorKind::Timeout);
@@ -95,7 +95,10 @@ async fn a_try_lock_that_is_taken_fails_at_once_and_leaves_nothing() {
     let client = client(server.options());
     let held = acquire(&client, lock(false)).await.unwrap();
     assert_eq!(held.key, b"l");
-    assert!(matches!(acquire(&client, lock(false)).await, Err(Failure::Taken)));
+    assert!(matches!(
+        acquire(&client, lock(false)).await,
+        Err(CampaignFailure::Taken)
+    ));
     eventually("one lease is left", || async {
         server.raw().await.leases().await.unwrap().leases().len() == 1
     })
@@ -114,7 +117,10 @@ async fn who_does_not_wait_in_the_queue_leaves_it_at_once() {
         ..lock(true)
     };
     let held = acquire(&client, trying.clone()).await.unwrap();
-    assert!(matches!(acquire(&client, trying.clone()).await, Err(Failure::Taken)));
+    assert!(matches!(
+        acquire(&client, trying.clone()).await,
+        Err(CampaignFailure::Taken)
+    ));
     held.release().await.unwrap();
     eventually("the place is given back", || async {
         server.raw().await.leases().await.unwrap().leases().is_empty()
@@ -159,14 +165,17 @@ async fn a_lock_can_be_gone_on_with_by_its_lease() {
     eventually("the first holder notices", || async { !held.is_held() }).await;
     assert!(matches!(
         acquire(&two, attach(held.lease)).await,
-        Err(Failure::LeaseLost { .. })
+        Err(CampaignFailure::LeaseLost { .. })
     ));
     // A lease that has nothing to do with this lock keeps what it has.
     let mut raw = server.raw().await;
     let other = raw.lease_grant(60, None).await.unwrap().id();
     let under = etcd_client::PutOptions::new().with_lease(other);
     raw.put("other", "", Some(under)).await.unwrap();
-    assert!(matches!(acquire(&two, attach(other)).await, Err(Failure::KeyGone(_))));
+    assert!(matches!(
+        acquire(&two, attach(other)).await,
+        Err(CampaignFailure::KeyGone(_))
+    ));
     tokio::time::sleep(Duration::from_millis(300)).await; // for a revocation to do its harm
     assert_eq!(raw.get("other", None).await.unwrap().count(), 1);
 }
@@ -195,7 +204,10 @@ async fn keys_that_are_no_candidates_hold_nobody_up() {
         waits: false,
         ..lock(true)
     };
-    assert!(matches!(acquire(&client, trying.clone()).await, Err(Failure::Taken)));
+    assert!(matches!(
+        acquire(&client, trying.clone()).await,
+        Err(CampaignFailure::Taken)
+    ));
     held.release().await.unwrap();
     within(5, "free again", acquire(&client, trying)).await.unwrap();
 }

@@ -34,7 +34,7 @@ const LAG: Duration = Duration::from_secs(3);
 /// checks; a tag is looked at before.
 const NO_TAG: &str = "rollcall-none";
 
-struct Following {
+struct HealthWatch {
     shared: Arc<Shared>,
     name: String,
     path: String,
@@ -61,7 +61,7 @@ pub(super) fn follow(shared: Arc<Shared>, name: &str) -> BoxStream<'static, Resu
         Ok(path) => path,
         Err(error) => return stream::once(async { Err(error) }).boxed(),
     };
-    let start = Following {
+    let start = HealthWatch {
         shared,
         name: name.to_owned(),
         path,
@@ -86,7 +86,7 @@ pub(super) fn follow(shared: Arc<Shared>, name: &str) -> BoxStream<'static, Resu
     .boxed()
 }
 
-impl Following {
+impl HealthWatch {
     async fn next(&mut self) -> Result<Snapshot> {
         let Some((agent, life)) = self.agent.clone() else {
             let path = format!("{}{}", self.path, self.shared.options.first_read());

@@ -334,7 +334,7 @@ fn agent_check(endpoint: &str, parts: &Endpoint, options: &ConsulOptions) -> Opt
 /// One entry of `/v1/health/service`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Entry {
+pub(super) struct ServiceEntry {
     node: Node,
     service: Service,
     #[serde(default)]
@@ -390,7 +390,7 @@ pub(super) fn mark_of(checks: &[Check], id: &str) -> Option<Mark> {
     Mark::parse(&checks.iter().find(|check| check.id == wanted)?.notes)
 }
 
-impl Entry {
+impl ServiceEntry {
     pub(super) fn id(&self) -> &str {
         &self.service.id
     }
@@ -448,7 +448,7 @@ impl Entry {
 pub(super) fn read_list(name: &Arc<str>, answer: &Answer) -> Result<Snapshot> {
     let mut snapshot = Snapshot::default();
     let mut found = Vec::new();
-    for (at, read) in answer.list::<Entry>()?.into_iter().enumerate() {
+    for (at, read) in answer.list::<ServiceEntry>()?.into_iter().enumerate() {
         let entry = match read {
             Ok(entry) => entry,
             Err(unread) => {

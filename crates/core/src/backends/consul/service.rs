@@ -10,7 +10,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
 use super::agents::{Answer, Queue, segment};
-use super::record::{self, Check, Entry, Mark};
+use super::record::{self, Check, Mark, ServiceEntry};
 use super::shared::Shared;
 use super::twins::twins;
 use super::words::{filter_text, refused_word};
@@ -278,7 +278,12 @@ impl Record {
 
     /// Waits until the catalog, which others read, satisfies `done` of our entries in it; `what` it waits for is shown
     /// when it takes too long, with what `done` says hinders it.
-    async fn settled(&self, agent: usize, what: &str, done: impl Fn(Vec<Entry>) -> Result<(), String>) -> Result<()> {
+    async fn settled(
+        &self,
+        agent: usize,
+        what: &str,
+        done: impl Fn(Vec<ServiceEntry>) -> Result<(), String>,
+    ) -> Result<()> {
         let agents = &self.shared.agents;
         let filter = segment(&format!("Service.ID == {}", filter_text(&self.id)));
         let path = format!("/v1/health/service/{}?filter={filter}", segment(&self.name));
@@ -297,7 +302,7 @@ impl Record {
                 return Err(error);
             }
             let answer = answer.checked()?;
-            let entries = answer.list::<Entry>()?.into_iter().flatten(); // what can't be read is not of ours
+            let entries = answer.list::<ServiceEntry>()?.into_iter().flatten(); // what can't be read is not of ours
             let mine = entries.filter(|entry| entry.id() == self.id);
             let Err(why) = done(mine.collect()) else {
                 return Ok(());

@@ -15,16 +15,16 @@ use crate::instance::ServiceInstance;
 
 /// What a key holds.
 #[derive(PartialEq)]
-enum Entry {
+enum Record {
     Good(Arc<ServiceInstance>),
     Bad(Box<BadRecord>),
 }
 
-struct Follow {
+struct PrefixWatch {
     shared: Arc<Shared>,
     name: Arc<str>,
     /// By what of the key is the record's own: the id, as a rule.
-    entries: BTreeMap<Box<[u8]>, Entry>,
+    entries: BTreeMap<Box<[u8]>, Record>,
     /// How much of every key is the name's.
     common: usize,
     watch: Option<Subscription>,
@@ -33,7 +33,7 @@ struct Follow {
 }
 
 pub(super) fn follow(shared: Arc<Shared>, name: &str) -> BoxStream<'static, Result<Snapshot>> {
-    let start = Follow {
+    let start = PrefixWatch {
         common: shared.keys.service_prefix(name).len(),
         shared,
         name: name.into(),
@@ -51,7 +51,7 @@ pub(super) fn follow(shared: Arc<Shared>, name: &str) -> BoxStream<'static, Resu
     .boxed()
 }
 
-impl Follow {
+impl PrefixWatch {
     async fn next(&mut self) -> Result<Snapshot> {
         loop {
             let Some(watch) = &mut self.watch else {
@@ -138,10 +138,10 @@ impl Follow {
         key.get(self.common..).unwrap_or(key).into()
     }
 
-    fn entry(&self, key: &[u8], value: &[u8]) -> Option<Entry> {
+    fn entry(&self, key: &[u8], value: &[u8]) -> Option<Record> {
         Some(match self.shared.keys.read(&self.name, key, value)? {
-            Ok(instance) => Entry::Good(Arc::new(instance)),
-            Err(bad) => Entry::Bad(Box::new(bad)),
+            Ok(instance) => Record::Good(Arc::new(instance)),
+            Err(bad) => Record::Bad(Box::new(bad)),
         })
     }
 
@@ -152,8 +152,8 @@ impl Follow {
         };
         for entry in self.entries.values() {
             match entry {
-                Entry::Good(instance) => snapshot.instances.push(Arc::clone(instance)),
-                Entry::Bad(bad) => snapshot.bad.push((**bad).clone()),
+                Record::Good(instance) => snapshot.instances.push(Arc::clone(instance)),
+                Record::Bad(bad) => snapshot.bad.push((**bad).clone()),
             }
         }
         snapshot

@@ -17,7 +17,7 @@ use futures::stream::{self, BoxStream, FuturesUnordered, StreamExt as _};
 
 use super::client::{Broken, OneShot, Recursive, ZkError};
 use super::error::explain;
-use super::read::{Entry, Node, absent, join, snapshot, there};
+use super::read::{Child, Node, absent, join, snapshot, there};
 use super::session::Session;
 use super::shared::Shared;
 use crate::backend::Snapshot;
@@ -27,12 +27,12 @@ use crate::error::{Error, ErrorKind, Result};
 /// transaction may come one by one.
 const ROUNDS: u32 = 32;
 
-struct Follow {
+struct ChildrenWatch {
     shared: Arc<Shared>,
     name: Arc<str>,
     parent: String,
     /// By the name of the node.
-    entries: BTreeMap<String, Entry>,
+    entries: BTreeMap<String, Child>,
     at: Option<(Arc<Session>, Watch)>,
     /// What was heard and not read yet.
     pending: News,
@@ -70,7 +70,7 @@ impl News {
 }
 
 pub(super) fn follow(shared: Arc<Shared>, name: &str) -> BoxStream<'static, Result<Snapshot>> {
-    let start = Follow {
+    let start = ChildrenWatch {
         parent: shared.paths.service(name),
         shared,
         name: name.into(),
@@ -88,7 +88,7 @@ pub(super) fn follow(shared: Arc<Shared>, name: &str) -> BoxStream<'static, Resu
     .boxed()
 }
 
-impl Follow {
+impl ChildrenWatch {
     async fn next(&mut self) -> Result<Snapshot> {
         if self.at.is_none() {
             self.open().await?;
@@ -190,7 +190,7 @@ async fn recursive(
     session: &Session,
     name: &Arc<str>,
     parent: &str,
-) -> Result<Option<(Recursive, BTreeMap<String, Entry>)>> {
+) -> Result<Option<(Recursive, BTreeMap<String, Child>)>> {
     match tokio::join!(biased; session.client.watch_all(parent), shared.entries(session, name)) {
         (Ok(watch), entries) => Ok(Some((watch, entries?))),
         (Err(ZkError::Unimplemented), _) => Ok(None),

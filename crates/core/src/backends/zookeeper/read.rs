@@ -24,7 +24,7 @@ const ROUNDS: u32 = 8;
 
 /// What a node holds, as far as a name is concerned.
 #[derive(PartialEq)]
-pub(super) enum Entry {
+pub(super) enum Child {
     Good(Arc<ServiceInstance>),
     Bad(Box<BadRecord>),
 }
@@ -89,7 +89,7 @@ impl Shared {
     }
 
     /// What a node means to the readers of a name.
-    pub(super) fn entry(&self, name: &Arc<str>, child: &str, node: &Node) -> Option<Entry> {
+    pub(super) fn entry(&self, name: &Arc<str>, child: &str, node: &Node) -> Option<Child> {
         let read = match node {
             Node::Gone => return None,
             Node::Denied => Err(self
@@ -98,8 +98,8 @@ impl Shared {
             Node::There(data, has_children) => self.paths.read(name, child, data, *has_children)?,
         };
         Some(match read {
-            Ok(instance) => Entry::Good(Arc::new(instance)),
-            Err(bad) => Entry::Bad(Box::new(bad)),
+            Ok(instance) => Child::Good(Arc::new(instance)),
+            Err(bad) => Child::Bad(Box::new(bad)),
         })
     }
 
@@ -107,7 +107,7 @@ impl Shared {
     ///
     /// The parent is read with its children once more: when its children are still those that were listed, all of one
     /// request is of one moment.
-    pub(super) async fn entries(&self, session: &Session, name: &Arc<str>) -> Result<BTreeMap<String, Entry>> {
+    pub(super) async fn entries(&self, session: &Session, name: &Arc<str>) -> Result<BTreeMap<String, Child>> {
         let parent = self.paths.service(name);
         let mut entries = BTreeMap::new();
         for _ in 0..ROUNDS {
@@ -158,7 +158,7 @@ impl Shared {
                 for few in children.chunks(AT_ONCE) {
                     let nodes = self.nodes(session, &parent, few).await?;
                     let is_good = |(child, node): (&String, &Node)| {
-                        matches!(self.entry(&name, child, node), Some(Entry::Good(_)))
+                        matches!(self.entry(&name, child, node), Some(Child::Good(_)))
                     };
                     if few.iter().zip(&nodes).any(is_good) {
                         found.push(name.to_string());
@@ -194,15 +194,15 @@ impl Shared {
 }
 
 /// A snapshot of entries.
-pub(super) fn snapshot(entries: &BTreeMap<String, Entry>) -> Snapshot {
+pub(super) fn snapshot(entries: &BTreeMap<String, Child>) -> Snapshot {
     let mut snapshot = Snapshot {
         instances: Vec::with_capacity(entries.len()),
         bad: Vec::new(),
     };
     for entry in entries.values() {
         match entry {
-            Entry::Good(instance) => snapshot.instances.push(Arc::clone(instance)),
-            Entry::Bad(bad) => snapshot.bad.push((**bad).clone()),
+            Child::Good(instance) => snapshot.instances.push(Arc::clone(instance)),
+            Child::Bad(bad) => snapshot.bad.push((**bad).clone()),
         }
     }
     snapshot

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 use super::elections::Elections;
 use super::machine::Machine;
-use super::state::{CampaignOptions, CampaignState, Failure, OnEvent};
+use super::state::{CampaignFailure, CampaignOptions, CampaignState, OnEvent};
 use super::tidy::tidy;
 use crate::etcd::error::Fault;
 
@@ -33,7 +33,7 @@ pub struct Campaign {
 
 impl Drop for Campaign {
     fn drop(&mut self) {
-        let _ = self.give_up();
+        let _ = self.begin_resign();
     }
 }
 
@@ -80,55 +80,57 @@ impl Campaign {
     }
 
     /// Why it failed, or why its last term ended.
-    pub fn failure(&self) -> Option<Failure> {
+    pub fn failure(&self) -> Option<CampaignFailure> {
         self.machine.now.borrow().failure.clone()
     }
 
     /// Its key, as soon as its lease is granted. Fails when it ends before.
-    pub async fn key(&self) -> Result<Vec<u8>, Failure> {
+    pub async fn key(&self) -> Result<Vec<u8>, CampaignFailure> {
         let mut now = self.machine.now.subscribe();
         let now = now.wait_for(|now| now.last.is_some() || now.state.is_final()).await;
-        let Ok(now) = now else { return Err(Failure::Over) };
+        let Ok(now) = now else {
+            return Err(CampaignFailure::Over);
+        };
         match &now.last {
             Some((_, key)) => Ok(key.clone()),
-            None => Err(now.failure.clone().unwrap_or(Failure::Over)),
+            None => Err(now.failure.clone().unwrap_or(CampaignFailure::Over)),
         }
     }
 
     /// Waits until it leads; fails when it ends before.
-    pub async fn elected(&self) -> Result<(), Failure> {
+    pub async fn elected(&self) -> Result<(), CampaignFailure> {
         let mut now = self.machine.now.subscribe();
         match now.wait_for(|now| now.may_act() || now.state.is_final()).await {
             Ok(now) if !now.state.is_final() => Ok(()),
-            Ok(now) => Err(now.failure.clone().unwrap_or(Failure::Over)),
-            Err(_) => Err(Failure::Over),
+            Ok(now) => Err(now.failure.clone().unwrap_or(CampaignFailure::Over)),
+            Err(_) => Err(CampaignFailure::Over),
         }
     }
 
     /// Waits until it does not lead any more, whatever the reason. Returns at once if it does not.
-    pub async fn ended(&self) -> Failure {
+    pub async fn ended(&self) -> CampaignFailure {
         let mut now = self.machine.now.subscribe();
         match now.wait_for(|now| now.state != CampaignState::Leading).await {
-            Ok(now) => now.failure.clone().unwrap_or(Failure::Over),
-            Err(_) => Failure::Over,
+            Ok(now) => now.failure.clone().unwrap_or(CampaignFailure::Over),
+            Err(_) => CampaignFailure::Over,
         }
     }
 
     /// Writes a new value, once the key is there. A value that the key holds already is not sent.
     ///
-    /// Fails with [`Failure::Over`] when the campaign is over or its key is gone, which ends it as well. After any other
+    /// Fails with [`CampaignFailure::Over`] when the campaign is over or its key is gone, which ends it as well. After any other
     /// failure the value may have been written or not; another proclamation settles that.
-    pub async fn proclaim(&self, value: Vec<u8>) -> Result<(), Failure> {
+    pub async fn proclaim(&self, value: Vec<u8>) -> Result<(), CampaignFailure> {
         let machine = &self.machine;
         let done = machine
             .over
             .run_until_cancelled(Box::pin(machine.proclaim(value)))
             .await;
-        done.unwrap_or(Err(Failure::Over))
+        done.unwrap_or(Err(CampaignFailure::Over))
     }
 
     /// Ends it, at once as far as this process is concerned. What is given can be waited for; it need not.
-    pub fn give_up(&self) -> Revocation {
+    pub fn begin_resign(&self) -> Revocation {
         let left = self.machine.finish(CampaignState::Resigned, None);
         Revocation(left.map(|left| {
             let (said, first) = watch::channel(None);
@@ -143,7 +145,7 @@ impl Campaign {
     /// Fails when etcd could not be asked: then the revocation is tried for ten minutes more, and at the latest the lease
     /// expires. In this process it is over in any case.
     pub async fn resign(&self) -> Result<(), Fault> {
-        self.give_up().wait().await
+        self.begin_resign().wait().await
     }
 }
 

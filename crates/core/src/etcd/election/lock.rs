@@ -6,15 +6,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::campaign::{Campaign, Revocation};
 use super::candidate::{Naming, Place};
 use super::elections::Elections;
-use super::state::{CampaignEvent, CampaignOptions, Failure};
+use super::state::{CampaignEvent, CampaignFailure, CampaignOptions};
 use crate::error::ErrorKind;
 use crate::etcd::error::{Cause, Fault};
+use crate::stall::Stall;
 
 /// Which lock, and how it is held.
 #[derive(Clone)]
@@ -30,11 +30,11 @@ pub struct LockOptions {
     /// Goes on with the key of this lease, which another process may have taken the lock with.
     pub attach: Option<i64>,
     /// Gives up when the user's thread has been silent for so long; see [`CampaignOptions::stall`].
-    pub stall: Option<(Duration, watch::Receiver<Duration>)>,
+    pub stall: Option<Stall>,
 }
 
 /// Called with the reason when a lock that was held is lost; not after its release. Must not block or call the lock.
-pub type OnLost = Box<dyn Fn(Failure) + Send + Sync>;
+pub type OnLost = Box<dyn Fn(CampaignFailure) + Send + Sync>;
 
 /// A lock that was acquired. Dropping it releases it.
 pub struct Lock {
@@ -51,13 +51,13 @@ impl Lock {
     /// Acquires it, waiting for its turn until `deadline` at most. Dropping the future gives the place in the queue back.
     ///
     /// After a failure nothing stays in etcd: the lease is revoked, with tries for ten minutes while etcd is not there.
-    /// Errors: [`Failure::Taken`] when it is not to wait; `Timeout`; what etcd refuses.
+    /// Errors: [`CampaignFailure::Taken`] when it is not to wait; `Timeout`; what etcd refuses.
     pub async fn acquire(
         elections: &Elections,
         options: LockOptions,
         deadline: Option<Instant>,
         on_lost: OnLost,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, CampaignFailure> {
         let place = if options.queue {
             let mut prefix = options.name;
             prefix.push(b'/');
@@ -95,7 +95,7 @@ impl Lock {
             None => campaign.elected().await?,
         }
         let (Some((lease, key)), Some(revision)) = (campaign.lease_and_key(), campaign.revision()) else {
-            return Err(Failure::Over);
+            return Err(CampaignFailure::Over);
         };
         Ok(Self {
             campaign,
@@ -115,14 +115,14 @@ impl Lock {
         self.campaign.resign().await
     }
 
-    /// Releases it without waiting; see [`Campaign::give_up`].
-    pub fn give_up(&self) -> Revocation {
-        self.campaign.give_up()
+    /// Releases it without waiting; see [`Campaign::begin_resign`].
+    pub fn begin_release(&self) -> Revocation {
+        self.campaign.begin_resign()
     }
 }
 
-fn out_of_time() -> Failure {
-    Failure::Call(Fault::new(
+fn out_of_time() -> CampaignFailure {
+    CampaignFailure::Call(Fault::new(
         Cause::Refused,
         ErrorKind::Timeout,
         "the lock was not free in the time given",

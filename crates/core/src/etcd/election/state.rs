@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use super::candidate::Place;
 use crate::error::{Error, ErrorKind};
 use crate::etcd::error::Fault;
+use crate::stall::Stall;
 
 /// What a campaign is made with.
 #[derive(Clone)]
@@ -17,14 +16,14 @@ pub struct CampaignOptions {
     pub value: Vec<u8>,
     /// The time to live of the lease, rounded up to whole seconds; what the server grants counts.
     pub ttl: Duration,
-    /// Whether to wait in the queue. Without it, a candidate that is not the oldest at once fails as [`Failure::Taken`].
+    /// Whether to wait in the queue. Without it, a candidate that is not the oldest at once fails as [`CampaignFailure::Taken`].
     pub waits: bool,
     /// Whether a lost term is followed by another one, with a new lease at the end of the queue.
     pub again: bool,
     /// Goes on with the key of this lease instead of writing one.
     pub attach: Option<i64>,
     /// Gives up when the user's thread has been silent for so long; from a [`StallMonitor`](crate::stall::StallMonitor).
-    pub stall: Option<(Duration, watch::Receiver<Duration>)>,
+    pub stall: Option<Stall>,
 }
 
 /// How a campaign stands.
@@ -62,7 +61,7 @@ impl CampaignState {
 
 /// Why a term or a campaign ended.
 #[derive(Debug, Clone)]
-pub enum Failure {
+pub enum CampaignFailure {
     /// The lease expired, was revoked, or could not be vouched for any longer.
     LeaseLost {
         /// Its id.
@@ -82,7 +81,7 @@ pub enum Failure {
     Call(Fault),
 }
 
-impl Failure {
+impl CampaignFailure {
     /// As an error with a message.
     pub fn error(&self) -> Error {
         let unavailable = |text: String| Error::new(ErrorKind::Unavailable, text);
@@ -114,9 +113,9 @@ pub enum CampaignEvent {
     /// It leads, with this fencing token.
     Elected(i64),
     /// It led and does not any more; it goes on as a candidate ([`CampaignOptions::again`] only).
-    Lost(Failure),
+    Lost(CampaignFailure),
     /// It ended.
-    Failed(Failure),
+    Failed(CampaignFailure),
 }
 
 /// Called on the runtime's thread. It must not block, and not call the campaign.

@@ -30,7 +30,7 @@ pub(super) enum Phase {
 }
 
 /// One lease as the task keeps it.
-pub(super) struct Entry {
+pub(super) struct Kept {
     /// Who has it kept: one, unless somebody attached to a lease that this client kept already.
     slots: Vec<Arc<Slot>>,
     ttl: Duration,
@@ -47,7 +47,7 @@ pub(super) struct Entry {
     asking: Vec<oneshot::Sender<Renewed>>,
 }
 
-impl Entry {
+impl Kept {
     pub(super) fn renews_itself(&self) -> bool {
         self.slots.iter().any(|slot| slot.renews_itself())
     }
@@ -83,7 +83,7 @@ pub(super) struct Asked {
 /// All leases, and what is to happen to which of them when. No I/O.
 #[derive(Default)]
 pub(super) struct Book {
-    pub(super) leases: HashMap<i64, Entry>,
+    pub(super) leases: HashMap<i64, Kept>,
     /// When to look at which lease next. Every lease is in it once.
     pub(super) timers: BTreeSet<(Instant, i64)>,
     /// Those that are due, by their deadlines.
@@ -112,7 +112,7 @@ impl Book {
             }
             return;
         }
-        let entry = Entry {
+        let entry = Kept {
             slots: vec![keep.slot],
             ttl: keep.ttl,
             confirmed: keep.confirmed,
@@ -144,7 +144,7 @@ impl Book {
         }
     }
 
-    fn remove(&mut self, id: i64) -> Option<Entry> {
+    fn remove(&mut self, id: i64) -> Option<Kept> {
         let entry = self.leases.remove(&id)?;
         self.timers.remove(&(entry.wake, id));
         self.due.remove(&(entry.deadline, id));

@@ -11,13 +11,14 @@ use super::book::time_to_live;
 use super::door::Door;
 use super::keeper::Keeper;
 use super::lease::{Lease, gone};
-use super::slot::{Command, Keep, LeaseOptions, LeaseStall, Slot};
+use super::slot::{Command, Keep, LeaseOptions, Slot};
 use crate::error::ErrorKind;
 use crate::etcd::calls::caller::Caller;
 use crate::etcd::calls::tries::Tries;
 use crate::etcd::error::{Cause, Fault, judge};
 use crate::etcd::messages::LeaseKeepAliveResponse;
 use crate::etcd::options::{MAX_TTL, whole_seconds};
+use crate::stall::Stall;
 use crate::sync::lock;
 
 /// How often a grant is begun anew because the lease that an earlier request of it made was gone when it was looked at.
@@ -235,18 +236,11 @@ impl Leases {
 }
 
 /// Ends a lease whose owner does not tick: it is lost first, so that nobody takes it for alive while it is being revoked.
-async fn revoke_when_stalled(
-    leases: Leases,
-    slot: Arc<Slot>,
-    commands: mpsc::UnboundedSender<Command>,
-    mut stall: LeaseStall,
-) {
-    if stall.silence.wait_for(|silence| *silence >= stall.limit).await.is_err() {
-        return;
-    }
+async fn revoke_when_stalled(leases: Leases, slot: Arc<Slot>, commands: mpsc::UnboundedSender<Command>, stall: Stall) {
+    stall.reached().await;
     let why = format!(
         "the JavaScript thread was blocked for {} ms: its lease was revoked",
-        stall.limit.as_millis()
+        stall.limit().as_millis()
     );
     slot.lose(&why);
     let id = slot.id();

@@ -1,5 +1,5 @@
 //! The third floor: leases. [`Leases`](leases::Leases) makes them, a [`Lease`](lease::Lease) is one that is kept, a
-//! [`Tenure`](session::Tenure) one from the moment it is wanted. The task of all is in `keeper`.
+//! [`Session`](session::Session) one from the moment it is wanted. The task of all is in `keeper`.
 
 mod book;
 mod dial;

@@ -1,5 +1,6 @@
-//! A lease from the moment it is wanted: it is granted and kept in one go, so that whoever wants it may be busy with
-//! something else meanwhile, and it can be given up at any time, also before the grant was answered.
+//! A session, as etcd's `concurrency` package has it: a lease from the moment it is wanted, granted and kept in one go, so
+//! that whoever wants it may be busy with something else meanwhile. [`Session::close`] revokes it and [`Session::orphan`]
+//! leaves it to its time to live, also before the grant was answered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,15 +12,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::lease::Lease;
 use super::leases::Leases;
-use super::slot::{LeaseEvent, LeaseOptions, LeaseStall};
+use super::slot::{LeaseEvent, LeaseOptions};
 use crate::backoff::Backoff;
 use crate::error::ErrorKind;
 use crate::etcd::error::{Cause, Fault};
 use crate::etcd::messages::LeaseKeepAliveResponse;
+use crate::stall::Stall;
 
 /// What happens to a wanted lease.
 #[derive(Debug, Clone)]
-pub enum TenureEvent {
+pub enum SessionEvent {
     /// It is granted, and kept unless it was given up meanwhile.
     Granted,
     /// It is not granted. Nothing comes after it.
@@ -29,11 +31,11 @@ pub enum TenureEvent {
 }
 
 /// Hears of events on the thread that renews: it must not block.
-pub type TenureObserver = Arc<dyn Fn(&TenureEvent) + Send + Sync>;
+pub type OnSessionEvent = Arc<dyn Fn(&SessionEvent) + Send + Sync>;
 
 /// Which lease is wanted, and how.
 #[derive(Debug, Clone)]
-pub struct TenureOptions {
+pub struct SessionOptions {
     /// Its id. One that is asked for must be drawn from all 2^63: see [`Lease::new_id`].
     pub id: i64,
     /// The seconds to ask for; `None` takes over the lease `id`, which is there already.
@@ -46,7 +48,7 @@ pub struct TenureOptions {
     /// each try has the timeout of the client, and `until` does not count.
     pub insists: bool,
     /// See [`LeaseOptions::stall`].
-    pub stall: Option<LeaseStall>,
+    pub stall: Option<Stall>,
 }
 
 /// Where a wanted lease stands.
@@ -57,45 +59,45 @@ enum Stage {
     /// It is granted and kept.
     Held(Arc<Lease>),
     /// It is granted, and was given up: nobody renews it.
-    Left,
+    Orphaned,
     /// It was not granted.
     Refused(Fault),
 }
 
 /// A lease that somebody wants. Dropping it leaves the lease to its time to live.
-pub struct Tenure {
+pub struct Session {
     leases: Leases,
     id: i64,
     takes_over: bool,
     stage: watch::Sender<Stage>,
-    released: AtomicBool,
+    orphaned: AtomicBool,
     tells_all: AtomicBool,
     /// Cancelled when the grant is not wanted any more.
-    given_up: CancellationToken,
+    grant_aborted: CancellationToken,
 }
 
-impl Tenure {
+impl Session {
     /// Asks for a lease. In a tokio runtime.
-    pub fn begin(leases: Leases, options: TenureOptions, observer: TenureObserver) -> Arc<Self> {
+    pub fn begin(leases: Leases, options: SessionOptions, observer: OnSessionEvent) -> Arc<Self> {
         let (stage, _) = watch::channel(Stage::Asked);
-        let tenure = Arc::new(Self {
+        let session = Arc::new(Self {
             leases,
             id: options.id,
             takes_over: options.ttl.is_none(),
             stage,
-            released: AtomicBool::new(false),
+            orphaned: AtomicBool::new(false),
             tells_all: AtomicBool::new(false),
-            given_up: CancellationToken::new(),
+            grant_aborted: CancellationToken::new(),
         });
-        tokio::spawn(Arc::clone(&tenure).grant(options, observer));
-        tenure
+        tokio::spawn(Arc::clone(&session).grant(options, observer));
+        session
     }
 
-    async fn grant(self: Arc<Self>, options: TenureOptions, observer: TenureObserver) {
+    async fn grant(self: Arc<Self>, options: SessionOptions, observer: OnSessionEvent) {
         let hears = Arc::clone(&observer);
         let kept = LeaseOptions {
             renews_itself: options.renews_itself,
-            observer: Some(Arc::new(move |event| hears(&TenureEvent::Lease(event.clone())))),
+            observer: Some(Arc::new(move |event| hears(&SessionEvent::Lease(event.clone())))),
             stall: options.stall,
         };
         let granted = async {
@@ -117,7 +119,7 @@ impl Tenure {
         let closed = self.leases.calls().closed().clone();
         let outcome = tokio::select! {
             outcome = granted => outcome,
-            () = self.given_up.cancelled() => Err(unknown(Fault::new(
+            () = self.grant_aborted.cancelled() => Err(unknown(Fault::new(
                 Cause::Broken,
                 ErrorKind::Aborted,
                 "the operation was aborted",
@@ -132,20 +134,20 @@ impl Tenure {
             Ok(lease) => {
                 let lease = Arc::new(lease);
                 self.stage.send_modify(|stage| {
-                    *stage = if self.released.load(Ordering::SeqCst) {
-                        Stage::Left
+                    *stage = if self.orphaned.load(Ordering::SeqCst) {
+                        Stage::Orphaned
                     } else {
                         Stage::Held(Arc::clone(&lease))
                     };
                 });
-                observer(&TenureEvent::Granted);
+                observer(&SessionEvent::Granted);
                 if self.tells_all.load(Ordering::SeqCst) {
                     lease.tell_all(true);
                 }
             }
             Err(fault) => {
                 self.stage.send_replace(Stage::Refused(fault.clone()));
-                observer(&TenureEvent::Refused(fault.clone()));
+                observer(&SessionEvent::Refused(fault.clone()));
                 // It may have been granted all the same, by a try before the last one too. Its id is ours, so it need not
                 // stand for its time to live.
                 let unknown = !fault.is_surely_not_applied() || !fault.tried.is_empty() || fault.outcome_unknown;
@@ -197,41 +199,41 @@ impl Tenure {
     }
 
     /// Stops renewing it, and leaves it to its time to live. It is told of no more, but for the end of its grant.
-    pub fn release(&self) {
-        self.released.store(true, Ordering::SeqCst);
+    pub fn orphan(&self) {
+        self.orphaned.store(true, Ordering::SeqCst);
         self.stage.send_if_modified(|stage| {
             let held = matches!(stage, Stage::Held(_));
             if held {
-                *stage = Stage::Left;
+                *stage = Stage::Orphaned;
             }
             held
         });
     }
 
     /// Gives the grant up, if it is not answered yet: it is refused with the kind `Aborted`.
-    pub fn give_up(&self) {
-        self.given_up.cancel();
+    pub fn abort_grant(&self) {
+        self.grant_aborted.cancel();
     }
 
     /// Stops renewing it and revokes it, once its grant was answered. One that was not granted, or is gone, is a success.
     ///
     /// Errors: those of [`Leases::revoke_until`].
-    pub async fn revoke(&self, until: Instant) -> Result<(), Fault> {
-        self.release();
+    pub async fn close(&self, until: Instant) -> Result<(), Fault> {
+        self.orphan();
         match self.settled(until).await? {
             Stage::Refused(_) => Ok(()),
             _ => self.leases.revoke_until(self.id, until).await,
         }
     }
 
-    /// See [`Lease::renew_once`]; waits for the grant. One that was released is renewed this once.
+    /// See [`Lease::renew_once`]; waits for the grant. One that was orphaned is renewed this once.
     ///
     /// Errors: that of the grant; those of [`Lease::renew_once`] and [`Leases::renew_unkept`].
     pub async fn renew_once(&self, until: Instant) -> Result<LeaseKeepAliveResponse, Fault> {
         match self.settled(until).await? {
             Stage::Held(lease) => lease.renew_once(until).await,
             Stage::Refused(fault) => Err(fault),
-            Stage::Asked | Stage::Left => self.leases.renew_unkept(self.id, until).await,
+            Stage::Asked | Stage::Orphaned => self.leases.renew_unkept(self.id, until).await,
         }
     }
 

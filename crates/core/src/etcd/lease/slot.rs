@@ -8,6 +8,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::etcd::messages::LeaseKeepAliveResponse;
+use crate::stall::Stall;
 use crate::sync::lock;
 
 /// How a lease stands.
@@ -35,16 +36,7 @@ pub enum LeaseEvent {
 }
 
 /// Hears of events on the thread that renews: it must not block.
-pub type Observer = Arc<dyn Fn(&LeaseEvent) + Send + Sync>;
-
-/// A limit for the silence of somebody's thread.
-#[derive(Debug, Clone)]
-pub struct LeaseStall {
-    /// From [`StallMonitor::subscribe`](crate::stall::StallMonitor::subscribe) with the same limit.
-    pub silence: watch::Receiver<Duration>,
-    /// A lease is revoked when the thread has been silent for so long.
-    pub limit: Duration,
-}
+pub type OnLeaseEvent = Arc<dyn Fn(&LeaseEvent) + Send + Sync>;
 
 /// How a lease is kept.
 #[derive(Clone)]
@@ -53,9 +45,9 @@ pub struct LeaseOptions {
     /// [`Lease::renew_once`](super::lease::Lease::renew_once) moves that.
     pub renews_itself: bool,
     /// Told of its loss; of all else while [`Lease::tell_all`](super::lease::Lease::tell_all) says so. Default none.
-    pub observer: Option<Observer>,
-    /// Default none: a thread that does not tick keeps its leases.
-    pub stall: Option<LeaseStall>,
+    pub observer: Option<OnLeaseEvent>,
+    /// The silence of a thread at which the lease is revoked. Default none: a thread that does not tick keeps its leases.
+    pub stall: Option<Stall>,
 }
 
 impl Default for LeaseOptions {
@@ -74,7 +66,7 @@ pub(crate) struct Slot {
     renews_itself: bool,
     state: watch::Sender<LeaseState>,
     vital: Mutex<Vital>,
-    observer: Option<Observer>,
+    observer: Option<OnLeaseEvent>,
     tells_all: AtomicBool,
 }
 

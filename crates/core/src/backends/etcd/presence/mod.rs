@@ -82,7 +82,7 @@ enum Holder {
 }
 
 /// What our key holds.
-struct Held<'a> {
+struct Found<'a> {
     lease: i64,
     value: &'a [u8],
     mod_revision: i64,
@@ -268,7 +268,7 @@ impl EtcdPresence {
     fn judge(&mut self, batch: &Batch) {
         let (written, cluster) = self.published.map_or((0, 0), |p| (p.revision, p.cluster));
         for change in batch.changes.iter().filter(|change| change.mod_revision > written) {
-            self.loss = self.loss_by(change.value.as_deref().map(|value| Held {
+            self.loss = self.loss_by(change.value.as_deref().map(|value| Found {
                 lease: change.lease,
                 value,
                 mod_revision: change.mod_revision,
@@ -278,7 +278,7 @@ impl EtcdPresence {
     }
 
     /// What it means that the key holds this.
-    fn loss_by(&self, held: Option<Held<'_>>) -> Option<Loss> {
+    fn loss_by(&self, held: Option<Found<'_>>) -> Option<Loss> {
         let Some(held) = held else {
             let why = "its key was deleted by someone else, or its lease expired or was revoked";
             return Some(Loss::Gone(why.to_owned()));
@@ -311,7 +311,7 @@ impl EtcdPresence {
             revision: read.revision,
             cluster: read.cluster,
         };
-        self.loss = self.loss_by(read.records.first().map(|record| Held {
+        self.loss = self.loss_by(read.records.first().map(|record| Found {
             lease: record.lease(),
             value: record.value(),
             mod_revision: record.mod_revision(),

@@ -40,8 +40,8 @@ fn published() -> EtcdPresence {
     presence
 }
 
-fn held(lease: i64, value: &str, mod_revision: i64, cluster: u64) -> Held<'_> {
-    Held {
+fn held(lease: i64, value: &str, mod_revision: i64, cluster: u64) -> Found<'_> {
+    Found {
         lease,
         value: value.as_bytes(),
         mod_revision,

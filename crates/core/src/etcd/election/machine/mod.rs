@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::candidate::{Creation, Look, Moment, Place, Seat, Written};
 use super::elections::Elections;
 use super::queue::counts;
-use super::state::{CampaignEvent, CampaignOptions, CampaignState, Failure, OnEvent};
+use super::state::{CampaignEvent, CampaignFailure, CampaignOptions, CampaignState, OnEvent};
 use super::tidy::{Leftover, tidy};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind};
@@ -22,6 +22,7 @@ use crate::etcd::options::whole_seconds;
 use crate::etcd::watch::events::{Batch, Change};
 use crate::etcd::watch::sink::WatchEnd;
 use crate::etcd::watch::subscription::Subscription;
+use crate::stall::stalled;
 
 /// How often a key of ours may change between being read and being written before a proclamation is given up.
 const RACES: u32 = 4;
@@ -57,7 +58,7 @@ pub(super) struct Now {
     asked: Option<i64>,
     /// The lease and the key of the last term.
     pub last: Option<(i64, Vec<u8>)>,
-    pub failure: Option<Failure>,
+    pub failure: Option<CampaignFailure>,
 }
 
 /// What was heard while waiting or leading.
@@ -150,7 +151,7 @@ impl Machine {
             let failure = Box::pin(self.term()).await;
             let closed = self.elections.calls.closed().is_cancelled();
             if closed || !self.options.again || !failure.is_passing() {
-                let failure = if closed { Failure::Over } else { failure };
+                let failure = if closed { CampaignFailure::Over } else { failure };
                 self.drop_lease(self.finish(CampaignState::Failed, Some(failure)));
                 return;
             }
@@ -171,9 +172,8 @@ impl Machine {
             });
             self.drop_lease(left);
             sleep(backoff.next_pause()).await;
-            if let Some((_, mut silence)) = self.options.stall.clone() {
-                // A thread that does not tick is not to hold the next term either.
-                let _ = silence.wait_for(Duration::is_zero).await;
+            if let Some(stall) = &self.options.stall {
+                stall.is_over().await; // a thread that does not tick is not to hold the next term either
             }
         }
     }
@@ -190,7 +190,7 @@ impl Machine {
     }
 
     /// Ends the campaign unless it is over. Gives the lease that is to be revoked.
-    pub fn finish(&self, state: CampaignState, failure: Option<Failure>) -> Option<Leftover> {
+    pub fn finish(&self, state: CampaignState, failure: Option<CampaignFailure>) -> Option<Leftover> {
         let mut left = None;
         self.change(|now| {
             now.state = state;
@@ -212,8 +212,8 @@ impl Machine {
     }
 
     /// One lease from its grant to its end; gives why it ended.
-    async fn term(&self) -> Failure {
-        let stalled = stalled(self.options.stall.clone());
+    async fn term(&self) -> CampaignFailure {
+        let stalled = stalled(self.options.stall.as_ref());
         tokio::pin!(stalled);
         let id = self.options.attach.unwrap_or_else(Lease::new_id);
         if self.options.attach.is_none() {
@@ -221,16 +221,16 @@ impl Machine {
         }
         let granted = tokio::select! {
             biased;
-            silence = &mut stalled => return Failure::Stalled(silence),
+            silence = &mut stalled => return CampaignFailure::Stalled(silence),
             granted = self.grant(id) => granted,
         };
         let lease = match granted {
             Ok(lease) => lease,
             Err(fault) if fault.cause == Cause::LeaseNotFound => {
                 let why = "it expired or was revoked".to_owned();
-                return Failure::LeaseLost { lease: id, why };
+                return CampaignFailure::LeaseLost { lease: id, why };
             }
-            Err(fault) => return Failure::Call(fault),
+            Err(fault) => return CampaignFailure::Call(fault),
         };
         let mut state = lease.state();
         let term = Arc::new(Term {
@@ -245,16 +245,16 @@ impl Machine {
             now.term = Some(Arc::clone(&term));
         });
         if !begun {
-            return Failure::Over;
+            return CampaignFailure::Over;
         }
         tokio::select! {
             biased;
-            why = lost(&mut state) => Failure::LeaseLost { lease: id, why },
-            () = term.expired.cancelled() => Failure::LeaseLost {
+            why = lost(&mut state) => CampaignFailure::LeaseLost { lease: id, why },
+            () = term.expired.cancelled() => CampaignFailure::LeaseLost {
                 lease: id,
                 why: "it was not renewed within its time to live".to_owned(),
             },
-            silence = &mut stalled => Failure::Stalled(silence),
+            silence = &mut stalled => CampaignFailure::Stalled(silence),
             () = term.gone.cancelled() => self.explain(id, "a write did not find it").await,
             failure = self.candidate(&term) => failure,
         }
@@ -273,7 +273,7 @@ impl Machine {
     }
 
     /// Writes the key, waits for its turn and leads, until the key is gone. Others look after the lease meanwhile.
-    async fn candidate(&self, term: &Term) -> Failure {
+    async fn candidate(&self, term: &Term) -> CampaignFailure {
         let seat = self.seat(term);
         let mut backoff = Backoff::new();
         let (created, mut first) = match self.create(&seat, &mut backoff).await {
@@ -305,7 +305,7 @@ impl Machine {
                 }
                 Ok(Look::Behind { .. }) if self.now.borrow().led => {
                     let why = "an older candidate has come back: etcd was restored from a backup";
-                    return Failure::KeyGone(why.to_owned());
+                    return CampaignFailure::KeyGone(why.to_owned());
                 }
                 Ok(Look::Behind {
                     older: key,
@@ -337,7 +337,7 @@ impl Machine {
                     (own, older) = (None, None);
                     sleep(backoff.next_pause()).await;
                 }
-                Heard::Refused(error) => return Failure::Call(Fault::of(Cause::Refused, error)),
+                Heard::Refused(error) => return CampaignFailure::Call(Fault::of(Cause::Refused, error)),
             }
         }
     }
@@ -357,22 +357,24 @@ impl Machine {
     }
 
     /// Writes the key, and says since when and of which cluster it is, and whether it was the oldest at once.
-    async fn create(&self, seat: &Seat<'_>, backoff: &mut Backoff) -> Result<(Moment, Option<Look>), Failure> {
+    async fn create(&self, seat: &Seat<'_>, backoff: &mut Backoff) -> Result<(Moment, Option<Look>), CampaignFailure> {
         let mut value = self.value.lock().await;
         let attach = self.options.attach.is_some();
         let created = loop {
             match seat.create(&value.wanted, attach).await {
                 Ok(Creation::Ours(created)) => break created,
-                Ok(Creation::Taken) => return Err(Failure::Taken),
-                Ok(Creation::Missing) => return Err(Failure::KeyGone("no key lies under this lease".to_owned())),
+                Ok(Creation::Taken) => return Err(CampaignFailure::Taken),
+                Ok(Creation::Missing) => {
+                    return Err(CampaignFailure::KeyGone("no key lies under this lease".to_owned()));
+                }
                 Err(fault) if fault.cause == Cause::LeaseNotFound => {
-                    return Err(Failure::LeaseLost {
+                    return Err(CampaignFailure::LeaseLost {
                         lease: seat.lease,
                         why: "it expired or was revoked".to_owned(),
                     });
                 }
                 Err(fault) if fault.error.is_retryable() => sleep(backoff.next_pause()).await,
-                Err(fault) => return Err(Failure::Call(fault)),
+                Err(fault) => return Err(CampaignFailure::Call(fault)),
             }
         };
         backoff.reset();
@@ -398,13 +400,19 @@ impl Machine {
         }
         // An older key is there; whether it is that of a candidate is to be seen.
         match self.look(seat, since, since.revision, backoff).await? {
-            Look::Behind { .. } => Err(Failure::Taken),
+            Look::Behind { .. } => Err(CampaignFailure::Taken),
             seen => Ok((since, Some(seen))),
         }
     }
 
     /// Looks until etcd answers. `below`: see [`Seat::look`].
-    async fn look(&self, seat: &Seat<'_>, created: Moment, below: i64, backoff: &mut Backoff) -> Result<Look, Failure> {
+    async fn look(
+        &self,
+        seat: &Seat<'_>,
+        created: Moment,
+        below: i64,
+        backoff: &mut Backoff,
+    ) -> Result<Look, CampaignFailure> {
         loop {
             match seat.look(created.revision, below).await {
                 Ok(Look::First(at) | Look::Behind { at, .. }) if at.cluster != created.cluster => {
@@ -415,7 +423,7 @@ impl Machine {
                 Err(fault) if fault.error.is_retryable() || fault.cause == Cause::Compacted => {
                     sleep(backoff.next_pause()).await;
                 }
-                Err(fault) => return Err(Failure::Call(fault)),
+                Err(fault) => return Err(CampaignFailure::Call(fault)),
             }
         }
     }
@@ -454,22 +462,22 @@ impl Machine {
     }
 
     /// The key is gone: stops acting at once, and then asks why.
-    async fn explain(&self, lease: i64, how: &'static str) -> Failure {
+    async fn explain(&self, lease: i64, how: &'static str) -> CampaignFailure {
         self.change(|now| now.state = CampaignState::Waiting);
         let asked = self.elections.calls.call("read a lease", |client| async move {
             client.lease_client().time_to_live(lease, None).await
         });
         match timeout(ASKING_WHY, asked).await {
-            Ok(Ok(answer)) if answer.ttl() <= 0 => Failure::LeaseLost {
+            Ok(Ok(answer)) if answer.ttl() <= 0 => CampaignFailure::LeaseLost {
                 lease,
                 why: "it expired or was revoked".to_owned(),
             },
-            Ok(Ok(_)) => Failure::KeyGone(format!("its key was deleted or overwritten by someone else: {how}")),
-            _ => Failure::KeyGone(format!("its key is gone, or its lease: {how}")),
+            Ok(Ok(_)) => CampaignFailure::KeyGone(format!("its key was deleted or overwritten by someone else: {how}")),
+            _ => CampaignFailure::KeyGone(format!("its key is gone, or its lease: {how}")),
         }
     }
 
-    pub async fn proclaim(&self, wanted: Vec<u8>) -> Result<(), Failure> {
+    pub async fn proclaim(&self, wanted: Vec<u8>) -> Result<(), CampaignFailure> {
         let mut changes = self.now.subscribe();
         let (mut value, term) = loop {
             let value = self.value.lock().await;
@@ -484,7 +492,7 @@ impl Machine {
             }
             drop(value);
             if changes.changed().await.is_err() {
-                return Err(Failure::Over);
+                return Err(CampaignFailure::Over);
             }
         };
         if value.written.as_ref() == Some(&wanted) {
@@ -511,35 +519,20 @@ impl Machine {
                 }
                 Ok(Written::Gone) => {
                     term.gone.cancel();
-                    return Err(Failure::Over);
+                    return Err(CampaignFailure::Over);
                 }
                 Err(fault) if fault.cause == Cause::LeaseNotFound => {
                     term.gone.cancel();
-                    return Err(Failure::Over);
+                    return Err(CampaignFailure::Over);
                 }
-                Err(fault) => return Err(Failure::Call(fault.of_a_write())),
+                Err(fault) => return Err(CampaignFailure::Call(fault.of_a_write())),
             }
         }
-        Err(Failure::Call(Fault::new(
+        Err(CampaignFailure::Call(Fault::new(
             Cause::Refused,
             ErrorKind::Unavailable,
             "the key of the campaign changes faster than it can be written",
         )))
-    }
-}
-
-/// Resolves when the user's thread has been silent for the limit, with how long.
-async fn stalled(stall: Option<(Duration, watch::Receiver<Duration>)>) -> Duration {
-    let Some((limit, mut silence)) = stall else {
-        return pending().await;
-    };
-    let reached = silence
-        .wait_for(|silence| *silence >= limit)
-        .await
-        .map(|silence| *silence);
-    match reached {
-        Ok(silence) => silence,
-        Err(_) => pending().await, // the monitor is gone, and with it the thread
     }
 }
 

@@ -11,6 +11,7 @@ use crate::etcd::lease::slot::Slot;
 use crate::etcd::options::EtcdOptions;
 use crate::etcd::watch::subscription::Script;
 use crate::log::Log;
+use crate::stall::Stall;
 
 const TTL: Duration = Duration::from_secs(10);
 const LEASE: i64 = 0x1f;
@@ -132,10 +133,14 @@ async fn a_lost_lease_ends_its_power_at_once() {
 async fn the_end_is_told_once_and_hands_the_lease_out_once() {
     let (machine, heard) = machine(false);
     in_a_term(&machine);
-    let left = machine.finish(CampaignState::Failed, Some(Failure::Taken));
+    let left = machine.finish(CampaignState::Failed, Some(CampaignFailure::Taken));
     assert!(left.is_some_and(|left| left.lease == LEASE && left.granted));
     assert!(machine.finish(CampaignState::Resigned, None).is_none());
-    assert!(machine.finish(CampaignState::Failed, Some(Failure::Over)).is_none());
+    assert!(
+        machine
+            .finish(CampaignState::Failed, Some(CampaignFailure::Over))
+            .is_none()
+    );
     assert!(!machine.change(|now| now.state = CampaignState::Leading));
     assert_eq!(machine.now.borrow().state, CampaignState::Failed);
     assert_eq!(told(&heard), ["failed: the key is held by someone else"]);
@@ -211,7 +216,8 @@ async fn the_candidate_before_gives_way_when_it_is_none_any_more() {
 async fn a_thread_stalls_at_its_limit() {
     let limit = Duration::from_secs(3);
     let (silence, heard) = watch::channel(Duration::ZERO);
-    let mut waiting = std::pin::pin!(stalled(Some((limit, heard))));
+    let stall = Stall::new(heard, limit);
+    let mut waiting = std::pin::pin!(stalled(Some(&stall)));
     silence.send_replace(Duration::from_secs(2));
     assert!(timeout(TTL, waiting.as_mut()).await.is_err());
     silence.send_replace(Duration::from_secs(4));

@@ -37,7 +37,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::book::{Book, Entry, Phase};
+use super::book::{Book, Kept, Phase};
 use super::dial::{Dial, IN_FLIGHT, Open};
 use super::door::Door;
 use super::slot::Command;
@@ -199,7 +199,7 @@ impl<D: Dial> Keeper<D> {
             return;
         };
         if due.is_none() {
-            let renews_itself = self.book.leases.get(&first).is_some_and(Entry::renews_itself);
+            let renews_itself = self.book.leases.get(&first).is_some_and(Kept::renews_itself);
             if !renews_itself {
                 self.stream = Stream::Closed { renew: false };
                 return;

@@ -12,7 +12,7 @@ use super::ahead::{Reader, may_read, settle};
 use super::door::Command;
 use super::entry::{Watch, header_of};
 use super::progress::WHOLE_STREAM;
-use super::stream::{Asked, Open, Wanted};
+use super::stream::{Open, Unanswered, Wanted};
 use super::{Hub, Stop, TOKEN_TRIES};
 use crate::error::{Error, ErrorKind};
 use crate::etcd::error::{Cause, judge_reason};
@@ -26,12 +26,12 @@ impl Hub {
             return self.news(response, header, open);
         }
         let done = match open.answered(response.watch_id) {
-            Some(Asked::Watch(wire)) => {
+            Some(Unanswered::Watch(wire)) => {
                 response.watch_id = wire;
                 self.created(&response, header, open)
             }
             // The watch that the probe was to collide with had just been cancelled by the server.
-            Some(Asked::Probe) if !response.canceled => {
+            Some(Unanswered::Probe) if !response.canceled => {
                 open.wanted.push_back(Wanted::Cancel(response.watch_id));
                 Continue(())
             }

@@ -17,7 +17,7 @@ use self::ahead::{Ahead, ask_leader};
 use self::door::{Command, HubState};
 use self::entry::Watch;
 use self::progress::Progress;
-use self::stream::{Asked, Open, Silence, Wanted, asked, send};
+use self::stream::{Open, Silence, Unanswered, Wanted, asked, send};
 use super::request::OnDisconnect;
 use super::sink::WatchEnd;
 use crate::error::{Error, ErrorKind};
@@ -226,7 +226,7 @@ impl Hub {
             responses,
             route,
             wanted,
-            unanswered: VecDeque::from([Asked::Watch(first)]),
+            unanswered: VecDeque::from([Unanswered::Watch(first)]),
             wires,
             ahead: Ahead::default(),
             leader: None,

@@ -26,7 +26,7 @@ pub(super) enum Wanted {
 
 /// A creation that is not answered yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum Unanswered {
     Watch(i64),
     Probe,
 }
@@ -38,7 +38,7 @@ pub(super) struct Open {
     /// Requests that wait for room: the stream takes a hundred at a time, and its answers must be read meanwhile.
     pub(super) wanted: VecDeque<Wanted>,
     /// Creations sent and not answered, in order. Some servers answer a denied one with id -1.
-    pub(super) unanswered: VecDeque<Asked>,
+    pub(super) unanswered: VecDeque<Unanswered>,
     /// The watches by their id on this stream.
     pub(super) wires: HashMap<i64, i64>,
     pub(super) ahead: Ahead,
@@ -51,8 +51,12 @@ pub(super) struct Open {
 
 impl Open {
     /// etcd has answered a creation under this id: which one.
-    pub(super) fn answered(&mut self, wire: i64) -> Option<Asked> {
-        match self.unanswered.iter().position(|asked| *asked == Asked::Watch(wire)) {
+    pub(super) fn answered(&mut self, wire: i64) -> Option<Unanswered> {
+        match self
+            .unanswered
+            .iter()
+            .position(|asked| *asked == Unanswered::Watch(wire))
+        {
             Some(at) => self.unanswered.remove(at),
             // etcd 3.5 and later answer a denied creation with id -1. They answer in order.
             None => self.unanswered.pop_front(),
@@ -62,7 +66,7 @@ impl Open {
     /// The creation whose answer comes next.
     pub(super) fn next_unanswered(&self) -> Option<i64> {
         match self.unanswered.front() {
-            Some(Asked::Watch(wire)) => Some(*wire),
+            Some(Unanswered::Watch(wire)) => Some(*wire),
             _ => None,
         }
     }
@@ -79,7 +83,7 @@ impl Open {
         let first = self
             .wires
             .keys()
-            .find(|wire| !self.unanswered.contains(&Asked::Watch(**wire)));
+            .find(|wire| !self.unanswered.contains(&Unanswered::Watch(**wire)));
         match (self.silence.nudged(), first) {
             // Newer servers don't answer it while a watch is behind, or waits for a revision that is yet to come.
             (1, _) => self.wanted.push_back(Wanted::Progress),
@@ -146,7 +150,7 @@ pub(super) async fn send(
     wanted: Option<&Wanted>,
     wires: &HashMap<i64, i64>,
     watches: &HashMap<i64, Box<Watch>>,
-) -> Result<Option<Asked>, etcd_client::Error> {
+) -> Result<Option<Unanswered>, etcd_client::Error> {
     let watch_of = |wire: &i64| wires.get(wire).and_then(|id| watches.get(id));
     match wanted {
         Some(Wanted::Create(wire)) => {
@@ -155,7 +159,7 @@ pub(super) async fn send(
             };
             let key = watch.request.key.clone();
             requests.watch(key, Some(watch.options(*wire))).await?;
-            Ok(Some(Asked::Watch(*wire)))
+            Ok(Some(Unanswered::Watch(*wire)))
         }
         Some(Wanted::Probe(wire)) => {
             let Some(watch) = watch_of(wire) else {
@@ -163,7 +167,7 @@ pub(super) async fn send(
             };
             let key = watch.request.key.clone();
             requests.watch(key, Some(watch.options(*wire))).await?;
-            Ok(Some(Asked::Probe))
+            Ok(Some(Unanswered::Probe))
         }
         Some(Wanted::Cancel(wire)) => requests.cancel(*wire).await.map(|()| None),
         Some(Wanted::Progress) => requests.request_progress().await.map(|()| None),
