@@ -19,7 +19,7 @@ use crate::log::Log;
 use crate::registration::{OnEvent, Registration, Setup};
 use crate::stall::{Pulse, StallMonitor};
 use crate::sync::lock;
-use crate::watch::{Breaks, Followers, List, OnBad, Source, Watcher, to_list};
+use crate::watch::{Breaks, List, OnBad, Reflectors, Source, Watcher, to_list};
 
 /// Publications, and apart from them removals, in flight per client. A thousand instances return from an outage within
 /// a second or two, and the registry is not met by a thousand requests at once.
@@ -87,7 +87,7 @@ pub struct Registry {
 struct Inner {
     backend: Arc<dyn Backend>,
     options: RegistryOptions,
-    followers: Followers,
+    reflectors: Reflectors,
     registrations: Mutex<Vec<Registration>>,
     reads: Arc<Semaphore>,
     publications: Arc<Semaphore>,
@@ -98,7 +98,7 @@ struct Inner {
     closed: CancellationToken,
     /// Cancelled when the time to remove things is over.
     over: CancellationToken,
-    /// The machines and followers.
+    /// The machines and reflectors.
     tasks: TaskTracker,
     /// Cancelled when closing is over, so that a second `close()` waits for the first.
     drained: CancellationToken,
@@ -111,7 +111,7 @@ impl Registry {
         let closed = CancellationToken::new();
         let tasks = TaskTracker::new();
         let on_bad = report_once(hooks.on_bad_record, hooks.log.clone());
-        let followers = Followers::new(Source {
+        let reflectors = Reflectors::new(Source {
             backend: backend.clone(),
             reads: reads.clone(),
             timeout: options.timeout,
@@ -125,7 +125,7 @@ impl Registry {
         Self {
             inner: Arc::new(Inner {
                 backend,
-                followers,
+                reflectors,
                 registrations: Mutex::default(),
                 reads,
                 publications: Arc::new(Semaphore::new(PUBLICATIONS_IN_FLIGHT)),
@@ -245,7 +245,7 @@ impl Registry {
         let read = async {
             validate_name("name", name)?;
             self.ensure_open()?;
-            if !consistent && let Some(list) = self.inner.followers.current(name) {
+            if !consistent && let Some(list) = self.inner.reflectors.current(name) {
                 return Ok(list);
             }
             let snapshot = self.bounded(limit, || self.inner.backend.fetch(name)).await?;
@@ -278,7 +278,7 @@ impl Registry {
         validate_name("name", name)
             .and_then(|()| self.ensure_open())
             .map_err(|e| e.during("watch"))?;
-        Ok(self.inner.followers.watch(name))
+        Ok(self.inner.reflectors.watch(name))
     }
 
     /// Whether `close()` was called.

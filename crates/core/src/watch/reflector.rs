@@ -1,0 +1,206 @@
+//! Follows one name: reads it, steps its state, and reads it anew when the connection is lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{self, BoxStream, StreamExt as _};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::breaks::Breaks;
+use super::list::{List, to_list};
+use super::state::{Input, State, Told};
+use crate::backend::{Backend, BadRecord, Follow, Snapshot};
+use crate::backoff::{Backoff, CEILING};
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::Log;
+
+/// What is known of a name.
+#[derive(Clone, Default)]
+pub struct View {
+    /// The last list; `None` until the first has been read.
+    pub list: Option<List>,
+    /// Counts the lists, from 1; 0 before the first.
+    pub version: u64,
+    /// Whether the registry can't vouch for `list` at the moment.
+    pub stale: bool,
+    /// Why the registry refuses to say anything of this name. Set only while `list` is `None`.
+    pub refused: Option<Error>,
+}
+
+/// Told of the bad records of each snapshot of a name.
+pub(crate) type OnBad = Arc<dyn Fn(&str, &[BadRecord]) + Send + Sync>;
+
+/// What a reflector needs from its client.
+pub(crate) struct Source {
+    pub backend: Arc<dyn Backend>,
+    /// Reads in flight, of the whole client.
+    pub reads: Arc<Semaphore>,
+    /// One read.
+    pub timeout: Duration,
+    /// How long a list that lost more than half its instances in a break is held back; zero switches that off.
+    pub empty_grace: Duration,
+    pub on_bad: OnBad,
+    pub closed: CancellationToken,
+    /// Where reflectors run, so that the client can wait for their end.
+    pub tasks: TaskTracker,
+    pub log: Log,
+    pub breaks: Breaks,
+}
+
+/// The task that follows one name.
+pub(super) struct Reflector {
+    source: Arc<Source>,
+    name: String,
+    state: State,
+    view: watch::Sender<View>,
+}
+
+impl Reflector {
+    pub(super) fn new(source: Arc<Source>, name: &str, view: watch::Sender<View>) -> Self {
+        Self {
+            source,
+            name: name.to_owned(),
+            state: State::default(),
+            view,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut backoff = Backoff::new();
+        loop {
+            let started = Instant::now();
+            let broke = self.follow_once().await;
+            // A stream that stood longer than the longest pause was no failed try.
+            if started.elapsed() > CEILING {
+                backoff.reset();
+            }
+            self.step(broke);
+            sleep(backoff.next_pause()).await;
+        }
+    }
+
+    /// From one connection to its loss. Says why it ended.
+    async fn follow_once(&mut self) -> Input {
+        let (mut stream, first) = match self.source.backend.follow(&self.name) {
+            Follow::Poll(every) => {
+                let mut stream = self.polled(every);
+                let first = stream.next().await;
+                (stream, first)
+            }
+            Follow::Stream(mut stream) => {
+                // Never closed. The permit covers the read that opens the stream, not the stream.
+                let _permit = self.source.reads.acquire().await;
+                let Ok(first) = timeout(self.source.timeout, stream.next()).await else {
+                    return Input::Broke {
+                        error: Error::no_answer(self.source.timeout),
+                        read_for: Duration::ZERO,
+                    };
+                };
+                (stream, first)
+            }
+        };
+        let mut item = first;
+        let mut began = None;
+        let mut held_until = Instant::now();
+        loop {
+            match item {
+                Some(Ok(snapshot)) => {
+                    let list = self.take(snapshot);
+                    self.step(Input::Read(list));
+                }
+                other => {
+                    let read_for = began.map_or(Duration::ZERO, |began: Instant| began.elapsed());
+                    return Input::Broke {
+                        error: broken(other),
+                        read_for,
+                    };
+                }
+            }
+            if began.is_none() {
+                began = Some(Instant::now());
+                held_until = Instant::now() + self.state.held_for().unwrap_or_default();
+            }
+            item = loop {
+                tokio::select! {
+                    biased;
+                    item = stream.next() => break item,
+                    () = sleep_until(held_until), if self.state.held_for().is_some() => self.step(Input::GraceOver),
+                }
+            };
+        }
+    }
+
+    /// Moves the state on, tells of it, and shows what is known.
+    fn step(&mut self, input: Input) {
+        let grace = self.source.empty_grace;
+        let (next, told) = std::mem::take(&mut self.state).step(input, grace);
+        self.state = next;
+        let refused = matches!(told, Some(Told::Refused(_)));
+        self.view.send_if_modified(|view| {
+            let (list, stale) = (self.state.list(), self.state.is_stale());
+            let changed = view.list.as_ref() != list;
+            if changed {
+                view.list = list.cloned();
+                view.version += 1;
+            }
+            let turned = std::mem::replace(&mut view.stale, stale) != stale;
+            view.refused = self.state.refusal().cloned();
+            changed || turned || refused
+        });
+        if let Some(told) = told {
+            self.tell(&told, grace);
+        }
+    }
+
+    fn tell(&self, told: &Told, grace: Duration) {
+        let (log, name) = (&self.source.log, &self.name);
+        match told {
+            Told::HeldBack(had, left) => log.warn(format_args!(
+                "{name}: after a break {left} of {had} instances are left; keeping the old list for up to {} ms (emptyGraceMs)",
+                grace.as_millis()
+            )),
+            Told::Believed(left) => log.warn(format_args!(
+                "{name}: the list is still without more than half of its instances; believing it now ({left} left)"
+            )),
+            Told::Broke(error) => self.source.breaks.tell(name, error),
+            Told::NotOpened(error) | Told::Refused(error) => {
+                log.debug(format_args!("{name}: the watch could not be opened: {error}"));
+            }
+        }
+    }
+
+    /// The stream of a registry that can only be asked: a paced, bounded read about `every` so often. Ends with the
+    /// first failure.
+    fn polled(&self, every: Duration) -> BoxStream<'static, Result<Snapshot>> {
+        let (source, name) = (self.source.clone(), self.name.clone());
+        stream::unfold(Some(Duration::ZERO), move |pause| {
+            let (source, name) = (source.clone(), name.clone());
+            async move {
+                sleep(pause?).await;
+                let _permit = source.reads.acquire().await; // never closed
+                let read = timeout(source.timeout, source.backend.fetch(&name)).await;
+                let read = read.unwrap_or_else(|_| Err(Error::no_answer(source.timeout)));
+                // Jittered, so that a thousand names do not fall into step.
+                let next = read.is_ok().then(|| every.mul_f64(0.9 + fastrand::f64() / 5.0));
+                Some((read, next))
+            }
+        })
+        .boxed()
+    }
+
+    /// Reports bad records and brings a snapshot into the form of a list.
+    fn take(&self, snapshot: Snapshot) -> List {
+        (self.source.on_bad)(&self.name, &snapshot.bad);
+        to_list(snapshot.instances, self.state.list().map_or(&[], |list| list))
+    }
+}
+
+fn broken(end: Option<Result<Snapshot>>) -> Error {
+    match end {
+        Some(Err(error)) => error,
+        _ => Error::new(ErrorKind::Unavailable, "the registry ended the watch"),
+    }
+}
