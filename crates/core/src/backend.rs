@@ -111,7 +111,7 @@ pub trait Backend: Send + Sync + 'static {
     /// What messages call it, such as `etcd at 10.0.0.1:2379, 10.0.0.2:2379`. No secrets.
     fn place(&self) -> String;
 
-    /// How many reads of one client core has in flight at most; a follower holds one of the places while its stream opens.
+    /// How many reads of one client core has in flight at most; a reflector holds one of the places while its stream opens.
     fn reads_in_flight(&self) -> usize {
         32
     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::state::{Event, OnEvent, Progress, Shared, State, Wanted};
-use crate::backend::{Intent, Loss, Presence};
+use super::phase::{Input, Phase, Told};
+use super::state::{OnEvent, Shared, State, Wanted};
+use crate::backend::{Loss, Presence};
 use crate::backoff::{Backoff, FIRST};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::ServiceInstance;
@@ -40,13 +41,7 @@ pub(super) struct Machine {
     pub withdrawals: Arc<Semaphore>,
     pub on_event: OnEvent,
     pub log: Log,
-    pub intent: Intent,
-    /// Whether the record stands in the registry as far as we know: published, and no loss reported since.
-    pub held: bool,
-    /// Since when, without a loss.
-    pub held_since: Option<Instant>,
-    /// Whether this series of failures has been logged.
-    pub complained: bool,
+    pub phase: Phase,
     /// When the last attempt began; without one nothing can have been written.
     pub attempt: Option<Instant>,
     pub backoff: Backoff,
@@ -69,7 +64,7 @@ impl Machine {
             if interrupt == Some(Interrupt::Gone) {
                 return self.withdraw_for_good().await;
             }
-            if self.state() == State::Replaced {
+            if self.phase.state() == State::Replaced {
                 return self.end_replaced().await;
             }
         }
@@ -81,12 +76,12 @@ impl Machine {
             let wanted = self.wanted.borrow_and_update();
             (wanted.instance.clone(), wanted.generation)
         };
-        let permits = self.publications.clone();
+        let (permits, intent) = (self.publications.clone(), self.phase.intent());
         let attempt = async {
             // Never closed; if it were, an attempt too many would be the lesser evil.
             let _permit = permits.acquire().await;
             self.attempt = Some(Instant::now());
-            match timeout(self.timeout, self.presence.publish(&instance, self.intent)).await {
+            match timeout(self.timeout, self.presence.publish(&instance, intent)).await {
                 Ok(result) => result,
                 Err(_) => Err(Error::no_answer(self.timeout)),
             }
@@ -97,42 +92,8 @@ impl Machine {
             result = attempt => result,
         };
         match &result {
-            Ok(()) => {
-                let before = self.state();
-                self.intent = Intent::Keep;
-                self.held = true;
-                self.complained = false;
-                let again = matches!(before, State::Lost | State::Stalled);
-                self.set(|p| {
-                    p.state = State::Registered;
-                    p.published = generation;
-                    p.failure = None;
-                    if again {
-                        (self.on_event)(Event::Restored);
-                    }
-                });
-                if again {
-                    self.log.info(format_args!("{} is registered again", Name(&instance)));
-                } else if before == State::Registering {
-                    self.log.info(format_args!(
-                        "{} is registered at {}",
-                        Name(&instance),
-                        Where(&instance)
-                    ));
-                }
-            }
-            Err(error) => {
-                if error.kind() != ErrorKind::Replaced {
-                    // Once per series of failures: an outage is long, and a client may hold a thousand registrations.
-                    let level = if self.complained { Level::Debug } else { Level::Warn };
-                    self.complained = true;
-                    self.log.log(
-                        level,
-                        format_args!("{} could not be published: {error}", Name(&instance)),
-                    );
-                }
-                self.set(|p| p.failure = Some((generation, error.clone())));
-            }
+            Ok(()) => self.step(Input::Published(Instant::now()), Some((generation, None))),
+            Err(error) => self.step(Input::Failed(error.clone()), Some((generation, Some(error.clone())))),
         }
         Ok(result)
     }
@@ -140,7 +101,7 @@ impl Machine {
     /// While the record stands: until it is lost, something else is wanted, or an interrupt.
     async fn hold(&mut self) -> Option<Interrupt> {
         // Counted over updates: one more often than every TTL must not keep the back-off where it is.
-        let since = *self.held_since.get_or_insert_with(Instant::now);
+        let since = self.phase.stands_since().unwrap_or_else(Instant::now);
         let settled = since + self.presence.ttl().min(LONGEST_TTL);
         let mut reset = false;
         loop {
@@ -166,7 +127,7 @@ impl Machine {
         tokio::select! {
             biased;
             interrupt = interrupted(&self.wanted, self.stall.as_ref()) => Some(interrupt),
-            loss = self.presence.lost(), if self.held => self.note_loss(loss).await,
+            loss = self.presence.lost(), if self.phase.stands_since().is_some() => self.note_loss(loss).await,
             // Who wants something else now need not wait for the next try of what failed; but one update after the other
             // is no way around the back-off.
             () = async { changed(&self.wanted).await; sleep_until(last + FIRST).await } => None,
@@ -176,51 +137,22 @@ impl Machine {
 
     /// Tells of a loss once, and waits the first pause before the repair.
     async fn note_loss(&mut self, loss: Loss) -> Option<Interrupt> {
-        self.held = false;
-        self.held_since = None;
-        match loss {
-            Loss::Replaced => {
-                self.replaced();
-                None
-            }
-            Loss::Gone(reason) => {
-                self.log.warn(format_args!(
-                    "{} was lost: {reason}; putting it back",
-                    Name(&self.instance())
-                ));
-                self.set(|p| {
-                    p.state = State::Lost;
-                    (self.on_event)(Event::Lost(reason));
-                });
-                let pause = self.backoff.next_pause();
-                tokio::select! {
-                    biased;
-                    interrupt = interrupted(&self.wanted, self.stall.as_ref()) => Some(interrupt),
-                    () = sleep(pause) => None,
-                }
-            }
+        self.step(Input::Lost(loss), None);
+        if self.phase == Phase::Replaced {
+            return None;
+        }
+        let pause = self.backoff.next_pause();
+        tokio::select! {
+            biased;
+            interrupt = interrupted(&self.wanted, self.stall.as_ref()) => Some(interrupt),
+            () = sleep(pause) => None,
         }
     }
 
     /// Withdraws the instance because its thread does not tick, and waits until it ticks again.
     async fn sit_out_stall(&mut self) -> Option<Interrupt> {
-        self.held = false;
-        self.held_since = None;
-        if self.state() == State::Registered {
-            let timeout = self.stall.as_ref().map_or(Duration::ZERO, Stall::limit);
-            let reason = format!(
-                "stalled: the JavaScript thread has not ticked for {} ms (stallTimeoutMs)",
-                timeout.as_millis()
-            );
-            self.log
-                .warn(format_args!("{} is withdrawn: {reason}", Name(&self.instance())));
-            self.set(|p| {
-                p.state = State::Stalled;
-                (self.on_event)(Event::Lost(reason));
-            });
-        } else if self.state() != State::Registering {
-            self.set(|p| p.state = State::Stalled);
-        }
+        let limit = self.stall.as_ref().map_or(Duration::ZERO, Stall::limit);
+        self.step(Input::Stalled(limit), None);
         let mut withdrawn = false;
         loop {
             tokio::select! {
@@ -236,7 +168,7 @@ impl Machine {
 
     /// The end by the owner's wish: removes the record, however long it takes within reason.
     async fn withdraw_for_good(mut self) {
-        self.set(|p| p.state = State::Deregistering);
+        self.step(Input::Gone, None);
         let name = Name(&self.instance()).to_string();
         let done = self.attempt.is_none()
             || withdraw(
@@ -252,22 +184,11 @@ impl Machine {
                 },
             )
             .await;
-        if done {
-            self.log.info(format_args!("{name} is deregistered"));
-        } else {
-            self.log
-                .error(format_args!("{name} could not be removed and is left to expire"));
-        }
-        self.set(|p| p.state = State::Deregistered);
+        self.step(Input::Removed(done), None);
     }
 
     /// The end by a newer owner: what we wrote under is cleaned up, the newer record is not touched.
     async fn end_replaced(mut self) {
-        self.replaced();
-        self.log.warn(format_args!(
-            "{} was replaced by a newer registration of its id",
-            Name(&self.instance())
-        ));
         // Best effort: what cannot be cleaned up expires.
         withdraw(
             &mut self.presence,
@@ -279,28 +200,54 @@ impl Machine {
         .await;
     }
 
-    /// Tells once that a newer owner holds the id, whether its loss or a publication showed it.
-    fn replaced(&self) {
-        if self.state() != State::Replaced {
-            self.set(|p| {
-                p.state = State::Replaced;
-                (self.on_event)(Event::Replaced);
-            });
-        }
-    }
-
-    fn state(&self) -> State {
-        self.shared.progress.borrow().state
-    }
-
     fn instance(&self) -> Arc<ServiceInstance> {
         self.wanted.borrow().instance.clone()
     }
 
-    /// Changes the state, and tells of it in the same step: who reads the new state finds its event on the way, and who
-    /// hears of the event reads the new state.
-    fn set(&self, change: impl FnOnce(&mut Progress)) {
-        self.shared.progress.send_modify(change);
+    /// Moves the phase on, and tells of it in the same step: who reads the new state finds its event on the way, and who
+    /// hears of the event reads the new state. `published`: which generation was tried, and what hindered it.
+    fn step(&mut self, input: Input, published: Option<(u64, Option<Error>)>) {
+        let (phase, told) = std::mem::replace(&mut self.phase, Phase::NEW).step(input);
+        self.phase = phase;
+        let hindrance = published.as_ref().and_then(|(_, error)| error.clone());
+        self.shared.progress.send_modify(|progress| {
+            progress.state = self.phase.state();
+            match published {
+                Some((generation, None)) => {
+                    progress.published = generation;
+                    progress.failure = None;
+                }
+                Some((generation, Some(error))) => progress.failure = Some((generation, error)),
+                None => {}
+            }
+            if let Some(event) = told.as_ref().and_then(Told::event) {
+                (self.on_event)(event);
+            }
+        });
+        if let Some(told) = told {
+            self.say(&told, hindrance.as_ref());
+        }
+    }
+
+    fn say(&self, told: &Told, hindrance: Option<&Error>) {
+        let instance = self.instance();
+        let (log, name) = (&self.log, Name(&instance));
+        match told {
+            Told::Registered => log.info(format_args!("{name} is registered at {}", Where(&instance))),
+            Told::Restored => log.info(format_args!("{name} is registered again")),
+            Told::NotPublished { first } => {
+                // Once per series of failures: an outage is long, and a client may hold a thousand registrations.
+                let level = if *first { Level::Warn } else { Level::Debug };
+                if let Some(error) = hindrance {
+                    log.log(level, format_args!("{name} could not be published: {error}"));
+                }
+            }
+            Told::Lost(why) => log.warn(format_args!("{name} was lost: {why}; putting it back")),
+            Told::Withdrawn(why) => log.warn(format_args!("{name} is withdrawn: {why}")),
+            Told::Replaced => log.warn(format_args!("{name} was replaced by a newer registration of its id")),
+            Told::Removed => log.info(format_args!("{name} is deregistered")),
+            Told::LeftToExpire => log.error(format_args!("{name} could not be removed and is left to expire")),
+        }
     }
 }
 

@@ -1,22 +1,13 @@
 //! Keeps one instance registered: one state machine for all backends.
 //!
-//! ```text
-//!                 published                       lost (gone, expired)
-//!  Registering ───────────────► Registered ◄─────────────────────────► Lost
-//!       │                        │      ▲          published            │
-//!       │            thread      │      │ thread ticks                  │
-//!       │            silent      ▼      │ and published                 │
-//!       │                        Stalled                                │
-//!       │                                                               │
-//!       ├───────────── another owner holds the id ──► Replaced ◄────────┤
-//!       └─ from every state: deregister(), close() ─► Deregistering ─► Deregistered
-//! ```
+//! [`phase`] says where it may stand, and [`machine`] does what follows from it.
 //!
 //! What is wanted (the instance, and whether it should be there at all) is level-triggered: callers set it, the machine
 //! works until the registry shows it. That is what makes `update()` during an outage, `deregister()` in the middle of a
 //! repair, and an attempt whose answer is lost plain cases rather than special ones.
 
 mod machine;
+mod phase;
 mod state;
 
 use std::sync::Arc;
@@ -28,10 +19,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::machine::Machine;
+use self::phase::Phase;
 pub use self::state::{Event, OnEvent, State};
 use self::state::{Progress, Shared, Wanted};
 use crate::advertise;
-use crate::backend::{Backend, Intent, Presence};
+use crate::backend::{Backend, Presence};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{Endpoints, Metadata, ServiceInstance};
@@ -108,10 +100,7 @@ impl Registration {
             withdrawals: setup.withdrawals,
             on_event: setup.on_event,
             log: setup.log,
-            intent: Intent::Claim,
-            held: false,
-            held_since: None,
-            complained: false,
+            phase: Phase::NEW,
             attempt: None,
             backoff: Backoff::new(),
         };

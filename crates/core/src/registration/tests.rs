@@ -7,7 +7,7 @@ use tokio::time::{sleep, timeout};
 use super::machine::WITHDRAW_FOR;
 use super::*;
 use crate::ErrorKind;
-use crate::backend::Loss;
+use crate::backend::{Intent, Loss};
 use crate::testing::{Answer, Asked, Scripted, ScriptedBackend, ScriptedPresence, TTL, instance};
 
 type Events = Arc<Mutex<Vec<Event>>>;

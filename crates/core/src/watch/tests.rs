@@ -1,4 +1,4 @@
-//! The follower under paused time, against scripted streams.
+//! The reflector under paused time, against scripted streams.
 
 use std::time::Duration;
 
@@ -166,7 +166,7 @@ async fn a_name_is_followed_once_however_many_watch_and_no_longer_when_nobody_do
     assert_eq!(next(&mut second, SOON).await.unwrap(), ["b"]);
     drop(second);
     sleep(SOON).await;
-    assert!(stream.is_closed(), "the follower is gone");
+    assert!(stream.is_closed(), "the reflector is gone");
     assert!(bench.reflectors.current("orders").is_none());
 }
 
