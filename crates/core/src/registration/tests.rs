@@ -482,7 +482,7 @@ async fn updates_more_often_than_every_ttl_do_not_keep_the_back_off_up() {
 #[tokio::test(start_paused = true)]
 async fn an_update_does_not_wait_for_the_pause_after_a_failed_one() {
     let bench = Bench::registered().await;
-    bench.script.answers(vec![Answer::Fail(ErrorKind::Unavailable); 6]);
+    bench.script.answers(vec![Answer::Fail(ErrorKind::Unavailable); 60]);
     bench
         .registration
         .update(version("2"), Duration::from_secs(15))
