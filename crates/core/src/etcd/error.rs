@@ -192,11 +192,7 @@ const TABLE: &[(&str, Cause, ErrorKind, &str)] = &[
 pub(crate) fn judge(error: etcd_client::Error, endpoint: &str) -> Fault {
     match error {
         etcd_client::Error::GRpcStatus(status) => judge_status(status, endpoint),
-        // `LeaseClient::keep_alive` turns an answer with a time to live of 0 into this text, and only that.
-        etcd_client::Error::LeaseKeepAliveError(text) if text == "lease not found" => {
-            Fault::new(Cause::LeaseNotFound, ErrorKind::Unavailable, "etcd: lease not found")
-        }
-        etcd_client::Error::LeaseKeepAliveError(text) | etcd_client::Error::WatchError(text) => Fault::new(
+        etcd_client::Error::WatchError(text) => Fault::new(
             Cause::Broken,
             ErrorKind::Unavailable,
             format!("the stream to {endpoint} broke: {text}"),

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use prost::Message as _;
 use tokio::time::{Instant, timeout, timeout_at};
-use tonic::metadata::{Ascii, MetadataValue};
+use tonic::codegen::http::HeaderValue;
 
 use super::caller::{Caller, Route};
 use super::methods::AUTHENTICATE;
@@ -105,7 +105,7 @@ impl Caller {
         url: &str,
         user: &str,
         password: &str,
-    ) -> Result<MetadataValue<Ascii>, Fault> {
+    ) -> Result<HeaderValue, Fault> {
         let request = AuthenticateRequest {
             name: user.to_owned(),
             password: password.to_owned(),
@@ -121,7 +121,7 @@ impl Caller {
             Fault::new(Cause::Refused, ErrorKind::Internal, text)
         };
         let answer = AuthenticateResponse::decode(answer).map_err(|e| unreadable(&e))?;
-        let mut token: MetadataValue<Ascii> = answer.token.parse().map_err(|e| unreadable(&e))?;
+        let mut token = HeaderValue::from_str(&answer.token).map_err(|e| unreadable(&e))?;
         token.set_sensitive(true);
         Ok(token)
     }

@@ -13,7 +13,7 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::http::{HeaderValue, Request as HttpRequest, Response as HttpResponse};
 use tonic::codegen::{Service, StdError};
-use tonic::metadata::{Ascii, MetadataValue};
+use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
@@ -32,7 +32,7 @@ pub type ByteStream = Streaming<Bytes>;
 #[derive(Clone)]
 pub(in crate::etcd) struct Transport {
     channel: Listening,
-    token: Arc<Mutex<Option<MetadataValue<Ascii>>>>,
+    token: Arc<Mutex<Option<HeaderValue>>>,
 }
 
 impl Transport {
@@ -44,7 +44,7 @@ impl Transport {
     }
 
     /// From now on every call carries `token`; `None` when the cluster has no authentication.
-    pub(in crate::etcd) fn set_token(&self, token: Option<MetadataValue<Ascii>>) {
+    pub(in crate::etcd) fn set_token(&self, token: Option<HeaderValue>) {
         *lock(&self.token) = token;
     }
 
@@ -54,10 +54,6 @@ impl Transport {
             channel: self.channel.clone(),
             token: Arc::default(),
         }
-    }
-
-    fn token(&self) -> Option<MetadataValue<Ascii>> {
-        lock(&self.token).clone()
     }
 
     /// One request, one answer. An answer of more than `limit` bytes is refused with `OutOfRange`.
@@ -70,11 +66,7 @@ impl Transport {
     ) -> Result<Bytes, Status> {
         let mut grpc = self.grpc(limit).await?;
         let answer = grpc
-            .unary(
-                self.request(body, needs_leader),
-                PathAndQuery::from_static(path),
-                BytesCodec,
-            )
+            .unary(request(body, needs_leader), PathAndQuery::from_static(path), BytesCodec)
             .await?;
         Ok(answer.into_inner())
     }
@@ -93,7 +85,7 @@ impl Transport {
         let mut grpc = self.grpc(limit).await?;
         let answer = grpc
             .streaming(
-                self.request(requests, needs_leader),
+                request(requests, needs_leader),
                 PathAndQuery::from_static(path),
                 BytesCodec,
             )
@@ -101,28 +93,25 @@ impl Transport {
         Ok(answer.into_inner())
     }
 
-    async fn grpc(&self, limit: usize) -> Result<tonic::client::Grpc<Listening>, Status> {
-        let mut grpc = tonic::client::Grpc::new(self.channel.clone()).max_decoding_message_size(limit);
+    async fn grpc(&self, limit: usize) -> Result<tonic::client::Grpc<Self>, Status> {
+        let mut grpc = tonic::client::Grpc::new(self.clone()).max_decoding_message_size(limit);
         // `from_error` keeps the source, which says whether anything was sent.
         grpc.ready().await.map_err(Status::from_error)?;
         Ok(grpc)
     }
-
-    fn request<T>(&self, body: T, needs_leader: bool) -> Request<T> {
-        let mut request = Request::new(body);
-        if let Some(token) = self.token() {
-            request.metadata_mut().insert(TOKEN, token);
-        }
-        if needs_leader {
-            request
-                .metadata_mut()
-                .insert(HAS_LEADER, MetadataValue::from_static("true"));
-        }
-        request
-    }
 }
 
-/// How `etcd_client` uses the connection: every request gets the token of the moment.
+fn request<T>(body: T, needs_leader: bool) -> Request<T> {
+    let mut request = Request::new(body);
+    if needs_leader {
+        request
+            .metadata_mut()
+            .insert(HAS_LEADER, MetadataValue::from_static("true"));
+    }
+    request
+}
+
+/// How all requests go out, those of `etcd_client` too: each with the token of the moment.
 impl Service<HttpRequest<tonic::body::Body>> for Transport {
     type Response = HttpResponse<tonic::body::Body>;
     type Error = StdError;
@@ -133,10 +122,8 @@ impl Service<HttpRequest<tonic::body::Body>> for Transport {
     }
 
     fn call(&mut self, mut request: HttpRequest<tonic::body::Body>) -> Self::Future {
-        if let Some(token) = self.token()
-            && let Ok(value) = HeaderValue::from_bytes(token.as_bytes())
-        {
-            request.headers_mut().insert(TOKEN, value);
+        if let Some(token) = lock(&self.token).clone() {
+            request.headers_mut().insert(TOKEN, token);
         }
         self.channel.call(request)
     }
