@@ -22,8 +22,9 @@ export async function consulServers(): Promise<Servers> {
   return {
     bounds: {
       ttlMs: 5000,
-      // A pause of 10 s at most, a try of 5 s, and the agent's own way to the servers: anti-entropy after a leader is back.
-      repairMs: 25_000,
+      // A pause of 10 s at most, a try of 5 s, and what an agent takes by itself: after a failed synchronization with the
+      // servers it takes no change to them for 15 to 30 s (`retryFailIntv` of agent/ae/ae.go in Consul 1.22).
+      repairMs: 45_000,
       removalMs: 5000,
       deliveryMs: 3000,
       staleMs: 25_000,
