@@ -14,6 +14,7 @@ import { output, temporaryFolder, uniqueName, waitFor } from '../support/process
 
 const load = createRequire(import.meta.url);
 const { followHttp, followMicroservice } = load('../../dist/cjs/nest/shared/listening.js');
+const { endsOf, placeAtEnds } = load('../../dist/cjs/nest/shared/lifecycle.js');
 const { Liveness } = load('../../dist/cjs/nest/shared/liveness.js');
 const { SelfRegistration } = load('../../dist/cjs/frameworks/self-registration.js');
 const { drainOf, leave } = load('../../dist/cjs/frameworks/leaving.js');
@@ -155,6 +156,84 @@ describe('the server of a microservice', () => {
   function at(address: string, port: number) {
     return { address: () => ({ address, port }) };
   }
+});
+
+describe('the order of hooks', () => {
+  class First {}
+  class Last {}
+
+  it('is set where Nest has such a thing, and nothing is thrown where it has not', () => {
+    const refs = [Object, First, Last].map((metatype) => ({ metatype, distance: 2 }));
+    expect(placeAtEnds(refs, First, Last)).toBe(true);
+    expect(refs.map(({ distance }) => distance)).toEqual([2, Number.POSITIVE_INFINITY, -1]);
+    const ignoring = Object.create(
+      {
+        get distance() {
+          return 1;
+        },
+        set distance(_value) {},
+      },
+      { metatype: { value: Last } },
+    );
+    for (const other of [{ metatype: First }, Object.freeze({ metatype: First, distance: 1 }), ignoring]) {
+      expect(placeAtEnds([...refs, other], First, Last)).toBe(false);
+    }
+  });
+
+  it('of our own two modules does not matter for the life of a client', async () => {
+    for (const order of [(ends: object[]) => ends, (ends: object[]) => ends.reverse()]) {
+      const life: string[] = [];
+      const does = (what: string) => async () => void life.push(what);
+      const resident = { prepare: does('prepare'), start: does('start'), leave: does('leave'), close: does('close') };
+      const { first, last } = endsOf(resident);
+      const ends = order([first, last]) as Record<string, (() => unknown) | undefined>[];
+      for (const hook of ['onModuleInit', 'onApplicationBootstrap', 'onModuleDestroy', 'onApplicationShutdown']) {
+        for (const end of ends) await end[hook]?.();
+      }
+      expect(life).toEqual(['prepare', 'start', 'leave', 'leave', 'close']);
+    }
+  });
+
+  it.each([true, false])('that Nest sets: %s. An application registers itself, and leaves', async (isSet) => {
+    const { Module } = load('@nestjs/common');
+    const { Module: Ref } = load('@nestjs/core/injector/module.js');
+    const { NestFactory } = load('@nestjs/core');
+    const { RegistryModule, RegistryService } = load('../../dist/cjs/nest/index.js');
+    const namespace = uniqueName('nest');
+    const registry = await connect({ backend: 'memory', namespace });
+    const heard: string[] = [];
+    const stops: string[][] = [];
+    class Other {
+      async onModuleDestroy() {
+        stops.push(await registry.services());
+      }
+    }
+    // Whatever the usual order is, one of them stops before the registry does.
+    class Before {}
+    class After {}
+    for (const module of [Before, After]) Module({ providers: [Other] })(module);
+    class App {}
+    const register = { name: 'orders', endpoints: ['grpc://10.0.0.1:1'], drainMs: 0 };
+    const registryModule = RegistryModule.forRoot({ registry: { backend: 'memory', namespace }, register });
+    Module({
+      imports: [Before, registryModule, After],
+    })(App);
+    const place = Object.getOwnPropertyDescriptor(Ref.prototype, 'distance') as PropertyDescriptor;
+    if (!isSet) Object.defineProperty(Ref.prototype, 'distance', { ...place, set() {} });
+    try {
+      const log = (message: unknown) => void heard.push(String(message));
+      const app = await NestFactory.createApplicationContext(App, { logger: { log() {}, warn: log, error: log } });
+      expect(heard.filter((line) => line.includes('order of its hooks'))).toHaveLength(isSet ? 0 : 1);
+      expect(await registry.services()).toEqual(['orders']);
+      if (!isSet) await app.get(RegistryService).deregisterSelf(); // as the log says
+      await app.close();
+      expect(stops).toEqual([[], []]);
+      expect(await registry.services()).toEqual([]);
+    } finally {
+      Object.defineProperty(Ref.prototype, 'distance', place);
+      await registry.close();
+    }
+  });
 });
 
 describe('what keeps the process alive', () => {

@@ -10,7 +10,7 @@ import {
 } from '@nestjs/common';
 import { HttpAdapterHost, ModulesContainer } from '@nestjs/core';
 import { type AsyncOptions, asyncProviders, type ModuleExtras } from './async-options.js';
-import { type AppLogger, endsOf, isDefault, placeAtEnds, type Resident } from './shared/index.js';
+import { type AppLogger, endsOf, isDefault, placeAtEnds, type Resident, UNORDERED } from './shared/index.js';
 
 /** The tokens of one client. */
 export interface ClientTokens {
@@ -107,7 +107,7 @@ function assembled(
         provide: resident,
         inject: [HttpAdapterHost, ModulesContainer, ...kind.resident.inject(tokens)],
         useFactory: (host: HttpAdapterHost, modules: ModulesContainer, ...injected: never[]) => {
-          placeAtEnds(modules.values(), first, last);
+          if (!placeAtEnds(modules.values(), first, last)) place.log.warn(UNORDERED);
           const application = { ...place, modules, adapter: () => host.httpAdapter };
           return endsOf(kind.resident.make(application, ...injected));
         },

@@ -13,7 +13,7 @@ export { EtcdResident } from './etcd-resident.js';
 export { EtcdService, type Json, type OnServices } from './etcd-service.js';
 export { markHandler, markSetting } from './handlers.js';
 export { EtcdHealthIndicator, type HealthResult, type HealthStatus, RegistryHealthIndicator } from './health.js';
-export { endsOf, placeAtEnds, type Resident } from './lifecycle.js';
+export { endsOf, placeAtEnds, type Resident, UNORDERED } from './lifecycle.js';
 export { RegistryResident } from './registry-resident.js';
 export { RegistryService } from './registry-service.js';
 export {

@@ -1,4 +1,17 @@
-/** The order of Nest's hooks, which no option sets. */
+/**
+ * The order of Nest's hooks, which no option sets.
+ *
+ * It is set by `Module.distance`, which is Nest's own and may change. When a Nest ignores it, the hooks of our modules run
+ * at the usual place, among those of the others. What then holds and what does not:
+ *
+ * - The life of a client is right all the same: prepared, started, left and closed in this order, and closed once. Nest
+ *   runs all hooks of one kind before those of the next, and `endsOf()` asks for no more.
+ * - It is no longer strict: another module may stop something while the record still stands. A program then takes it out by
+ *   hand: `await app.get(RegistryService).deregisterSelf()` before `app.close()`. The log says so at the start, where the
+ *   place of a module can't be set.
+ * - A Nest that lets it be set and sorts by something else is noticed by the tests of each version (`__test__/nest`), which
+ *   stop a module before ours: look what `getModulesToTriggerHooksOn()` of `NestApplicationContext` sorts by.
+ */
 
 /** What is needed of a module in Nest's container. */
 interface ModuleRef {
@@ -11,15 +24,33 @@ interface ModuleRef {
  * last. At the end Nest 10 runs all hooks in the same order, later versions in the reverse one: whatever both modules do
  * there, is done before the hooks of any other module, and after them.
  *
- * Nest sorts the modules by their distance to the root, at the first hook: this must be called before.
+ * Nest sorts the modules by their distance to the root, at the first hook: this must be called before. Says whether Nest
+ * lets itself be told; never throws.
  */
-export function placeAtEnds(modules: Iterable<unknown>, first: unknown, last: unknown): void {
+export function placeAtEnds(modules: Iterable<unknown>, first: unknown, last: unknown): boolean {
+  let isSet = true;
   for (const each of modules) {
     const ref = each as ModuleRef;
-    if (ref.metatype === first) ref.distance = Number.POSITIVE_INFINITY;
-    if (ref.metatype === last) ref.distance = -1;
+    if (ref.metatype === first) isSet = place(ref, Number.POSITIVE_INFINITY) && isSet;
+    if (ref.metatype === last) isSet = place(ref, -1) && isSet;
   }
+  return isSet;
 }
+
+function place(ref: ModuleRef, distance: number): boolean {
+  if (typeof ref.distance !== 'number') return false; // this Nest knows no such thing
+  try {
+    ref.distance = distance;
+  } catch {
+    return false;
+  }
+  return ref.distance === distance;
+}
+
+/** What the log says when Nest does not let itself be told. */
+export const UNORDERED =
+  'this version of Nest does not let the order of its hooks be set: other modules may stop before the application is out ' +
+  'of the registry; call deregisterSelf() of RegistryService before app.close()';
 
 /** What one of these modules is asked to do; each of them is asked, whichever comes first does it. */
 export interface Resident {
