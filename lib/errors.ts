@@ -45,7 +45,13 @@ export interface ErrorDetails {
   operation?: string | undefined;
   /** Whether the same call may succeed later. Default: true for ERR_TIMEOUT and ERR_UNAVAILABLE, else false. */
   retryable?: boolean | undefined;
-  /** What lies below: an error, the reason of an abort, or the text of a server. */
+  /** The server that was asked. Default: none. */
+  endpoint?: string | undefined;
+  /** The key, node or path that it is about. Default: none. */
+  key?: string | undefined;
+  /** The revision of the registry that it is about, decimal. Default: none. */
+  revision?: string | undefined;
+  /** What lies below: an error, whose own `cause` goes on, or the reason of an abort. */
   cause?: unknown;
 }
 
@@ -79,12 +85,22 @@ export class RollcallError extends Error {
   readonly retryable: boolean;
   /** The method that failed, such as `register`; empty when there is none. */
   readonly operation: string;
+  /** The server that was asked, such as `http://10.0.0.1:2379`, when it is known. */
+  declare readonly endpoint?: string;
+  /** The key, node or path that it is about, when it is about one. */
+  declare readonly key?: string;
+  /** The revision of the registry that it is about, decimal, when it is about one. */
+  declare readonly revision?: string;
 
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
     this.code = code;
     this.retryable = details.retryable ?? (code === 'ERR_TIMEOUT' || code === 'ERR_UNAVAILABLE');
     this.operation = details.operation ?? '';
+    // Absent when unknown, so that it is not shown.
+    for (const name of ['endpoint', 'key', 'revision'] as const) {
+      if (details[name] !== undefined) Object.assign(this, { [name]: details[name] });
+    }
   }
 
   /** Recognizes the errors of another copy of the package, and of another realm, as well. */
@@ -213,22 +229,45 @@ const BY_CODE: Readonly<Partial<Record<ErrorCode, new (message: string, details?
 };
 
 /**
+ * What a failure of the native side knows besides its kind, as details of an error.
+ *
+ * @internal
+ */
+export function knownOf(raw: object): Pick<ErrorDetails, 'endpoint' | 'key' | 'revision' | 'cause'> {
+  const { endpoint, key, revision, causes } = raw as Record<string, unknown>;
+  const text = (value: unknown) => (typeof value === 'string' ? value : undefined);
+  const chain = Array.isArray(causes) ? causes.map(String) : [];
+  return {
+    endpoint: text(endpoint),
+    key: text(key),
+    revision: text(revision),
+    cause: chain.reduceRight<Error | undefined>(
+      (below, message) => withoutStack(below ? new Error(message, { cause: below }) : new Error(message)),
+      undefined,
+    ),
+  };
+}
+
+/** What lies below happened on the native side: a stack of this one would mislead. */
+function withoutStack(error: Error): Error {
+  error.stack = String(error);
+  return error;
+}
+
+/**
  * The public error for what the native side threw. Call it in the async method itself: its stack is then the caller's.
  *
  * @internal
  */
 export function fromNative(thrown: unknown, operation: string): RollcallError {
   if (thrown instanceof RollcallError) return thrown;
-  const raw = (typeof thrown === 'object' && thrown !== null ? thrown : {}) as Partial<
-    RollcallError & { detail: unknown }
-  >;
+  const raw = (typeof thrown === 'object' && thrown !== null ? thrown : {}) as Partial<RollcallError>;
   const message = typeof raw.message === 'string' ? raw.message : String(thrown);
   const details: ErrorDetails = { operation: raw.operation || operation };
   const type = typeof raw.code === 'string' && Object.hasOwn(BY_CODE, raw.code) ? BY_CODE[raw.code] : undefined;
   if (type) {
     if (typeof raw.retryable === 'boolean') details.retryable = raw.retryable;
-    details.cause = raw.detail ?? undefined; // what lies below, as text
-    return new type(message, details);
+    return new type(message, { ...details, ...knownOf(raw) });
   }
   return new InternalError(message, { ...details, cause: thrown });
 }

@@ -51,33 +51,27 @@ impl<T: ToNapiValue> ToNapiValue for JsResult<T> {
     }
 }
 
-/// The JavaScript error of an error.
+/// The JavaScript error of an error: what a failure of the pages says as well, by the same names.
 pub fn to_js(env: Env, error: &Error) -> Result<Object<'static>> {
     let reason = error.message().to_owned();
     let mut object = env.create_error(napi::Error::new(Status::GenericFailure, reason))?;
     object.set_named_property("code", error.kind().code())?;
     object.set_named_property("retryable", error.is_retryable())?;
     object.set_named_property("operation", error.operation())?;
-    if let Some(source) = std::error::Error::source(error) {
-        object.set_named_property("detail", causes(source))?;
+    if let Some(endpoint) = error.endpoint() {
+        object.set_named_property("endpoint", endpoint)?;
+    }
+    if let Some(key) = error.key() {
+        object.set_named_property("key", key)?;
+    }
+    if let Some(revision) = error.revision() {
+        object.set_named_property("revision", revision.to_string())?;
+    }
+    let causes = error.causes();
+    if !causes.is_empty() {
+        object.set_named_property("causes", causes)?;
     }
     Ok(Object::from_raw(env.raw(), object.raw()))
-}
-
-/// The chain of sources as one line, outermost first.
-pub fn causes(source: &dyn std::error::Error) -> String {
-    let mut line = source.to_string();
-    let mut next = source.source();
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        // Several crates repeat their source in their own message.
-        if !line.contains(&text) {
-            line.push_str(": ");
-            line.push_str(&text);
-        }
-        next = cause.source();
-    }
-    line
 }
 
 /// Runs `future` on the I/O thread and gives its promise. Aborting drops the future.

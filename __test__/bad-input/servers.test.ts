@@ -33,6 +33,11 @@ describe.concurrent('no etcd there', () => {
     expect(['ERR_UNAVAILABLE', 'ERR_TIMEOUT']).toContain(error.code);
     expect(`${error.message} ${String(error.cause)}`).toMatch(/127\.0\.0\.1:1\b/);
     expect(`${error.message} ${String(error.cause)}`).toMatch(/refused/i);
+    expect(error.endpoint).toBe('http://127.0.0.1:1');
+    const below: string[] = [];
+    for (let cause: unknown = error.cause; cause instanceof Error; cause = cause.cause) below.push(cause.message);
+    expect(below.length).toBeGreaterThan(1);
+    expect(below.at(-1)).toMatch(/refused/i);
     expect(ms).toBeLessThan(inTime(2800));
   });
 
@@ -175,6 +180,10 @@ describe.concurrent.each(ETCD_VERSIONS)('credentials and rights, etcd %s', (vers
     ]) {
       const { ms, error } = await timed<unknown>(call());
       const refusal = await refused(Promise.reject(error), 'ERR_PERMISSION_DENIED', /permission/i);
+      expect(refusal).toMatchObject({
+        endpoint: expect.stringMatching(/^http:\/\/127/),
+        key: expect.stringMatching(/^\/other/),
+      });
       expect(`${refusal.message} ${String(refusal.cause)}`, 'what it was refused for').toMatch(/\/other|prefix/);
       expect(ms, 'a refusal ends the tries').toBeLessThan(inTime(2000));
     }

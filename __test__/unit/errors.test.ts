@@ -67,14 +67,25 @@ describe('what the native side throws', () => {
       code: 'ERR_TIMEOUT',
       retryable: false,
       operation: 'put',
-      detail: 'io',
+      endpoint: 'http://10.0.0.1:2379',
+      key: '/microservices/orders/1',
+      revision: '7',
+      causes: ['cannot connect', 'connection refused'],
     });
     const error = fromNative(raw, 'register');
     expect(error).toBeInstanceOf(TimeoutError);
-    expect(error).toMatchObject({ message: 'no answer', retryable: false, operation: 'put', cause: 'io' });
+    expect(error).toMatchObject({
+      message: 'no answer',
+      retryable: false,
+      operation: 'put',
+      endpoint: 'http://10.0.0.1:2379',
+      key: '/microservices/orders/1',
+      revision: '7',
+      cause: new Error('cannot connect', { cause: new Error('connection refused') }),
+    });
     const plain = fromNative(nativeError('ERR_TIMEOUT'), 'register');
     expect(plain.operation).toBe('register');
-    expect('cause' in plain).toBe(false);
+    expect('cause' in plain || 'endpoint' in plain || 'key' in plain || 'revision' in plain).toBe(false);
   });
 
   it('is an internal error when its code is not ours', () => {

@@ -9,7 +9,7 @@ import { Registry } from '../../lib/registry/registry.js';
 
 /** What the native side rejects with. */
 export function nativeError(code: string, message = `native: ${code}`, operation = ''): Error {
-  return Object.assign(new Error(message), { code, retryable: false, operation, detail: undefined });
+  return Object.assign(new Error(message), { code, retryable: false, operation });
 }
 
 export function instance(id: string, more: Partial<NativeInstance> = {}): NativeInstance {

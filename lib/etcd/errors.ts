@@ -1,6 +1,6 @@
 /** The errors of `rollcall/etcd`: the classes of etcd3 with its names and texts, all below `RollcallError`. */
 
-import { brand, type ErrorCode, type ErrorDetails, RollcallError } from '../errors.js';
+import { brand, type ErrorCode, type ErrorDetails, knownOf, RollcallError } from '../errors.js';
 
 /**
  * On the errors that may go away by themselves: `RecoverableError in error`. It belongs to the class; whether this one
@@ -471,7 +471,8 @@ export function fromFailure(raw: unknown, operation: string, leaseId?: string): 
     metadata: failure.metadata,
     outcomeUnknown: failure.outcomeUnknown === true,
     tried,
-    cause: failure.cause,
+    ...knownOf(failure),
+    ...(failure.cause === undefined ? {} : { cause: failure.cause }),
   };
   if (code === 'ERR_CLOSED') return new ClientClosedError(operation.split('.')[0] as string, details);
   const known = classOfText(text);

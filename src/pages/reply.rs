@@ -5,8 +5,6 @@ use prost::Message as _;
 use rollcall_core::etcd::{HeaderOnly, KeyValue, RangeResponse, ResponseHeader};
 use rollcall_core::{ErrorKind, etcd::Fault};
 
-use crate::call::causes;
-
 /// Key-values in one chunk of a long list, and about how many bytes of keys and values.
 const CHUNK: usize = 1024;
 const CHUNK_BYTES: usize = 1 << 20;
@@ -218,7 +216,6 @@ impl Failure {
         let status = fault
             .status()
             .filter(|status| std::error::Error::source(status).is_none());
-        let source = std::error::Error::source(&fault.error);
         let tried: Vec<_> = fault
             .tried
             .iter()
@@ -230,7 +227,10 @@ impl Failure {
             "retryable": fault.error.is_retryable() && !fault.outcome_unknown,
             "grpcCode": status.map_or_else(|| grpc_code(fault.error.kind()), |status| i32::from(status.code())),
             "details": status.map_or("", |status| status.message()),
-            "detail": source.map(causes),
+            "endpoint": fault.error.endpoint(),
+            "key": fault.error.key(),
+            "revision": fault.error.revision().map(|revision| revision.to_string()),
+            "causes": fault.error.causes(),
             "outcomeUnknown": fault.outcome_unknown,
             "tried": tried,
         });

@@ -66,7 +66,16 @@ pub struct Error {
     kind: ErrorKind,
     operation: &'static str,
     message: Arc<str>,
+    context: Option<Box<Context>>, // apart, so that results stay small
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+}
+
+/// What it is about, as far as that is known.
+#[derive(Debug, Clone, Default)]
+struct Context {
+    endpoint: Option<Arc<str>>,
+    key: Option<Arc<str>>,
+    revision: Option<i64>,
 }
 
 impl Error {
@@ -77,6 +86,7 @@ impl Error {
             kind,
             operation: "",
             message: Arc::from(message.as_ref()),
+            context: None,
             source: None,
         }
     }
@@ -104,11 +114,74 @@ impl Error {
         self
     }
 
-    /// Keeps the error that caused this one.
+    /// Names the server that was asked, unless one was named deeper down.
+    #[must_use]
+    pub fn at(mut self, endpoint: &str) -> Self {
+        if self.endpoint().is_none() && !endpoint.is_empty() {
+            self.context().endpoint = Some(endpoint.into());
+        }
+        self
+    }
+
+    /// Names the key, node or path that it is about.
+    #[must_use]
+    pub fn about(mut self, key: &str) -> Self {
+        self.context().key = Some(key.into());
+        self
+    }
+
+    /// Names the revision of the registry that it is about.
+    #[must_use]
+    pub fn of_revision(mut self, revision: i64) -> Self {
+        self.context().revision = Some(revision);
+        self
+    }
+
+    fn context(&mut self) -> &mut Context {
+        self.context.get_or_insert_default()
+    }
+
+    /// Keeps the error that caused this one, and what that one knows and this one does not.
     #[must_use]
     pub fn caused_by(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        let any: &(dyn std::error::Error + 'static) = &source;
+        if let Some(below) = any.downcast_ref::<Self>().and_then(|below| below.context.as_deref()) {
+            let context = self.context();
+            context.endpoint = context.endpoint.take().or_else(|| below.endpoint.clone());
+            context.key = context.key.take().or_else(|| below.key.clone());
+            context.revision = context.revision.or(below.revision);
+        }
         self.source = Some(Arc::new(source));
         self
+    }
+
+    /// The server that was asked, when it is known.
+    pub fn endpoint(&self) -> Option<&str> {
+        self.context.as_ref()?.endpoint.as_deref()
+    }
+
+    /// The key, node or path that it is about, when it is about one.
+    pub fn key(&self) -> Option<&str> {
+        self.context.as_ref()?.key.as_deref()
+    }
+
+    /// The revision of the registry that it is about, when it is about one.
+    pub fn revision(&self) -> Option<i64> {
+        self.context.as_ref()?.revision
+    }
+
+    /// What lies below, outermost first, each in its own words. What only repeats the one above it is left out.
+    pub fn causes(&self) -> Vec<String> {
+        let mut causes: Vec<String> = Vec::new();
+        let mut next = std::error::Error::source(self);
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            if !causes.last().is_some_and(|above| above.contains(&text)) {
+                causes.push(text);
+            }
+            next = cause.source();
+        }
+        causes
     }
 
     /// What went wrong.
@@ -154,5 +227,32 @@ impl fmt::Debug for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.source.as_ref().map(|s| s.as_ref() as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_below_is_a_chain_and_hands_up_what_it_knows() {
+        let io = std::io::Error::other("connection refused");
+        let inner = Error::new(ErrorKind::Unavailable, "cannot connect")
+            .at("http://a:2379")
+            .caused_by(io);
+        let outer = Error::new(ErrorKind::Timeout, "not visible")
+            .about("/k")
+            .of_revision(7)
+            .caused_by(inner);
+        assert_eq!(outer.causes(), ["cannot connect", "connection refused"]);
+        assert_eq!(
+            (outer.endpoint(), outer.key(), outer.revision()),
+            (Some("http://a:2379"), Some("/k"), Some(7))
+        );
+        // The first to name a server is the one that was asked.
+        assert_eq!(outer.at("http://b:2379").endpoint(), Some("http://a:2379"));
+        let repeated =
+            Error::new(ErrorKind::Internal, "x").caused_by(std::io::Error::other(Error::invalid("the same")));
+        assert_eq!(repeated.causes(), ["the same"]);
     }
 }

@@ -13,7 +13,12 @@ export interface Failure {
   retryable: boolean;
   outcomeUnknown: boolean;
   tried: readonly { host: string; message: string }[];
-  detail?: string | null;
+  endpoint?: string | null;
+  key?: string | null;
+  /** Decimal. */
+  revision?: string | null;
+  /** What lies below, outermost first. */
+  causes?: readonly string[];
   cause?: unknown;
 }
 

@@ -199,7 +199,10 @@ pub(crate) fn judge(error: etcd_client::Error, endpoint: &str) -> Fault {
         ),
         etcd_client::Error::TransportError(e) => {
             let message = format!("cannot reach {endpoint}: {}", root_of(&e));
-            Fault::of(Cause::NotSent, Error::new(ErrorKind::Unavailable, message).caused_by(e))
+            Fault::of(
+                Cause::NotSent,
+                Error::new(ErrorKind::Unavailable, message).at(endpoint).caused_by(e),
+            )
         }
         other => {
             let message = format!("unexpected failure of the etcd client: {other}");
@@ -221,10 +224,10 @@ pub(crate) fn judge_status(status: Status, endpoint: &str) -> Fault {
     let said = status.message();
     if let Some((_, cause, kind, ours)) = TABLE.iter().find(|(words, ..)| said.contains(words)) {
         let message = if ours.is_empty() { said } else { ours };
-        return Fault::of(*cause, Error::new(*kind, message).caused_by(status));
+        return Fault::of(*cause, Error::new(*kind, message).at(endpoint).caused_by(status));
     }
     let (cause, kind, message) = judge_unlisted(&status, endpoint);
-    Fault::of(cause, Error::new(kind, message).caused_by(status))
+    Fault::of(cause, Error::new(kind, message).at(endpoint).caused_by(status))
 }
 
 fn judge_unlisted(status: &Status, endpoint: &str) -> (Cause, ErrorKind, String) {

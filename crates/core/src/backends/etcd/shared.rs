@@ -58,13 +58,15 @@ impl Shared {
     /// Says of a refusal what was refused, and how to grant it.
     pub(super) fn explain(&self, fault: Fault, right: &str, what: &str) -> Error {
         if fault.error.kind() != ErrorKind::PermissionDenied {
-            return fault.error;
+            return fault.error.about(what);
         }
         let user = self.client.options().username.as_deref().unwrap_or_default();
         let prefix = self.keys.prefix();
         let message = format!(
             "the etcd user {user:?} may not {right} {what:?}; grant it with: etcdctl role grant-permission <role of the user> --prefix=true readwrite {prefix}"
         );
-        Error::new(ErrorKind::PermissionDenied, message).caused_by(fault.error)
+        Error::new(ErrorKind::PermissionDenied, message)
+            .about(what)
+            .caused_by(fault.error)
     }
 }

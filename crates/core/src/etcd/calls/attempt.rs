@@ -235,6 +235,7 @@ impl Caller {
                 ))
             }
             Err(mut fault) => {
+                fault.error = fault.error.at(&endpoint.url);
                 // A connection that broke before it opened has sent nothing. One that is still waited for may open yet.
                 let is_lost = matches!(fault.cause, Cause::Broken | Cause::NotSent)
                     && fault.error.kind() == ErrorKind::Unavailable;

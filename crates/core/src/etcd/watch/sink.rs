@@ -62,7 +62,13 @@ impl WatchEnd {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Disconnected(error) | Self::Refused(error) => Fault::of(Cause::Refused, error.clone()),
-            Self::Compacted(_) => judge_reason("etcdserver: mvcc: required revision has been compacted", ""),
+            Self::Compacted(revision) => {
+                let mut fault = judge_reason("etcdserver: mvcc: required revision has been compacted", "");
+                if *revision > 0 {
+                    fault.error = fault.error.of_revision(*revision);
+                }
+                fault
+            }
             Self::Lapsed => Fault::new(
                 Cause::TooLarge,
                 ErrorKind::InvalidArgument,

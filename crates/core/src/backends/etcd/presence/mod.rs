@@ -157,12 +157,10 @@ impl EtcdPresence {
                 Holder::Ours { mod_revision } => mod_revision,
                 // A restored backup holds what stood long ago, under leases of earlier lives: no rival.
                 Holder::Other { mod_revision } if !self.is_newer(mod_revision, done.cluster) => mod_revision,
-                Holder::Other { .. } => {
-                    return Err(Fault::new(
-                        Cause::Refused,
-                        ErrorKind::Replaced,
-                        format!("{:?} belongs to a newer registration of the same id", self.key),
-                    ));
+                Holder::Other { mod_revision } => {
+                    let text = format!("{:?} belongs to a newer registration of the same id", self.key);
+                    let error = Error::new(ErrorKind::Replaced, text).of_revision(mod_revision);
+                    return Err(Fault::of(Cause::Refused, error));
                 }
             };
             // Under a lease of ours from before: take it over, unless somebody is quicker.
