@@ -137,6 +137,38 @@ export class UnavailableError extends RollcallError {
   }
 }
 
+/** What a `NoInstanceError` tells of the service. */
+export interface NoInstanceDetails extends ErrorDetails {
+  /** The service. */
+  service: string;
+  /** How many instances the registry has of it. */
+  known: number;
+  /** How many of them each filter took out, by its name; those that do so always are `endpoint`, `local` and `weight`. */
+  removedBy: Readonly<Record<string, number>>;
+  /** How many are set aside because calls to them failed. */
+  ejected: number;
+}
+
+/** No instance of a service may be called now. */
+export class NoInstanceError extends UnavailableError {
+  /** The service. */
+  readonly service: string;
+  /** How many instances the registry has of it. */
+  readonly known: number;
+  /** How many of them each filter took out, by its name. */
+  readonly removedBy: Readonly<Record<string, number>>;
+  /** How many are set aside because calls to them failed. */
+  readonly ejected: number;
+
+  constructor(message: string, { service, known, removedBy, ejected, ...details }: NoInstanceDetails) {
+    super(message, details);
+    this.service = service;
+    this.known = known;
+    this.removedBy = removedBy;
+    this.ejected = ejected;
+  }
+}
+
 /** The server doesn't accept the credentials. */
 export class UnauthenticatedError extends RollcallError {
   declare readonly code: 'ERR_UNAUTHENTICATED';
@@ -205,6 +237,7 @@ brand(RollcallError, 'RollcallError');
 brand(ClosedError, 'ClosedError');
 brand(TimeoutError, 'TimeoutError');
 brand(UnavailableError, 'UnavailableError');
+brand(NoInstanceError, 'NoInstanceError');
 brand(UnauthenticatedError, 'UnauthenticatedError');
 brand(PermissionDeniedError, 'PermissionDeniedError');
 brand(InvalidArgumentError, 'InvalidArgumentError');

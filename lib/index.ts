@@ -9,6 +9,8 @@ export {
   type ErrorDetails,
   InternalError,
   InvalidArgumentError,
+  type NoInstanceDetails,
+  NoInstanceError,
   PermissionDeniedError,
   ReplacedError,
   RollcallError,
@@ -45,3 +47,31 @@ export {
 } from './registry/registry.js';
 export type { TlsOptions } from './registry/tls.js';
 export { Watcher, type WatcherEvents } from './registry/watcher.js';
+export type { Ejection } from './service/balance.js';
+export type { RetryBudget } from './service/budget.js';
+export type { ReadyOptions, ServiceCache, ServiceCacheState, WaitForOptions } from './service/cache.js';
+export type { ServiceChange } from './service/diff.js';
+export type { EjectionReason, OutlierOptions } from './service/ejector.js';
+export type { Endpoint } from './service/endpoint.js';
+export type { ServiceCacheEvents } from './service/followed.js';
+export type { ServiceOptions, ZoneOptions } from './service/options.js';
+export type { ConsistentHashOptions } from './service/pick/consistent-hash.js';
+export type { MetadataPredicate, ZoneFilterOptions } from './service/pick/filters.js';
+export type { LeastLoadedOptions } from './service/pick/least-loaded.js';
+export type { SubsetOptions } from './service/pick/subset.js';
+export type { Candidate, Change, Filter, Load, Picker, Skip, Strategy, Tools } from './service/pick/types.js';
+export {
+  consistentHash,
+  leastLoaded,
+  metadata,
+  random,
+  roundRobin,
+  scheme,
+  secure,
+  version,
+  weighted,
+  weightedRandom,
+  zone,
+} from './service/selectors.js';
+export type { CallResult, Picked } from './service/ticket.js';
+export type { ExplainedInstance, Explanation, PickOptions } from './service/view.js';

@@ -6,6 +6,9 @@ import { abortSignal, boolean, invalid, kindOf, onlyKnown, optional, wellFormed 
 import { Share, took } from '../common/turns.js';
 import { aborted, ClosedError, fromNative, type RollcallError } from '../errors.js';
 import type { ClientHandle, NativeEvent, RegistrationHandle, WatcherHandle } from '../native.js';
+import type { ServiceCache } from '../service/cache.js';
+import type { ServiceOptions } from '../service/options.js';
+import type { Services } from '../service/services.js';
 import type { RegistryOptions } from './backends/index.js';
 import { call, checked, type NewCancel } from './call.js';
 import { Events } from './events.js';
@@ -92,7 +95,8 @@ export class Registry {
   readonly #watchers = new Map<number, Watcher>();
   readonly #registrations = new Map<number, Registration>();
   /** What keeps the process alive. */
-  readonly #live = new Set<Watcher | Registration>();
+  readonly #live = new Set<object>();
+  #services: Services | undefined;
   #wanted = true;
   #alive = false;
   #closing: Promise<void> | undefined;
@@ -257,7 +261,10 @@ export class Registry {
     return this.#watch({ name, log: this.#settings.log, refused });
   }
 
-  #watch(asked: Pick<WatcherSource, 'name' | 'log'> & Partial<Pick<WatcherSource, 'signal' | 'refused'>>): Watcher {
+  #watch(
+    asked: Pick<WatcherSource, 'name' | 'log'> & Partial<Pick<WatcherSource, 'signal' | 'refused'>>,
+    keepsAlive = true,
+  ): Watcher {
     const { name, signal } = asked;
     const over = (failure?: unknown) => Watcher.follow({ ...asked, failure, released() {} });
     if (this.closed) return over(closedError('watch'));
@@ -285,8 +292,28 @@ export class Registry {
     };
     const watcher = Watcher.follow({ ...asked, handle, feed, released });
     this.#watchers.set(id, watcher);
-    this.#hold(watcher);
+    if (keepsAlive) this.#hold(watcher);
     return watcher;
+  }
+
+  /**
+   * A service to be called: a cache of its list, from which one instance is picked for each call. All caches of one name
+   * share one watch. The first list comes in its own time: await its `ready()`, or use `waitFor()`.
+   *
+   * @throws `ERR_INVALID_ARGUMENT`, also for a shared option that differs from what others use; `ERR_CLOSED`.
+   */
+  service(name: string, options?: ServiceOptions): ServiceCache {
+    checked('service', () => serviceName(name));
+    this.#refuseClosed('service');
+    this.#services ??= new (serviceModule().Services)({
+      watch: (name, refused) => this.#watch({ name, log: this.#settings.log, refused }, false),
+      hold: (waiting) => this.#hold(waiting),
+      release: (waiting) => this.#release(waiting),
+      log: this.#settings.log,
+      timeoutMs: this.#settings.native.timeoutMs,
+      isMemory: this.backend === 'memory',
+    });
+    return this.#services.open(name, options);
   }
 
   /**
@@ -358,6 +385,7 @@ export class Registry {
 
   async #close(how: Removal): Promise<void> {
     (this as { closed: boolean }).closed = true;
+    this.#services?.close();
     for (const watcher of [...this.#watchers.values()]) watcher.stop();
     try {
       await call('close', undefined, () => this.#client.close(how.drainMs, how.timeoutMs));
@@ -422,7 +450,7 @@ export class Registry {
     }
   }
 
-  #hold(subject: Watcher | Registration): void {
+  #hold(subject: object): void {
     this.#live.add(subject);
     this.#keepAlive();
   }
@@ -432,7 +460,7 @@ export class Registry {
     this.#release(registration);
   }
 
-  #release(subject: Watcher | Registration): void {
+  #release(subject: object): void {
     this.#live.delete(subject);
     this.#keepAlive();
   }
@@ -445,6 +473,9 @@ export class Registry {
     else this.#client.unref();
   }
 }
+
+/** Loaded at use: importing the package should cost next to nothing. */
+const serviceModule = () => require('../service/services.js') as typeof import('../service/services.js');
 
 function serviceName(name: unknown): void {
   if (typeof name !== 'string') throw invalid('name', `expected a string, got ${kindOf(name)}`);
