@@ -87,6 +87,8 @@ export class Balancer {
   healthVersion = 0;
   /** The endpoints of all instances that can be called, those of one instance side by side. */
   candidates: readonly ServiceCandidate[] = [];
+  /** How many instances can't be picked by anybody, and why. */
+  unusableBy: Readonly<Record<string, number>> = {};
   /** Calls under way. */
   inFlight = 0;
   /** The time of the last pick or done: the clock is read once for each. */
@@ -137,6 +139,7 @@ export class Balancer {
     for (const place of gone) for (const candidate of before[place]?.candidates ?? []) this.#drop(candidate);
     const members = new Array<Member>(list.length);
     const candidates: ServiceCandidate[] = [];
+    const unusableBy: Record<string, number> = {};
     for (let place = 0; place < list.length; place++) {
       const instance = list[place] as ServiceInstance;
       const old = before[kept[place] as number];
@@ -147,12 +150,14 @@ export class Balancer {
       }
       members[place] = member;
       for (const candidate of member.candidates) candidates.push(candidate);
+      if (member.unusable) unusableBy[member.unusable] = (unusableBy[member.unusable] ?? 0) + 1;
     }
     const removed = gone.map((place) => this.#list[place] as ServiceInstance);
     this.#hasList = true;
     this.#list = list;
     this.#members = members;
     this.candidates = candidates;
+    this.unusableBy = unusableBy;
     this.listVersion++;
     return Object.freeze({ list, added, removed, updated });
   }

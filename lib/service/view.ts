@@ -200,11 +200,10 @@ export class View {
   }
 
   #filter(): void {
-    const removedBy: Record<string, number> = {};
+    const removedBy: Record<string, number> = { ...this.#balancer.unusableBy };
     const count = (by: string, instances: number) => {
       if (instances > 0) removedBy[by] = (removedBy[by] ?? 0) + instances;
     };
-    for (const { by } of this.#balancer.unusable()) count(by, 1);
     let left: readonly Candidate[] = this.#balancer.candidates;
     let firsts = onePerInstance(left);
     for (const filter of this.#settings.filters) {
@@ -222,7 +221,8 @@ export class View {
     const fitting = this.#fitting;
     const { strategy } = this.#settings;
     let ejected = 0;
-    for (const { load } of fitting) if (load.ejected) ejected++;
+    const isAnyOut = (this.#balancer.ejector?.out.size ?? 0) > 0;
+    if (isAnyOut) for (const { load } of fitting) if (load.ejected) ejected++;
     const panic = ejected > 0 && ejected === fitting.length;
     if (panic && !this.#panic) this.#balancer.panics();
     this.#ejected = ejected;
