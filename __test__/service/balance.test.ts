@@ -10,7 +10,7 @@ import { scheme, secure, version, zone } from '../../lib/service/pick/filters.js
 import { leastLoaded } from '../../lib/service/pick/least-loaded.js';
 import { random } from '../../lib/service/pick/random.js';
 import { roundRobin } from '../../lib/service/pick/round-robin.js';
-import type { Filter, Strategy } from '../../lib/service/pick/types.js';
+import type { Change, Filter, Strategy } from '../../lib/service/pick/types.js';
 import { weighted } from '../../lib/service/pick/weighted.js';
 import { type CallResult, type Picked, Tickets } from '../../lib/service/ticket.js';
 import { View } from '../../lib/service/view.js';
@@ -402,6 +402,41 @@ describe('a pick', () => {
     balancer.setList(many(1));
     expect(() => one.pick({ filter })).toThrow(NoInstanceError);
     expect(one.pick(undefined).instance.id).toBe(idOf(0));
+  });
+
+  it('with a strategy of its own goes over to the next list in place', () => {
+    const { balancer, view } = balanced();
+    let binds = 0;
+    const own: Strategy = {
+      name: 'own',
+      bind(list) {
+        binds++;
+        let now = list;
+        const update = ({ candidates }: Change) => {
+          now = candidates;
+          return true;
+        };
+        return { pick: () => now.at(-1) as never, update };
+      },
+    };
+    balancer.setList(many(3));
+    const one = view();
+    for (let count = 4; count < 20; count++) {
+      balancer.setList(many(count));
+      expect(one.pick({ strategy: own }).instance.id).toBe(idOf(count - 1));
+    }
+    expect(binds).toBe(1);
+  });
+
+  it('is not slowed by an instance of another view that is to be tried', () => {
+    const { balancer, view, endOf, time, picks } = balanced();
+    balancer.setList(many(4, (n) => ({ version: n === 0 ? '1.0.0' : '2.0.0' })));
+    endOf(view(), idOf(0), REFUSED);
+    time.now += 2000;
+    const second = view(roundRobin(), version('^2'));
+    expect(Object.keys(picks(second, 9))).toHaveLength(3);
+    expect(balancer.ejector?.due).toBeLessThan(time.now); // nobody has tried it
+    expect(view().pick(undefined).instance.id).toBe(idOf(0));
   });
 
   it('of none: the error says what took them out', () => {

@@ -27,11 +27,8 @@ export class Services {
   open(name: string, options: unknown): ServiceCache {
     const { shared, view } = checked('service', () => checkOptions(options, () => this.#key()));
     let service = this.#services.get(name);
-    if (service && !service.fits(shared)) {
-      if (service.users > 0) {
-        const other = Object.keys(shared).find((key) => !service?.fits({ [key]: shared[key as keyof SharedSettings] }));
-        throw checkedRefusal(name, `${other}`);
-      }
+    if (service && (service.closed || !service.fits(shared))) {
+      if (service.users > 0 && !service.closed) throw refusal(name, service, shared);
       this.#end(service);
       service = undefined;
     }
@@ -102,7 +99,10 @@ export class Services {
   }
 }
 
-function checkedRefusal(name: string, option: string): unknown {
+/** Another user has it with other options. */
+function refusal(name: string, service: SharedService, shared: Partial<SharedSettings>): unknown {
+  const keys = Object.keys(shared) as (keyof SharedSettings)[];
+  const other = keys.find((key) => !service.fits({ [key]: shared[key] }));
   const problem = `others use ${name} with another; leave it out, or give the same`;
-  return Object.assign(invalid(`options.${option}`, problem), { operation: 'service' });
+  return Object.assign(invalid(`options.${other}`, problem), { operation: 'service' });
 }

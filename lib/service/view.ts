@@ -65,6 +65,9 @@ const REMEMBERED = 16;
 /** How often a strategy is asked again for one that may be taken. */
 const TRIES = 8;
 
+/** A list in which there was nobody to try is not searched again for so long, or until something changed. */
+const PROBE_PAUSE_MS = 10;
+
 interface Derived {
   readonly scheme: string | undefined;
   readonly filter: Filter | undefined;
@@ -93,7 +96,10 @@ export class View {
   #panic = false;
   /** Those who are set aside, for a picker that keeps them. */
   #skip: Skip | undefined;
-  #derived: Derived[] = [];
+  /** The last one used first. They go over to a new list by themselves. */
+  readonly #derived: Derived[] = [];
+  /** Before this time no instance of this view is to be tried. */
+  #probeFrom = 0;
 
   constructor(balancer: Balancer, tickets: Tickets, settings: ViewSettings) {
     this.#balancer = balancer;
@@ -134,7 +140,7 @@ export class View {
     if (this.#settings.strategy.keyed && key === undefined) {
       throw invalid('options.key', `expected a string: ${this.#settings.strategy.name} goes by it`);
     }
-    if (balancer.ejector && balancer.ejector.due <= balancer.clock) {
+    if (balancer.ejector && balancer.ejector.due <= balancer.clock && this.#probeFrom <= balancer.clock) {
       const probe = this.#probe(key, exclude);
       if (probe) return this.#tickets.issue(probe, picker, true);
     }
@@ -179,6 +185,8 @@ export class View {
       if (!load.ejected || load.until > clock || exclude?.has(instance.id)) continue;
       if (ejector?.probe(load)) return candidate;
     }
+    // It may be an instance that this view does not have: not to look for it at every pick.
+    if (!this.#settings.strategy.keyed) this.#probeFrom = clock + PROBE_PAUSE_MS;
     return undefined;
   }
 
@@ -196,6 +204,7 @@ export class View {
     if (this.#listVersion !== listVersion || this.#isLive) this.#filter();
     this.#listVersion = listVersion;
     this.#healthVersion = healthVersion;
+    this.#probeFrom = 0;
     this.#bind();
   }
 
@@ -214,7 +223,6 @@ export class View {
     }
     this.#removedBy = Object.freeze(removedBy);
     this.#fitting = firsts as readonly ServiceCandidate[];
-    this.#derived = []; // of lists that are over
   }
 
   #bind(): void {
@@ -248,7 +256,6 @@ export class View {
 
   /** The view of picks with these options. */
   #derive({ scheme, filter, strategy }: PickOptions): View {
-    this.#sync(); // which forgets those of an older list
     const found = this.#derived.findIndex(
       (one) => one.scheme === scheme && one.filter === filter && one.strategy === strategy,
     );
