@@ -360,10 +360,6 @@ export async function run({ backend, seed, minutes, say = () => {}, folder: kept
 
     say(`starting ${players.size} processes`);
     stage.tell({ kind: 'begin', at: now(), seed, backend, minutes, ...servers.bounds });
-    for (const player of players.values()) player.start();
-    const ready = (player: Player) => player.script?.line((line) => line.ready === true, { timeoutMs: START_MS });
-    await Promise.all([...players.values()].map(ready));
-
     const over = new AbortController();
     let beat = now();
     const beats = setInterval(() => {
@@ -378,6 +374,10 @@ export async function run({ backend, seed, minutes, say = () => {}, folder: kept
       clearInterval(samples);
       await truths;
     });
+
+    for (const player of players.values()) player.start();
+    const ready = (player: Player) => player.script?.line((line) => line.ready === true, { timeoutMs: START_MS });
+    await Promise.all([...players.values()].map(ready));
 
     const began = now();
     const seconds = (): string => `${((now() - began) / 1000).toFixed(1).padStart(6)} s`;
