@@ -261,7 +261,7 @@ describe('a wrong request', () => {
       { sort_order: 1.5 },
       'RangeRequest.sort_order: expected "None", "Ascend", "Descend" or a number, got 1.5',
     ],
-    ['AuthenticateRequest', { password: 5 }, 'AuthenticateRequest.password: expected a string, got 5'],
+    ['AuthenticateRequest', { password: 5 }, 'AuthenticateRequest.password: expected a string, got number'],
     ['MemberAddRequest', { peerURLs: 'http://a' }, 'MemberAddRequest.peerURLs: expected an array, got string'],
     ['MemberAddRequest', { peerURLs: ['http://a', null] }, 'MemberAddRequest.peerURLs[1]: expected a string, got null'],
     [

@@ -4,7 +4,7 @@
  * Objects are what etcd3 takes and gives; `messages.ts` says how they look.
  */
 
-import { shown } from '../../common/shape.js';
+import { kindOf, shown } from '../../common/shape.js';
 import { InvalidArgumentError } from '../../errors.js';
 import { GRPCInternalError } from '../errors.js';
 import { ENUMS, type FieldRow, MAX_DEPTH, MESSAGES, type MessageName } from './schema.js';
@@ -196,7 +196,8 @@ function writeValue(writer: Writer, field: Field, value: unknown, depth: number)
       writer.bytes(value);
       return;
     case Kind.Text:
-      if (typeof value !== 'string') throw new Unwritable(`expected a string, got ${shown(value)}`);
+      // Not shown: it may be a password.
+      if (typeof value !== 'string') throw new Unwritable(`expected a string, got ${kindOf(value)}`);
       writer.text(value);
       return;
     case Kind.Bool:
