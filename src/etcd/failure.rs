@@ -1,4 +1,4 @@
-//! Why a campaign or a lock ended, for `lib/etcd/recipe.ts`, which makes the error.
+//! Why a campaign or a lock ended, for `lib/etcd/recipes/settings.ts`, which makes the error.
 
 use napi_derive::napi;
 use rollcall_core::etcd::{CampaignFailure, Revocation};

@@ -9,7 +9,7 @@
 //!  drain() ◄── one weak callback a turn ────────    … everything that was ready has run → wake once
 //! ```
 //!
-//! A drain takes a share of what there is (`lib/turns.ts` says how much). While some is left nobody is woken: JavaScript
+//! A drain takes a share of what there is (`lib/common/turns.ts` says how much). While some is left nobody is woken: JavaScript
 //! comes back by itself, after a turn of its event loop.
 //!
 //! Why so, and what it costs: `docs/decisions/0004-batched-boundary.md`. A page is a buffer that JavaScript owns and hands
