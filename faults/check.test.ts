@@ -472,6 +472,17 @@ describe('one-holder', () => {
     none(robbed(9060 + BOUNDS.ttlMs));
     only('one-holder', robbed(9061 + BOUNDS.ttlMs));
   });
+  it('where any term may have been ended, each has the TTL to learn of it, from the healing on', () => {
+    const robbed = (at: number, ended: { of?: string } = {}) =>
+      well()
+        .fault(8000, 9200, ['candidate 1'], { ended })
+        .add(look('candidate 1', at, 11))
+        .history();
+    none(robbed(9200 + BOUNDS.ttlMs));
+    only('one-holder', robbed(9199));
+    only('one-holder', robbed(9201 + BOUNDS.ttlMs));
+    only('one-holder', robbed(9300, { of: 'another lock' }));
+  });
 });
 
 describe('settled', () => {

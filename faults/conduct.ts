@@ -199,8 +199,9 @@ class Harm {
       all: members,
     }[deed.which];
     const target = deed.which === 'leader' ? `the leader, ${leader.name}` : deed.which;
-    const survivable = hit.length === 1 && this.servers.interchangeable;
-    await this.#during(deed.what, target, touches, { servers: true, survivable }, async () => {
+    const revokes = deed.what === 'freeze' && hit.includes(leader) && this.servers.stoppedLeaderRevokes === true;
+    const survivable = hit.length === 1 && this.servers.interchangeable && !revokes;
+    const act = async (): Promise<void> => {
       if (deed.what === 'freeze') {
         for (const member of hit) member.freeze();
         await delay(deed.lastsMs);
@@ -210,7 +211,10 @@ class Harm {
       await Promise.all(hit.map((member) => member.kill()));
       await delay(deed.lastsMs);
       await Promise.all(hit.map((member) => member.start()));
-    });
+    };
+    await this.#during(deed.what, target, touches, { servers: true, survivable }, act, () =>
+      revokes ? {} : undefined,
+    );
   }
 
   async #links(deed: LinkDeed & Deed, touches: readonly string[]): Promise<void> {

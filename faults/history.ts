@@ -27,8 +27,11 @@ export interface Fault {
   readonly mute: boolean;
   /** Registrations must outlive it, unless something else touches their process within a TTL before or after. */
   readonly survivable?: boolean;
-  /** The term of a lock or election that was ended behind its holder's back: somebody else may lead before it can know. */
-  readonly ended?: { readonly of: string; readonly token: number };
+  /**
+   * A term of a lock or election was ended behind its holder's back, so that somebody else may lead before it can know: one
+   * term, or, without a token, perhaps any, when it was healed.
+   */
+  readonly ended?: { readonly of?: string; readonly token?: number };
 }
 
 /** The first entry. Bounds are milliseconds, as documented for the backend. */

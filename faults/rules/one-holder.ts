@@ -140,13 +140,15 @@ function later(
     first[i] = known === undefined || term.held < known.held ? term : known;
   }
   const ends = story.faults.flatMap(({ at, until, ended }) =>
-    ended?.of === of ? [{ at, until: until + story.begin.ttlMs, token: ended.token }] : [],
+    ended !== undefined && (ended.of === undefined || ended.of === of)
+      ? [{ at: ended.token === undefined ? until : at, until: until + story.begin.ttlMs, token: ended.token }]
+      : [],
   );
   const found = new Map<number, Violation>();
   for (const { at, who, token, kind } of looks) {
     const over = first[firstIndex(terms, (term) => term.token > token)];
     if (over === undefined || at <= over.held || found.has(token)) continue;
-    if (ends.some((end) => end.token === token && at >= end.at && at <= end.until)) continue;
+    if (ends.some((end) => (end.token ?? token) === token && at >= end.at && at <= end.until)) continue;
     const verb = kind === 'held' ? 'won' : 'still held';
     const overlap = `${who} ${verb} ${of} with token ${token} at ${clock(story, at)}, ${(at - over.held).toFixed(1)} ms after ${over.who} had won token ${over.token}.`;
     found.set(token, { rule: 'one-holder', at, who, of, says: falls.get(token) ?? overlap });

@@ -37,6 +37,9 @@ export async function etcdServers(): Promise<Servers> {
       staleMs: 22_000,
     },
     interchangeable: true,
+    // etcd asks who leads before it revokes what it takes for expired, but not when its own clock has just ticked
+    // (`ensureLeadership` of 3.7.3; https://github.com/etcd-io/etcd/issues/15247).
+    stoppedLeaderRevokes: true,
     members: etcd.members,
     leader: () => etcd.leader(),
     options: (hosts) => ({ backend: 'etcd', hosts: [...hosts] }),

@@ -21,6 +21,8 @@ export interface Servers {
   readonly bounds: Bounds;
   /** Any member does as well as any other: a registration outlives the loss of one. */
   readonly interchangeable: boolean;
+  /** A leader that was stopped may end what others have renewed meanwhile, when it goes on. */
+  readonly stoppedLeaderRevokes?: boolean;
   readonly members: readonly Member[];
   leader(): Promise<Member>;
   /** What a registry is opened with, by way of these hosts. */
