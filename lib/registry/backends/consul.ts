@@ -55,7 +55,7 @@ export interface ConsulOptions extends CommonOptions {
   weights?: { passing?: number | undefined; warning?: number | undefined } | undefined;
   /** `false`: instances whose checks warn or fail are in the lists, too. Default true. */
   passingOnly?: boolean | undefined;
-  /** How consistent reads are, in Consul's words. Default `default`. */
+  /** How consistent reads are, in Consul's words. Default `default`, and then the first list of a watch is `consistent`. */
   consistency?: 'default' | 'stale' | 'consistent' | undefined;
   /** The node from which Consul measures distance, such as `_agent`. Lists are sorted by id all the same. Default none. */
   near?: string | undefined;

@@ -48,7 +48,7 @@ pub struct ConsulOptions {
     pub weights: Option<(u32, u32)>,
     /// Whether only instances whose checks all pass are read. Default yes.
     pub passing_only: bool,
-    /// How consistent reads are. Default [`Consistency::Default`].
+    /// How consistent reads are. Default [`Consistency::Default`], and then the first list of a watch is consistent.
     pub consistency: Consistency,
     /// `near`: the node from which Consul sorts by distance. Lists are sorted by id all the same. Default none.
     pub near: Option<String>,
