@@ -398,7 +398,9 @@ describe.concurrent('blocking queries', () => {
     agent.change(4, ['x', 'y']);
     await listsUntil(watcher, ['x', 'y']);
     expect(events).toEqual([]);
-    expect(agent.state.asked.filter((asked) => asked === '?passing=1&')).toHaveLength(1);
+    expect(
+      agent.state.asked.filter((asked) => asked.startsWith('?passing=1') && !asked.includes('index=')),
+    ).toHaveLength(1);
   });
 
   // The first read is answered by the store, with the index of the last service that went; a held query by the agent's

@@ -15,8 +15,6 @@ const SLACK_MS = 20;
 
 /**
  * Remembers the last block of the loop. Beats go on only while somebody is interested.
- *
- * @internal
  */
 export class LagMeter {
   /** Set by those who use it; taken back by each beat. */
