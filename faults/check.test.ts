@@ -563,6 +563,15 @@ describe('flat', () => {
     only('flat', grows([{ threads: 90 }, {}, {}, {}, {}, { threads: 90 }]));
     none(grows([{}, {}, {}, {}, { threads: 90 }]));
   });
+  it('what a process takes while it is loaded does not count', () => {
+    const loads = (settled: number) => {
+      const made = well().samples('registrar 3', 17_000, [...Array(4).fill({ threads: 6 }), ...Array(8).fill({})]);
+      made.start('registrar 3', 16_000).call('registrar 3', 'connect', 'c', 16_500, { takes: settled - 16_500 });
+      return made.history();
+    };
+    none(loads(20_500));
+    only('flat', loads(16_900));
+  });
   it('each life is one of its own', () => {
     const made = well().die('watcher 1', 20_000, 'killed').start('watcher 1', 20_001);
     made.samples('watcher 1', 2000, Array(10).fill({})).samples('watcher 1', 21_000, Array(10).fill({ threads: 90 }));

@@ -30,9 +30,13 @@ const MOST: Readonly<Record<Measure, { growth: number; says: string; unit: strin
 const MEASURES = Object.keys(MOST) as Measure[];
 const LEAST_SAMPLES = 6;
 
-/** By how much the largest of the last third is more than the largest of the first, without the very first sample. */
+/**
+ * By how much the largest of the last third is more than the largest of the first. What a process takes while it is being
+ * loaded does not count, until it has connected and been looked at once more.
+ */
 export function growthOf(life: Life): Record<Measure, { from: number; to: number }> | undefined {
-  const { samples } = life;
+  const begun = life.calls.find(({ settled }) => settled !== undefined)?.settled ?? life.told[0]?.at ?? life.from;
+  const samples = life.samples.filter(({ at }) => at >= begun);
   if (samples.length < LEAST_SAMPLES) return undefined;
   const third = Math.floor((samples.length - 1) / 3);
   const largest = (some: readonly Kind<'sample'>[], measure: Measure) =>
