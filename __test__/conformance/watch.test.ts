@@ -32,20 +32,24 @@ forEveryBackend('watching', (it) => {
     expect(await nextList(watcher)).toEqual([]);
   });
 
-  it('the leaving of the last instance is delivered, also when its owner died', async (scope) => {
-    const registry = await scope.connect();
-    const owner = await scope.mortal('orders', 'x');
-    const watcher = registry.watch('orders');
-    expect(ids(await nextList(watcher))).toEqual(['x']);
-    await owner.die();
-    // The server looks for what has expired a second late at most. A busy one may break the watch meanwhile, and what is
-    // left after a break is not believed for 15 s (emptyGraceMs) when that is nothing.
-    const left = await nextList(watcher, scope.ttlMs + 30_000).catch(async (error) => {
-      const others = await (await scope.observer()).getService('orders', { consistent: true });
-      return `${error.message}; others see ${JSON.stringify(ids(others))}, stale: ${watcher.stale}`;
-    });
-    expect(left).toEqual([]);
-  });
+  it(
+    'the leaving of the last instance is delivered, also when its owner died',
+    async (scope) => {
+      const registry = await scope.connect();
+      const owner = await scope.mortal('orders', 'x');
+      const watcher = registry.watch('orders');
+      expect(ids(await nextList(watcher))).toEqual(['x']);
+      await owner.die();
+      // The server looks for what has expired a second late at most. A busy one may break the watch meanwhile, and what is
+      // left after a break is not believed for 15 s (emptyGraceMs) when that is nothing.
+      const left = await nextList(watcher, scope.ttlMs + 30_000).catch(async (error) => {
+        const others = await (await scope.observer()).getService('orders', { consistent: true });
+        return `${error.message}; others see ${JSON.stringify(ids(others))}, stale: ${watcher.stale}`;
+      });
+      expect(left).toEqual([]);
+    },
+    { timeoutMs: 90_000 },
+  );
 
   it('a list is delivered only when it differs from the last one delivered', async (scope) => {
     const [registry, other] = [await scope.connect(), await scope.observer()];
