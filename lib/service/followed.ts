@@ -2,6 +2,7 @@
 
 import { isDeepStrictEqual } from 'node:util';
 import { onAbort } from '../common/abort.js';
+import { after, now } from '../common/clock.js';
 import type { Log } from '../common/logger.js';
 import { aborted, fromNative, type NoInstanceError, type RollcallError, TimeoutError } from '../errors.js';
 import type { ServiceInstance, ServiceList } from '../registry/instance.js';
@@ -9,7 +10,7 @@ import type { Watcher } from '../registry/watcher.js';
 import { Balancer, type Ejection } from './balance.js';
 import { RetryBudget } from './budget.js';
 import type { ServiceChange } from './diff.js';
-import { lag, now } from './lag.js';
+import { lag } from './lag.js';
 import { DEFAULT_VIEW, type SharedSettings } from './options.js';
 import { Tickets } from './ticket.js';
 import { View, type ViewSettings } from './view.js';
@@ -200,9 +201,7 @@ export class SharedService {
         late() ?? new TimeoutError(`${operation}: ${this.name} is not ready within ${timeoutMs} ms`, { operation });
       if (timeoutMs === 0) throw over();
 
-      // Not by `setTimeout`, which fake timers of test runners replace. It keeps no process alive: the hold does.
-      const timer = AbortSignal.timeout(timeoutMs);
-      const isOver = () => end(() => reject(over()));
+      const stop = after(timeoutMs, () => end(() => reject(over()))); // keeps no process alive: the hold does
       const unlisten = signal ? onAbort(signal, () => end(() => reject(aborted(signal, operation)))) : () => {};
       const look = () => {
         try {
@@ -215,11 +214,10 @@ export class SharedService {
       const end = (settle: () => void) => {
         this.#waits.delete(look);
         this.#source.release(look);
-        timer.removeEventListener('abort', isOver);
+        stop();
         unlisten();
         settle();
       };
-      timer.addEventListener('abort', isOver);
       this.#waits.add(look);
       this.#source.hold(look);
     });

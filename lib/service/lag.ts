@@ -1,12 +1,6 @@
 /** How long the event loop of this thread was blocked: what a call took meanwhile is nobody's fault. */
 
-import { performance } from 'node:perf_hooks';
-
-// Taken at import: fake timers of test runners replace the clock.
-const clock = performance.now.bind(performance);
-
-/** Milliseconds of a monotonic clock. */
-export const now = (): number => clock();
+import { after, now } from '../common/clock.js';
 
 /** How often the loop is asked for a sign of life, in milliseconds. */
 const BEAT_MS = 100;
@@ -71,5 +65,5 @@ export class LagMeter {
 const overlap = (from: number, to: number, otherFrom: number, otherTo: number): number =>
   Math.max(0, Math.min(to, otherTo) - Math.max(from, otherFrom));
 
-/** Of this thread. The timer of a signal keeps no process alive, and no test runner replaces it. */
-export const lag = new LagMeter(now, (ms, beat) => AbortSignal.timeout(ms).addEventListener('abort', beat));
+/** Of this thread. */
+export const lag = new LagMeter(now, after);

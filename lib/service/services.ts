@@ -1,10 +1,10 @@
 /** The services of one registry. */
 
+import { after, now } from '../common/clock.js';
 import { invalid } from '../common/shape.js';
 import { checked } from '../registry/call.js';
 import { ServiceCache } from './cache.js';
 import { type ServiceSource, SharedService } from './followed.js';
-import { now } from './lag.js';
 import { checkOptions, type SharedSettings, sharedDefaults } from './options.js';
 
 /** Names that are followed and that nobody uses; over it the one that was let go first is ended. */
@@ -69,13 +69,11 @@ export class Services {
     service.end();
   }
 
-  /** By the timer of a signal, which keeps no process alive and which no test runner replaces. */
   #sweepBy(at: number): void {
     if (at >= this.#sweepAt) return;
     this.#sweepAt = at;
     const self = new WeakRef(this);
-    const timer = AbortSignal.timeout(Math.max(1, Math.ceil(at - now())));
-    timer.addEventListener('abort', () => {
+    after(Math.max(1, Math.ceil(at - now())), () => {
       const services = self.deref();
       if (services) services.#sweep(at);
     });

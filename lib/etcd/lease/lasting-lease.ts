@@ -1,5 +1,6 @@
 /** Keys that stand for as long as this program can reach etcd: under a lease that is asked for anew when it is lost. */
 
+import { after } from '../../common/clock.js';
 import { Emitter } from '../../common/emitter.js';
 import { type EtcdClientError, EtcdLeaseInvalidError } from '../errors.js';
 import { DeleteBuilder } from '../kv/delete.js';
@@ -37,10 +38,7 @@ const PAUSE_MS = 100;
 
 type MaybePassing = Error & { retryable?: boolean; outcomeUnknown?: boolean };
 
-/** By no timer, which fake clocks of test runners would stop. */
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => AbortSignal.timeout(ms).addEventListener('abort', () => resolve()));
-}
+const pause = (ms: number) => new Promise<void>((resolve) => void after(ms, resolve));
 
 /**
  * A row of leases, one after the other: when one is lost, for instance because etcd could not be reached for its time to

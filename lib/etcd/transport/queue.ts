@@ -5,6 +5,7 @@
  */
 
 import { onAbort } from '../../common/abort.js';
+import { after, now } from '../../common/clock.js';
 import type { Call } from './call.js';
 import { abortFailure, expired, type Failure } from './failure.js';
 
@@ -17,17 +18,15 @@ interface Waiting {
   refuse(failure: Failure): void;
 }
 
-// Taken here, before a test runner puts a clock of its own in its place.
-const now = performance.now.bind(performance);
 /** Between two looks for calls that have waited too long, in milliseconds. */
 const SWEEP_MS = 10;
 
 /** First come, first served; the time of a call runs while it waits, and its signal ends the wait. */
 export class Queue {
   #waiting: Waiting[] = [];
-  /** When to look next for those whose time is over, and what tells. */
+  /** When to look next for those whose time is over, and what takes that back. */
   #sweepAt = Number.POSITIVE_INFINITY;
-  #sweeper: AbortSignal | undefined;
+  #unsweep = (): void => {};
 
   get length(): number {
     return this.#waiting.length;
@@ -74,12 +73,9 @@ export class Queue {
 
   /** Refuses those whose time is over, when the first one's is. */
   #sweep(at: number): void {
+    this.#unsweep(); // this one tells earlier
     this.#sweepAt = at;
-    // No timer, which fake clocks of test runners would stop.
-    const sweeper = AbortSignal.timeout(Math.max(SWEEP_MS, Math.ceil(at - now())));
-    this.#sweeper = sweeper;
-    sweeper.addEventListener('abort', () => {
-      if (this.#sweeper !== sweeper) return; // another one tells earlier
+    this.#unsweep = after(Math.max(SWEEP_MS, Math.ceil(at - now())), () => {
       const time = now();
       let next = Number.POSITIVE_INFINITY;
       for (const waiting of this.#waiting) {
@@ -89,7 +85,6 @@ export class Queue {
       }
       this.#waiting = this.#waiting.filter(({ over }) => !over);
       this.#sweepAt = Number.POSITIVE_INFINITY;
-      this.#sweeper = undefined;
       if (next < Number.POSITIVE_INFINITY) this.#sweep(next);
     });
   }

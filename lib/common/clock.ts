@@ -1,0 +1,18 @@
+/**
+ * Time as it is: fake timers of test runners, which replace `setTimeout` and the clock, are not to stop what waits for the
+ * network.
+ *
+ * @internal
+ */
+
+import { performance } from 'node:perf_hooks';
+
+/** Milliseconds of a monotonic clock. Taken at import, before a test runner puts a clock of its own in its place. */
+export const now: () => number = performance.now.bind(performance);
+
+/** Calls back once after so many milliseconds, and keeps no process alive meanwhile. Gives what takes it back. */
+export function after(ms: number, back: () => void): () => void {
+  const timer = AbortSignal.timeout(ms);
+  timer.addEventListener('abort', back, { once: true });
+  return () => timer.removeEventListener('abort', back);
+}
