@@ -32,6 +32,9 @@ pub(super) struct Mark {
     pub generation: u64,
 }
 
+/// Grows with each writing of an id, whoever writes.
+type Age = (u64, u64);
+
 impl Mark {
     pub(super) fn parse(notes: &str) -> Option<Self> {
         let (who, generation) = notes.strip_prefix("rollcall:")?.split_once(':')?;
@@ -48,8 +51,8 @@ impl Mark {
         })
     }
 
-    /// Grows with each writing of an id, whoever writes; unknown without an order.
-    fn age(&self) -> Option<(u64, u64)> {
+    /// Unknown without an order.
+    fn age(&self) -> Option<Age> {
         self.order.map(|order| (order, self.generation))
     }
 }
@@ -467,9 +470,9 @@ pub(super) fn read_list(name: &Arc<str>, answer: &Answer) -> Result<Snapshot> {
             continue;
         }
         let key = entry.id().to_owned();
-        let mark = entry.mark();
+        let age = entry.mark().and_then(|mark| mark.age());
         match entry.into_instance(name) {
-            Ok(instance) => found.push((mark, Arc::new(instance))),
+            Ok(instance) => found.push((age, Arc::new(instance))),
             Err(reason) => snapshot.bad.push(BadRecord { key, reason }),
         }
     }
@@ -479,21 +482,17 @@ pub(super) fn read_list(name: &Arc<str>, answer: &Answer) -> Result<Snapshot> {
 
 /// Of the records of one instance at several agents, which differ in what it says of itself, those that no mark shows to be
 /// older: an agent that was away comes back with the record of an earlier life, which passes until its time to live is over.
-fn newest(found: &[(Option<Mark>, Arc<ServiceInstance>)]) -> Vec<Arc<ServiceInstance>> {
-    let mut latest: HashMap<_, (u64, u64)> = HashMap::new();
-    for (mark, instance) in found {
-        if let Some(age) = mark.as_ref().and_then(Mark::age) {
+fn newest(found: &[(Option<Age>, Arc<ServiceInstance>)]) -> Vec<Arc<ServiceInstance>> {
+    let mut latest: HashMap<_, Age> = HashMap::new();
+    for (age, instance) in found {
+        if let Some(age) = *age {
             let known = latest.entry((&instance.id, &instance.endpoints)).or_insert(age);
             *known = age.max(*known);
         }
     }
-    let stays = |(mark, instance): &(Option<Mark>, Arc<ServiceInstance>)| {
-        let age = mark.as_ref().and_then(Mark::age);
-        age.is_none_or(|age| latest.get(&(&instance.id, &instance.endpoints)) == Some(&age))
-    };
     found
         .iter()
-        .filter(|one| stays(one))
+        .filter(|(age, instance)| age.is_none_or(|age| latest.get(&(&instance.id, &instance.endpoints)) == Some(&age)))
         .map(|(_, instance)| Arc::clone(instance))
         .collect()
 }
