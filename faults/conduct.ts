@@ -65,8 +65,6 @@ class Player {
   /** That it is wanted dead. */
   #killed = false;
   #lives = 0;
-  /** What `n` begins at in the next life, above every number of the lives before. */
-  #first = 0;
 
   constructor(
     readonly actor: Actor,
@@ -81,12 +79,13 @@ class Player {
   start(): void {
     const { who, part } = this.actor;
     this.#killed = false;
-    this.#first = this.#lives * 10_000;
-    const history = join(this.stage.folder, `${who.replace(' ', '-')}.jsonl`);
+    // What `n` begins at: above every number of the lives before.
+    const first = this.#lives * 10_000;
+    const history = join(this.stage.folder, `${idOf(this.actor)}.jsonl`);
     const program = fileURLToPath(new URL(`./actors/${part}.mjs`, import.meta.url));
     this.#lives++;
     this.stage.tell({ kind: 'started', at: now(), who });
-    const script = runScript(program, [JSON.stringify({ ...this.role, who, history, first: this.#first })]);
+    const script = runScript(program, [JSON.stringify({ ...this.role, who, history, first })]);
     this.script = script;
     void script.exit.then(({ code, signal, stderr }) => {
       const how = this.#killed ? 'killed' : code === 0 ? 'left' : 'crashed';

@@ -53,7 +53,8 @@ export function wantedOf(env: NodeJS.ProcessEnv): Wanted {
 
 /** The exit code: 0 when nothing was violated. With folders of earlier runs, these are judged anew and nothing is run. */
 export async function main(env: NodeJS.ProcessEnv, kept: readonly string[] = []): Promise<number> {
-  if (kept.length > 0) return verdict(kept.map((folder) => judge(kept.join(' '), folder, read(folder))));
+  if (kept.length > 0)
+    return verdict(kept.map((folder) => judge(`node faults/run.mjs ${folder}`, folder, read(folder))));
   let wanted: Wanted;
   try {
     wanted = wantedOf(env);

@@ -120,8 +120,8 @@ const fromBase64 = (text: string | undefined): string => Buffer.from(text ?? '',
 const hexadecimal = (id: string | number): string => BigInt(id).toString(16);
 const decimal = (id: string): string => BigInt(`0x${id}`).toString();
 
-/** The range of keys that begin with a prefix. */
-function under(prefix: string): { key: string; range_end: string } {
+/** The range of keys that begin with a prefix, as the JSON gateway takes it. */
+export function under(prefix: string): { key: string; range_end: string } {
   const end = Buffer.from(prefix);
   const last = end.length - 1;
   if (last < 0) return { key: 'AA==', range_end: 'AA==' };

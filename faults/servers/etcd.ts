@@ -1,4 +1,4 @@
-import { startEtcd } from '../../__test__/support/etcd.js';
+import { startEtcd, under } from '../../__test__/support/etcd.js';
 import type { Listed } from '../history.js';
 import type { Servers } from './servers.js';
 
@@ -19,12 +19,7 @@ const text = (encoded: string): string => Buffer.from(encoded, 'base64').toStrin
 
 export async function etcdServers(): Promise<Servers> {
   const etcd = await startEtcd({ members: 3 });
-  const under = (prefix: string): Promise<Answer> =>
-    // The end of a prefix in ASCII: its last letter, plus one.
-    etcd.call<Answer>('/v3/kv/range', {
-      key: base64(prefix),
-      range_end: base64(prefix.slice(0, -1) + String.fromCharCode(prefix.charCodeAt(prefix.length - 1) + 1)),
-    });
+  const range = (what: object): Promise<Answer> => etcd.call<Answer>('/v3/kv/range', what);
   return {
     bounds: {
       ttlMs: 5000,
@@ -44,7 +39,7 @@ export async function etcdServers(): Promise<Servers> {
     leader: () => etcd.leader(),
     options: (hosts) => ({ backend: 'etcd', hosts: [...hosts] }),
     async truth(names) {
-      const { kvs = [] } = await under(PREFIX);
+      const { kvs = [] } = await range(under(PREFIX));
       const found: Record<string, Record<string, number>> = Object.fromEntries(names.map((name) => [name, {}]));
       for (const { value } of kvs) {
         const record = JSON.parse(text(value)) as { id: string; name: string; metadata: { n: string } };
@@ -70,10 +65,7 @@ export async function etcdServers(): Promise<Servers> {
       },
       compact: () => etcd.compact(),
       async revoke(what) {
-        const { kvs = [] } =
-          'prefix' in what
-            ? await under(what.prefix)
-            : await etcd.call<Answer>('/v3/kv/range', { key: base64(what.key) });
+        const { kvs = [] } = await range('prefix' in what ? under(what.prefix) : { key: base64(what.key) });
         const [oldest] = [...kvs].sort((a, b) => Number(a.create_revision) - Number(b.create_revision));
         if (!oldest?.lease) return undefined;
         // When the answer is lost, it may have been revoked all the same.
