@@ -61,15 +61,21 @@ const KINDS = Symbol.for('rollcall.error.kinds');
 type ErrorClass = abstract new (...args: never[]) => Error;
 
 /**
- * Writes the name of a class, and of what it inherits, on its prototype.
+ * Writes the name of a class, and of what it inherits, on its prototype. With `code` it is also of the kind that this tree
+ * has for that code: an error of another tree is `instanceof` both.
  *
  * @internal
  */
-export function brand(type: ErrorClass, name: string, kind = name): void {
+export function brand(
+  type: ErrorClass,
+  name: string,
+  { kind = name, code }: { kind?: string; code?: ErrorCode } = {},
+): void {
   const hidden = { configurable: true, enumerable: false, writable: true };
   Object.defineProperty(type.prototype, 'name', { ...hidden, value: name });
   const inherited = kindsOf(Object.getPrototypeOf(type.prototype));
-  Object.defineProperty(type.prototype, KINDS, { ...hidden, value: [...inherited, kind] });
+  const also = kindsOf(code && BY_CODE[code]?.prototype).filter((known) => !inherited.includes(known));
+  Object.defineProperty(type.prototype, KINDS, { ...hidden, value: [...inherited, ...also, kind] });
 }
 
 function kindsOf(value: unknown): readonly string[] {
@@ -233,20 +239,6 @@ export class InternalError extends RollcallError {
   }
 }
 
-brand(RollcallError, 'RollcallError');
-brand(ClosedError, 'ClosedError');
-brand(TimeoutError, 'TimeoutError');
-brand(UnavailableError, 'UnavailableError');
-brand(NoInstanceError, 'NoInstanceError');
-brand(UnauthenticatedError, 'UnauthenticatedError');
-brand(PermissionDeniedError, 'PermissionDeniedError');
-brand(InvalidArgumentError, 'InvalidArgumentError');
-brand(ReplacedError, 'ReplacedError');
-brand(BadRecordError, 'BadRecordError');
-brand(AbortedError, 'AbortError', 'AbortedError');
-brand(UnsupportedError, 'UnsupportedError');
-brand(InternalError, 'InternalError');
-
 const BY_CODE: Readonly<Partial<Record<ErrorCode, new (message: string, details?: ErrorDetails) => RollcallError>>> = {
   ERR_CLOSED: ClosedError,
   ERR_TIMEOUT: TimeoutError,
@@ -260,6 +252,20 @@ const BY_CODE: Readonly<Partial<Record<ErrorCode, new (message: string, details?
   ERR_UNSUPPORTED: UnsupportedError,
   ERR_INTERNAL: InternalError,
 };
+
+brand(RollcallError, 'RollcallError');
+brand(ClosedError, 'ClosedError');
+brand(TimeoutError, 'TimeoutError');
+brand(UnavailableError, 'UnavailableError');
+brand(NoInstanceError, 'NoInstanceError');
+brand(UnauthenticatedError, 'UnauthenticatedError');
+brand(PermissionDeniedError, 'PermissionDeniedError');
+brand(InvalidArgumentError, 'InvalidArgumentError');
+brand(ReplacedError, 'ReplacedError');
+brand(BadRecordError, 'BadRecordError');
+brand(AbortedError, 'AbortError', { kind: 'AbortedError' });
+brand(UnsupportedError, 'UnsupportedError');
+brand(InternalError, 'InternalError');
 
 /**
  * What a failure of the native side knows besides its kind, as details of an error.

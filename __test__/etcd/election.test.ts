@@ -2,6 +2,7 @@
 
 import { once } from 'node:events';
 import { Etcd3 as Theirs } from 'etcd3';
+import { InvalidArgumentError } from 'rollcall';
 import {
   Campaign,
   ElectionObserver,
@@ -276,7 +277,7 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
 
 it('refuses what cannot be, at once', async (test) => {
   const client = connect(test, ['127.0.0.1:1']);
-  expect(() => client.election('a', 0).campaign('b')).toThrow(RangeError);
+  expect(() => client.election('a', 0).campaign('b')).toThrow(InvalidArgumentError);
   expect(() => client.election('a').campaign(undefined as never)).toThrow(/campaign\(\)/);
   expect(() => client.election('a').campaign('b', { stallTimeoutMs: -1 })).toThrow(/stallTimeoutMs/);
   expect(() => client.election('a', 5, { layout: 'java' as never })).toThrow(/"java"/);

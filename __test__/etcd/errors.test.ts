@@ -1,7 +1,8 @@
 import { createRequire } from 'node:module';
 import { inspect } from 'node:util';
 import { describe, expect, it, vi } from 'vitest';
-import { RollcallError } from '../../lib/errors.js';
+import * as root from '../../lib/errors.js';
+import { AbortedError, RollcallError } from '../../lib/errors.js';
 import * as errors from '../../lib/etcd/errors.js';
 
 type ErrorClass = new (...args: unknown[]) => Error & Record<string, unknown>;
@@ -72,6 +73,22 @@ describe('the classes of etcd3', () => {
     expect(mine.stack?.split('\n')[0]).toBe(`${name}: ${mine.message}`);
     expect(errors.isRecoverableError(mine)).toBe((etcd3.isRecoverableError as (error: Error) => boolean)(known));
     expect(errors.RecoverableError in mine).toBe((etcd3.RecoverableError as symbol) in known);
+  });
+
+  it('are of the kind that the root has for their code, too, and of no other', () => {
+    const kinds = Object.values(root).filter(
+      (value) => isError(value) && value !== RollcallError && value !== root.NoInstanceError,
+    ) as unknown as ErrorClass[];
+    const codeOf = (type: ErrorClass) => new type('x').code;
+    expect(kinds).toHaveLength(11);
+    for (const name of Object.keys(CODES)) {
+      const error = new (ours[name] as ErrorClass)('text');
+      const expected = kinds.filter((kind) => codeOf(kind) === error.code);
+      expect(kinds.filter((kind) => error instanceof kind)).toEqual(expected);
+    }
+    class Mine extends errors.GRPCDeadlineExceededError {}
+    expect(new Mine('x')).toBeInstanceOf(root.TimeoutError);
+    expect(new root.TimeoutError('x')).not.toBeInstanceOf(errors.GRPCDeadlineExceededError);
   });
 
   it('show only what is theirs', () => {
@@ -250,7 +267,7 @@ describe('a failure without an answer', () => {
   it.each([
     ['ERR_UNAVAILABLE', 'GRPCUnavailableError', 14, '14 UNAVAILABLE: no endpoint'],
     ['ERR_TIMEOUT', 'GRPCDeadlineExceededError', 4, '4 DEADLINE_EXCEEDED: no endpoint'],
-    ['ERR_ABORTED', 'GRPCCancelledError', 1, '1 CANCELLED: no endpoint'],
+    ['ERR_ABORTED', 'AbortError', 1, '1 CANCELLED: no endpoint'],
     ['ERR_INVALID_ARGUMENT', 'GRPCInvalidArgumentError', 3, '3 INVALID_ARGUMENT: no endpoint'],
     ['ERR_UNAUTHENTICATED', 'GRPCUnauthenticatedError', 16, '16 UNAUTHENTICATED: no endpoint'],
     ['ERR_PERMISSION_DENIED', 'EtcdPermissionDeniedError', 7, '7 PERMISSION_DENIED: no endpoint'],
@@ -282,10 +299,26 @@ describe('a failure without an answer', () => {
     );
   });
 
-  it('of an aborted call keeps the reason', () => {
+  it('of an aborted call keeps the reason, and is called as everywhere', () => {
     const reason = new Error('why');
+    for (const error of [
+      fromFailure({ code: 'ERR_ABORTED', message: 'aborted' }, 'KV.put'),
+      errors.abortedCall(AbortSignal.abort(), 'KV.range'),
+    ]) {
+      expect(error.name).toBe('AbortError');
+      expect(error.stack).toMatch(/^AbortError: 1 CANCELLED/);
+      expect(error).toBeInstanceOf(errors.GRPCCancelledError);
+      expect(error).toBeInstanceOf(AbortedError);
+    }
+    // What the server gave up is no abort of the program.
+    expect(fromFailure({ code: 'ERR_UNAVAILABLE', message: 'x', grpcCode: 1 }, 'KV.put').name).toBe(
+      'GRPCCancelledError',
+    );
     expect(fromFailure({ code: 'ERR_ABORTED', message: 'aborted', cause: reason }, 'KV.put').cause).toBe(reason);
-    expect(errors.abortedRead(AbortSignal.abort(reason))).toMatchObject({ cause: reason, code: 'ERR_ABORTED' });
+    expect(errors.abortedCall(AbortSignal.abort(reason), 'KV.range')).toMatchObject({
+      cause: reason,
+      code: 'ERR_ABORTED',
+    });
   });
 
   it('of an answer above the limit has the class of etcd3', () => {

@@ -179,7 +179,7 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
     const abort = new AbortController();
     const reason = new Error('enough');
     const aborted = expect(client.mutex(key).acquire({ signal: abort.signal })).rejects.toMatchObject({
-      name: 'GRPCCancelledError',
+      name: 'AbortError',
       cause: reason,
     });
     const released = client.mutex(key);

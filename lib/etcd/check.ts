@@ -8,12 +8,22 @@ import { exactOf } from './int64.js';
 export type Bytes = string | Buffer;
 
 /**
- * An error where etcd3 has a plain `Error`: the same class and text, with our code.
+ * An error where etcd3 has a plain `Error`, with its text.
  *
  * @internal
  */
-export function plainError(text: string): Error {
-  return Object.assign(new Error(text), { code: 'ERR_INVALID_ARGUMENT' as const });
+export function plainError(text: string): InvalidArgumentError {
+  return new InvalidArgumentError(text);
+}
+
+/**
+ * A time to live in seconds, refused in the words of etcd3. It may be a fraction; etcd is asked for the next whole second.
+ *
+ * @internal
+ */
+export function leaseTtl(seconds: number): number {
+  if (seconds >= 1 && Number.isFinite(seconds)) return seconds;
+  throw plainError(`The TTL in an etcd lease must be at least 1 second. Got: ${String(seconds)}`);
 }
 
 /**

@@ -96,7 +96,7 @@ export class GRPCInternalError extends GRPCGenericError {
   declare readonly [RecoverableError]: true;
 }
 
-/** The call was given up. When its signal fired, `cause` is the reason. */
+/** The call was given up. When its signal fired, `cause` is the reason and `name` is `AbortError`. */
 export class GRPCCancelledError extends GRPCGenericError {
   declare readonly code: 'ERR_ABORTED';
   declare readonly [RecoverableError]: true;
@@ -333,11 +333,15 @@ for (const [type, name, code, grpcCode, recoverable] of [
   [EtcdClientError, 'EtcdClientError', 'ERR_GRPC', -1, false] as const,
   ...CLASSES,
 ]) {
-  brand(type, name);
+  brand(type, name, { code });
   const hidden = { configurable: true, enumerable: false, writable: true };
   Object.defineProperty(type.prototype, TRAITS, { ...hidden, value: { code, grpcCode } satisfies Traits });
   if (recoverable) Object.defineProperty(type.prototype, RecoverableError, { ...hidden, value: true });
 }
+
+/** The same for a call that its own signal ended: such an error has one name everywhere in Node.js. */
+class AbortedCallError extends GRPCCancelledError {}
+brand(AbortedCallError, 'AbortError', { kind: 'AbortedCallError' });
 
 type MessageClass = new (message: string, details?: EtcdErrorDetails) => EtcdClientError;
 
@@ -486,7 +490,8 @@ export function fromFailure(raw: unknown, operation: string, leaseId?: string): 
   const [name, type] = (grpcCode === undefined ? undefined : BY_STATUS[grpcCode]) ?? [undefined, GRPCGenericError];
   const shown = text === '' ? withCauses(message, tried) : text;
   const status = grpcCode === undefined ? '' : `${grpcCode}${name ? ` ${name}` : ''}: `;
-  return make(known ?? type, status + shown, details, leaseId);
+  const given = code === 'ERR_ABORTED' ? AbortedCallError : type;
+  return make(known ?? given, status + shown, details, leaseId);
 }
 
 /** The status as etcd3 knows it; `undefined` for none. */
@@ -531,12 +536,12 @@ export function isTooLarge(error: unknown): boolean {
 }
 
 /**
- * The error of a read that its signal ended, as the native side makes it for one call.
+ * The error of what its signal ended, as the native side makes it for one call.
  *
  * @internal
  */
-export function abortedRead(signal: AbortSignal, operation = 'KV.range'): GRPCCancelledError {
-  return new GRPCCancelledError('1 CANCELLED: aborted', { operation, cause: signal.reason });
+export function abortedCall(signal: AbortSignal, operation: string): GRPCCancelledError {
+  return new AbortedCallError('1 CANCELLED: aborted', { operation, cause: signal.reason });
 }
 
 /**

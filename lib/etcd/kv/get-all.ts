@@ -2,7 +2,7 @@
 
 import { InvalidArgumentError } from '../../errors.js';
 import { memberOf } from '../check.js';
-import { abortedRead, compactedRead, fromFailure, isTooLarge } from '../errors.js';
+import { abortedCall, compactedRead, fromFailure, isTooLarge } from '../errors.js';
 import { SortOrder, SortTarget } from '../rpc/enums.js';
 import type { IKeyValue, IRangeRequest, IRangeResponse } from '../rpc/messages.js';
 import { asBytes, asNothing, asText, type Chunk } from '../transport/chunk.js';
@@ -268,7 +268,7 @@ export class MultiRangeBuilder extends RangeBuilder<{ [key: string]: string }> {
         throw compactedRead(error) ?? error;
       }
       for (const kv of answer.kvs) {
-        if (signal?.aborted) throw abortedRead(signal);
+        if (signal?.aborted) throw abortedCall(signal, 'KV.range');
         yield toEntry(kv, this.keyspace.strip(kv.key));
       }
       left -= answer.kvs.length;

@@ -3,7 +3,7 @@
 import { Emitter } from '../../common/emitter.js';
 import { integer } from '../../common/shape.js';
 import { InvalidArgumentError } from '../../errors.js';
-import { int64 } from '../check.js';
+import { int64, leaseTtl } from '../check.js';
 import { ClientClosedError, type EtcdClientError, EtcdLeaseInvalidError, fromFailure } from '../errors.js';
 import type { Keyspace, Scope } from '../kv/keyspace.js';
 import { PutBuilder } from '../kv/put.js';
@@ -111,10 +111,7 @@ export class Lease extends Emitter {
     { attachTo, insists = false }: { attachTo?: bigint; insists?: boolean } = {},
   ) {
     super();
-    if (attachTo === undefined && !(ttl >= 1)) {
-      const text = `The TTL in an etcd lease must be at least 1 second. Got: ${ttl}`;
-      throw Object.assign(new RangeError(text), { code: 'ERR_INVALID_ARGUMENT' as const });
-    }
+    if (attachTo === undefined) leaseTtl(ttl);
     const { autoKeepAlive, stallTimeoutMs: stall, ...callOptions } = options ?? {};
     const stallTimeoutMs = integer('options.stallTimeoutMs', stall, 0, { min: 100, zeroIsOff: true });
     this.#connection = connection;

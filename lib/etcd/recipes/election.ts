@@ -3,23 +3,14 @@
 import { Emitter } from '../../common/emitter.js';
 import { UnsupportedError } from '../../errors.js';
 import { type CampaignHandle, type NativeLeader, native, type ObserverHandle } from '../../native.js';
-import { unexpected, valueBytes } from '../check.js';
+import { leaseTtl, unexpected, valueBytes } from '../check.js';
 import { ClientClosedError, fromFailure, type NotCampaigningError } from '../errors.js';
 import { SingleRangeBuilder } from '../kv/get.js';
 import { MultiRangeBuilder } from '../kv/get-all.js';
 import type { Scope } from '../kv/keyspace.js';
 import type { ICompare } from '../rpc/messages.js';
 import type { Connection } from '../transport/connection.js';
-import {
-  CLOSING_MS,
-  checkTtl,
-  errorOf,
-  type IStallOptions,
-  notCampaigning,
-  stallMs,
-  stillCreated,
-  thrown,
-} from './settings.js';
+import { CLOSING_MS, errorOf, type IStallOptions, notCampaigning, stallMs, stillCreated, thrown } from './settings.js';
 
 /** Options of a campaign. */
 export interface ICampaignOptions extends IStallOptions {
@@ -214,7 +205,7 @@ export class Campaign extends Emitter {
       prefix: namespace.prefix,
       naming: options.layout === 'go' ? ('hex' as const) : ('decimal' as const),
       value: valueBytes(value, 'campaign()'),
-      ttlMs: checkTtl(ttl) * 1000,
+      ttlMs: leaseTtl(ttl) * 1000,
       again: options.keepCampaigning ?? false,
       stallTimeoutMs: stallMs(options, 'campaign'),
     };

@@ -1,6 +1,6 @@
 /** The try-lock of etcd3. */
 
-import { type Bytes, plainError } from '../check.js';
+import { type Bytes, leaseTtl, plainError } from '../check.js';
 import type { Keyspace } from '../kv/keyspace.js';
 import type { CallOptions } from '../rpc/calls.js';
 import type { ICompare } from '../rpc/messages.js';
@@ -8,7 +8,7 @@ import type { Connection } from '../transport/connection.js';
 import { type Acquisition, Holder, isTaken } from './acquisition.js';
 import { MockAcquisition } from './mock-acquisition.js';
 import { NativeAcquisition } from './native-acquisition.js';
-import { checkTtl, type IStallOptions, stallMs, timeFor } from './settings.js';
+import { type IStallOptions, stallMs, timeFor } from './settings.js';
 
 /** Options of a lock: those of its calls, and `stallTimeoutMs`. */
 export interface ILockOptions extends CallOptions, IStallOptions {}
@@ -51,7 +51,7 @@ export class Lock {
    */
   ttl(seconds: number): this {
     if (this.#holder.state !== 'unused') throw plainError('Cannot set a lock TTL after acquiring the lock');
-    this.#ttl = checkTtl(seconds);
+    this.#ttl = leaseTtl(seconds);
     return this;
   }
 

@@ -1,14 +1,14 @@
 /** The queueing lock of etcd's Go client and of `etcdctl lock`. */
 
 import { UnsupportedError } from '../../errors.js';
-import type { Bytes } from '../check.js';
+import { type Bytes, leaseTtl } from '../check.js';
 import { EtcdLockFailedError } from '../errors.js';
 import type { Keyspace } from '../kv/keyspace.js';
 import type { ICompare } from '../rpc/messages.js';
 import type { Connection } from '../transport/connection.js';
 import { Holder, isTaken } from './acquisition.js';
 import { NativeAcquisition } from './native-acquisition.js';
-import { checkTtl, type IStallOptions, stallMs, timeFor } from './settings.js';
+import { type IStallOptions, stallMs, timeFor } from './settings.js';
 
 /** How long to wait for a `Mutex`. */
 export interface IAcquireOptions {
@@ -54,7 +54,7 @@ export class Mutex {
     this.#connection = connection;
     this.#name = keyspace.key(name);
     this.#shown = String(name);
-    this.#ttl = checkTtl(options.ttl ?? 30);
+    this.#ttl = leaseTtl(options.ttl ?? 30);
     this.#stallTimeoutMs = stallMs(options, 'mutex');
   }
 

@@ -2,11 +2,11 @@
 
 import { onAbort } from '../../common/abort.js';
 import { type CancelHandle, type LockHandle, native } from '../../native.js';
-import { ClientClosedError, EtcdLockFailedError } from '../errors.js';
+import { abortedCall, ClientClosedError, EtcdLockFailedError } from '../errors.js';
 import type { ICompare } from '../rpc/messages.js';
 import type { Connection, Live } from '../transport/connection.js';
 import { type Acquisition, isTaken, notAcquired } from './acquisition.js';
-import { aborted, CLOSING_MS, errorOf, stillCreated, thrown } from './settings.js';
+import { CLOSING_MS, errorOf, stillCreated, thrown } from './settings.js';
 
 /** What is known of a lock that is held. */
 export interface Held {
@@ -72,7 +72,7 @@ export class NativeAcquisition implements Acquisition, Live {
     const { shown, timeoutMs, signal } = this.#wanted;
     const unlisten = signal && onAbort(signal, () => this.#cancel.cancel());
     try {
-      if (signal?.aborted) throw aborted(signal, 'acquire');
+      if (signal?.aborted) throw abortedCall(signal, 'acquire');
       const failure = await this.#handle.acquire(timeoutMs, this.#cancel).catch((raw: unknown) => {
         if (this.#connection.closed) throw new ClientClosedError('lock', { operation: 'acquire' });
         throw thrown(raw, 'acquire', signal);

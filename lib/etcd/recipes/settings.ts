@@ -3,9 +3,9 @@
 import { InvalidArgumentError, type RollcallError } from '../../errors.js';
 import type { NativeFailure } from '../../native.js';
 import {
+  abortedCall,
   EtcdLockFailedError,
   fromFailure,
-  GRPCCancelledError,
   GRPCDeadlineExceededError,
   leaseGone,
   NotCampaigningError,
@@ -44,19 +44,6 @@ export function stallMs(options: IStallOptions | undefined, operation: string): 
     });
   }
   return value;
-}
-
-/**
- * A time to live in seconds, as the `RangeError` of etcd3 has it.
- *
- * @internal
- */
-export function checkTtl(seconds: number): number {
-  if (!(seconds >= 1) || !Number.isFinite(seconds)) {
-    const text = `The TTL in an etcd lease must be at least 1 second. Got: ${String(seconds)}`;
-    throw Object.assign(new RangeError(text), { code: 'ERR_INVALID_ARGUMENT' as const });
-  }
-  return seconds;
 }
 
 /** What is said of who led or held, and what class says so when the key is gone and the lease is not. */
@@ -103,13 +90,9 @@ export function notCampaigning(
  * @internal
  */
 export function thrown(raw: unknown, operation: string, signal: AbortSignal | undefined): RollcallError {
-  if (signal?.aborted && (raw as { code?: unknown } | null)?.code === 'ERR_ABORTED') return aborted(signal, operation);
+  if (signal?.aborted && (raw as { code?: unknown } | null)?.code === 'ERR_ABORTED')
+    return abortedCall(signal, operation);
   return fromFailure(raw, operation);
-}
-
-/** @internal */
-export function aborted(signal: AbortSignal, operation: string): GRPCCancelledError {
-  return new GRPCCancelledError('1 CANCELLED: aborted', { operation, cause: signal.reason });
 }
 
 /**

@@ -7,6 +7,7 @@ import { MAX_MS } from '../../common/shape.js';
 import { Share, took } from '../../common/turns.js';
 import type { EtcdHandle, NativeEtcdClientOptions, NativeEvent } from '../../native.js';
 import { native } from '../../native.js';
+import { plainError } from '../check.js';
 import { ClientClosedError, fromFailure } from '../errors.js';
 import {
   type CallContext,
@@ -116,7 +117,7 @@ export class Connection implements ICallable<unknown> {
     const mock = this.#mock;
     if (mock) return (await (mock.exec as ICallable<unknown>['exec'])(service, name, params)) as T;
     const method = methodOf(service, name);
-    if (!method) throw new TypeError(`etcd has no method ${service}.${name}`);
+    if (!method) throw plainError(`etcd has no method ${service}.${name}`);
     if (this.closed) throw new ClientClosedError(service);
     const body = encode(method.request, params ?? {}); // wrong arguments are refused before anything is sent
     if (body.length > this.#options.maxRequestBytes) throw fromFailure(tooLarge(body.length), `${service}.${name}`);

@@ -1,7 +1,7 @@
 /** Saying what to watch: `client.watch()`. */
 
 import { int64, unexpected } from '../check.js';
-import { abortedRead, keyMissing } from '../errors.js';
+import { abortedCall, keyMissing } from '../errors.js';
 import type { Keyspace } from '../kv/keyspace.js';
 import { type Rangable, Range } from '../kv/range.js';
 import { FilterType } from '../rpc/enums.js';
@@ -138,7 +138,7 @@ export class WatchBuilder<E = WatchChange> {
    * watched, and whatever else etcd refuses it with; other watches are not touched. Also what `watcher()` throws.
    */
   async create(options?: WatchOptions): Promise<Watcher<E>> {
-    if (options?.signal?.aborted) throw abortedRead(options.signal, 'Watch.watch');
+    if (options?.signal?.aborted) throw abortedCall(options.signal, 'Watch.watch');
     const watcher = this.#make({ ...options, awaited: true });
     const failure = await watcher.opened();
     if (failure) throw failure(); // made here, so that its stack shows the caller

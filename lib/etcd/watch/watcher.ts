@@ -6,7 +6,7 @@ import { Share, share, took } from '../../common/turns.js';
 import { UnsupportedError } from '../../errors.js';
 import { type EtcdWatchHandle, native } from '../../native.js';
 import { int64 } from '../check.js';
-import { abortedRead, ClientClosedError, CompactedError, EtcdError, fromFailure } from '../errors.js';
+import { abortedCall, ClientClosedError, CompactedError, EtcdError, fromFailure } from '../errors.js';
 import type { Keyspace } from '../kv/keyspace.js';
 import { FilterType } from '../rpc/enums.js';
 import type { IKeyValue, IRangeResponse, IWatchCreateRequest, IWatchResponse } from '../rpc/messages.js';
@@ -517,7 +517,7 @@ export class Watcher<E = WatchChange> extends Emitter {
   }
 
   /** By the program, or by the end of its client. A `create()` that waits is told why. */
-  #end(why: Failed = () => abortedRead(AbortSignal.abort(), OPERATION)): Promise<void> {
+  #end(why: Failed = () => abortedCall(AbortSignal.abort(), OPERATION)): Promise<void> {
     this.#ending ??= (async () => {
       if (!this.#stop()) return;
       for (const iterator of this.#iterators) iterator.finish();
@@ -535,7 +535,7 @@ export class Watcher<E = WatchChange> extends Emitter {
   }
 
   #aborted(signal: AbortSignal): Promise<void> {
-    return this.#end(() => abortedRead(signal, OPERATION));
+    return this.#end(() => abortedCall(signal, OPERATION));
   }
 
   /** By etcd. */
