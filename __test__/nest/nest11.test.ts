@@ -231,7 +231,7 @@ function more(ground: () => Ground): void {
 }
 
 function byHand(service: string, module: string): string {
-  return `providers: ${service} is given by ${module}: take it out of providers, and import ${module}.forRoot(…) or forRootAsync(…); with isGlobal: true once is enough for all modules`;
+  return `providers: ${service} is given by ${module}: take it out of providers, and import ${module}.forRoot(…) or forRootAsync(…) in the root module, once is enough for all`;
 }
 
 async function stdoutOf(app: { kill(): void; exit: Promise<{ stdout: string }> }): Promise<string> {

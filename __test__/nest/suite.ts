@@ -82,6 +82,28 @@ export function suite(
       expect(await ground.apps.run('both.mjs')).toBe('both');
     });
 
+    it('gives its services to all modules, of one client for the same options, and refuses others at the start', async () => {
+      const app = ground.apps.start(kind, 'modules');
+      const { code, stderr } = await app.exit;
+      expect(code, stderr).toBe(0);
+      const onceRoot = 'call it once, in the root module, since all modules see it';
+      const noOptions = (title: string, places: string) =>
+        `${title}: imported without options in ${places}: import ${title}.forRoot(…) or forRootAsync(…) once`;
+      expect(await app.line(({ two }) => Boolean(two))).toEqual({
+        two: expect.stringContaining(
+          `RegistryModule: forRoot was called with different options in OtherModule and TwoModule: ${onceRoot}`,
+        ),
+        twoOfName: expect.stringContaining(
+          `EtcdModule: forRoot was called with different options for "eu" in EuModule and TwoOfNameModule: ${onceRoot}`,
+        ),
+        sameFactory: 'it started',
+        otherFactory: expect.stringContaining(`different options in FactoryModule and OtherFactoryModule: ${onceRoot}`),
+        bare: expect.stringContaining(noOptions('RegistryModule', 'FeatureModule')),
+        bareEtcd: expect.stringContaining(noOptions('EtcdModule', 'BareEtcdModule')),
+        after: 'it started',
+      });
+    });
+
     it('refuses no request of one who found it by name while instances come and go', async () => {
       const { apps, url, told } = ground;
       const env = { REGISTRY: url, SERVICE: uniqueName('orders'), ADAPTER: adapter };

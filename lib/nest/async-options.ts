@@ -6,7 +6,7 @@ import type { InjectionToken, ModuleMetadata, OptionalFactoryDependency, Provide
 export interface ModuleExtras {
   /** The name of the client. Default: the default client. */
   name?: string | undefined;
-  /** Whether all modules see it without importing this one. Default false. */
+  /** Whether all modules see it without importing this one. Default true. */
   isGlobal?: boolean | undefined;
 }
 

@@ -2,23 +2,57 @@
 
 import {
   type DynamicModule,
+  Inject,
   type InjectionToken,
   Logger,
   type ModuleMetadata,
+  Optional,
   type Provider,
   type Type,
 } from '@nestjs/common';
 import { HttpAdapterHost, ModulesContainer } from '@nestjs/core';
 import { type AsyncOptions, asyncProviders, type ModuleExtras } from './async-options.js';
-import { type AppLogger, endsOf, isDefault, placeAtEnds, type Resident, UNORDERED } from './shared/index.js';
+import {
+  type AppLogger,
+  type Definitions,
+  endsOf,
+  isDefault,
+  placeAtEnds,
+  type Resident,
+  refuseBare,
+  refuseSecond,
+  UNORDERED,
+} from './shared/index.js';
 
 /** The tokens of one client. */
 export interface ClientTokens {
+  /** What a client that is made must be injected with: it fails where there are two of the client. */
+  readonly only: string;
   readonly options: string;
   readonly client: string;
   readonly service: string;
   /** Of the default client: the class of the indicator. */
   readonly health: InjectionToken;
+}
+
+/** Of a kind of client: what a module with options has, and the class alone has not. */
+const given = (title: string) => `${title}:given`;
+
+/**
+ * Lets a module class refuse to be imported alone. Its constructor is to hand on what it gets.
+ *
+ * The class is decorated by calls: the source is compiled for programs that don't decorate parameters.
+ */
+export function refusesBare(whole: Type, title: string): void {
+  Optional()(whole, undefined, 0);
+  Inject(given(title))(whole, undefined, 0);
+  Optional()(whole, undefined, 1);
+  Inject(ModulesContainer)(whole, undefined, 1);
+}
+
+/** What the constructor of such a class does. */
+export function checkGiven(whole: Type, title: string, isGiven: unknown, modules: ModulesContainer | undefined): void {
+  refuseBare(isGiven, modules?.values(), { title, whole }, given(title));
 }
 
 /** Which client it is, and where it logs. */
@@ -45,6 +79,8 @@ export interface ClientKind {
   readonly tokens: { readonly [Name in 'options' | 'client' | 'service']: (name?: string) => string };
   /** The classes by which the default client and its service are injected as well, and the class of the indicator. */
   readonly classes: { readonly client: InjectionToken; readonly service: InjectionToken; readonly health: Type };
+  /** The modules that were asked for. */
+  readonly definitions: Definitions<DynamicModule>;
   /** The providers of the client, its service and its indicator. */
   providers(tokens: ClientTokens, place: ClientPlace): Provider[];
   /** What lives with the application, made of what is injected. */
@@ -56,7 +92,9 @@ export interface ClientKind {
 
 /** The module of options that are known. */
 export function ofOptions(kind: ClientKind, { name, isGlobal, ...rest }: ModuleExtras & object): DynamicModule {
-  return assembled(kind, { name, isGlobal }, [{ provide: kind.tokens.options(name), useValue: rest }]);
+  return kind.definitions.of({ ...extrasOf({ name, isGlobal }), rest }, () =>
+    assembled(kind, { name, isGlobal }, [{ provide: kind.tokens.options(name), useValue: rest }]),
+  );
 }
 
 /** The module of options that the program makes; `method` is what its factories have. */
@@ -65,18 +103,26 @@ export function ofFactory<Options, Factory>(
   method: keyof Factory & string,
   options: AsyncOptions<Options, Factory>,
 ): DynamicModule {
-  const providers = asyncProviders(kind.title, kind.tokens.options(options.name), method, options);
-  return assembled(kind, options, providers, options.imports);
+  return kind.definitions.of({ ...options, ...extrasOf(options) }, () => {
+    const providers = asyncProviders(kind.title, kind.tokens.options(options.name), method, options);
+    return assembled(kind, options, providers, options.imports);
+  });
+}
+
+/** As they count: what is left out is the same as its default. */
+function extrasOf({ name, isGlobal = true }: ModuleExtras): ModuleExtras {
+  return { name: isDefault(name) ? undefined : name, isGlobal };
 }
 
 function assembled(
   kind: ClientKind,
-  { name, isGlobal = false }: ModuleExtras,
+  extras: ModuleExtras,
   options: Provider[],
   imports: ModuleMetadata['imports'] = [],
 ): DynamicModule {
   const { whole, first, last } = kind.modules;
-  const isOnly = isDefault(name);
+  const { name, isGlobal } = extrasOf(extras);
+  const isOnly = name === undefined;
   const place: ClientPlace = {
     where: isOnly ? kind.title : `${kind.title} "${name}"`,
     name,
@@ -84,6 +130,7 @@ function assembled(
   };
   const service = kind.tokens.service(name);
   const tokens: ClientTokens = {
+    only: `${service}:only`,
     options: kind.tokens.options(name),
     client: kind.tokens.client(name),
     service,
@@ -98,10 +145,18 @@ function assembled(
     : [];
   const core: DynamicModule = {
     module: first,
-    global: isGlobal,
+    global: isGlobal === true,
     imports,
     providers: [
       ...options,
+      {
+        provide: tokens.only,
+        inject: [ModulesContainer],
+        useFactory: (modules: ModulesContainer) => {
+          refuseSecond(modules.values(), { title: kind.title, whole, first }, tokens.only, name);
+          return true; // something must be provided
+        },
+      },
       ...kind.providers(tokens, place),
       {
         provide: resident,
@@ -125,5 +180,6 @@ function assembled(
     imports: [core],
     providers: [{ provide: `${resident}:last`, inject: [resident], useFactory: (ends) => ends.last }],
   };
-  return { module: whole, imports: [core, edge], exports: [core] };
+  const mark = { provide: given(kind.title), useValue: true };
+  return { module: whole, imports: [core, edge], providers: [mark], exports: [core] };
 }

@@ -1,10 +1,12 @@
 /** The etcd client as a module of Nest. */
 
 import { type DynamicModule, Inject, Module } from '@nestjs/common';
+import type { ModulesContainer } from '@nestjs/core';
 import type { IOptions } from '../etcd/index.js';
 import type { AsyncOptions, ModuleExtras } from './async-options.js';
-import { type ClientKind, ofFactory, ofOptions } from './client-module.js';
+import { type ClientKind, checkGiven, ofFactory, ofOptions, refusesBare } from './client-module.js';
 import {
+  Definitions,
   ETCD_CLIENT,
   Etcd3,
   EtcdHealthIndicator,
@@ -50,11 +52,17 @@ class EtcdEdgeModule {}
 /**
  * An etcd client for an application: connected before the application starts, closed after everything else has stopped.
  *
- * Gives the client, under `ETCD_CLIENT` and its class `Etcd3`, `EtcdService` and `EtcdHealthIndicator`. Call it once for
- * each client: Nest makes a client for each call.
+ * Gives the client, under `ETCD_CLIENT` and its class `Etcd3`, `EtcdService` and `EtcdHealthIndicator`, to all
+ * modules. Call it once for each client, in the root module. The same options again are the same client; others fail the
+ * start, as does the class alone.
  */
 @Module({})
 export class EtcdModule {
+  /** @internal */
+  constructor(given?: unknown, modules?: ModulesContainer) {
+    checkGiven(EtcdModule, 'EtcdModule', given, modules);
+  }
+
   /** Options that are known. */
   static forRoot(options: EtcdModuleOptions & ModuleExtras): DynamicModule {
     return ofOptions(ETCD, options ?? {});
@@ -66,15 +74,18 @@ export class EtcdModule {
   }
 }
 
+refusesBare(EtcdModule, 'EtcdModule');
+
 const ETCD: ClientKind = {
   modules: { whole: EtcdModule, first: EtcdCoreModule, last: EtcdEdgeModule },
   title: 'EtcdModule',
   logName: 'Etcd',
   tokens: { options: getEtcdOptionsToken, client: getEtcdToken, service: getEtcdServiceToken },
+  definitions: new Definitions(),
   classes: { client: Etcd3, service: EtcdService, health: EtcdHealthIndicator },
 
-  providers: ({ options, client, service, health }, { where, log }) => [
-    { provide: client, inject: [options], useFactory: (given: EtcdModuleOptions) => openEtcd(where, given, log) },
+  providers: ({ only, options, client, service, health }, { where, log }) => [
+    { provide: client, inject: [options, only], useFactory: (given: EtcdModuleOptions) => openEtcd(where, given, log) },
     { provide: service, inject: [client], useFactory: (etcd: Etcd3) => new EtcdService(etcd, log) },
     { provide: health, inject: [client], useFactory: (etcd: Etcd3) => new EtcdHealthIndicator(etcd) },
   ],

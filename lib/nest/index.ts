@@ -25,6 +25,9 @@ export {
 } from './registry-module.js';
 export {
   ETCD_CLIENT,
+  ETCD_CLIENT_OPTIONS,
+  ETCD_CLIENT_OPTIONS_TOKEN,
+  ETCD_CLIENT_TOKEN,
   EtcdHealthIndicator,
   EtcdService,
   getEtcdOptionsToken,

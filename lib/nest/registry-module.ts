@@ -1,11 +1,13 @@
 /** The registry as a module of Nest. */
 
 import { type DynamicModule, Inject, Module } from '@nestjs/common';
+import type { ModulesContainer } from '@nestjs/core';
 import type { RegistryOptions } from '../index.js';
 import type { AsyncOptions, ModuleExtras } from './async-options.js';
-import { type ClientKind, type ClientTokens, ofFactory, ofOptions } from './client-module.js';
+import { type ClientKind, type ClientTokens, checkGiven, ofFactory, ofOptions, refusesBare } from './client-module.js';
 import {
   checkedSelf,
+  Definitions,
   explained,
   getRegistryOptionsToken,
   getRegistryServiceToken,
@@ -57,11 +59,16 @@ class RegistryEdgeModule {}
 /**
  * Connects an application to a registry, and puts it there: once it listens, and until just before it stops.
  *
- * Gives `RegistryService`, `Registry` (the client itself) and `RegistryHealthIndicator`. Call it once for each registry:
- * Nest makes a client for each call.
+ * Gives `RegistryService`, `Registry` (the client itself) and `RegistryHealthIndicator` to all modules. Call it once for each
+ * registry, in the root module. The same options again are the same client; others fail the start, as does the class alone.
  */
 @Module({})
 export class RegistryModule {
+  /** @internal */
+  constructor(given?: unknown, modules?: ModulesContainer) {
+    checkGiven(RegistryModule, 'RegistryModule', given, modules);
+  }
+
   /** Options that are known. */
   static forRoot(options: RegistryModuleOptions & ModuleExtras = {}): DynamicModule {
     return ofOptions(REGISTRY, options);
@@ -75,17 +82,20 @@ export class RegistryModule {
 
 const selfOf = (tokens: ClientTokens) => `${tokens.service}:self`;
 
+refusesBare(RegistryModule, 'RegistryModule');
+
 const REGISTRY: ClientKind = {
   modules: { whole: RegistryModule, first: RegistryCoreModule, last: RegistryEdgeModule },
   title: 'RegistryModule',
   logName: 'Registry',
   tokens: { options: getRegistryOptionsToken, client: getRegistryToken, service: getRegistryServiceToken },
+  definitions: new Definitions(),
   classes: { client: Registry, service: RegistryService, health: RegistryHealthIndicator },
 
   providers: (tokens, { where, log }) => [
     {
       provide: tokens.client,
-      inject: [tokens.options],
+      inject: [tokens.options, tokens.only],
       useFactory: async (given: RegistryModuleOptions) => {
         checked(where, given);
         const registry = await openRegistry(where, given, log);

@@ -7,7 +7,7 @@ export function madeByModule(given: unknown, service: string, module: string): v
   if (given !== undefined) return;
   throw invalid(
     'providers',
-    `${service} is given by ${module}: take it out of providers, and import ${module}.forRoot(…) or forRootAsync(…); ` +
-      'with isGlobal: true once is enough for all modules',
+    `${service} is given by ${module}: take it out of providers, and import ${module}.forRoot(…) or forRootAsync(…) ` +
+      'in the root module, once is enough for all',
   );
 }

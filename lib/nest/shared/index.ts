@@ -14,10 +14,14 @@ export { EtcdService, type Json, type OnServices } from './etcd-service.js';
 export { markHandler, markSetting } from './handlers.js';
 export { EtcdHealthIndicator, type HealthResult, type HealthStatus, RegistryHealthIndicator } from './health.js';
 export { endsOf, placeAtEnds, type Resident, UNORDERED } from './lifecycle.js';
+export { Definitions, refuseBare, refuseSecond } from './once.js';
 export { RegistryResident } from './registry-resident.js';
 export { RegistryService } from './registry-service.js';
 export {
   ETCD_CLIENT,
+  ETCD_CLIENT_OPTIONS,
+  ETCD_CLIENT_OPTIONS_TOKEN,
+  ETCD_CLIENT_TOKEN,
   getEtcdOptionsToken,
   getEtcdServiceToken,
   getEtcdToken,

@@ -2,6 +2,12 @@
 
 /** The token of the default etcd client. */
 export const ETCD_CLIENT = 'ETCD_CLIENT';
+/** The same as `ETCD_CLIENT`, by the name that modules which people wrote for themselves have it. */
+export const ETCD_CLIENT_TOKEN = ETCD_CLIENT;
+/** The token of the options of the default etcd client: what `getEtcdOptionsToken()` gives. */
+export const ETCD_CLIENT_OPTIONS = 'ETCD_OPTIONS';
+/** The same as `ETCD_CLIENT_OPTIONS`. */
+export const ETCD_CLIENT_OPTIONS_TOKEN = ETCD_CLIENT_OPTIONS;
 /** The token of the default registry client. */
 export const REGISTRY_CLIENT = 'REGISTRY_CLIENT';
 
@@ -15,7 +21,7 @@ export const getEtcdToken = (name?: string): string => named(ETCD_CLIENT, name);
 /** The token of the `EtcdService` of a client. The default one is also injected by its class. */
 export const getEtcdServiceToken = (name?: string): string => named('ETCD_SERVICE', name);
 /** The token of the options of an etcd client. */
-export const getEtcdOptionsToken = (name?: string): string => named('ETCD_OPTIONS', name);
+export const getEtcdOptionsToken = (name?: string): string => named(ETCD_CLIENT_OPTIONS, name);
 /** The token of a registry client. The default one is also injected by its class, `Registry` of `rollcall`. */
 export const getRegistryToken = (name?: string): string => named(REGISTRY_CLIENT, name);
 /** The token of the `RegistryService` of a registry. The default one is also injected by its class. */
