@@ -86,8 +86,19 @@ describe('hosts', () => {
       ['a:1', 'b:2'],
     ],
     ['a:1, b:2', ['a:1', 'b:2']],
+    ['etcd://a:1, b', ['a:1', 'b:2379']],
+    ['ETCDS://a:1,b/', ['a:1', 'b:443']],
   ])('%j are %j', (hosts, expected) => {
     expect(settle({ hosts }).hosts).toEqual(expected);
+  });
+
+  it('as a URL say whether TLS is on', () => {
+    expect(settle({ hosts: 'etcd://a,b' }).tls).toBeNull();
+    expect(settle({ hosts: 'etcds://a,b' }).tls).not.toBeNull();
+    const withUser = failure(() => settle({ hosts: 'etcd://root:secret@a' }));
+    expect(withUser.message).toBe('options.hosts: expected no user in the URL: give options.auth');
+    const withPath = failure(() => settle({ hosts: 'etcd://a/prefix' }));
+    expect(withPath.message).toBe('options.hosts: expected nothing after the hosts of the URL');
   });
 
   it('keep for policies the names that the program gave', () => {
@@ -102,7 +113,7 @@ describe('hosts', () => {
     const known = failure(() => new Etcd3(options));
     const error = failure(() => settle(options));
     expect(error.message).toBe(known.message);
-    expect(Object.getPrototypeOf(error)).toBe(Error.prototype);
+    expect(error).toBeInstanceOf(InvalidArgumentError);
     expect(error.code).toBe('ERR_INVALID_ARGUMENT');
   });
 
@@ -155,7 +166,20 @@ describe('TLS', () => {
     expect(settle({ hosts: 'a', tls: false }).tls).toBeNull();
   });
 
+  it('takes files, as the registry does', () => {
+    const { certFile: caFile, keyFile } = certificates.ca;
+    const files = { caFile, certFile: caFile, keyFile };
+    expect(settle({ hosts: 'https://a', tls: files }).tls).toEqual({
+      ...{ ca: CA, cert: CA, key: KEY, serverName: null },
+      ...files,
+    });
+  });
+
   it.each([
+    [{ tls: { caFile: '/nowhere' } }, "options.tls.caFile: can't read the file: ENOENT"],
+    [{ tls: { caFile: 5 } }, 'options.tls.caFile: expected'],
+    [{ tls: { ca: CA, caFile: '/nowhere' } }, 'options.tls.ca: given together with options.tls.caFile'],
+    [{ tls: { certFile: certificates.ca.certFile } }, 'options.tls.key: expected with options.tls.cert'],
     [{ credentials: { rootCertificate: 'x' } }, 'options.credentials.rootCertificate: expected PEM'],
     [{ credentials: { rootCertificate: 5 } }, 'options.credentials.rootCertificate: expected a PEM string or Buffer'],
     [
@@ -245,6 +269,20 @@ describe('grpcOptions', () => {
 });
 
 describe('the rest', () => {
+  it('username and password are auth in the words of the registry', () => {
+    expect(settle({ username: 'root', password: 'secret' }).auth).toEqual({ username: 'root', password: 'secret' });
+    for (const [wrong, message] of [
+      [{ username: 'root' }, 'options.password: expected with a username'],
+      [{ password: 'secret' }, 'options.username: expected with a password'],
+      [
+        { password: 'secret', auth: { username: 'a', password: 'b' } },
+        'options.password: given together with options.auth',
+      ],
+    ] as const) {
+      expect(failure(() => settle(wrong)).message).toBe(message);
+    }
+  });
+
   it('auth needs both, and shows neither', () => {
     const auth = { username: 'root', password: 'secret' };
     expect(settle({ auth }).auth).toEqual({ ...auth, callOptions: undefined });

@@ -60,6 +60,15 @@ describe.each(ETCD_VERSIONS)('TLS, etcd %s', (version) => {
         hosts: etcd.hosts.map((host) => `https://${host}`),
         tls: { ca: rootCertificate, key: privateKey, cert: certChain },
       },
+      // As the options of the registry have it.
+      {
+        hosts: `etcds://${etcd.hosts.join(',')}`,
+        tls: {
+          caFile: etcd.certificates?.ca.certFile,
+          certFile: etcd.certificates?.client.certFile,
+          keyFile: etcd.certificates?.client.keyFile,
+        },
+      },
       { hosts: etcd.hosts.map((host) => `http://${host}`), credentials: { rootCertificate, privateKey, certChain } },
       {
         hosts: [...etcd.hosts],

@@ -173,6 +173,13 @@ describe('refuses, naming the path', () => {
     [{ backend: 'etcd', host: 'a' }, 'options.host: unknown option; did you mean "hosts"?'],
     [{ backend: 'etcd', ttl: 1 }, 'options.ttl: unknown option; did you mean "ttlMs"?'],
     [{ backend: 'etcd', dialTimeout: 1 }, 'options.dialTimeout: unknown option'],
+    [{ backend: 'etcd', auth: 'root:secret' }, 'options.auth: expected an object, got string'],
+    [{ backend: 'etcd', auth: { username: 'root' } }, 'options.auth.password: expected a string'],
+    [{ backend: 'etcd', auth: { user: 'root' } }, 'options.auth.user: unknown option'],
+    [
+      { backend: 'etcd', username: 'root', auth: { username: 'root', password: 'secret' } },
+      'options.username: given together with options.auth',
+    ],
     [
       { backend: 'memory', hosts: 'a' },
       `options.hosts: not an option of the memory backend, only of ${owners('hosts')}`,

@@ -13,7 +13,8 @@ export interface ModuleExtras {
 /** Options that are made by the program: by a function, a class, or a provider that is there. One of the three. */
 export interface AsyncOptions<Options, Factory> extends ModuleExtras, Pick<ModuleMetadata, 'imports'> {
   /** Makes the options of what is injected. */
-  useFactory?: ((...args: never[]) => Options | Promise<Options>) | undefined;
+  // biome-ignore lint/suspicious/noExplicitAny: what is injected, which the program annotates, or not
+  useFactory?: ((...args: any[]) => Options | Promise<Options>) | undefined;
   /** A class that makes the options; it is made for this module. */
   useClass?: Type<Factory> | undefined;
   /** The token of a provider of `imports` that makes the options. */

@@ -12,9 +12,9 @@ import type { Caller } from './request.js';
 /** What a put of a batch can have besides its value. */
 export interface IBatchPutOptions {
   /** The lease that the key goes with. Default: none. */
-  lease?: LeaseSource;
+  lease?: LeaseSource | undefined;
   /** Keeps the lease that the key has; the key must exist. Default: false. */
-  ignoreLease?: boolean;
+  ignoreLease?: boolean | undefined;
 }
 
 /** What a batch came to. */

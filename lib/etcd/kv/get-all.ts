@@ -27,7 +27,7 @@ export interface IEntry {
 /** How `stream()` reads. */
 export interface IStreamOptions {
   /** How many keys are fetched at once, and so held in memory. Default: 1000. */
-  pageSize?: number;
+  pageSize?: number | undefined;
 }
 
 const PAGE_SIZE = 1000;

@@ -35,7 +35,7 @@ export interface ISTMOptions {
   /** Default: `Isolation.SerializableSnapshot`. */
   isolation: Isolation;
   /** Options of the commit. The reads have their own, by `tx.get(key).options()`. */
-  callOptions?: CallOptions;
+  callOptions?: CallOptions | undefined;
 }
 
 const CHECKS: Readonly<Record<Isolation, Checks>> = {

@@ -33,12 +33,12 @@ export interface ILeaseOptions extends CallOptions {
    * Whether the lease is renewed by itself. Default true. One that is not is lost at its deadline unless
    * `keepaliveOnce()` moves that.
    */
-  autoKeepAlive?: boolean;
+  autoKeepAlive?: boolean | undefined;
   /**
    * Revoke the lease when the JavaScript thread has been blocked for so long, in milliseconds; the lease is then lost. At
    * least 100. Default 0: a blocked thread keeps its leases, since they are renewed on another one.
    */
-  stallTimeoutMs?: number;
+  stallTimeoutMs?: number | undefined;
 }
 
 /** The events of a lease. */

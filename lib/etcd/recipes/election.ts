@@ -19,7 +19,7 @@ export interface ICampaignOptions extends IStallOptions {
    * Then it emits `lost` in place of `error` for each term that it led, and `elected` for the next one; `error` only when
    * etcd refuses for good, such as `EtcdPermissionDeniedError`. Programs then need no code to try again. Default: false, as in etcd3.
    */
-  keepCampaigning?: boolean;
+  keepCampaigning?: boolean | undefined;
 }
 
 /** Options of an election. */
@@ -30,7 +30,7 @@ export interface IElectionOptions {
    * - `etcd3`, the default: `election/<name>/<lease id in decimal>`, as the npm package etcd3.
    * - `go`: `<name>/<lease id in hexadecimal>`, as etcd's Go client and `etcdctl elect`.
    */
-  layout?: 'etcd3' | 'go';
+  layout?: 'etcd3' | 'go' | undefined;
 }
 
 /** What may be the id of a lease, in decimal or hexadecimal. */

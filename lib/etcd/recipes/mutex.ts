@@ -13,15 +13,15 @@ import { type IStallOptions, stallMs, timeFor } from './settings.js';
 /** How long to wait for a `Mutex`. */
 export interface IAcquireOptions {
   /** In milliseconds; 0 for no limit, which is the default. */
-  timeoutMs?: number;
+  timeoutMs?: number | undefined;
   /** Gives the place in the queue back when it fires. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** Options of a `Mutex`. */
 export interface IMutexOptions extends IStallOptions {
   /** The time to live of the lease, in seconds; default 30. How long the lock of a process that died stays at most. */
-  ttl?: number;
+  ttl?: number | undefined;
 }
 
 /**

@@ -28,7 +28,7 @@ export interface IStallOptions {
    * does not hold a lock or the leadership for ever. What it held is lost, and stays lost when it goes on. Default: off,
    * so that a busy thread loses nothing; the lease is kept alive by another one.
    */
-  stallTimeoutMs?: number;
+  stallTimeoutMs?: number | undefined;
 }
 
 /**

@@ -36,17 +36,17 @@ import type {
 /** Options of one call. */
 export interface CallOptions {
   /** When the call is given up, as a date or in milliseconds since 1970. The earlier of it and `timeoutMs` counts. */
-  deadline?: Date | number;
+  deadline?: Date | number | undefined;
   /** How long the call may take, retries included, in milliseconds; 0 for no limit. Default: that of the client. */
-  timeoutMs?: number;
+  timeoutMs?: number | undefined;
   /** Gives the call up when it fires. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** Without effect, as all below: they steer the inside of grpc-js, and are accepted for programs that set them. */
-  host?: string;
+  host?: string | undefined;
   parent?: unknown;
   propagate_flags?: number;
   credentials?: unknown;
-  interceptors?: unknown[];
+  interceptors?: unknown[] | undefined;
   interceptor_providers?: unknown[];
 }
 

@@ -35,14 +35,14 @@ export interface FaultHandlingOptions {
    * The policy of a host, called once for each with the host as it stands in `hosts`. A host whose policy does not run
    * an attempt is passed over. Default: none; the client itself avoids hosts that fail.
    */
-  host?: (hostname: string) => Policy;
+  host?: ((hostname: string) => Policy) | undefined;
   /**
    * The policy of all calls. Default, when `host` is given or `defaultCallOptions` is a function: 3 further attempts
    * when the call may be sent again without being applied twice.
    */
-  global?: Policy;
+  global?: Policy | undefined;
   /** The pauses between attempts to open a watch again. Default: growing, at most 30 s. */
-  watchBackoff?: Backoff | BackoffFactory;
+  watchBackoff?: Backoff | BackoffFactory | undefined;
 }
 
 /** One attempt on a host, by its index in `hosts`; -1: on whichever the native side chooses. */

@@ -33,68 +33,81 @@ export interface AuthOptions {
    * `GRPCDeadlineExceededError`, and nothing of it was sent. A function is called on the JavaScript thread: while that is
    * blocked, no token is got.
    */
-  callOptions?: CallOptionsFactory;
+  callOptions?: CallOptionsFactory | undefined;
 }
 
-/** TLS, in the terms of Node.js. PEM each. */
+/** TLS, in the terms of Node.js: PEM, or the files that hold it, which are read anew for every later connection. */
 export interface ClientTlsOptions {
   /** Who may sign the server's certificate. Default: the usual public authorities. */
-  ca?: string | Uint8Array;
+  ca?: string | Uint8Array | undefined;
   /** The client's certificate. Needs a key. */
-  cert?: string | Uint8Array;
+  cert?: string | Uint8Array | undefined;
   /** The client's key. Needs a certificate. */
-  key?: string | Uint8Array;
+  key?: string | Uint8Array | undefined;
+  /** The file of `ca`. */
+  caFile?: string | undefined;
+  /** The file of `cert`. */
+  certFile?: string | undefined;
+  /** The file of `key`. */
+  keyFile?: string | undefined;
   /** The name that the server's certificate must carry. Default: the host. */
-  serverName?: string;
+  serverName?: string | undefined;
 }
 
 /** Options of a client. */
 export interface IOptions {
   /**
-   * The members: `host:port`, `http://host:port` or `https://host:port`. Without a port: 443 with TLS, as in etcd3,
-   * else 2379. Default `127.0.0.1:2379`.
+   * The members: `host:port`, `http://host:port` or `https://host:port`, as a list or separated by commas; or all of them as
+   * one URL, `etcd://host:port,host:port`, with `etcds` for TLS. Without a port: 443 with TLS, as in etcd3, else 2379. (The
+   * registry takes 2379 in both cases.) Default `127.0.0.1:2379`.
    */
-  hosts: string[] | string;
+  hosts?: readonly string[] | string | undefined;
   /**
    * TLS with these, PEM each, whatever the hosts begin with. Default: TLS with the usual authorities for `https://`.
    */
-  credentials?: { rootCertificate: Buffer; privateKey?: Buffer; certChain?: Buffer };
+  credentials?:
+    | { rootCertificate: Buffer; privateKey?: Buffer | undefined; certChain?: Buffer | undefined }
+    | undefined;
   /** TLS in other words than `credentials`; `true` is the usual authorities. Default: on for `https://`. */
-  tls?: boolean | ClientTlsOptions;
+  tls?: boolean | ClientTlsOptions | undefined;
   /** Default: no user. */
-  auth?: AuthOptions;
+  auth?: AuthOptions | undefined;
+  /** The user, as the options of the registry have it, in place of `auth`. Needs `password`. */
+  username?: string | undefined;
+  /** Needs `username`. */
+  password?: string | undefined;
   /**
    * Channel options of grpc. With a meaning here: `grpc.keepalive_time_ms`, `grpc.keepalive_timeout_ms`,
    * `grpc.keepalive_permit_without_calls`, `grpc.max_receive_message_length`, `grpc.max_send_message_length`,
    * `grpc.ssl_target_name_override`, `grpc.default_authority`, `grpc.primary_user_agent`, `grpc.secondary_user_agent`.
    * Those that tune the inside of grpc-js are accepted without effect; any other is refused.
    */
-  grpcOptions?: { [key: string]: unknown };
+  grpcOptions?: { [key: string]: unknown } | undefined;
   /** Options of every call, below those of the call itself. A function is asked once for each attempt. */
-  defaultCallOptions?: CallOptionsFactory;
+  defaultCallOptions?: CallOptionsFactory | undefined;
   /** Time to reach one endpoint, TLS included, in milliseconds. Others are not kept waiting. Default 30000. */
-  dialTimeout?: number;
+  dialTimeout?: number | undefined;
   /** Policies of the program in place of the built-in handling of faults. */
-  faultHandling?: Partial<FaultHandlingOptions>;
+  faultHandling?: Partial<FaultHandlingOptions> | undefined;
   /**
    * Time for one call, retries included, in milliseconds; 0 for no limit. Maintenance that may take long has none.
    * Default 60000.
    */
-  timeoutMs?: number;
+  timeoutMs?: number | undefined;
   /** Milliseconds between two HTTP/2 pings. Default 10000, at least 5000: servers refuse more. */
-  keepAliveMs?: number;
+  keepAliveMs?: number | undefined;
   /** How long a ping may stay unanswered before the connection is given up, in milliseconds. Default 5000. */
-  keepAliveTimeoutMs?: number;
+  keepAliveTimeoutMs?: number | undefined;
   /** The largest answer accepted, in bytes. Default 64 MiB. */
-  maxMessageBytes?: number;
+  maxMessageBytes?: number | undefined;
   /** How many calls may be under way; more wait for their turn. Default 4096. */
-  maxInFlight?: number;
+  maxInFlight?: number | undefined;
   /** Whether single reads of the same moment are sent as one transaction. Default false. */
-  groupGets?: boolean;
+  groupGets?: boolean | undefined;
   /** Is told of every call, for traces and measurements: see `openTelemetry()`. Default: nobody. */
-  observe?: CallObserver;
+  observe?: CallObserver | undefined;
   /** Where to log: `console`, pino, winston and their like; `false` for silence. Default: `console`, from `warn` on. */
-  logger?: Logger | false;
+  logger?: Logger | false | undefined;
 }
 
 /**
@@ -136,6 +149,8 @@ const KNOWN: readonly (keyof IOptions)[] = [
   'credentials',
   'tls',
   'auth',
+  'username',
+  'password',
   'grpcOptions',
   'defaultCallOptions',
   'dialTimeout',
@@ -179,7 +194,7 @@ export function settleOptions(given: IOptions | undefined): SettledOptions {
     hosts: hosts.map(({ name, port = tls ? 443 : 2379 }) => `${name}:${port}`),
     hostNames,
     tls,
-    auth: settleAuth(options.auth),
+    auth: settleAuth(options),
     defaultCallOptions: defaultCallOptions as CallOptionsFactory | undefined,
     faultHandling: settleFaultHandling(options.faultHandling),
     dialTimeoutMs: integer('options.dialTimeout', options.dialTimeout, 30_000, { min: 1 }),
@@ -202,8 +217,18 @@ export function settleOptions(given: IOptions | undefined): SettledOptions {
   };
 }
 
+/** All members as one URL, as the registry takes them. */
+const URL_OF_ALL = /^(etcds?):\/\/(.*?)\/?$/i;
+
 function listOf(value: unknown): string[] {
   if (value === undefined) return ['127.0.0.1:2379'];
+  const [, scheme = '', members] = (typeof value === 'string' ? URL_OF_ALL.exec(value.trim()) : null) ?? [];
+  if (members !== undefined) {
+    if (members.includes('@')) throw invalid('options.hosts', 'expected no user in the URL: give options.auth');
+    if (/[/?#]/.test(members)) throw invalid('options.hosts', 'expected nothing after the hosts of the URL');
+    const before = scheme.toLowerCase() === 'etcds' ? 'https://' : '';
+    return listOf(members.split(',').map((member) => before + member.trim()));
+  }
   const list = typeof value === 'string' ? value.split(',').filter((host) => host.trim() !== '') : value;
   if (!Array.isArray(list)) throw invalid('options.hosts', `expected a string or an array, got ${kindOf(value)}`);
   if (list.length === 0) throw plainError('Cannot construct an etcd client with no hosts specified');
@@ -242,35 +267,75 @@ function settleTls(
   if (tls === false && secure > 0) throw invalid('options.tls', 'contradicts the https:// of options.hosts');
   if (tls && plain) throw invalid('options.tls', 'contradicts the http:// of options.hosts');
   if (!tls && secure === 0) return null;
-  const { ca, cert, key, serverName: name } = isRecord(tls) ? tls : ({} as Record<string, unknown>);
+  const given = isRecord(tls) ? tls : {};
+  const { ca, cert, key, caFile, certFile, keyFile, serverName: name } = given as Record<string, unknown>;
   const own = text('options.tls.serverName', name);
   if (own !== undefined && serverName !== undefined) {
     throw invalid('options.tls.serverName', 'given together with grpc.ssl_target_name_override');
   }
   const path = 'options.tls';
-  return pair([`${path}.ca`, ca], [`${path}.cert`, cert], [`${path}.key`, key], own ?? serverName);
+  return pair(
+    [`${path}.ca`, ca, caFile],
+    [`${path}.cert`, cert, certFile],
+    [`${path}.key`, key, keyFile],
+    own ?? serverName,
+  );
 }
 
-type Given = readonly [path: string, value: unknown];
+type Given = readonly [path: string, value: unknown, file?: unknown];
 
 function pair(ca: Given, cert: Given, key: Given, serverName: string | undefined): NativeTlsOptions {
   const pems = {
     ...{ ca: pem('ca', ca), cert: pem('cert', cert), key: pem('key', key), serverName: serverName ?? null },
-    ...{ caFile: null, certFile: null, keyFile: null },
+    ...{ caFile: fileOf(ca), certFile: fileOf(cert), keyFile: fileOf(key) },
   };
   if (pems.cert && !pems.key) throw invalid(key[0], `expected with ${cert[0]}`);
   if (pems.key && !pems.cert) throw invalid(cert[0], `expected with ${key[0]}`);
   return pems;
 }
 
-function pem(name: 'ca' | 'cert' | 'key', [path, value]: Given): Buffer | null {
+/** Absolute: the program may change its folder. */
+function fileOf([path, , file]: Given): string | null {
+  const given = text(`${path}File`, file);
+  return given === undefined ? null : (require('node:path') as typeof import('node:path')).resolve(given);
+}
+
+function pem(name: 'ca' | 'cert' | 'key', given: Given): Buffer | null {
+  const [path, value] = given;
+  const file = fileOf(given);
+  if (file !== null) {
+    if (value !== undefined && value !== null) throw invalid(path, `given together with ${path}File`);
+    const { readFileSync } = require('node:fs') as typeof import('node:fs');
+    let bytes: Buffer;
+    try {
+      bytes = readFileSync(file);
+    } catch (cause) {
+      throw invalid(`${path}File`, `can't read the file: ${(cause as Error).message}`, cause);
+    }
+    return checkedPem(name, `${path}File`, bytes);
+  }
   if (value === undefined || value === null) return null;
   if (typeof value === 'string') return checkedPem(name, path, Buffer.from(value));
   if (!ArrayBuffer.isView(value)) throw invalid(path, `expected a PEM string or Buffer, got ${kindOf(value)}`);
   return checkedPem(name, path, Buffer.from(value.buffer as ArrayBuffer, value.byteOffset, value.byteLength));
 }
 
-function settleAuth(value: unknown): AuthOptions | null {
+/** The user: `auth` of etcd3, or `username` and `password` as the registry has them. */
+function settleAuth({
+  auth: value,
+  username: user,
+  password: secret,
+}: Readonly<Record<string, unknown>>): AuthOptions | null {
+  if (user !== undefined || secret !== undefined) {
+    if (value !== undefined && value !== null) {
+      throw invalid(`options.${user === undefined ? 'password' : 'username'}`, 'given together with options.auth');
+    }
+    const name = text('options.username', user);
+    const password = text('options.password', secret);
+    if (name === undefined) throw invalid('options.username', 'expected with a password');
+    if (password === undefined) throw invalid('options.password', 'expected with a username');
+    return { username: name, password };
+  }
   if (value === undefined || value === null) return null;
   const { username, password, callOptions } = record('options.auth', value);
   if (callOptions !== undefined) checkFactory('options.auth.callOptions', callOptions);

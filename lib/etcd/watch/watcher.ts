@@ -34,7 +34,7 @@ const LIST_TRIES = 3;
 /** How a watch ends besides by itself. */
 export interface WatchOptions {
   /** Cancels the watch when it fires. A `create()` that is waiting rejects with `GRPCCancelledError`. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /**

@@ -1,8 +1,8 @@
 /** The etcd backend: its options and its URL. */
 
 import { hostList, hostOf, secureOf } from '../../common/hosts.js';
-import { choice, integer, text } from '../../common/shape.js';
-import { type Backend, credentialsOf, noPath, userAndHosts } from '../backend.js';
+import { choice, integer, invalid, onlyKnown, record, text } from '../../common/shape.js';
+import { type Backend, type Bag, credentialsOf, noPath, userAndHosts } from '../backend.js';
 import type { CommonOptions } from '../common-options.js';
 import { settleTls, TLS, type TlsOptions } from '../tls.js';
 
@@ -25,6 +25,8 @@ export interface EtcdOptions extends CommonOptions {
   username?: string | undefined;
   /** Default: none. Needs `username`. */
   password?: string | undefined;
+  /** The user, as the options of `rollcall/etcd` have it, in place of `username` and `password`. */
+  auth?: { readonly username: string; readonly password: string } | undefined;
   /** `true`, or the details: TLS on. Default: on when a host says `https://`. */
   tls?: boolean | TlsOptions | undefined;
   /** Milliseconds between two HTTP/2 pings. Default 10000, at least 5000: servers refuse more. */
@@ -43,6 +45,7 @@ export const etcd: Backend<EtcdOptions> = {
     codec: 'text',
     username: 'text',
     password: 'text',
+    auth: { username: 'text', password: 'text' },
     tls: TLS,
     keepAliveMs: 'number',
     keepAliveTimeoutMs: 'number',
@@ -63,7 +66,7 @@ export const etcd: Backend<EtcdOptions> = {
       hosts: hosts.map(({ name, port = 2379 }) => `${tls ? 'https' : 'http'}://${name}:${port}`),
       prefix: text('options.prefix', options.prefix) ?? '/microservices',
       codec: choice('options.codec', options.codec, ['kratos', 'metadata', 'json'], 'kratos'),
-      ...credentialsOf(options),
+      ...credentialsOf(withAuth(options)),
       tls,
       keepAliveMs: integer('options.keepAliveMs', options.keepAliveMs, 10_000, { min: 5000 }),
       keepAliveTimeoutMs: integer('options.keepAliveTimeoutMs', options.keepAliveTimeoutMs, 5000, { min: 100 }),
@@ -73,3 +76,20 @@ export const etcd: Backend<EtcdOptions> = {
     };
   },
 };
+
+/** `auth` in the place of the user and the password. */
+function withAuth(options: Bag): Bag {
+  const { auth, username, password } = options;
+  if (auth === undefined) return options;
+  if (username !== undefined || password !== undefined) {
+    throw invalid(`options.${username === undefined ? 'password' : 'username'}`, 'given together with options.auth');
+  }
+  const given = record('options.auth', auth);
+  onlyKnown('options.auth', given, ['username', 'password']);
+  const required = (name: 'username' | 'password') => {
+    const value = text(`options.auth.${name}`, given[name]);
+    if (value === undefined) throw invalid(`options.auth.${name}`, 'expected a string');
+    return value;
+  };
+  return { username: required('username'), password: required('password') };
+}
