@@ -192,6 +192,27 @@ describe.concurrent.each(ETCD_VERSIONS)('credentials and rights, etcd %s', (vers
     await waitFor(async () => (await etcd.leases()).length === 0, { timeoutMs: 4000, what: 'no lease to be left' });
   });
 
+  test('permission for one name is enough for all that is done with that name', async (context) => {
+    const roles = [{ prefix: '/mine/orders/' }];
+    const etcd = await server(context, { version, users: [{ name: 'app', password: 'secret', roles }] });
+    const registry = await client(context, etcd, {
+      username: 'app',
+      password: 'secret',
+      prefix: '/mine',
+      ttlMs: 3000,
+    });
+    const watcher = registry.watch('orders');
+    const registration = await registry.register({ name: 'orders', id: 'a' });
+    expect(await nextList(watcher)).toHaveLength(1);
+    await sees(registry, 'orders', ['a']);
+    await registration.update({ version: '2' });
+    await refused(registry.getService('orders-admin'), 'ERR_PERMISSION_DENIED');
+    await refused(registry.register({ name: 'users' }), 'ERR_PERMISSION_DENIED');
+    await refused(registry.services(), 'ERR_PERMISSION_DENIED');
+    await registration.deregister();
+    expect(await etcd.keys('/')).toEqual([]);
+  });
+
   test('permission to read only: reading and watching work, registering is refused', async (context) => {
     const etcd = await server(context, { version, users });
     await etcd.put('/theirs/orders/a', '{"id":"a","name":"orders"}');

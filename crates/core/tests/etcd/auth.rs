@@ -65,7 +65,8 @@ async fn who_may_not_is_told_why() {
         ..EtcdRecords::default()
     };
     let elsewhere = EtcdBackend::new(user(&server, "app", "secret"), &records, Log::default()).unwrap();
-    let denied = elsewhere.contact().await.unwrap_err();
+    elsewhere.contact().await.unwrap(); // the user is known: what he may do each call tells
+    let denied = elsewhere.services().await.unwrap_err();
     assert_eq!(denied.kind(), ErrorKind::PermissionDenied);
     assert!(denied.message().contains("/elsewhere/"), "{denied}");
     let denied: Result<()> = presence_of(&elsewhere, "a", "1")

@@ -97,15 +97,21 @@ impl Backend for EtcdBackend {
         format!("etcd at {}", self.shared.client.options().hosts.join(", "))
     }
 
-    /// Reads one key of the prefix at most, from the leader: that takes a connection, a token and the permission.
+    /// Reads one key of the prefix at most, from the leader: that takes a connection and a token. A user who may not read all
+    /// of the prefix has shown both; whether he may read or write the names that are asked for, they tell.
     async fn contact(&self) -> Result<()> {
         let (first, end) = self.shared.keys.all();
         let options = GetOptions::new().with_range(end).with_limit(1).with_keys_only();
-        self.shared
-            .range("contact", first, options)
-            .await
-            .map(|_| ())
-            .map_err(|fault| self.shared.explain(fault, "read", self.shared.keys.prefix()))
+        match self.shared.range("contact", first, options).await {
+            Err(fault) if fault.error.kind() == ErrorKind::PermissionDenied => {
+                let error = self.shared.explain(fault, "read", self.shared.keys.prefix());
+                let log = self.shared.client.calls.log();
+                log.info(format_args!("not all names can be read: {error}"));
+                Ok(())
+            }
+            Err(fault) => Err(self.shared.explain(fault, "read", self.shared.keys.prefix())),
+            Ok(_) => Ok(()),
+        }
     }
 
     fn presence(&self, name: &str, id: &str) -> Result<Box<dyn Presence>> {
