@@ -188,7 +188,15 @@ export declare class RegistrationHandle {
   /** The id that its events carry. Events come only after the first call. */
   id(): number
   instance(): NativeInstance
-  state(): 'registering' | 'registered' | 'lost' | 'stalled' | 'replaced' | 'deregistering' | 'deregistered'
+  state(): 'registering' | 'registered' | 'lost' | 'stalled' | 'out' | 'replaced' | 'deregistering' | 'deregistered'
+  /** What holds it out of traffic. */
+  outFor(): Array<'stalled' | 'withdrawn' | 'unhealthy' | 'draining'>
+  /** Out of traffic for this reason, `'withdrawn'` or `'unhealthy'`. */
+  withdraw(reason: string, timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<void>
+  /** Takes the reason back. */
+  restore(reason: string, timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<void>
+  /** Out of traffic, a wait, and the end. */
+  drain(waitMs: number, timeoutMs: number): Promise<void>
   /** Replaces the fields that are not null. */
   update(version: string | undefined | null, metadata: Record<string, string> | undefined | null, endpoints: Array<string> | undefined | null, timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<void>
   deregister(drainMs: number, timeoutMs: number): Promise<void>
@@ -317,7 +325,7 @@ export interface NativeEtcdOptions {
 
 /** One event. `id` is the watcher's or registration's, else 0; `level` and `text` belong to log lines and reasons. */
 export interface NativeEvent {
-  kind: 'watch' | 'stale' | 'fresh' | 'watchError' | 'lost' | 'restored' | 'replaced' | 'badRecord' | 'log' | 'elected' | 'termLost' | 'campaignFailed' | 'leader' | 'leaderUnknown' | 'observerFailed' | 'lockLost' | 'tokenTime'
+  kind: 'watch' | 'stale' | 'fresh' | 'watchError' | 'lost' | 'restored' | 'replaced' | 'out' | 'in' | 'badRecord' | 'log' | 'elected' | 'termLost' | 'campaignFailed' | 'leader' | 'leaderUnknown' | 'observerFailed' | 'lockLost' | 'tokenTime'
   id: number
   level: string | null
   key: string | null

@@ -29,10 +29,13 @@ export { connect } from './registry/connect.js';
 export type { InstanceInput, InstanceUpdate, ServiceInstance, ServiceList } from './registry/instance.js';
 export { MemoryServer } from './registry/memory-server.js';
 export {
+  type DrainOptions,
+  type OutReason,
   Registration,
   type RegistrationEvents,
   type RegistrationState,
   type RemovalOptions,
+  type TrafficOptions,
   type UpdateOptions,
 } from './registry/registration.js';
 export {

@@ -28,7 +28,7 @@ pub type Wake = ThreadsafeFunction<(), (), (), Status, /* callee handles errors:
 #[napi(object, object_from_js = false, use_nullable = true)]
 pub struct NativeEvent {
     #[napi(
-        ts_type = "'watch' | 'stale' | 'fresh' | 'watchError' | 'lost' | 'restored' | 'replaced' | 'badRecord' | 'log' | 'elected' | 'termLost' | 'campaignFailed' | 'leader' | 'leaderUnknown' | 'observerFailed' | 'lockLost' | 'tokenTime'"
+        ts_type = "'watch' | 'stale' | 'fresh' | 'watchError' | 'lost' | 'restored' | 'replaced' | 'out' | 'in' | 'badRecord' | 'log' | 'elected' | 'termLost' | 'campaignFailed' | 'leader' | 'leaderUnknown' | 'observerFailed' | 'lockLost' | 'tokenTime'"
     )]
     pub kind: &'static str,
     pub id: u32,
@@ -74,6 +74,17 @@ impl Mailbox {
             level: None,
             key: None,
             text,
+        });
+    }
+
+    /// The same, with what it is about.
+    pub fn put_about(&self, kind: &'static str, id: u32, key: String, text: String) {
+        self.push(NativeEvent {
+            kind,
+            id,
+            level: None,
+            key: Some(key),
+            text: Some(text),
         });
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use napi::bindgen_prelude::{Object, PromiseRaw};
 use napi::{Env, Result};
 use napi_derive::napi;
-use rollcall_core::registration::{Event, OnEvent, Patch, Registration};
+use rollcall_core::registration::{Event, OnEvent, OutReason, Patch, Registration};
 use rollcall_core::sync::lock;
 
 use crate::call::{CancelHandle, JsResult, ms, promise};
@@ -40,6 +40,12 @@ impl Gate {
             Event::Lost(reason) => self.mailbox.put("lost", self.id, Some(reason)),
             Event::Restored => self.mailbox.put("restored", self.id, None),
             Event::Replaced => self.mailbox.put("replaced", self.id, None),
+            Event::Out(reason, all) => {
+                let all: Vec<&str> = all.iter().map(OutReason::as_str).collect();
+                self.mailbox
+                    .put_about("out", self.id, reason.as_str().to_owned(), all.join(","));
+            }
+            Event::In => self.mailbox.put("in", self.id, None),
         }
     }
 }
@@ -84,10 +90,64 @@ impl RegistrationHandle {
 
     #[napi(
         catch_unwind,
-        ts_return_type = "'registering' | 'registered' | 'lost' | 'stalled' | 'replaced' | 'deregistering' | 'deregistered'"
+        ts_return_type = "'registering' | 'registered' | 'lost' | 'stalled' | 'out' | 'replaced' | 'deregistering' | 'deregistered'"
     )]
     pub fn state(&self) -> &'static str {
         self.registration.state().as_str()
+    }
+
+    /// What holds it out of traffic.
+    #[napi(
+        catch_unwind,
+        ts_return_type = "Array<'stalled' | 'withdrawn' | 'unhealthy' | 'draining'>"
+    )]
+    pub fn out_for(&self) -> Vec<&'static str> {
+        self.registration.out_for().iter().map(OutReason::as_str).collect()
+    }
+
+    /// Out of traffic for this reason, `'withdrawn'` or `'unhealthy'`.
+    #[napi(catch_unwind, ts_return_type = "Promise<void>")]
+    pub fn withdraw<'env>(
+        &self,
+        env: &'env Env,
+        reason: String,
+        timeout_ms: f64,
+        cancel: Option<&CancelHandle>,
+    ) -> Result<PromiseRaw<'env, JsResult<()>>> {
+        let registration = self.registration.clone();
+        let begun =
+            OutReason::of_program(&reason).and_then(|reason| registration.begin_withdraw(reason).map(|()| reason)); // at once: `outFor` says so
+        promise(env, &self.io, cancel, "withdraw", async move {
+            registration.withdrawn(begun?, ms(timeout_ms)).await
+        })
+    }
+
+    /// Takes the reason back.
+    #[napi(catch_unwind, ts_return_type = "Promise<void>")]
+    pub fn restore<'env>(
+        &self,
+        env: &'env Env,
+        reason: String,
+        timeout_ms: f64,
+        cancel: Option<&CancelHandle>,
+    ) -> Result<PromiseRaw<'env, JsResult<()>>> {
+        let registration = self.registration.clone();
+        let begun =
+            OutReason::of_program(&reason).and_then(|reason| registration.begin_restore(reason).map(|()| reason)); // at once: `outFor` says so
+        promise(env, &self.io, cancel, "restore", async move {
+            registration.restored(begun?, ms(timeout_ms)).await
+        })
+    }
+
+    /// Out of traffic, a wait, and the end.
+    #[napi(catch_unwind, ts_return_type = "Promise<void>")]
+    pub fn drain<'env>(&self, env: &'env Env, wait_ms: f64, timeout_ms: f64) -> Result<PromiseRaw<'env, JsResult<()>>> {
+        let registration = self.registration.clone();
+        let begun = registration.begin_withdraw(OutReason::Draining);
+        promise(env, &self.io, None, "drain", async move {
+            begun?;
+            registration.drained(ms(wait_ms), ms(timeout_ms)).await
+        })
     }
 
     /// Replaces the fields that are not null.

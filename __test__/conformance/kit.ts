@@ -21,7 +21,7 @@ export interface Heard {
   count(event: string): number;
 }
 
-/** Writes down every event of a registration. */
+/** Writes down every event of a registration; `out` with its reason. */
 export function hear(registration: Registration): Heard {
   const events: string[] = [];
   const reasons: string[] = [];
@@ -32,6 +32,8 @@ export function hear(registration: Registration): Heard {
   registration.on('restored', () => events.push('restored'));
   registration.on('replaced', () => events.push('replaced'));
   registration.on('stalled', () => events.push('stalled'));
+  registration.on('out', (reason) => events.push(`out ${reason}`));
+  registration.on('in', () => events.push('in'));
   return { events, reasons, count: (event) => events.filter((heard) => heard === event).length };
 }
 

@@ -33,7 +33,7 @@ export async function call<T>(
     return await start(cancel);
   } catch (error) {
     const failure = fromNative(error, operation);
-    throw failure.code === 'ERR_ABORTED' ? aborted(signal, operation) : failure;
+    throw failure.code === 'ERR_ABORTED' && signal.aborted ? aborted(signal, operation) : failure;
   } finally {
     unlisten();
   }

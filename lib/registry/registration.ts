@@ -1,7 +1,7 @@
 /** One instance that is kept in the registry. */
 
 import type { Log } from '../common/logger.js';
-import { abortSignal, onlyKnown, optional } from '../common/shape.js';
+import { abortSignal, choice, integer, invalid, onlyKnown, optional } from '../common/shape.js';
 import type { RegistrationHandle } from '../native.js';
 import { call, checked, type NewCancel } from './call.js';
 import { Events } from './events.js';
@@ -12,7 +12,8 @@ import { callTimeout, type Removal, removal } from './options.js';
  * - `registering`: not visible yet (`background: true`).
  * - `registered`: visible to others, renewed.
  * - `lost`: gone from the registry, or not renewed for its TTL; being put back.
- * - `stalled`: withdrawn, because the JavaScript thread doesn't tick; put back as soon as it does.
+ * - `stalled`: out of traffic, because the JavaScript thread doesn't tick (`outFor` has `stalled`).
+ * - `out`: out of traffic for other reasons of `outFor`, or for none any more and not back yet.
  * - `replaced`: a newer registration of the same id has taken over. Final.
  * - `deregistering`: being removed, or still being tried after a `deregister()` that failed.
  * - `deregistered`: removed. Final.
@@ -22,11 +23,24 @@ export type RegistrationState =
   | 'registered'
   | 'lost'
   | 'stalled'
+  | 'out'
   | 'replaced'
   | 'deregistering'
   | 'deregistered';
 
-/** The events of a registration. */
+/**
+ * Why an instance is out of traffic:
+ *
+ * - `stalled`: the JavaScript thread doesn't tick. The stall guard's own (`stallTimeoutMs`).
+ * - `withdrawn`, `unhealthy`: the program says so, by `withdraw()`.
+ * - `draining`: it leaves for good, by `drain()`.
+ */
+export type OutReason = 'stalled' | 'withdrawn' | 'unhealthy' | 'draining';
+
+/** The reasons that a program gives and takes back itself. */
+const OWN_REASONS = ['withdrawn', 'unhealthy'] as const;
+
+/** The events of a registration. What the program does itself is no loss. */
 export interface RegistrationEvents {
   /** The instance is not in the registry any more, and why: once per loss. It is being put back. */
   lost: [reason: string];
@@ -36,14 +50,22 @@ export interface RegistrationEvents {
   replaced: [];
   /** The stall guard has withdrawn the instance. `lost` follows, with a reason that begins with `stalled`. */
   stalled: [];
+  /** `reason` holds the instance out of traffic from now on, with all of `outFor`: once for each reason. */
+  out: [reason: OutReason, outFor: ReadonlySet<OutReason>];
+  /** Nothing holds the instance out of traffic any more, and others see it again. */
+  in: [];
 }
+
+const EVENTS = ['lost', 'restored', 'replaced', 'stalled', 'out', 'in'] as const;
 
 /** Who listens late hears where it stands, and not what is over. */
 const VOIDS = {
   lost: ['lost', 'restored'],
   restored: ['lost', 'restored', 'stalled'],
-  replaced: ['lost', 'restored', 'stalled'],
+  replaced: ['lost', 'restored', 'stalled', 'out', 'in'],
   stalled: ['stalled'],
+  out: ['out', 'in'],
+  in: ['out', 'in'],
 };
 
 /** Options of `update()`. */
@@ -52,6 +74,20 @@ export interface UpdateOptions {
   timeoutMs?: number | undefined;
   /** Aborts the wait. What is wanted stays changed. */
   signal?: AbortSignal | undefined;
+}
+
+/** Options of `withdraw()` and `restore()`. */
+export interface TrafficOptions {
+  /** In milliseconds. Default: `timeoutMs` of the registry. */
+  timeoutMs?: number | undefined;
+  /** Aborts the wait. What is wanted stays changed. */
+  signal?: AbortSignal | undefined;
+}
+
+/** Options of `drain()`. */
+export interface DrainOptions {
+  /** Time for the removal itself, in milliseconds. Default: `timeoutMs` of the registry. */
+  timeoutMs?: number | undefined;
 }
 
 /** Options of `deregister()` and `close()`. */
@@ -95,7 +131,7 @@ export class Registration {
 
   private constructor(source: RegistrationSource) {
     this.#source = source;
-    this.#events = new Events<RegistrationEvents>(['lost', 'restored', 'replaced', 'stalled'], source.log, VOIDS);
+    this.#events = new Events<RegistrationEvents>(EVENTS, source.log, VOIDS);
     this.#instance = frozenInstance(source.handle.instance());
     this.id = this.#instance.id;
     this.name = this.#instance.name;
@@ -114,6 +150,15 @@ export class Registration {
   /** Where it stands now. */
   get state(): RegistrationState {
     return this.#source.handle.state();
+  }
+
+  /**
+   * What holds the instance out of traffic: of the program's reasons those that were given and not taken back, whether or
+   * not others have seen that yet. It is to stand in the registry if and only if this is empty and it was not deregistered
+   * or replaced.
+   */
+  get outFor(): ReadonlySet<OutReason> {
+    return new Set(this.#source.handle.outFor());
   }
 
   /**
@@ -155,8 +200,8 @@ export class Registration {
   }
 
   /**
-   * Replaces the fields given, each as a whole, and resolves when others see it. After a failure the change is still
-   * wanted: the next repair publishes it.
+   * Replaces the fields given, each as a whole, and resolves when others see it; while the program holds the instance out of
+   * traffic at once: the return publishes it. After a failure the change is still wanted: the next repair publishes it.
    *
    * @throws `ERR_INVALID_ARGUMENT`, `ERR_TIMEOUT`, `ERR_UNAVAILABLE`, `ERR_PERMISSION_DENIED`, `ERR_UNAUTHENTICATED`,
    * `ERR_REPLACED`, `ERR_ABORTED`, `ERR_CLOSED`.
@@ -177,6 +222,59 @@ export class Registration {
       );
     } finally {
       this.#instance = frozenInstance(this.#source.handle.instance());
+    }
+  }
+
+  /**
+   * Takes the instance out of traffic, for a reason: `'withdrawn'`, the default, or `'unhealthy'`. Resolves when others don't
+   * see it any more. Reasons add up; to give one again only waits. No repair, update, outage or restart of a server brings
+   * it back, `restore()` alone does. Its id is not held meanwhile: where another registration has claimed it, and still has
+   * it at the return, this one ends as `replaced` then.
+   *
+   * After a failure it is still wanted: it is tried for as long as the registration lives, and the record, which is not
+   * renewed any more, expires.
+   *
+   * @throws `ERR_INVALID_ARGUMENT`; `ERR_TIMEOUT` when it could not be taken out in time; `ERR_ABORTED`, also when
+   * `restore()` was called before others had seen it go; `ERR_REPLACED`; `ERR_CLOSED` after `deregister()` and `close()`.
+   */
+  async withdraw(reason?: 'withdrawn' | 'unhealthy', options?: TrafficOptions): Promise<void> {
+    await this.#move('withdraw', reason, options);
+  }
+
+  /**
+   * Takes a reason of `withdraw()` back. Resolves when others see the instance again, with every update of meanwhile; at
+   * once while other reasons of the program hold it out: the last one brings it back. May be repeated until it is back. After
+   * a failure it is tried on.
+   *
+   * @throws `ERR_INVALID_ARGUMENT`, also where the reason doesn't hold it out; `ERR_TIMEOUT` and `ERR_UNAVAILABLE` when it is
+   * not back in time; `ERR_PERMISSION_DENIED`, `ERR_UNAUTHENTICATED`; `ERR_ABORTED`, also when `withdraw()` was called
+   * before it was back; `ERR_REPLACED`; `ERR_CLOSED` after `deregister()` and `close()`.
+   */
+  async restore(reason?: 'withdrawn' | 'unhealthy', options?: TrafficOptions): Promise<void> {
+    await this.#move('restore', reason, options);
+  }
+
+  /**
+   * Takes the instance out of traffic, for `draining`, waits `ms` milliseconds, then deregisters it. While it waits the
+   * registration lives, with its events and its state `out`, and keeps the process alive; `deregister()` cuts the wait short.
+   * (`deregister({ drainMs })` ends the registration first and waits then: nothing is told, and nothing can be cut short.)
+   * It can't be taken back.
+   *
+   * @throws as `deregister()`, and without the wait: in every case the registration ends and the instance doesn't come back.
+   * `ERR_INVALID_ARGUMENT`; `ERR_REPLACED`; `ERR_CLOSED` after `deregister()` and `close()`.
+   */
+  async drain(ms: number, options?: DrainOptions): Promise<void> {
+    const { waitMs, timeoutMs } = checked('drain', () => {
+      if (ms === undefined) throw invalid('ms', 'expected for how long, in milliseconds');
+      const waitMs = integer('ms', ms, 0, { min: 0 });
+      const given = optional('options', options);
+      onlyKnown('options', given, ['timeoutMs']);
+      return { waitMs, timeoutMs: callTimeout(given.timeoutMs, this.#source.timeoutMs) };
+    });
+    try {
+      await call('drain', undefined, () => this.#source.handle.drain(waitMs, timeoutMs));
+    } finally {
+      if (this.over) this.#source.released(this);
     }
   }
 
@@ -209,13 +307,29 @@ export class Registration {
    *
    * @internal
    */
-  notify(kind: string, reason: string): void {
+  notify(kind: string, reason: string, key = ''): void {
     if (kind === 'lost') {
       if (reason.startsWith('stalled')) this.#events.tell('stalled');
       this.#events.tell('lost', reason);
-    } else if (kind === 'restored' || kind === 'replaced') {
+    } else if (kind === 'out') {
+      this.#events.tell('out', key as OutReason, new Set(reason.split(',') as OutReason[]));
+    } else if (kind === 'restored' || kind === 'replaced' || kind === 'in') {
       this.#events.tell(kind);
     }
+  }
+
+  async #move(how: 'withdraw' | 'restore', reason: unknown, options: unknown): Promise<void> {
+    const { why, timeoutMs, signal } = checked(how, () => {
+      const given = optional('options', options);
+      onlyKnown('options', given, ['timeoutMs', 'signal']);
+      return {
+        why: ownReason(reason),
+        timeoutMs: callTimeout(given.timeoutMs, this.#source.timeoutMs),
+        signal: abortSignal('options.signal', given.signal),
+      };
+    });
+    const { handle, newCancel } = this.#source;
+    await call(how, signal, (cancel) => handle[how](why, timeoutMs, cancel), newCancel);
   }
 
   async #remove({ drainMs, timeoutMs }: Removal): Promise<void> {
@@ -224,4 +338,10 @@ export class Registration {
     this.#source.released(this);
     await removed;
   }
+}
+
+function ownReason(value: unknown): 'withdrawn' | 'unhealthy' {
+  if (value === 'stalled') throw invalid('reason', '"stalled" is the stall guard\'s own: see stallTimeoutMs');
+  if (value === 'draining') throw invalid('reason', '"draining" is set by drain() alone');
+  return choice('reason', value, OWN_REASONS, 'withdrawn');
 }

@@ -444,7 +444,7 @@ export class Registry {
         break;
       default: {
         const registration = this.#registrations.get(id);
-        registration?.notify(kind, text ?? '');
+        registration?.notify(kind, text ?? '', key ?? '');
         if (registration?.over) this.#forget(id, registration);
       }
     }

@@ -1,18 +1,19 @@
-//! The machine behind a registration: publish, hold, repair, sit out a stall, withdraw.
+//! The machine behind a registration: publish, hold, repair, stay out of traffic, withdraw.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::phase::{Input, Phase, Told};
-use super::state::{OnEvent, Shared, State, Wanted};
+use super::out::OutReason;
+use super::phase::{Input, Phase};
+use super::standing::{Name, Standing};
+use super::state::{State, Wanted};
 use crate::backend::{Loss, Presence};
 use crate::backoff::{Backoff, FIRST};
 use crate::error::{Error, ErrorKind, Result};
-use crate::instance::ServiceInstance;
-use crate::log::{Level, Log};
 use crate::stall::{Stall, stalled};
 
 /// A longer TTL is as good as this one, and does not overflow the clock.
@@ -27,6 +28,8 @@ pub(super) const WITHDRAW_FOR: Duration = Duration::from_secs(600);
 enum Interrupt {
     /// The owner wants the record gone.
     Gone,
+    /// The owner wants it out of traffic.
+    Out,
     /// The owner's thread does not tick.
     Stall,
 }
@@ -34,16 +37,17 @@ enum Interrupt {
 pub(super) struct Machine {
     pub presence: Box<dyn Presence>,
     pub wanted: watch::Receiver<Wanted>,
-    pub shared: Arc<Shared>,
+    pub standing: Standing,
     pub stall: Option<Stall>,
     pub timeout: Duration,
     pub publications: Arc<Semaphore>,
     pub withdrawals: Arc<Semaphore>,
-    pub on_event: OnEvent,
-    pub log: Log,
-    pub phase: Phase,
     /// When the last attempt began; without one nothing can have been written.
     pub attempt: Option<Instant>,
+    /// The generation that was last tried.
+    pub tried: u64,
+    /// When it was last taken out, if it was called back before nothing of it stood.
+    pub called_back: Option<Instant>,
     pub backoff: Backoff,
 }
 
@@ -51,20 +55,22 @@ impl Machine {
     /// Runs to the end of the registration.
     pub async fn run(mut self) {
         loop {
-            let interrupt = match self.publish().await {
+            let mut interrupt = match self.publish().await {
                 Err(interrupt) => Some(interrupt),
                 Ok(Err(error)) if error.kind() == ErrorKind::Replaced => return self.end_replaced().await,
                 Ok(Err(_)) => self.pause().await,
                 Ok(Ok(())) => self.hold().await,
             };
-            let interrupt = match interrupt {
-                Some(Interrupt::Stall) => self.sit_out_stall().await,
-                other => other,
-            };
+            while let Some(why @ (Interrupt::Out | Interrupt::Stall)) = interrupt {
+                interrupt = self.sit_out(why == Interrupt::Stall).await;
+                if interrupt.is_none() && self.standing.phase.is_failing() {
+                    interrupt = self.pause().await; // going out and in is no way around the back-off
+                }
+            }
             if interrupt == Some(Interrupt::Gone) {
                 return self.withdraw_for_good().await;
             }
-            if self.phase.state() == State::Replaced {
+            if self.standing.phase.state() == State::Replaced {
                 return self.end_replaced().await;
             }
         }
@@ -73,10 +79,11 @@ impl Machine {
     /// One attempt to publish what is wanted now. `Err` when it was interrupted.
     async fn publish(&mut self) -> Result<Result<()>, Interrupt> {
         let (instance, generation) = {
-            let wanted = self.wanted.borrow_and_update();
+            let wanted = self.wanted.borrow();
             (wanted.instance.clone(), wanted.generation)
         };
-        let (permits, intent) = (self.publications.clone(), self.phase.intent());
+        self.tried = generation;
+        let (permits, intent) = (self.publications.clone(), self.standing.phase.intent());
         let attempt = async {
             // Never closed; if it were, an attempt too many would be the lesser evil.
             let _permit = permits.acquire().await;
@@ -92,8 +99,14 @@ impl Machine {
             result = attempt => result,
         };
         match &result {
-            Ok(()) => self.step(Input::Published(Instant::now()), Some((generation, None))),
-            Err(error) => self.step(Input::Failed(error.clone()), Some((generation, Some(error.clone())))),
+            Ok(()) => {
+                self.standing
+                    .step(Input::Published(Instant::now()), Some((generation, None)));
+                self.standing.shared.is_back();
+            }
+            Err(error) => self
+                .standing
+                .step(Input::Failed(error.clone()), Some((generation, Some(error.clone())))),
         }
         Ok(result)
     }
@@ -101,7 +114,7 @@ impl Machine {
     /// While the record stands: until it is lost, something else is wanted, or an interrupt.
     async fn hold(&mut self) -> Option<Interrupt> {
         // Counted over updates: one more often than every TTL must not keep the back-off where it is.
-        let since = self.phase.stands_since().unwrap_or_else(Instant::now);
+        let since = self.standing.phase.stands_since().unwrap_or_else(Instant::now);
         let settled = since + self.presence.ttl().min(LONGEST_TTL);
         let mut reset = false;
         loop {
@@ -109,7 +122,7 @@ impl Machine {
                 biased;
                 interrupt = interrupted(&self.wanted, self.stall.as_ref()) => return Some(interrupt),
                 loss = self.presence.lost() => return self.note_loss(loss).await,
-                () = changed(&self.wanted) => return None,
+                () = changed(&self.wanted, self.tried) => return None,
                 () = sleep_until(settled), if !reset => {
                     // Only a record that has held for one TTL proves that the trouble is over.
                     self.backoff.reset();
@@ -127,18 +140,18 @@ impl Machine {
         tokio::select! {
             biased;
             interrupt = interrupted(&self.wanted, self.stall.as_ref()) => Some(interrupt),
-            loss = self.presence.lost(), if self.phase.stands_since().is_some() => self.note_loss(loss).await,
+            loss = self.presence.lost(), if self.standing.phase.stands_since().is_some() => self.note_loss(loss).await,
             // Who wants something else now need not wait for the next try of what failed; but one update after the other
             // is no way around the back-off.
-            () = async { changed(&self.wanted).await; sleep_until(last + FIRST).await } => None,
+            () = async { changed(&self.wanted, self.tried).await; sleep_until(last + FIRST).await } => None,
             () = sleep_until(next) => None,
         }
     }
 
     /// Tells of a loss once, and waits the first pause before the repair.
     async fn note_loss(&mut self, loss: Loss) -> Option<Interrupt> {
-        self.step(Input::Lost(loss), None);
-        if self.phase == Phase::Replaced {
+        self.standing.step(Input::Lost(loss), None);
+        if self.standing.phase == Phase::Replaced {
             return None;
         }
         let pause = self.backoff.next_pause();
@@ -149,42 +162,69 @@ impl Machine {
         }
     }
 
-    /// Withdraws the instance because its thread does not tick, and waits until it ticks again.
-    async fn sit_out_stall(&mut self) -> Option<Interrupt> {
-        let limit = self.stall.as_ref().map_or(Duration::ZERO, Stall::limit);
-        self.step(Input::Stalled(limit), None);
-        let mut withdrawn = false;
+    /// Out of traffic: removes what stands, as often as that takes, and waits until no reason holds it out any more.
+    async fn sit_out(&mut self, mut is_stalled: bool) -> Option<Interrupt> {
+        let since = Instant::now();
+        let never_tried = self.attempt.is_none();
+        let called_back = self.called_back.take();
+        let Self {
+            presence,
+            wanted,
+            standing,
+            stall,
+            timeout,
+            withdrawals,
+            ..
+        } = self;
+        let limit = stall.as_ref().map_or(Duration::ZERO, Stall::limit);
+        let failed = note_failure(standing, "taken out of traffic");
+        let mut removal = pin!(async move {
+            if never_tried {
+                return;
+            }
+            presence.stop(); // at once, not when its turn comes
+            if let Some(last) = called_back {
+                sleep_until(last + FIRST).await; // an attempt that was called back may have been in vain
+            }
+            while !withdraw(presence, withdrawals, *timeout, WITHDRAW_FOR, &failed).await {}
+        });
+        let mut is_removed = false;
         loop {
+            let own = wanted.borrow().out;
+            let reasons = if is_stalled { own.with(OutReason::Stalled) } else { own };
+            standing.step(Input::Out { reasons, stall: limit }, None);
+            if reasons.is_empty() {
+                self.called_back = (!is_removed).then_some(since);
+                return None;
+            }
             tokio::select! {
                 biased;
-                () = wants_gone(&self.wanted) => return Some(Interrupt::Gone),
-                () = ticking(self.stall.as_ref()) => return None,
-                done = withdraw(&mut self.presence, &self.withdrawals, self.timeout, WITHDRAW_FOR, |error| {
-                    self.log.warn(format_args!("a stalled instance could not be withdrawn yet: {error}"));
-                }), if !withdrawn => withdrawn = done || withdrawn,
+                () = wants_gone(wanted) => return Some(Interrupt::Gone),
+                () = wants(wanted, |wanted| wanted.out != own) => {}
+                () = ticking(stall.as_ref()), if is_stalled => is_stalled = false,
+                _ = stalled(stall.as_ref()), if !is_stalled => is_stalled = true,
+                () = &mut removal, if !is_removed => {
+                    is_removed = true;
+                    standing.step(Input::Withdrawn, None);
+                }
             }
         }
     }
 
     /// The end by the owner's wish: removes the record, however long it takes within reason.
     async fn withdraw_for_good(mut self) {
-        self.step(Input::Gone, None);
-        let name = Name(&self.instance()).to_string();
+        self.standing.step(Input::Gone, None);
+        let failed = note_failure(&self.standing, "removed");
         let done = self.attempt.is_none()
             || withdraw(
                 &mut self.presence,
                 &self.withdrawals,
                 self.timeout,
                 WITHDRAW_FOR,
-                |error| {
-                    self.log.warn(format_args!("{name} could not be removed yet: {error}"));
-                    self.shared
-                        .progress
-                        .send_modify(|p| p.failure = Some((p.published, error)));
-                },
+                failed,
             )
             .await;
-        self.step(Input::Removed(done), None);
+        self.standing.step(Input::Removed(done), None);
     }
 
     /// The end by a newer owner: what we wrote under is cleaned up, the newer record is not touched.
@@ -199,55 +239,15 @@ impl Machine {
         )
         .await;
     }
+}
 
-    fn instance(&self) -> Arc<ServiceInstance> {
-        self.wanted.borrow().instance.clone()
-    }
-
-    /// Moves the phase on, and tells of it in the same step: who reads the new state finds its event on the way, and who
-    /// hears of the event reads the new state. `published`: which generation was tried, and what hindered it.
-    fn step(&mut self, input: Input, published: Option<(u64, Option<Error>)>) {
-        let (phase, told) = std::mem::replace(&mut self.phase, Phase::NEW).step(input);
-        self.phase = phase;
-        let hindrance = published.as_ref().and_then(|(_, error)| error.clone());
-        self.shared.progress.send_modify(|progress| {
-            progress.state = self.phase.state();
-            match published {
-                Some((generation, None)) => {
-                    progress.published = generation;
-                    progress.failure = None;
-                }
-                Some((generation, Some(error))) => progress.failure = Some((generation, error)),
-                None => {}
-            }
-            if let Some(event) = told.as_ref().and_then(Told::event) {
-                (self.on_event)(event);
-            }
-        });
-        if let Some(told) = told {
-            self.say(&told, hindrance.as_ref());
-        }
-    }
-
-    fn say(&self, told: &Told, hindrance: Option<&Error>) {
-        let instance = self.instance();
-        let (log, name) = (&self.log, Name(&instance));
-        match told {
-            Told::Registered => log.info(format_args!("{name} is registered at {}", Where(&instance))),
-            Told::Restored => log.info(format_args!("{name} is registered again")),
-            Told::NotPublished { first } => {
-                // Once per series of failures: an outage is long, and a client may hold a thousand registrations.
-                let level = if *first { Level::Warn } else { Level::Debug };
-                if let Some(error) = hindrance {
-                    log.log(level, format_args!("{name} could not be published: {error}"));
-                }
-            }
-            Told::Lost(why) => log.warn(format_args!("{name} was lost: {why}; putting it back")),
-            Told::Withdrawn(why) => log.warn(format_args!("{name} is withdrawn: {why}")),
-            Told::Replaced => log.warn(format_args!("{name} was replaced by a newer registration of its id")),
-            Told::Removed => log.info(format_args!("{name} is deregistered")),
-            Told::LeftToExpire => log.error(format_args!("{name} could not be removed and is left to expire")),
-        }
+/// Logs why a record could not be removed yet, and keeps it for who waits for that.
+fn note_failure(standing: &Standing, what: &'static str) -> impl Fn(Error) + use<> {
+    let name = Name(&standing.instance()).to_string();
+    let (log, shared) = (standing.log.clone(), standing.shared.clone());
+    move |error| {
+        log.warn(format_args!("{name} could not be {what} yet: {error}"));
+        shared.progress.send_modify(|p| p.failure = Some((p.published, error)));
     }
 }
 
@@ -257,7 +257,7 @@ async fn withdraw(
     withdrawals: &Semaphore,
     attempt: Duration,
     within: Duration,
-    mut failed: impl FnMut(Error),
+    failed: impl Fn(Error),
 ) -> bool {
     let give_up = Instant::now() + within;
     let mut backoff = Backoff::new();
@@ -281,50 +281,33 @@ async fn withdraw(
     }
 }
 
-/// Resolves when the owner wants the record gone or its thread stalls.
+/// Resolves when the owner wants the record gone or out of traffic, or its thread stalls.
 async fn interrupted(wanted: &watch::Receiver<Wanted>, stall: Option<&Stall>) -> Interrupt {
     tokio::select! {
         biased;
         () = wants_gone(wanted) => Interrupt::Gone,
+        () = wants(wanted, |wanted| !wanted.out.is_empty()) => Interrupt::Out,
         _ = stalled(stall) => Interrupt::Stall,
     }
 }
 
-// The receivers are cloned, because `Machine::wanted` remembers which change was last published.
-
 /// Resolves when the owner wants the record gone.
 async fn wants_gone(wanted: &watch::Receiver<Wanted>) {
-    let _ = wanted.clone().wait_for(|w| w.gone).await; // the sender lives in `Machine::shared`
+    wants(wanted, |wanted| wanted.gone).await;
 }
 
-/// Resolves when something else is wanted than was last published.
-async fn changed(wanted: &watch::Receiver<Wanted>) {
-    let _ = wanted.clone().changed().await;
+/// Resolves when something else is wanted than was last tried.
+async fn changed(wanted: &watch::Receiver<Wanted>, tried: u64) {
+    wants(wanted, |wanted| wanted.generation != tried).await;
+}
+
+/// Resolves when that is wanted.
+async fn wants(wanted: &watch::Receiver<Wanted>, that: impl FnMut(&Wanted) -> bool) {
+    let _ = wanted.clone().wait_for(that).await; // the sender lives in `Standing::shared`
 }
 
 async fn ticking(stall: Option<&Stall>) {
     if let Some(stall) = stall {
         stall.is_over().await;
-    }
-}
-
-/// How a log line calls an instance.
-struct Name<'a>(&'a ServiceInstance);
-
-impl std::fmt::Display for Name<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.0.name, self.0.id)
-    }
-}
-
-/// Where callers reach it.
-struct Where<'a>(&'a ServiceInstance);
-
-impl std::fmt::Display for Where<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.0.endpoints.is_empty() {
-            return f.write_str("no endpoint");
-        }
-        f.write_str(&self.0.endpoints.join(", "))
     }
 }

@@ -2,24 +2,28 @@
 //!
 //! [`phase`] says where it may stand, and [`machine`] does what follows from it.
 //!
-//! What is wanted (the instance, and whether it should be there at all) is level-triggered: callers set it, the machine
+//! What is wanted (the instance, what holds it out of traffic, and whether it should be there at all) is level-triggered: callers set it, the machine
 //! works until the registry shows it. That is what makes `update()` during an outage, `deregister()` in the middle of a
 //! repair, and an attempt whose answer is lost plain cases rather than special ones.
 
 mod machine;
+mod out;
 mod phase;
+mod standing;
 mod state;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::machine::Machine;
+pub use self::out::{OutFor, OutReason};
 use self::phase::Phase;
+use self::standing::Standing;
 pub use self::state::{Event, OnEvent, State};
 use self::state::{Progress, Shared, Wanted};
 use crate::advertise;
@@ -77,9 +81,13 @@ impl Registration {
             instance: Arc::new(setup.instance),
             generation: 1,
             gone: false,
+            out: OutFor::NONE,
+            taken_back: OutFor::NONE,
         });
         let (progress, _) = watch::channel(Progress {
             state: State::Registering,
+            out: OutFor::NONE,
+            is_removed: false,
             published: 0,
             failure: None,
         });
@@ -93,15 +101,19 @@ impl Registration {
         let machine = Machine {
             presence: setup.presence,
             wanted: wanted_rx,
-            shared: shared.clone(),
+            standing: Standing {
+                phase: Phase::NEW,
+                shared: shared.clone(),
+                on_event: setup.on_event,
+                log: setup.log,
+            },
             stall: setup.stall,
             timeout: setup.timeout,
             publications: setup.publications,
             withdrawals: setup.withdrawals,
-            on_event: setup.on_event,
-            log: setup.log,
-            phase: Phase::NEW,
             attempt: None,
+            tried: 0,
+            called_back: None,
             backoff: Backoff::new(),
         };
         let over = shared.over.clone();
@@ -125,6 +137,21 @@ impl Registration {
         self.shared.progress.borrow().state
     }
 
+    /// What holds it out of traffic: the owner's reasons from the moment they are given to the moment they are taken back,
+    /// and the stall guard's. Empty: it stands in the registry, or is being put there, or has ended.
+    pub fn out_for(&self) -> OutFor {
+        let own = self.shared.wanted.borrow().out;
+        let progress = self.shared.progress.borrow();
+        if progress.state.is_final() {
+            return OutFor::NONE;
+        }
+        if progress.out.has(OutReason::Stalled) {
+            own.with(OutReason::Stalled)
+        } else {
+            own
+        }
+    }
+
     /// Waits until the first publication is visible.
     ///
     /// Fails with the registry's refusal at once, with what hindered it when `limit` has run out. After a failure the
@@ -137,7 +164,8 @@ impl Registration {
         result
     }
 
-    /// Replaces the fields given and waits until the registry shows it.
+    /// Replaces the fields given and waits until the registry shows it; while the owner holds it out of traffic it is kept
+    /// for the return, and that is all there is to wait for.
     ///
     /// Fails with `InvalidArgument` before anything is changed; with the registry's refusal, or when `limit` has run
     /// out, though the next repair or try still publishes what was asked for; with `Replaced` or `Closed` when the
@@ -159,6 +187,137 @@ impl Registration {
             generation = wanted.generation;
         });
         self.reached(generation, limit).await
+    }
+
+    /// Takes the instance out of traffic for this reason, and waits until others do not see it. Reasons add up; giving one
+    /// again only waits. The registration goes on: its id is not held meanwhile, and an owner who claims it and still has
+    /// it at the return ends this registration as replaced.
+    ///
+    /// Fails with `Timeout` when that has not been achieved within `limit`: it is still wanted, and tried for as long as
+    /// the registration lives, while the record is not renewed; with `Aborted` when the reason was taken back before; with
+    /// `Replaced` or `Closed` when the registration has ended. Dropping the future changes nothing of what is wanted.
+    pub async fn withdraw(&self, reason: OutReason, limit: Duration) -> Result<()> {
+        self.begin_withdraw(reason)?;
+        self.withdrawn(reason, limit).await
+    }
+
+    /// Takes a reason back, and waits until others see the instance again; while other reasons of the owner hold it out
+    /// there is nothing to wait for. Repeating it before the instance is back only waits.
+    ///
+    /// Fails with `InvalidArgument` when the reason does not hold it out; with the registry's refusal at once, or with
+    /// `Timeout` when `limit` has run out: it is tried on; with `Aborted` when the reason was given again before; with
+    /// `Replaced` or `Closed` when the registration has ended.
+    pub async fn restore(&self, reason: OutReason, limit: Duration) -> Result<()> {
+        self.begin_restore(reason)?;
+        self.restored(reason, limit).await
+    }
+
+    /// The end with notice: out of traffic as by `withdraw`, for `OutReason::Draining`, then `wait`, then `deregister`.
+    /// While it waits the registration lives; whoever deregisters it meanwhile cuts the wait short.
+    ///
+    /// Fails as `deregister` does, and without the wait: in every case the registration ends and does not come back.
+    pub async fn drain(&self, wait: Duration, limit: Duration) -> Result<()> {
+        self.begin_withdraw(OutReason::Draining)?;
+        self.drained(wait, limit).await
+    }
+
+    /// The half of `withdraw` that does not wait: gives one more reason to have it out of traffic.
+    pub fn begin_withdraw(&self, reason: OutReason) -> Result<()> {
+        self.ended().map_or(Ok(()), Err)?;
+        self.shared.wanted.send_if_modified(|wanted| {
+            let before = wanted.out;
+            wanted.out = before.with(reason);
+            wanted.taken_back = wanted.taken_back.without(reason);
+            wanted.out != before
+        });
+        Ok(())
+    }
+
+    /// The half of `restore` that does not wait: takes a reason back.
+    pub fn begin_restore(&self, reason: OutReason) -> Result<()> {
+        self.ended().map_or(Ok(()), Err)?;
+        let mut refused = None;
+        self.shared.wanted.send_if_modified(|wanted| {
+            if wanted.out.has(reason) {
+                wanted.out = wanted.out.without(reason);
+                wanted.taken_back = wanted.taken_back.with(reason);
+                return true;
+            }
+            if !wanted.taken_back.has(reason) {
+                refused = Some(does_not_hold(reason, wanted.out));
+            }
+            false
+        });
+        refused.map_or(Ok(()), Err)
+    }
+
+    /// The half of `withdraw` that waits.
+    pub async fn withdrawn(&self, reason: OutReason, limit: Duration) -> Result<()> {
+        let is_out = |wanted: &Wanted, progress: &Progress| {
+            if !wanted.out.has(reason) {
+                return Some(Err(Error::new(
+                    ErrorKind::Aborted,
+                    format!(
+                        "it was taken back (\"{}\") before the instance was out of traffic",
+                        reason.as_str()
+                    ),
+                )));
+            }
+            (progress.out.has(reason) && progress.is_removed).then_some(Ok(()))
+        };
+        self.wait(limit, is_out).await.unwrap_or_else(|| {
+            Err(late(
+                "the instance is not out of traffic",
+                limit,
+                "it is not renewed any more, and its removal is tried for as long as the registration lives",
+                self.shared.progress.borrow().failure.clone(),
+            ))
+        })
+    }
+
+    /// The half of `restore` that waits.
+    pub async fn restored(&self, reason: OutReason, limit: Duration) -> Result<()> {
+        let is_back = |wanted: &Wanted, progress: &Progress| {
+            if wanted.out.has(reason) {
+                return Some(Err(Error::new(
+                    ErrorKind::Aborted,
+                    format!(
+                        "it was taken out of traffic again (\"{}\") before it was back",
+                        reason.as_str()
+                    ),
+                )));
+            }
+            if !wanted.out.is_empty() || progress.state == State::Registered {
+                return Some(Ok(()));
+            }
+            // Once the machine has heard of it: before, a failure is one of going out.
+            let refusal = progress.refusal(wanted.generation);
+            refusal.filter(|_| progress.out.is_empty()).map(Err)
+        };
+        self.wait(limit, is_back).await.unwrap_or_else(|| {
+            Err(late(
+                "the instance is not back in traffic",
+                limit,
+                "it is tried on",
+                self.shared.progress.borrow().failure.clone(),
+            ))
+        })
+    }
+
+    /// What is left of `drain` after `begin_withdraw`.
+    pub async fn drained(&self, wait: Duration, limit: Duration) -> Result<()> {
+        match self.withdrawn(OutReason::Draining, limit).await {
+            Err(error) if error.kind() == ErrorKind::Timeout => {
+                self.begin_deregister();
+                return Err(error);
+            }
+            // It has ended: how, `deregister` tells.
+            Err(_) => {}
+            Ok(()) => {
+                self.wait(wait, |_, _| None::<Result<()>>).await; // ends early only with the registration
+            }
+        }
+        self.deregister(limit).await
     }
 
     /// Removes the record and waits until it is gone. May be repeated.
@@ -211,42 +370,53 @@ impl Registration {
         (self.state() == State::Replaced).then(replaced)
     }
 
-    /// Waits until a generation has been published.
+    /// Waits until a generation has been published, or kept for the return.
     async fn reached(&self, generation: u64, limit: Duration) -> Result<()> {
-        let deadline = Instant::now() + limit;
-        let mut progress = self.shared.progress.subscribe();
-        loop {
-            {
-                let now = progress.borrow_and_update();
-                if now.published >= generation {
-                    return Ok(());
+        let reached = |wanted: &Wanted, progress: &Progress| {
+            let is_kept = !wanted.out.is_empty();
+            if progress.published >= generation || is_kept {
+                return Some(Ok(()));
+            }
+            progress.refusal(generation).map(Err)
+        };
+        self.wait(limit, reached).await.unwrap_or_else(|| {
+            let failure = self.shared.progress.borrow().failure.clone();
+            Err(match failure.filter(|(of, _)| *of >= generation) {
+                Some((_, error)) => Error::new(
+                    ErrorKind::Timeout,
+                    format!("not visible within {} ms: {error}", limit.as_millis()),
+                )
+                .caused_by(error),
+                None => Error::no_answer(limit),
+            })
+        })
+    }
+
+    /// Waits until `look` has an answer, looking after every change; the error of a registration that ends meanwhile.
+    /// `None`: `limit` has run out.
+    async fn wait<T>(
+        &self,
+        limit: Duration,
+        look: impl Fn(&Wanted, &Progress) -> Option<Result<T>>,
+    ) -> Option<Result<T>> {
+        let (mut wanted, mut progress) = (self.shared.wanted.subscribe(), self.shared.progress.subscribe());
+        let answer = async {
+            loop {
+                let now = progress.borrow_and_update().clone();
+                if let Some(answer) = look(&wanted.borrow_and_update(), &now) {
+                    return answer;
                 }
                 if let Some(error) = self.ended() {
                     return Err(error);
                 }
-                if let Some((of, error)) = &now.failure
-                    && *of >= generation
-                    && !error.is_retryable()
-                {
-                    return Err(error.clone());
+                // Never errors: this handle holds the senders.
+                tokio::select! {
+                    _ = wanted.changed() => {}
+                    _ = progress.changed() => {}
                 }
             }
-            match timeout_at(deadline, progress.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(Error::new(ErrorKind::Internal, "the registration's task ended")),
-                Err(_) => {
-                    let hindrance = progress.borrow().failure.clone().filter(|(of, _)| *of >= generation);
-                    let ms = limit.as_millis();
-                    return Err(match hindrance {
-                        Some((_, error)) => {
-                            Error::new(ErrorKind::Timeout, format!("not visible within {ms} ms: {error}"))
-                                .caused_by(error)
-                        }
-                        None => Error::no_answer(limit),
-                    });
-                }
-            }
-        }
+        };
+        timeout(limit, answer).await.ok()
     }
 }
 
@@ -262,6 +432,28 @@ impl Patch {
             instance.endpoints.clone_from(endpoints);
         }
     }
+}
+
+/// The error of what was not achieved in time, and what becomes of it.
+fn late(what: &str, limit: Duration, then: &str, failure: Option<(u64, Error)>) -> Error {
+    let ms = limit.as_millis();
+    let Some((_, cause)) = failure else {
+        return Error::new(ErrorKind::Timeout, format!("{what} within {ms} ms; {then}"));
+    };
+    Error::new(ErrorKind::Timeout, format!("{what} within {ms} ms ({cause}); {then}")).caused_by(cause)
+}
+
+/// The error of a `restore` that has nothing to take back.
+fn does_not_hold(reason: OutReason, own: OutFor) -> Error {
+    let what_does = if own.is_empty() {
+        "nothing does".to_owned()
+    } else {
+        format!("that is {own}")
+    };
+    Error::invalid(format!(
+        "reason: \"{}\" does not hold the instance out of traffic, {what_does}; restore() takes back what withdraw() gave",
+        reason.as_str()
+    ))
 }
 
 fn replaced() -> Error {

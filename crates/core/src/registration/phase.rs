@@ -4,18 +4,22 @@
 //!                 published                       lost (gone, expired)
 //!  Registering ───────────────► Registered ◄─────────────────────────► Lost
 //!       │                        │      ▲          published            │
-//!       │            thread      │      │ thread ticks                  │
-//!       │            silent      ▼      │ and published                 │
-//!       │                        Stalled                                │
+//!       │             a reason   │      │ the last reason is over       │
+//!       │   to be out of traffic ▼      │ and published                 │
+//!       ├──────────────────────► Out (for: stalled, withdrawn, …) ◄─────┤
 //!       │                                                               │
 //!       ├───────────── another owner holds the id ──► Replaced ◄────────┤
 //!       └─ from every state: deregister(), close() ─► Deregistering ─► Deregistered
 //! ```
+//!
+//! It is to stand in the registry if and only if nothing holds it out and it is wanted. The stall guard is one of the
+//! reasons. A stall alone is a loss to the owner, who did not ask for it; what the owner asks for is none.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::out::{OutFor, OutReason};
 use super::state::{Event, State};
 use crate::backend::{Intent, Loss};
 use crate::error::{Error, ErrorKind};
@@ -29,14 +33,28 @@ pub(super) enum Phase {
     Registered { since: Instant, failing: bool },
     /// It stood, and does not any more.
     Lost { failing: bool },
-    /// It is not wanted there until the thread ticks again.
-    Stalled { failing: bool },
+    /// It is not wanted there while a reason holds it out.
+    Out(Out),
     /// A newer owner has it. The end.
     Replaced,
     /// It is not wanted any more.
     Deregistering,
     /// It is gone, or left to expire. The end.
     Deregistered,
+}
+
+/// Out of traffic, with what is known there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Out {
+    /// What holds it out. Empty: nothing any more, and it is not published again yet.
+    reasons: OutFor,
+    /// Nothing of it stands in the registry.
+    is_removed: bool,
+    /// It was never published.
+    is_new: bool,
+    /// A loss was told, and not its end.
+    is_lost: bool,
+    failing: bool,
 }
 
 /// What happens to it.
@@ -48,8 +66,10 @@ pub(super) enum Input {
     Failed(Error),
     /// The record does not stand any more.
     Lost(Loss),
-    /// The owner's thread has not ticked for so long.
-    Stalled(Duration),
+    /// These are the reasons to have it out of traffic; `stall` is how long a silence of the owner's thread is one.
+    Out { reasons: OutFor, stall: Duration },
+    /// Nothing of it stands in the registry while it is out.
+    Withdrawn,
     /// The owner wants the record gone.
     Gone,
     /// The record is removed, or (false) left to expire.
@@ -67,8 +87,12 @@ pub(super) enum Told {
     NotPublished { first: bool },
     /// It was lost, and why.
     Lost(String),
-    /// It is withdrawn, and why.
-    Withdrawn(String),
+    /// The stall guard took out what stood, and why.
+    Stalled(String),
+    /// One more reason holds it out; all that do.
+    Out(OutReason, OutFor),
+    /// Nothing holds it out any more, and it is published again.
+    In,
     /// A newer owner has it.
     Replaced,
     /// It is removed.
@@ -78,11 +102,13 @@ pub(super) enum Told {
 }
 
 impl Told {
-    /// What its owner hears of it. Nothing of the owner's own doing.
+    /// What its owner hears of it. Nothing of the owner's own doing is a loss.
     pub(super) fn event(&self) -> Option<Event> {
         match self {
             Self::Restored => Some(Event::Restored),
-            Self::Lost(why) | Self::Withdrawn(why) => Some(Event::Lost(why.clone())),
+            Self::Lost(why) | Self::Stalled(why) => Some(Event::Lost(why.clone())),
+            Self::Out(reason, reasons) => Some(Event::Out(*reason, *reasons)),
+            Self::In => Some(Event::In),
             Self::Replaced => Some(Event::Replaced),
             Self::Registered | Self::NotPublished { .. } | Self::Removed | Self::LeftToExpire => None,
         }
@@ -99,7 +125,8 @@ impl Phase {
             Self::Registering { .. } => State::Registering,
             Self::Registered { .. } => State::Registered,
             Self::Lost { .. } => State::Lost,
-            Self::Stalled { .. } => State::Stalled,
+            Self::Out(out) if out.reasons.has(OutReason::Stalled) => State::Stalled,
+            Self::Out(_) => State::Out,
             Self::Replaced => State::Replaced,
             Self::Deregistering => State::Deregistering,
             Self::Deregistered => State::Deregistered,
@@ -110,8 +137,30 @@ impl Phase {
     /// from then on two processes never fight.
     pub(super) fn intent(&self) -> Intent {
         match self {
-            Self::Registering { .. } => Intent::Claim,
+            Self::Registering { .. } | Self::Out(Out { is_new: true, .. }) => Intent::Claim,
             _ => Intent::Keep,
+        }
+    }
+
+    /// What holds it out of traffic.
+    pub(super) fn out(&self) -> OutFor {
+        match self {
+            Self::Out(out) => out.reasons,
+            _ => OutFor::NONE,
+        }
+    }
+
+    /// Whether it is out, and nothing of it stands in the registry.
+    pub(super) fn is_removed(&self) -> bool {
+        matches!(self, Self::Out(Out { is_removed: true, .. }))
+    }
+
+    /// Whether the last try to publish came to nothing.
+    pub(super) fn is_failing(&self) -> bool {
+        match self {
+            Self::Registering { failing } | Self::Registered { failing, .. } | Self::Lost { failing } => *failing,
+            Self::Out(out) => out.failing,
+            Self::Replaced | Self::Deregistering | Self::Deregistered => false,
         }
     }
 
@@ -123,50 +172,98 @@ impl Phase {
         }
     }
 
-    /// The next one.
-    pub(super) fn step(self, input: Input) -> (Self, Option<Told>) {
+    /// The next one, and what is to be told of it, in that order.
+    pub(super) fn step(self, input: Input) -> (Self, Vec<Told>) {
         let over = matches!(self, Self::Replaced | Self::Deregistering | Self::Deregistered);
         match (self, input) {
             (Self::Deregistering, Input::Removed(done)) => {
                 let told = if done { Told::Removed } else { Told::LeftToExpire };
-                (Self::Deregistered, Some(told))
+                (Self::Deregistered, vec![told])
             }
-            (phase, _) if over => (phase, None),
-            (_, Input::Gone) => (Self::Deregistering, None),
-            (_, Input::Failed(error)) if error.kind() == ErrorKind::Replaced => (Self::Replaced, Some(Told::Replaced)),
+            (phase, _) if over => (phase, vec![]),
+            (_, Input::Gone) => (Self::Deregistering, vec![]),
+            (_, Input::Failed(error)) if error.kind() == ErrorKind::Replaced => (Self::Replaced, vec![Told::Replaced]),
             (phase, Input::Failed(_)) => phase.failed(),
-            (Self::Registered { since, .. }, Input::Published(_)) => (Self::Registered { since, failing: false }, None),
-            (before, Input::Published(since)) => {
-                let first = matches!(before, Self::Registering { .. });
-                let told = if first { Told::Registered } else { Told::Restored };
-                (Self::Registered { since, failing: false }, Some(told))
-            }
-            (Self::Registered { .. }, Input::Lost(Loss::Replaced)) => (Self::Replaced, Some(Told::Replaced)),
+            (phase, Input::Published(at)) => phase.published(at),
+            (Self::Registered { .. }, Input::Lost(Loss::Replaced)) => (Self::Replaced, vec![Told::Replaced]),
             (Self::Registered { failing, .. }, Input::Lost(Loss::Gone(why))) => {
-                (Self::Lost { failing }, Some(Told::Lost(why)))
+                (Self::Lost { failing }, vec![Told::Lost(why)])
             }
-            (Self::Registered { failing, .. }, Input::Stalled(limit)) => {
-                let why = format!(
-                    "stalled: the JavaScript thread has not ticked for {} ms (stallTimeoutMs)",
-                    limit.as_millis()
-                );
-                (Self::Stalled { failing }, Some(Told::Withdrawn(why)))
-            }
-            (Self::Lost { failing }, Input::Stalled(_)) => (Self::Stalled { failing }, None),
-            // What does not stand can't be lost, and what is not wanted gone is not removed.
-            (phase, Input::Lost(_) | Input::Stalled(_) | Input::Removed(_)) => (phase, None),
+            (phase, Input::Out { reasons, stall }) => phase.held_out(reasons, stall),
+            (Self::Out(out), Input::Withdrawn) if !out.reasons.is_empty() => (
+                Self::Out(Out {
+                    is_removed: true,
+                    ..out
+                }),
+                vec![],
+            ),
+            // What does not stand can't be lost, and what is wanted there is not removed.
+            (phase, Input::Lost(_) | Input::Withdrawn | Input::Removed(_)) => (phase, vec![]),
         }
     }
 
-    fn failed(self) -> (Self, Option<Told>) {
-        let (before, phase) = match self {
-            Self::Registering { failing } => (failing, Self::Registering { failing: true }),
-            Self::Registered { failing, since } => (failing, Self::Registered { since, failing: true }),
-            Self::Lost { failing } => (failing, Self::Lost { failing: true }),
-            Self::Stalled { failing } => (failing, Self::Stalled { failing: true }),
-            end => return (end, None),
+    fn published(self, at: Instant) -> (Self, Vec<Told>) {
+        let (since, told) = match self {
+            Self::Registered { since, .. } => (since, vec![]),
+            Self::Registering { .. } => (at, vec![Told::Registered]),
+            Self::Out(out) if !out.reasons.is_empty() => {
+                // A reason came up while that was on its way: it is still to go.
+                let out = Out {
+                    is_removed: false,
+                    is_new: false,
+                    failing: false,
+                    ..out
+                };
+                return (Self::Out(out), vec![]);
+            }
+            Self::Out(out) if out.is_new => (at, vec![Told::Registered, Told::In]),
+            Self::Out(out) if out.is_lost => (at, vec![Told::Restored, Told::In]),
+            Self::Out(_) => (at, vec![Told::In]),
+            _ => (at, vec![Told::Restored]),
         };
-        (phase, Some(Told::NotPublished { first: !before }))
+        (Self::Registered { since, failing: false }, told)
+    }
+
+    fn held_out(self, reasons: OutFor, stall: Duration) -> (Self, Vec<Told>) {
+        let stood = matches!(self, Self::Registered { .. });
+        let mut out = match self {
+            Self::Out(out) => out,
+            phase if reasons.is_empty() => return (phase, vec![]),
+            phase => Out {
+                reasons: OutFor::NONE,
+                is_removed: false,
+                is_new: matches!(phase, Self::Registering { .. }),
+                is_lost: matches!(phase, Self::Lost { .. }),
+                failing: phase.is_failing(),
+            },
+        };
+        out.is_removed &= !reasons.is_empty(); // what is published again may stand from the first byte on
+        let before = std::mem::replace(&mut out.reasons, reasons);
+        let mut told: Vec<Told> = reasons
+            .iter()
+            .filter(|reason| !before.has(*reason))
+            .map(|reason| Told::Out(reason, reasons))
+            .collect();
+        if stood && reasons == OutFor::NONE.with(OutReason::Stalled) {
+            out.is_lost = true;
+            told.push(Told::Stalled(format!(
+                "stalled: the JavaScript thread has not ticked for {} ms (stallTimeoutMs)",
+                stall.as_millis()
+            )));
+        }
+        (Self::Out(out), told)
+    }
+
+    fn failed(self) -> (Self, Vec<Told>) {
+        let first = !self.is_failing();
+        let phase = match self {
+            Self::Registering { .. } => Self::Registering { failing: true },
+            Self::Registered { since, .. } => Self::Registered { since, failing: true },
+            Self::Lost { .. } => Self::Lost { failing: true },
+            Self::Out(out) => Self::Out(Out { failing: true, ..out }),
+            end => return (end, vec![]),
+        };
+        (phase, vec![Told::NotPublished { first }])
     }
 }
 
@@ -174,6 +271,7 @@ impl Phase {
 mod tests {
     use proptest::prelude::*;
 
+    use super::OutReason::{Stalled, Unhealthy, Withdrawn};
     use super::*;
 
     fn failure(kind: ErrorKind) -> Input {
@@ -182,6 +280,21 @@ mod tests {
 
     fn gone() -> Input {
         Input::Lost(Loss::Gone("gone".to_owned()))
+    }
+
+    fn set(reasons: &[OutReason]) -> OutFor {
+        reasons.iter().copied().fold(OutFor::NONE, OutFor::with)
+    }
+
+    fn out(reasons: &[OutReason]) -> Input {
+        Input::Out {
+            reasons: set(reasons),
+            stall: Duration::from_secs(30),
+        }
+    }
+
+    fn stalled() -> Input {
+        out(&[Stalled])
     }
 
     /// Goes through a script: where it ends, and all that is told.
@@ -199,14 +312,16 @@ mod tests {
     fn it_claims_until_it_was_published_and_keeps_from_then_on() {
         let now = Instant::now();
         let away = || failure(ErrorKind::Unavailable);
-        let (phase, told) = after([away(), away(), Input::Stalled(Duration::ZERO), away()]);
-        assert_eq!((phase.intent(), phase.state()), (Intent::Claim, State::Registering));
+        let (phase, told) = after([away(), away(), stalled(), out(&[]), away()]);
+        assert_eq!((phase.intent(), phase.state()), (Intent::Claim, State::Out));
         let first = |first| Told::NotPublished { first };
-        assert_eq!(told, [first(true), first(false), first(false)]);
+        let held_out = Told::Out(Stalled, set(&[Stalled]));
+        assert_eq!(told, [first(true), first(false), held_out, first(false)]);
         for inputs in [
             vec![],
             vec![gone()],
-            vec![gone(), Input::Stalled(Duration::ZERO)],
+            vec![gone(), stalled()],
+            vec![out(&[Withdrawn]), Input::Withdrawn, out(&[])],
             vec![away()],
         ] {
             let (phase, _) = after([Input::Published(now)].into_iter().chain(inputs));
@@ -239,16 +354,102 @@ mod tests {
 
     #[test]
     fn a_stall_is_a_loss_of_what_stood_alone() {
-        let (now, limit) = (Instant::now(), Duration::from_secs(30));
-        let (phase, told) = after([Input::Published(now), Input::Stalled(limit), Input::Published(now)]);
+        let now = Instant::now();
+        let (phase, told) = after([Input::Published(now), stalled(), out(&[]), Input::Published(now)]);
         assert_eq!(phase.state(), State::Registered);
         assert!(
-            matches!(&told[1..], [Told::Withdrawn(why), Told::Restored] if why.contains("30000 ms")),
+            matches!(
+                &told[1..],
+                [Told::Out(Stalled, _), Told::Stalled(why), Told::Restored, Told::In] if why.contains("30000 ms")
+            ),
             "{told:?}"
         );
-        let (phase, told) = after([Input::Published(now), gone(), Input::Stalled(limit)]);
+        let (phase, told) = after([Input::Published(now), gone(), stalled()]);
         assert_eq!(phase.state(), State::Stalled);
-        assert_eq!(told[1..], [Told::Lost("gone".to_owned())], "one loss");
+        assert_eq!(
+            told[1..],
+            [Told::Lost("gone".to_owned()), Told::Out(Stalled, set(&[Stalled]))],
+            "one loss"
+        );
+        // What the owner has taken out does not stand.
+        let (phase, told) = after([
+            Input::Published(now),
+            out(&[Withdrawn]),
+            out(&[Withdrawn, Stalled]),
+            out(&[Withdrawn]),
+            out(&[]),
+            Input::Published(now),
+        ]);
+        assert_eq!(phase.state(), State::Registered);
+        assert!(
+            matches!(&told[1..], [Told::Out(Withdrawn, _), Told::Out(Stalled, _), Told::In]),
+            "{told:?}"
+        );
+    }
+
+    #[test]
+    fn reasons_add_up_and_the_last_brings_it_back() {
+        let now = Instant::now();
+        let (phase, told) = after([
+            Input::Published(now),
+            out(&[Unhealthy]),
+            Input::Withdrawn,
+            out(&[Unhealthy, Withdrawn]),
+            out(&[Withdrawn]),
+        ]);
+        assert_eq!((phase.state(), phase.out()), (State::Out, set(&[Withdrawn])));
+        assert!(phase.is_removed());
+        assert_eq!(
+            told[1..],
+            [
+                Told::Out(Unhealthy, set(&[Unhealthy])),
+                Told::Out(Withdrawn, set(&[Unhealthy, Withdrawn]))
+            ]
+        );
+        let (phase, told) = phase.step(out(&[]));
+        assert_eq!((phase.state(), told), (State::Out, vec![]), "not back yet");
+        assert!(!phase.is_removed(), "an attempt may put it there");
+        let (phase, told) = phase.step(failure(ErrorKind::Unavailable));
+        assert_eq!(
+            (phase.is_failing(), told),
+            (true, vec![Told::NotPublished { first: true }])
+        );
+        let (phase, told) = phase.step(Input::Published(now));
+        assert_eq!((phase.state(), told), (State::Registered, vec![Told::In]));
+    }
+
+    #[test]
+    fn a_loss_of_before_ends_with_the_return() {
+        let now = Instant::now();
+        let (_, told) = after([
+            Input::Published(now),
+            gone(),
+            out(&[Withdrawn]),
+            out(&[]),
+            Input::Published(now),
+        ]);
+        assert_eq!(
+            told[1..],
+            [
+                Told::Lost("gone".to_owned()),
+                Told::Out(Withdrawn, set(&[Withdrawn])),
+                Told::Restored,
+                Told::In
+            ]
+        );
+    }
+
+    #[test]
+    fn an_owner_who_came_meanwhile_ends_it() {
+        let now = Instant::now();
+        let (phase, told) = after([
+            Input::Published(now),
+            out(&[Withdrawn]),
+            Input::Withdrawn,
+            out(&[]),
+            failure(ErrorKind::Replaced),
+        ]);
+        assert_eq!((phase, told.last()), (Phase::Replaced, Some(&Told::Replaced)));
     }
 
     #[test]
@@ -273,7 +474,8 @@ mod tests {
             6 => Just(()).prop_map(|()| Input::Published(Instant::now())),
             4 => Just(()).prop_map(|()| failure(ErrorKind::Unavailable)),
             4 => Just(()).prop_map(|()| gone()),
-            3 => Just(Input::Stalled(Duration::from_secs(1))),
+            6 => prop::sample::subsequence(&OutReason::ALL[..], 0..=4).prop_map(|reasons| out(&reasons)),
+            3 => Just(Input::Withdrawn),
             1 => Just(()).prop_map(|()| Input::Lost(Loss::Replaced)),
             1 => Just(()).prop_map(|()| failure(ErrorKind::Replaced)),
             1 => Just(Input::Gone),
@@ -284,31 +486,51 @@ mod tests {
     proptest! {
         #[test]
         fn losses_and_repairs_alternate_and_an_end_is_one(inputs in prop::collection::vec(input(), 0..60)) {
-            let (mut phase, mut published, mut lost) = (Phase::NEW, false, false);
+            let (mut phase, mut published, mut lost, mut is_out) = (Phase::NEW, false, false, false);
             for input in inputs {
                 let before = phase.clone();
                 let (next, told) = phase.step(input.clone());
                 phase = next;
                 if before.state().is_final() {
-                    prop_assert_eq!((&phase, &told), (&before, &None));
+                    prop_assert_eq!((&phase, told.len()), (&before, 0));
                 }
                 if matches!(before, Phase::Deregistering) {
-                    prop_assert!(told.as_ref().and_then(Told::event).is_none());
+                    prop_assert!(told.iter().all(|told| told.event().is_none()));
                 }
-                match told.and_then(|told| told.event()) {
-                    Some(Event::Lost(_)) => {
-                        prop_assert!(!lost);
-                        lost = true;
+                let mut reasons = before.out();
+                for event in told.iter().filter_map(Told::event) {
+                    match event {
+                        Event::Lost(why) => {
+                            prop_assert!(!lost);
+                            // Nothing of the owner's own doing is a loss.
+                            prop_assert!(phase.out().is_empty() || why.starts_with("stalled") && phase.out() == set(&[Stalled]));
+                            lost = true;
+                        }
+                        Event::Restored => prop_assert!(std::mem::take(&mut lost)),
+                        Event::Replaced => prop_assert!(phase.state().is_final()),
+                        Event::Out(reason, all) => {
+                            prop_assert!(!reasons.has(reason) && all.has(reason) && all == phase.out());
+                            reasons = reasons.with(reason);
+                            is_out = true;
+                        }
+                        Event::In => prop_assert!(std::mem::take(&mut is_out)),
                     }
-                    Some(Event::Restored) => prop_assert!(std::mem::take(&mut lost)),
-                    Some(Event::Replaced) => prop_assert!(phase.state().is_final()),
-                    None => {}
                 }
-                published |= matches!(phase, Phase::Registered { .. });
-                prop_assert_eq!(phase.intent() == Intent::Claim, phase.state() == State::Registering);
-                prop_assert!(published || !matches!(phase.state(), State::Lost | State::Stalled));
-                // Nobody is told that it stands who was told of a loss and not of its end.
-                prop_assert!(!(phase.state() == State::Registered && lost));
+                published |= matches!(phase, Phase::Registered { .. }) || matches!(&phase, Phase::Out(out) if !out.is_new);
+                prop_assert_eq!(
+                    phase.intent() == Intent::Claim,
+                    phase.state() == State::Registering || matches!(&phase, Phase::Out(Out { is_new: true, .. }))
+                );
+                prop_assert!(published || phase.state() != State::Lost);
+                // Nobody is told that it stands who was told of a loss, or of a reason, and not of its end.
+                prop_assert!(!(phase.state() == State::Registered && (lost || is_out)));
+                // It stands only while nothing holds it out, and what is said to be removed is out.
+                prop_assert!(phase.stands_since().is_none() || phase.out().is_empty());
+                prop_assert!(!phase.is_removed() || !phase.out().is_empty());
+                if let Input::Out { reasons, .. } = input && !before.state().is_final() && !matches!(before, Phase::Deregistering) {
+                    prop_assert_eq!(phase.out(), reasons, "the set is what was asked for");
+                    prop_assert!(reasons.is_empty() || matches!(phase.state(), State::Out | State::Stalled));
+                }
             }
         }
     }

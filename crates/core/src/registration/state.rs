@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::out::{OutFor, OutReason};
 use crate::backend::Backend;
 use crate::error::Error;
 use crate::instance::ServiceInstance;
@@ -18,8 +19,10 @@ pub enum State {
     Registered,
     /// It was visible and is not any more; it is being put back.
     Lost,
-    /// Withdrawn by the stall guard; it is put back when the thread ticks again.
+    /// The stall guard holds it out of traffic, alone or beside other reasons; it ends when the thread ticks again.
     Stalled,
+    /// The program holds it out of traffic, or nothing does any more and it is not back yet.
+    Out,
     /// A newer owner holds the id. The end.
     Replaced,
     /// Being removed.
@@ -36,6 +39,7 @@ impl State {
             Self::Registered => "registered",
             Self::Lost => "lost",
             Self::Stalled => "stalled",
+            Self::Out => "out",
             Self::Replaced => "replaced",
             Self::Deregistering => "deregistering",
             Self::Deregistered => "deregistered",
@@ -48,7 +52,7 @@ impl State {
     }
 }
 
-/// What a registration tells its owner. Nothing is told of the owner's own doing (`deregister()`).
+/// What a registration tells its owner. Nothing of the owner's own doing (`withdraw()`, `deregister()`) is a loss.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The record is gone, for this reason. Once per loss.
@@ -57,6 +61,10 @@ pub enum Event {
     Restored,
     /// A newer owner holds the id; the registration has ended.
     Replaced,
+    /// This reason holds it out of traffic from now on, with all that do. Once for each reason.
+    Out(OutReason, OutFor),
+    /// Nothing holds it out any more, and it is visible again.
+    In,
 }
 
 /// Receives the events of one registration, on the thread of the machine, while its state changes: it must not block, and
@@ -69,16 +77,32 @@ pub(super) struct Wanted {
     /// Counts the changes of `instance`, from 1.
     pub(super) generation: u64,
     pub(super) gone: bool,
+    /// The owner's reasons to have it out of traffic; the stall guard's is none of them.
+    pub(super) out: OutFor,
+    /// Those that the owner has taken back since it stood last.
+    pub(super) taken_back: OutFor,
 }
 
 /// What has been reached.
 #[derive(Clone)]
 pub(super) struct Progress {
     pub(super) state: State,
+    /// All reasons that hold it out, as far as the machine has heard.
+    pub(super) out: OutFor,
+    /// It is out, and nothing of it stands in the registry.
+    pub(super) is_removed: bool,
     /// The generation that the registry shows or has shown.
     pub(super) published: u64,
     /// The last failure, and for which generation.
     pub(super) failure: Option<(u64, Error)>,
+}
+
+impl Progress {
+    /// Why publishing this generation, or a later one, can't succeed by trying again.
+    pub(super) fn refusal(&self, generation: u64) -> Option<Error> {
+        let (of, error) = self.failure.as_ref()?;
+        (*of >= generation && !error.is_retryable()).then(|| error.clone())
+    }
 }
 
 /// What the handles and the machine of a registration share.
@@ -88,4 +112,14 @@ pub(super) struct Shared {
     pub(super) backend: Arc<dyn Backend>,
     pub(super) advertise_host: Option<String>,
     pub(super) over: CancellationToken,
+}
+
+impl Shared {
+    /// It stands: what was taken back is done with. Nothing that anybody waits for.
+    pub(super) fn is_back(&self) {
+        self.wanted.send_if_modified(|wanted| {
+            wanted.taken_back = OutFor::NONE;
+            false
+        });
+    }
 }

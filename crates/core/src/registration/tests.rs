@@ -2,8 +2,9 @@
 
 use std::sync::Mutex;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
+use super::OutReason::{Draining, Stalled, Unhealthy, Withdrawn};
 use super::machine::WITHDRAW_FOR;
 use super::*;
 use crate::ErrorKind;
@@ -84,6 +85,10 @@ fn lost() -> Event {
     Event::Lost("test".into())
 }
 
+fn out(reason: OutReason, all: &[OutReason]) -> Event {
+    Event::Out(reason, all.iter().copied().fold(OutFor::NONE, OutFor::with))
+}
+
 fn version(version: &str) -> Patch {
     Patch {
         version: Some(version.into()),
@@ -113,23 +118,23 @@ async fn who_reads_a_new_state_finds_its_event_on_the_way() {
     let bench = start_told(Scripted::new(), Duration::from_millis(30));
     bench.registration.visible(TIMEOUT).await.unwrap();
     let mut expected = Vec::new();
-    let mut seen = async |state: State, event: Event| {
+    let mut seen = async |state: State, events: &[Event]| {
         while bench.registration.state() != state {
             sleep(Duration::from_micros(100)).await;
         }
-        expected.push(event);
+        expected.extend_from_slice(events);
         assert_eq!(*bench.events.lock().unwrap(), expected);
     };
     bench.gone();
-    seen(State::Lost, lost()).await;
-    seen(State::Registered, Event::Restored).await;
+    seen(State::Lost, &[lost()]).await;
+    seen(State::Registered, &[Event::Restored]).await;
     bench.silence.send_replace(STALL);
     let why = "stalled: the JavaScript thread has not ticked for 30000 ms (stallTimeoutMs)";
-    seen(State::Stalled, Event::Lost(why.into())).await;
+    seen(State::Stalled, &[out(Stalled, &[Stalled]), Event::Lost(why.into())]).await;
     bench.silence.send_replace(Duration::ZERO);
-    seen(State::Registered, Event::Restored).await;
+    seen(State::Registered, &[Event::Restored, Event::In]).await;
     bench.script.lose(Loss::Replaced);
-    seen(State::Replaced, Event::Replaced).await;
+    seen(State::Replaced, &[Event::Replaced]).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -408,7 +413,10 @@ async fn a_stall_withdraws_and_the_next_tick_puts_it_back() {
     bench.until(State::Registered).await;
     let heard = bench.heard();
     assert!(
-        matches!(&heard[..], [Event::Lost(why), Event::Restored] if why.starts_with("stalled")),
+        matches!(
+            &heard[..],
+            [Event::Out(Stalled, _), Event::Lost(why), Event::Restored, Event::In] if why.starts_with("stalled")
+        ),
         "{heard:?}"
     );
     assert_eq!(
@@ -442,7 +450,8 @@ async fn a_stall_during_an_outage_tells_of_one_loss_only() {
     bench.script.publish.lock().unwrap().clear();
     bench.silence.send_replace(Duration::ZERO);
     bench.until(State::Registered).await;
-    assert_eq!(bench.heard(), [lost(), Event::Restored]);
+    let expected = [lost(), out(Stalled, &[Stalled]), Event::Restored, Event::In];
+    assert_eq!(bench.heard(), expected);
 }
 
 #[tokio::test(start_paused = true)]
@@ -499,3 +508,5 @@ async fn an_update_does_not_wait_for_the_pause_after_a_failed_one() {
         Some(&Asked::Publish("3".into(), Intent::Keep))
     );
 }
+
+mod traffic;
