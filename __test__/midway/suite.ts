@@ -111,6 +111,24 @@ export function suite(version: MidwayVersion, more?: (ground: () => Ground) => v
       expect(app.seen).toEqual([{ midway: 'same' }, { discovery }]);
     });
 
+    it('takes itself out of traffic while it goes on answering, comes back, and leaves from there', async () => {
+      const { apps, url, registry, told, count } = ground;
+      const SERVICE = uniqueName('orders');
+      const app = apps.start('cjs', 'orders', { REGISTRY: url, SERVICE });
+      const { listening, registered } = await told<{ listening: number; registered: object }>(app, 'listening');
+      for (let round = 0; round < 2; round++) {
+        expect(await answer(listening, '/out')).toEqual({ state: 'out', outFor: ['unhealthy'] });
+        expect(await count(SERVICE)).toBe(0);
+        expect(await answer(listening, '/health')).toMatchObject({ status: true }); // its own doing
+        expect(await answer(listening, '/in')).toEqual({ state: 'registered' });
+        expect(await registry.getService(SERVICE)).toEqual([registered]);
+      }
+      await answer(listening, '/out');
+      app.kill('SIGTERM');
+      expect(await app.exit).toMatchObject({ code: 0 });
+      expect(await count(SERVICE)).toBe(0);
+    });
+
     it('refuses no request of one who found it by name while instances come and go', async () => {
       const { apps, url, told } = ground;
       const env = { REGISTRY: url, SERVICE: uniqueName('orders') };

@@ -104,6 +104,25 @@ export function suite(
       });
     });
 
+    it('takes itself out of traffic while it goes on answering, comes back, and leaves from there', async () => {
+      const { apps, url, registry, told, count } = ground;
+      const SERVICE = uniqueName('orders');
+      const app = apps.start(kind, 'orders', { REGISTRY: url, SERVICE, ADAPTER: adapter });
+      const { listening, registered } = await told<{ listening: number; registered: object }>(app, 'listening');
+      const answer = async (path: string) => (await fetch(`http://127.0.0.1:${listening}/${path}`)).json();
+      for (let round = 0; round < 2; round++) {
+        expect(await answer('out')).toEqual({ state: 'out', outFor: ['unhealthy'] });
+        expect(await count(SERVICE)).toBe(0);
+        expect(await answer('in')).toEqual({ state: 'registered' });
+        expect(await registry.getService(SERVICE)).toEqual([registered]);
+      }
+      await answer('out');
+      app.kill('SIGTERM');
+      expect(await told(app, 'destroy')).toMatchObject({ destroy: 'deregistered' });
+      expect(await app.exit).toMatchObject({ signal: 'SIGTERM' });
+      expect(await count(SERVICE)).toBe(0);
+    });
+
     it('refuses no request of one who found it by name while instances come and go', async () => {
       const { apps, url, told } = ground;
       const env = { REGISTRY: url, SERVICE: uniqueName('orders'), ADAPTER: adapter };

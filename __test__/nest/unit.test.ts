@@ -306,7 +306,7 @@ describe('the registration of the application', () => {
     await mine.listening(['http://10.0.0.1:80']);
     const [first] = await registry.getService(name);
     for (let round = 0; round < 2; round++) {
-      await mine.withdraw();
+      await mine.deregister();
       expect([await endpoints(), mine.wanted]).toEqual([[], false]);
       await mine.listening(['http://10.0.0.1:81']); // asks for nothing
       expect(await endpoints()).toEqual([]);
@@ -317,15 +317,15 @@ describe('the registration of the application', () => {
     expect((await registry.getService(name))[0]?.id).not.toBe(first?.id);
     // In the order in which they are asked for, whoever waits.
     const overtaken = { code: 'ERR_ABORTED', operation: 'register' };
-    const out = mine.withdraw();
+    const out = mine.deregister();
     const second = expect(mine.now()).rejects.toMatchObject(overtaken);
-    await Promise.all([out, second, mine.withdraw(), mine.now()]);
+    await Promise.all([out, second, mine.deregister(), mine.now()]);
     expect(await endpoints()).toHaveLength(1);
-    const late = mine.withdraw().then(() => mine.now());
+    const late = mine.deregister().then(() => mine.now());
     await mine.leave();
     await expect(late).rejects.toMatchObject({ code: 'ERR_CLOSED', operation: 'register' });
     await expect(mine.now()).rejects.toMatchObject({ code: 'ERR_CLOSED' });
-    await mine.withdraw();
+    await mine.deregister();
     expect(await endpoints()).toEqual([]);
   });
 
@@ -333,9 +333,52 @@ describe('the registration of the application', () => {
     const mine = self();
     await mine.started(true);
     const coming = mine.listening(['http://10.0.0.1:2']);
-    await Promise.all([coming, mine.withdraw(), mine.now()]);
+    await Promise.all([coming, mine.deregister(), mine.now()]);
     expect(await endpoints()).toEqual([['http://10.0.0.1:2']]);
     await mine.leave();
+  });
+
+  it('goes out of traffic and comes back, and leaves once whatever it was', async () => {
+    const mine = self({ when: 'manual' });
+    const none = {
+      code: 'ERR_CLOSED',
+      operation: 'withdraw',
+      message: expect.stringMatching(/registerSelf\(\) first/),
+    };
+    await expect(mine.withdraw()).rejects.toMatchObject(none);
+    await mine.listening(['http://10.0.0.1:80']);
+    const coming = mine.now();
+    await mine.withdraw('unhealthy'); // waits for what is on its way
+    await coming;
+    expect([await endpoints(), mine.wanted, mine.registration.state]).toEqual([[], false, 'out']);
+    await mine.listening(['http://10.0.0.1:81']); // kept for the return
+    await mine.now(); // it is registered, and does not call it back
+    expect([await endpoints(), mine.wanted]).toEqual([[], false]);
+    await expect(mine.restore()).rejects.toMatchObject({ code: 'ERR_INVALID_ARGUMENT', operation: 'restore' });
+    await expect(mine.withdraw('stalled')).rejects.toMatchObject({ code: 'ERR_INVALID_ARGUMENT' });
+    await mine.restore('unhealthy');
+    expect([await endpoints(), mine.wanted]).toEqual([[['http://10.0.0.1:80', 'http://10.0.0.1:81']], true]);
+    // Registered anew it is in traffic, whatever held out the one before.
+    await mine.withdraw();
+    await mine.deregister();
+    await expect(mine.restore()).rejects.toMatchObject({ code: 'ERR_CLOSED', operation: 'restore' });
+    await mine.now();
+    expect([await endpoints(), [...mine.registration.outFor]]).toEqual([[expect.any(Array)], []]);
+    await mine.withdraw();
+    const { registration } = mine;
+    let removals = 0;
+    const deregister = registration.deregister.bind(registration);
+    registration.deregister = (how: object) => {
+      removals++;
+      return deregister(how);
+    };
+    await Promise.all([mine.leave(), mine.leave()]);
+    expect([await endpoints(), registration.state, removals]).toEqual([[], 'deregistered', 1]);
+    await expect(mine.withdraw()).rejects.toMatchObject({
+      code: 'ERR_CLOSED',
+      message: expect.stringMatching(/stopping/),
+    });
+    await expect(mine.restore()).rejects.toMatchObject({ code: 'ERR_CLOSED' });
   });
 
   it('is logged once for each thing that becomes of it', async () => {

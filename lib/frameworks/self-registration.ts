@@ -6,7 +6,7 @@ import { isMainThread, threadId } from 'node:worker_threads';
 import { choice, didYouMean, integer, invalid, record, text } from '../common/shape.js';
 import { aborted, ClosedError, InvalidArgumentError } from '../errors.js';
 import { instanceOf } from '../registry/instance.js';
-import type { Registration } from '../registry/registration.js';
+import type { Registration, TrafficOptions } from '../registry/registration.js';
 import type { Registry } from '../registry/registry.js';
 import { drainOf, takeOut } from './leaving.js';
 import type { AppLogger } from './logger.js';
@@ -106,9 +106,10 @@ export class SelfRegistration {
     return this.#registration;
   }
 
-  /** Whether the application is to be in the registry now: it has started, and nobody has taken it out. */
+  /** Whether others are to see the application now: it has started, and the program has not taken it out in any way. */
   get wanted(): boolean {
-    return this.#started && this.#wanted && !this.#leaving;
+    // A test may have put something else in the place of the registry.
+    return this.#mayCome && !(this.#registration?.outFor?.size ?? 0);
   }
 
   /** How long the application goes on answering after it has left, in milliseconds; `undefined`: the default. */
@@ -140,7 +141,7 @@ export class SelfRegistration {
   }
 
   /**
-   * Registers it, whatever it waited for, and anew after `withdraw()` and where another instance has taken its id over.
+   * Registers it, whatever it waited for, and anew after `deregister()` and where another instance has taken its id over.
    *
    * Rejects as `register()`, with `ERR_ABORTED` when it is taken out meanwhile, and with `ERR_CLOSED` when the application
    * is stopping.
@@ -155,8 +156,21 @@ export class SelfRegistration {
     if (signal.aborted) throw aborted(signal, 'register');
   }
 
-  /** Leaves the registry, then waits for the drain; `now()` brings it back. Never rejects. */
-  withdraw(): Promise<void> {
+  /**
+   * Takes it out of traffic, and leaves it registered: `restore()` brings it back. Rejects as `Registration.withdraw()`, and
+   * with `ERR_CLOSED` where it is not registered.
+   */
+  async withdraw(reason?: 'withdrawn' | 'unhealthy', options?: TrafficOptions): Promise<void> {
+    await (await this.#registered('withdraw')).withdraw(reason, options);
+  }
+
+  /** Takes a reason of `withdraw()` back. Rejects as `Registration.restore()`, and with `ERR_CLOSED` as `withdraw()`. */
+  async restore(reason?: 'withdrawn' | 'unhealthy', options?: TrafficOptions): Promise<void> {
+    await (await this.#registered('restore')).restore(reason, options);
+  }
+
+  /** Leaves the registry, then waits for the drain; `now()` registers it anew. Never rejects. */
+  deregister(): Promise<void> {
     this.#wanted = false;
     this.#abort.abort(`${this.#source.options.name} was taken out of the registry meanwhile`);
     this.#abort = new AbortController();
@@ -165,14 +179,28 @@ export class SelfRegistration {
 
   /** Leaves the registry for good, then waits for the drain. Never rejects. */
   leave(): Promise<void> {
-    this.#leaving ??= this.withdraw();
+    this.#leaving ??= this.deregister();
     return this.#leaving;
   }
 
-  #refuseLate(): void {
+  /** It has started, and is to be registered. */
+  get #mayCome(): boolean {
+    return this.#started && this.#wanted && !this.#leaving;
+  }
+
+  /** The registration, when it has come that is on its way. What waits in the registry holds up nothing that is asked later. */
+  async #registered(operation: string): Promise<Registration> {
+    await this.#work;
+    this.#refuseLate(operation);
+    if (this.#registration && this.#wanted) return this.#registration;
+    const text = `${this.#source.options.name} is not registered: it has not started, or was taken out; call registerSelf() first`;
+    throw new ClosedError(text, { operation });
+  }
+
+  #refuseLate(operation = 'register'): void {
     if (!this.#leaving) return;
     const text = `${this.#source.options.name} is not registered any more: the application is stopping`;
-    throw new ClosedError(text, { operation: 'register' });
+    throw new ClosedError(text, { operation });
   }
 
   #next(step: () => Promise<void>): Promise<void> {
@@ -183,7 +211,7 @@ export class SelfRegistration {
 
   #publish(unheard = false): Promise<void> {
     return this.#next(async () => {
-      if (!this.wanted) return;
+      if (!this.#mayCome) return;
       const { options } = this.#source;
       const endpoints = options.endpoints ?? [...this.#listening];
       if (!unheard && this.#listening.size === 0) return;

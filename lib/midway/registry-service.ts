@@ -12,7 +12,8 @@ import {
 } from '@midwayjs/core';
 import { UnsupportedError } from '../errors.js';
 import { follow, type OnServiceList } from '../frameworks/follow.js';
-import type { Registration } from '../registry/registration.js';
+import type { SelfRegistration } from '../frameworks/self-registration.js';
+import type { Registration, TrafficOptions } from '../registry/registration.js';
 import { Registry } from '../registry/registry.js';
 import { loggerOf } from './container.js';
 import { RegistryServiceFactory } from './registry-factory.js';
@@ -71,16 +72,42 @@ export class RegistryService {
    *   called meanwhile, `ERR_CLOSED` when the application is stopping.
    */
   async registerSelf(): Promise<Registration | undefined> {
-    const { self } = this.factory;
-    if (!self) throw new UnsupportedError('the configuration has no registry.register');
-    await self.now();
+    await ownOf(this.factory).now();
     return this.registration();
   }
 
-  /** Takes the application itself out of the registry and waits for its drain; `registerSelf()` brings it back. Never rejects. */
-  async deregisterSelf(): Promise<void> {
-    await this.factory.self?.withdraw();
+  /**
+   * Takes the application out of traffic, as `Registration.withdraw()` does: others don't see it until `restoreSelf()`. It stays
+   * registered, and leaves with the application as ever.
+   *
+   * @throws as `Registration.withdraw()`, `ERR_UNSUPPORTED` where `register` is not given, `ERR_CLOSED` where the application
+   *   is not registered, or is stopping.
+   */
+  async withdrawSelf(reason?: 'withdrawn' | 'unhealthy', options?: TrafficOptions): Promise<void> {
+    await ownOf(this.factory).withdraw(reason, options);
   }
+
+  /**
+   * Takes a reason of `withdrawSelf()` back; the last one brings the application back into traffic.
+   *
+   * @throws as `Registration.restore()`, and as `withdrawSelf()`.
+   */
+  async restoreSelf(reason?: 'withdrawn' | 'unhealthy', options?: TrafficOptions): Promise<void> {
+    await ownOf(this.factory).restore(reason, options);
+  }
+
+  /**
+   * Takes the application itself out of the registry and waits for its drain; `registerSelf()` registers it anew, and into
+   * traffic. Never rejects.
+   */
+  async deregisterSelf(): Promise<void> {
+    await this.factory.self?.deregister();
+  }
+}
+
+function ownOf({ self }: RegistryServiceFactory): SelfRegistration {
+  if (!self) throw new UnsupportedError('the configuration has no registry.register');
+  return self;
 }
 
 export interface RegistryService extends Pick<Registry, Extract<keyof Registry, string>> {}

@@ -6,7 +6,7 @@ import { follow, type OnServiceList, refusedOf, staleOf } from '../../frameworks
 import type { AppLogger } from '../../frameworks/logger.js';
 import type { SelfRegistration } from '../../frameworks/self-registration.js';
 import type { InstanceInput, ServiceList } from '../../registry/instance.js';
-import type { Registration } from '../../registry/registration.js';
+import type { Registration, TrafficOptions } from '../../registry/registration.js';
 import type {
   CallOptions,
   GetServiceOptions,
@@ -117,13 +117,40 @@ export class RegistryService {
    *   called meanwhile, `ERR_CLOSED` when the application is stopping.
    */
   async registerSelf(): Promise<Registration | undefined> {
-    if (!this.#self) throw new UnsupportedError('RegistryModule has no option register');
-    await this.#self.now();
+    await this.#own().now();
     return this.registration;
   }
 
-  /** Takes the application itself out of the registry and waits for its drain; `registerSelf()` brings it back. Never rejects. */
+  /**
+   * Takes the application out of traffic, as `Registration.withdraw()` does: others don't see it until `restoreSelf()`. It stays
+   * registered, and leaves with the application as ever.
+   *
+   * @throws as `Registration.withdraw()`, `ERR_UNSUPPORTED` where `register` is not given, `ERR_CLOSED` where the application
+   *   is not registered, or is stopping.
+   */
+  async withdrawSelf(reason?: 'withdrawn' | 'unhealthy', options?: TrafficOptions): Promise<void> {
+    await this.#own().withdraw(reason, options);
+  }
+
+  /**
+   * Takes a reason of `withdrawSelf()` back; the last one brings the application back into traffic.
+   *
+   * @throws as `Registration.restore()`, and as `withdrawSelf()`.
+   */
+  async restoreSelf(reason?: 'withdrawn' | 'unhealthy', options?: TrafficOptions): Promise<void> {
+    await this.#own().restore(reason, options);
+  }
+
+  /**
+   * Takes the application itself out of the registry and waits for its drain; `registerSelf()` registers it anew, and into
+   * traffic. Never rejects.
+   */
   async deregisterSelf(): Promise<void> {
-    await this.#self?.withdraw();
+    await this.#self?.deregister();
+  }
+
+  #own(): SelfRegistration {
+    if (!this.#self) throw new UnsupportedError('RegistryModule has no option register');
+    return this.#self;
   }
 }

@@ -45,6 +45,7 @@ pub(super) enum Phase {
 
 /// Out of traffic, with what is known there.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // four independent facts, read by name
 pub(super) struct Out {
     /// What holds it out. Empty: nothing any more, and it is not published again yet.
     reasons: OutFor,

@@ -362,7 +362,8 @@ async fn deregister_cuts_a_drain_short_and_an_outage_does_not_hold_it_up() {
         registration.deregister(TIMEOUT).await
     };
     let (drained, cut) = together(registration.drain(Duration::from_secs(3600), TIMEOUT), cut).await;
-    (drained.unwrap(), cut.unwrap());
+    drained.unwrap();
+    cut.unwrap();
     assert_eq!(before.elapsed(), Duration::from_secs(1));
 
     let bench = Bench::registered().await;
