@@ -6,7 +6,7 @@
 import type { Entry } from './history.js';
 import { oneHolder } from './rules/one-holder.js';
 import { alive, flat, quiet, settled } from './rules/processes.js';
-import { dead, deregistered, registered } from './rules/registrations.js';
+import { dead, deregistered, registered, withdrawn } from './rules/registrations.js';
 import { sound, unreadable } from './rules/sound.js';
 import { watching } from './rules/watching.js';
 import { storyOf } from './story.js';
@@ -20,6 +20,7 @@ const rules: Readonly<Record<Exclude<RuleName, 'sound'>, Rule>> = {
   registered,
   dead,
   deregistered,
+  withdrawn,
   watching,
   'one-holder': oneHolder,
   settled,

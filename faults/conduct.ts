@@ -246,6 +246,8 @@ class Harm {
     switch (deed.what) {
       case 'update':
       case 'reregister':
+      case 'withdraw':
+      case 'restore':
         return player.order(deed.what);
       case 'kill':
         return this.#during('kill', who, [who], {}, async () => {

@@ -137,6 +137,15 @@ function repairsOf(story: Story): Pick<Figures['registrations'], 'losses' | 'rep
   return { losses, repairs: spread(repairs), reads, judged };
 }
 
+/** The calls of an instance whose outcome others see at once: an update of one that is withdrawn is kept for its return. */
+function shown(calls: readonly Call[]): Call[] {
+  let out = false;
+  return calls.filter(({ what }) => {
+    if (what !== 'update') out = what === 'withdraw';
+    return what !== 'update' || !out;
+  });
+}
+
 /** How long each write took until this process told of it; nothing of a write that met a window. */
 function delaysOf(story: Story, life: Life): number[] {
   const windows = story.windows(life.who);
@@ -154,7 +163,7 @@ function delaysOf(story: Story, life: Life): number[] {
     }
   }
   return [...seen].flatMap(([id, { since, steps }]) =>
-    (story.instances.get(id) ?? []).flatMap(({ what, n, settled, error }) => {
+    shown(story.instances.get(id) ?? []).flatMap(({ what, n, settled, error }) => {
       if (what === 'deregister' || n === undefined || settled === undefined || error !== undefined) return [];
       const step = steps[firstIndex(steps, ({ number }) => number >= n)];
       // What was written before the first list is no change to the watcher.

@@ -97,6 +97,8 @@ export type Told =
         | 'connect'
         | 'register'
         | 'update'
+        | 'withdraw'
+        | 'restore'
         | 'deregister'
         | 'get'
         | 'acquire'
@@ -121,7 +123,7 @@ export type Told =
       readonly at: Time;
       readonly who: string;
       readonly of: string;
-      readonly event: 'lost' | 'restored' | 'replaced' | 'stalled';
+      readonly event: 'lost' | 'restored' | 'replaced' | 'stalled' | 'out' | 'in';
       readonly reason?: string;
     }
   /** A watcher gave a list. */

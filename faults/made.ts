@@ -84,6 +84,16 @@ export class Made {
     return this.holds(id, at + CALL_MS / 2);
   }
 
+  withdraw(who: string, id: string, at: Time): this {
+    this.call(who, 'withdraw', id, at);
+    return this.holds(id, at + CALL_MS / 2);
+  }
+
+  restore(who: string, id: string, at: Time, n: number): this {
+    this.call(who, 'restore', id, at);
+    return this.holds(id, at + CALL_MS / 2, n);
+  }
+
   watch(who: string, from: Time, to = this.#end, deaf: Watch['deaf'] = []): this {
     this.#watches.push({ who, from, to, deaf });
     return this;

@@ -21,6 +21,8 @@ describe('the plan', () => {
         for (const deed of deeds) {
           const target = deed.to === 'actor' ? deed.who : deed.to;
           if (deed.to === 'actor') expect(known).toContain(deed.who);
+          // It is wanted back whatever is done to it.
+          if (deed.what === 'restore') continue;
           expect(deed.at, `${JSON.stringify(deed)} of seed ${seed}`).toBeGreaterThanOrEqual(busy.get(target) ?? 0);
           expect(deed.at + deed.lastsMs).toBeLessThanOrEqual(quietFromMs);
           busy.set(target, deed.at + deed.lastsMs);
@@ -28,6 +30,18 @@ describe('the plan', () => {
       }
     },
   );
+
+  test('in the end nobody is left out of traffic', () => {
+    for (let seed = 1; seed <= 30; seed++) {
+      const out = new Set<string>();
+      for (const deed of plan(seed, 'etcd', 3, REPAIR_MS).deeds) {
+        if (deed.to !== 'actor') continue;
+        if (deed.what === 'withdraw') out.add(deed.who);
+        if (deed.what === 'restore') out.delete(deed.who);
+      }
+      expect([...out], `seed ${seed}`).toEqual([]);
+    }
+  });
 
   test('ten seeds of three minutes do everything that can be done', () => {
     const done = new Set<string>();
@@ -42,7 +56,7 @@ describe('the plan', () => {
     for (const what of ['black hole', 'lost answers', 'lost requests', 'reset', 'refused', 'latency']) {
       expect(done).toContain(`${what} links`);
     }
-    for (const what of ['kill', 'freeze', 'block', 'update', 'reregister', 'remove', 'revoke']) {
+    for (const what of ['kill', 'freeze', 'block', 'update', 'reregister', 'withdraw', 'restore', 'remove', 'revoke']) {
       expect(done).toContain(`${what} actor`);
     }
     expect(done).toContain('move the leader cluster');

@@ -54,10 +54,13 @@ export type LinkDeed = {
   readonly member: number | 'all';
 };
 
-/** Done to a process; `remove` takes its record away behind its back, `revoke` (etcd) the lease of what it has. */
+/**
+ * Done to a process; `remove` takes its record away behind its back, `revoke` (etcd) the lease of what it has. After `withdraw`
+ * comes a `restore`, and everything else in between.
+ */
 export type ActorDeed = {
   readonly to: 'actor';
-  readonly what: 'kill' | 'freeze' | 'block' | 'update' | 'reregister' | 'remove' | 'revoke';
+  readonly what: 'kill' | 'freeze' | 'block' | 'update' | 'reregister' | 'withdraw' | 'restore' | 'remove' | 'revoke';
   readonly who: string;
 };
 
@@ -120,10 +123,13 @@ function linkDeed(chance: Chance, at: number): Deed {
   return { to: 'links', what, zone: chance.of(...ZONES), member, at, lastsMs: length(chance) };
 }
 
+const HARM = ['kill', 'freeze', 'block'] as const;
+const LIFE = ['update', 'update', 'update', 'reregister', 'reregister', 'withdraw', 'withdraw', 'withdraw'] as const;
+
 const DEEDS: Record<Part, readonly ActorDeed['what'][]> = {
-  registrar: ['update', 'update', 'update', 'reregister', 'reregister', 'kill', 'freeze', 'block', 'remove', 'revoke'],
-  watcher: ['kill', 'freeze', 'block'],
-  candidate: ['kill', 'freeze', 'block', 'revoke'],
+  registrar: [...LIFE, ...HARM, 'remove', 'revoke'],
+  watcher: HARM,
+  candidate: [...HARM, 'revoke'],
 };
 
 function actorDeed(chance: Chance, backend: Backend, actor: Actor, at: number): Deed {
@@ -173,6 +179,11 @@ export function plan(seed: number, backend: Backend, minutes: number, repairMs: 
     const deed = actorDeed(chance, backend, actor, at);
     if (at < (free.get(actor.who) ?? 0) || !fits(deed)) continue;
     deeds.push(deed);
+    if (deed.what === 'withdraw') {
+      // In the end everybody is to be there.
+      const back = Math.min(at + length(chance), quietFromMs);
+      deeds.push({ to: 'actor', who: actor.who, what: 'restore', at: back, lastsMs: 0 });
+    }
     free.set(actor.who, at + deed.lastsMs + chance.between(500, 8000));
   }
   return { deeds: deeds.sort((a, b) => a.at - b.at), quietFromMs };

@@ -35,7 +35,10 @@ export interface Truth extends Stretch {
   readonly numbers: ReadonlyMap<string, number>;
 }
 
-/** From a `register()` that was settled until `deregister()` is called, the process dies or the run ends. */
+/**
+ * From a `register()` that was settled, or a `restore()` whatever came of it, until `withdraw()` or `deregister()` is called, the
+ * process dies or the run ends.
+ */
 export interface Registration {
   readonly of: string;
   readonly life: Life;
@@ -189,10 +192,12 @@ function callsOf(life: Life): Call[] {
 
 export const succeeded = (call: Call) => call.settled !== undefined && call.error === undefined;
 
+const OF_INSTANCES: ReadonlySet<string> = new Set(['register', 'update', 'withdraw', 'restore', 'deregister']);
+
 function instancesOf(calls: readonly Call[]): Map<string, Call[]> {
   const instances = new Map<string, Call[]>();
   for (const call of calls) {
-    if (call.what !== 'register' && call.what !== 'update' && call.what !== 'deregister') continue;
+    if (!OF_INSTANCES.has(call.what)) continue;
     const earlier = instances.get(call.of);
     if (earlier === undefined) instances.set(call.of, [call]);
     else earlier.push(call);
@@ -200,15 +205,19 @@ function instancesOf(calls: readonly Call[]): Map<string, Call[]> {
   return instances;
 }
 
+/** What a `restore()` did not achieve in its time is tried on, like any repair. */
+const begins = (call: Call) =>
+  call.what === 'register' ? succeeded(call) : call.what === 'restore' && call.settled !== undefined;
+
 function registrationsOf(calls: readonly Call[]): Registration[] {
   const all: Writable<Registration>[] = [];
   const open = new Map<Life, Writable<Registration>>();
   for (const call of calls) {
-    if (call.what === 'deregister') {
+    if (call.what === 'deregister' || call.what === 'withdraw') {
       const registration = open.get(call.life);
       if (registration !== undefined) registration.to = Math.min(registration.to, call.at);
       open.delete(call.life);
-    } else if (call.what === 'register' && succeeded(call) && !open.has(call.life)) {
+    } else if (begins(call) && !open.has(call.life)) {
       const registration = { of: call.of, life: call.life, from: call.settled as Time, to: call.life.to };
       open.set(call.life, registration);
       all.push(registration);

@@ -6,6 +6,7 @@ export type RuleName =
   | 'registered'
   | 'dead'
   | 'deregistered'
+  | 'withdrawn'
   | 'watching'
   | 'one-holder'
   | 'settled'

@@ -23,6 +23,17 @@ describe('windows', () => {
     expect(windows.overlaps(at, until)).toBe(overlaps);
   });
   it.each([
+    [0, 0],
+    [10, 30],
+    [25, 30],
+    [30, 30],
+    [31, 31],
+    [70, 70],
+    [99, 99],
+  ])('at %i: the stretch ends at %i', (at, end) => {
+    expect(windows.endOf(at)).toBe(end);
+  });
+  it.each([
     [0, 100, 30],
     [0, 5, 0],
     [12, 17, 5],

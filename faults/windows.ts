@@ -37,6 +37,12 @@ export class Windows {
     return this.overlaps(at, at);
   }
 
+  /** The end of the stretch in which `time` lies; in none, `time` itself. */
+  endOf(time: Time): Time {
+    const stretch = this.stretches[this.beginsBy(time)];
+    return stretch === undefined ? time : Math.max(time, stretch.until);
+  }
+
   /** How many milliseconds of the time from `at` to `until` lie in the stretches. */
   shared(at: Time, until: Time): number {
     return this.upTo(until) - this.upTo(at);

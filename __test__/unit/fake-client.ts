@@ -72,6 +72,7 @@ export class FakeWatcher {
 export class FakeRegistration {
   current = 'registered';
   deregistered = 0;
+  readonly reasons = new Set<string>();
   refusal: Error | undefined;
   gate: Promise<void> = Promise.resolve();
   constructor(
@@ -92,6 +93,22 @@ export class FakeRegistration {
     if (metadata !== null) this.record.metadata = metadata;
     if (endpoints !== null) this.record.endpoints = endpoints;
     if (this.refusal) throw this.refusal;
+  }
+  outFor() {
+    return [...this.reasons];
+  }
+  async withdraw(reason: string, _timeoutMs: number, cancel: FakeCancel | null) {
+    this.reasons.add(reason);
+    await Promise.race([this.gate, cancel?.cancelled ?? new Promise(() => {})]);
+    if (this.refusal) throw this.refusal;
+  }
+  async restore(reason: string) {
+    this.reasons.delete(reason);
+    if (this.refusal) throw this.refusal;
+  }
+  async drain() {
+    this.reasons.add('draining');
+    await this.deregister();
   }
   async deregister() {
     this.deregistered++;

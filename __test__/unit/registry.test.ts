@@ -203,6 +203,89 @@ describe('a registration', () => {
     expect(registration.instance.version).toBe('2');
   });
 
+  it('says what holds it out of traffic, by a set of its own', async () => {
+    const { registry, client } = await fresh();
+    const registration = await registry.register({ name: 'x' });
+    await registration.withdraw();
+    await registration.withdraw('unhealthy');
+    const before = registration.outFor;
+    expect([...before]).toEqual(['withdrawn', 'unhealthy']);
+    await registration.restore();
+    expect([[...registration.outFor], before.size]).toEqual([['unhealthy'], 2]);
+    const heard: unknown[] = [];
+    registration.on('out', (reason, all) => heard.push([reason, ...all])).on('in', () => heard.push('in'));
+    await client.tell('out', 1, { key: 'unhealthy', text: 'stalled,unhealthy' });
+    await client.tell('in', 1);
+    expect(heard).toEqual([['unhealthy', 'stalled', 'unhealthy'], 'in']);
+  });
+
+  it('tells who listens late where it stands, and not what is over', async () => {
+    const { registry, client } = await fresh();
+    const heard: string[] = [];
+    const listen = (to: Awaited<ReturnType<typeof registry.register>>) =>
+      to
+        .on('out', (reason, all) => heard.push(`out ${reason} of ${all.size}`))
+        .on('in', () => heard.push('in'))
+        .on('lost', () => heard.push('lost'))
+        .on('replaced', () => heard.push('replaced'));
+    const [out, back, over] = [
+      await registry.register({ name: 'x' }),
+      await registry.register({ name: 'y' }),
+      await registry.register({ name: 'z' }),
+    ];
+    await client.tell('out', 1, { key: 'withdrawn', text: 'withdrawn' });
+    await client.tell('out', 1, { key: 'unhealthy', text: 'withdrawn,unhealthy' });
+    await client.tell('out', 2, { key: 'withdrawn', text: 'withdrawn' });
+    await client.tell('in', 2);
+    await client.tell('out', 3, { key: 'withdrawn', text: 'withdrawn' });
+    await client.tell('replaced', 3);
+    for (const [one, expected] of [
+      [out, 'out unhealthy of 2'],
+      [back, 'in'],
+      [over, 'replaced'],
+    ] as const) {
+      listen(one);
+      await Promise.resolve();
+      expect(heard.splice(0)).toEqual([expected]);
+    }
+  });
+
+  it('tells an abort of its signal from one that another call brings', async () => {
+    const { registry, client } = await fresh();
+    const registration = await registry.register({ name: 'x' });
+    const handle = client.registrations[0];
+    if (!handle) throw new Error('no registration');
+    handle.refusal = nativeError('ERR_ABORTED', 'it was taken back');
+    const { signal } = new AbortController();
+    await expect(registration.withdraw('withdrawn', { signal })).rejects.toMatchObject({
+      code: 'ERR_ABORTED',
+      message: expect.stringContaining('it was taken back'),
+      operation: 'withdraw',
+    });
+    handle.gate = new Promise(() => {});
+    const abort = new AbortController();
+    const waiting = registration.withdraw('withdrawn', { signal: abort.signal });
+    abort.abort(new Error('enough'));
+    await expect(waiting).rejects.toMatchObject({ name: 'AbortError', cause: new Error('enough') });
+  });
+
+  it('that was drained keeps the process alive no longer, and is not deregistered twice', async () => {
+    const { registry, client } = await fresh();
+    const registration = await registry.register({ name: 'x' });
+    const handle = client.registrations[0];
+    if (!handle) throw new Error('no registration');
+    let go = () => {};
+    handle.gate = new Promise<void>((resolve) => {
+      go = resolve;
+    });
+    const draining = registration.drain(1000);
+    expect(client.referenced).toBe(true);
+    go();
+    await draining;
+    expect(client.referenced).toBe(false);
+    await expect(registration.drain(Number.NaN)).rejects.toThrow('ms: expected a whole number');
+  });
+
   it('is deregistered once; after a failure a later call tries again', async () => {
     const { registry, client } = await fresh();
     const registration = await registry.register({ name: 'x' });

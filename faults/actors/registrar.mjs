@@ -29,7 +29,7 @@ async function register() {
     },
     () => ({ n: ++n }),
   );
-  for (const event of ['lost', 'restored', 'replaced', 'stalled']) {
+  for (const event of ['lost', 'restored', 'replaced', 'stalled', 'out', 'in']) {
     registration.on(event, (reason) => tell('event', { of: role.id, event, ...(reason && { reason }) }));
   }
 }
@@ -42,6 +42,13 @@ obey(
       n++;
       // What is wanted stays changed when the call fails: the registration itself goes on with it.
       await call('update', role.id, CALL_MS, () => registration.update({ metadata: { n: String(n) } }), { n });
+    },
+    // What is wanted stays changed when these fail as well.
+    async withdraw() {
+      await call('withdraw', role.id, CALL_MS, () => registration.withdraw());
+    },
+    async restore() {
+      if (registration.outFor.size > 0) await call('restore', role.id, CALL_MS, () => registration.restore());
     },
     async reregister() {
       await deregister();

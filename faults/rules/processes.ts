@@ -75,11 +75,14 @@ export function alive(story: Story): Violation[] {
 /** How long after it can hear again a process has heard what it missed. */
 const TOLD_MS = 1000;
 
+/** What comes of a repair, or of what the program itself does. */
+const QUIET: ReadonlySet<string> = new Set(['restored', 'out', 'in']);
+
 /** A registration is lost or stalls only when something harms its process, and is never replaced. */
 export function quiet(story: Story): Violation[] {
   return story.lives.flatMap(({ who, told }) =>
     told.flatMap((entry): Violation[] => {
-      if (entry.kind !== 'event' || entry.event === 'restored') return [];
+      if (entry.kind !== 'event' || QUIET.has(entry.event)) return [];
       // A process that was mute hears afterwards what happened meanwhile.
       const mute = story.mute(who).stretches.findLast(({ at, until }) => at <= entry.at && until + TOLD_MS >= entry.at);
       if (entry.event !== 'replaced' && story.losses(who).overlaps(mute?.at ?? entry.at, entry.at)) return [];

@@ -1,4 +1,4 @@
-/** What the servers hold of each instance: `registered`, `dead` and `deregistered`. */
+/** What the servers hold of each instance: `registered`, `dead`, `deregistered` and `withdrawn`. */
 
 import type { Time } from '../history.js';
 import {
@@ -129,10 +129,29 @@ export function deregistered(story: Story): Violation[] {
   );
 }
 
+/**
+ * After withdraw() returned, the instance is in no read until it is called back. One that failed is tried on: the instance is in no
+ * read once the harm to its process and the time of the repair are over.
+ */
+export function withdrawn(story: Story): Violation[] {
+  return [...story.instances].flatMap(([of, calls]) =>
+    calls.flatMap((call, index) => {
+      if (call.what !== 'withdraw' || call.settled === undefined) return [];
+      const back = calls.slice(index + 1).find(({ what }) => what === 'restore' || what === 'register');
+      const returned = `${call.life.who} withdrew it, which ${succeeded(call) ? 'returned' : 'failed'} at ${clock(story, call.settled)}`;
+      const bound = succeeded(call) ? call.settled : story.windows(call.life.who).endOf(call.settled);
+      const over = bound > call.settled ? ` and had to be done by ${clock(story, bound)}` : '';
+      // A process that dies leaves that to its TTL: see `dead`.
+      const until = Math.min(back?.at ?? Number.POSITIVE_INFINITY, succeeded(call) ? Infinity : call.life.to);
+      return present(story, 'withdrawn', call.life, of, bound, until, `${returned}${over}`);
+    }),
+  );
+}
+
 /** The violation that an instance is in a read that was asked after `from`, before it is registered anew. */
 function present(
   story: Story,
-  rule: 'dead' | 'deregistered',
+  rule: 'dead' | 'deregistered' | 'withdrawn',
   life: Life,
   of: string,
   from: Time,

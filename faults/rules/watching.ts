@@ -19,7 +19,7 @@ interface View {
   readonly stale: boolean;
 }
 
-const WRITES: ReadonlySet<string> = new Set(['register', 'update', 'deregister']);
+const WRITES: ReadonlySet<string> = new Set(['register', 'update', 'withdraw', 'restore', 'deregister']);
 const NOTHING: View = { since: Number.NEGATIVE_INFINITY, stale: false };
 
 export function watching(story: Story): Violation[] {
