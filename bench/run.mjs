@@ -15,12 +15,13 @@ import imports from './rows/import.mjs';
 import many from './rows/many.mjs';
 import pick from './rows/pick.mjs';
 import register from './rows/register.mjs';
+import traffic from './rows/traffic.mjs';
 import { etcdVersion, startEtcd } from './support/etcd.mjs';
 import { describe, isDebugBuild } from './support/machine.mjs';
 import { summed, tableOf } from './support/report.mjs';
 import { HOW, notSteady } from './support/steady.mjs';
 
-const ROWS = [imports, call, pick, register, get, fanout, many, backends];
+const ROWS = [imports, call, pick, register, traffic, get, fanout, many, backends];
 
 const { only, docs, json } = arguments_();
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(130)); // which ends the children
