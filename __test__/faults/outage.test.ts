@@ -179,6 +179,33 @@ describe.concurrent.each(ETCD_VERSIONS)('etcd %s', (version) => {
     expect(await etcd.get('/microservices/orders/a')).toBeNull();
   });
 
+  test('restarted while an instance is out of traffic: it stays out, and comes back when it is restored', {
+    timeout: 60_000,
+  }, async (context) => {
+    const etcd = await server(context, { version });
+    const registry = await client(context, etcd, { ttlMs: 3000 });
+    const [out, late, in_] = await Promise.all(['a', 'b', 'c'].map((id) => registry.register({ ...instance, id })));
+    if (!out || !late || !in_) throw new Error('no registration');
+    const heard = hear(out);
+    await out.withdraw('unhealthy');
+    await etcd.kill();
+    await refused(late.withdraw('withdrawn', { timeoutMs: 500 }), 'ERR_TIMEOUT');
+    await out.update({ version: '2' });
+    await quiet(4000); // longer than the TTL: what stood expires, if the server counts on
+    await etcd.start();
+    await waitFor(() => in_.state === 'registered', { timeoutMs: 15_000, what: 'the repair of what is wanted' });
+    await late.withdraw('withdrawn', { timeoutMs: 15_000 });
+    await sees(registry, 'orders', ['c'], 15_000);
+    await quiet(5000); // several back-offs of a repair that should not be
+    await sees(registry, 'orders', ['c']);
+    await Promise.all([out.restore('unhealthy'), late.restore()]);
+    const list = await sees(registry, 'orders', ['a', 'b', 'c']);
+    expect(list[0]?.version).toBe('2');
+    await waitFor(() => heard.count('in') === 1, { what: '"in"' });
+    expect(heard.events).toEqual(['out unhealthy', 'in']);
+    expect(await etcd.leases()).toHaveLength(3);
+  });
+
   test('compaction while a watch is disconnected, with the server down in between', {
     timeout: 60_000,
   }, async (context) => {

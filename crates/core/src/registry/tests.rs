@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::ErrorKind;
 use crate::backends::memory::{MemoryBackend, MemoryServer};
-use crate::registration::State;
+use crate::registration::{OutReason, State};
 use crate::testing::{Answer, Scripted, ScriptedBackend, instance};
 
 const TTL: Duration = Duration::from_secs(3);
@@ -321,4 +321,24 @@ async fn a_read_outlasts_an_absence_that_ends_within_its_time() {
     sleep(Duration::from_secs(1)).await;
     server.set_away(false);
     assert_eq!(read.await.unwrap().unwrap(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_rounds_out_of_traffic_and_in_again_leave_no_task_behind() {
+    let (registry, _) = memory("rounds");
+    let registration = register(&registry, "a").await;
+    let round = async || {
+        registration.withdraw(OutReason::Withdrawn, LIMIT).await.unwrap();
+        assert!(ids(&registry).await.is_empty());
+        registration.restore(OutReason::Withdrawn, LIMIT).await.unwrap();
+        assert_eq!(ids(&registry).await, ["a"]);
+    };
+    round().await;
+    let metrics = tokio::runtime::Handle::current().metrics();
+    let before = metrics.num_alive_tasks();
+    for _ in 0..1000 {
+        round().await;
+    }
+    sleep(TTL).await; // what was aborted is gone by then
+    assert_eq!(metrics.num_alive_tasks(), before);
 }
