@@ -3,6 +3,7 @@
 import type { Begin, Entry, Time } from './history.js';
 import { termsOf } from './rules/one-holder.js';
 import { growthOf } from './rules/processes.js';
+import { absences } from './rules/registrations.js';
 import { type Call, type Life, of, type Story, storyOf, truthsWithin } from './story.js';
 import { firstIndex } from './windows.js';
 
@@ -33,6 +34,8 @@ export interface Figures {
     readonly reads: number;
     readonly judged: number;
     readonly events: ReadonlyMap<string, number>;
+    /** How often one had to be out, and the reads in which that was looked at. */
+    readonly withdrawn: { readonly count: number; readonly reads: number };
   };
   readonly watching: {
     readonly lists: number;
@@ -73,6 +76,7 @@ export function figures(history: readonly Entry[]): Figures {
     registrations: {
       count: story.registrations.length,
       ...repairsOf(story),
+      withdrawn: withdrawnOf(story),
       events: countOf(told.flatMap((entry) => (entry.kind === 'event' ? [entry.event] : []))),
     },
     watching: {
@@ -135,6 +139,11 @@ function repairsOf(story: Story): Pick<Figures['registrations'], 'losses' | 'rep
     }
   }
   return { losses, repairs: spread(repairs), reads, judged };
+}
+
+function withdrawnOf(story: Story): Figures['registrations']['withdrawn'] {
+  const reads = absences(story).map(({ from, to }) => truthsWithin(story, from, to).length);
+  return { count: reads.length, reads: sum(reads) };
 }
 
 /** The calls of an instance whose outcome others see at once: an update of one that is withdrawn is kept for its return. */

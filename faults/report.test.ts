@@ -39,6 +39,14 @@ describe('figures', () => {
     expect([reads, reads - judged]).toEqual([198, 11 + 13 + 2 * 10]);
     expect([...events]).toEqual([['lost', 1]]);
   });
+  it('count the reads of what must be out, and no update of it as late', () => {
+    const out = well().withdraw('registrar 1', 'a', 20_000);
+    out.call('registrar 1', 'update', 'a', 22_000, { n: 3 });
+    const { registrations, watching } = figures(out.restore('registrar 1', 'a', 30_000, 3).history());
+    expect(registrations.withdrawn).toEqual({ count: 1, reads: 19 }); // from 20,500 to 29,500
+    expect(registrations.losses).toBe(0);
+    expect(watching.delays.worst).toBe(15);
+  });
   it('measure how late the watchers were', () => {
     // The second number of a, by two watchers: settled at 10,010 and told at 10,025.
     expect(numbers.watching.delays).toMatchObject({ worst: 15 });
@@ -67,6 +75,7 @@ describe('a report', () => {
     expect(text).toContain('  Registrations: 2, gone from the servers once, back once, median 1500 ms, worst 1500 ms.');
     expect(text).toContain('  Judged in 154 of 198 reads (78 %), in which nothing harmed their process.');
     expect(text).toContain('  Events of registrations: lost 1.');
+    expect(text).toContain('  Withdrawn 0 times, and looked for in 0 reads.');
     expect(text.at(-1)).toBe('No violations');
   });
   it('groups violations by rule, with times from the start', () => {

@@ -35,7 +35,7 @@ function done({ faults, hiccups }: Figures): string[] {
 }
 
 function seen({ registrations, watching, calls, terms, growth }: Figures): string[] {
-  const { count, losses, repairs, reads, judged, events } = registrations;
+  const { count, losses, repairs, reads, judged, events, withdrawn } = registrations;
   const share = reads === 0 ? 0 : Math.round((100 * judged) / reads);
   const { delays } = watching;
   const repaired =
@@ -51,6 +51,7 @@ function seen({ registrations, watching, calls, terms, growth }: Figures): strin
       2,
     ),
     ...wrap(`Judged in ${judged} of ${reads} reads (${share} %), in which nothing harmed their process.`, 2),
+    ...wrap(`Withdrawn ${times(withdrawn.count)}, and looked for in ${withdrawn.reads} reads.`, 2),
     ...wrap(`Events of registrations: ${told || 'none'}.`, 2),
     ...wrap(`Watchers: ${watching.lists} lists, stale ${times(watching.stale)}.`, 2),
     ...wrap(`Changes told of while nothing harmed the watcher: ${delays.count}${delayed}.`, 2),

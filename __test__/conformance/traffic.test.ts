@@ -353,6 +353,6 @@ forEveryBackend('out of traffic', (it) => {
       if (!scope.serverUrl.startsWith('http')) return; // ZooKeeper: the client's one session
       for (const lease of leases) expect(await grantedTtl(scope.serverUrl, lease), lease).toBeUndefined();
     },
-    { needs: ['rawRead'], timeoutMs: 30_000 + ROUNDS * 100 },
+    { needs: ['rawRead'], timeoutMs: 30_000 + ROUNDS * 200 },
   );
 });

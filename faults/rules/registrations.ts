@@ -129,23 +129,39 @@ export function deregistered(story: Story): Violation[] {
   );
 }
 
+/** A time in which an instance must be out: from when, and until it may be called back. */
+export interface Absence {
+  readonly of: string;
+  readonly call: Call;
+  readonly from: Time;
+  readonly to: Time;
+}
+
 /**
- * After withdraw() returned, the instance is in no read until it is called back. One that failed is tried on: the instance is in no
- * read once the harm to its process and the time of the repair are over.
+ * From the return of withdraw() until the instance is called back or registered anew. One that failed is tried on: from when the
+ * harm to its process and the time of the repair are over, and until its process dies, which leaves it to its TTL: see `dead`.
  */
-export function withdrawn(story: Story): Violation[] {
+export function absences(story: Story): Absence[] {
   return [...story.instances].flatMap(([of, calls]) =>
-    calls.flatMap((call, index) => {
+    calls.flatMap((call, index): Absence[] => {
       if (call.what !== 'withdraw' || call.settled === undefined) return [];
       const back = calls.slice(index + 1).find(({ what }) => what === 'restore' || what === 'register');
-      const returned = `${call.life.who} withdrew it, which ${succeeded(call) ? 'returned' : 'failed'} at ${clock(story, call.settled)}`;
-      const bound = succeeded(call) ? call.settled : story.windows(call.life.who).endOf(call.settled);
-      const over = bound > call.settled ? ` and had to be done by ${clock(story, bound)}` : '';
-      // A process that dies leaves that to its TTL: see `dead`.
-      const until = Math.min(back?.at ?? Number.POSITIVE_INFINITY, succeeded(call) ? Infinity : call.life.to);
-      return present(story, 'withdrawn', call.life, of, bound, until, `${returned}${over}`);
+      const to = back?.at ?? Number.POSITIVE_INFINITY;
+      if (succeeded(call)) return [{ of, call, from: call.settled, to }];
+      const from = story.windows(call.life.who).endOf(call.settled);
+      return [{ of, call, from, to: Math.min(to, call.life.to) }];
     }),
   );
+}
+
+/** What is withdrawn is in no read. */
+export function withdrawn(story: Story): Violation[] {
+  return absences(story).flatMap(({ of, call, from, to }) => {
+    const settled = call.settled as Time;
+    const over = from > settled ? ` and had to be done by ${clock(story, from)}` : '';
+    const returned = `${succeeded(call) ? 'returned' : 'failed'} at ${clock(story, settled)}${over}`;
+    return present(story, 'withdrawn', call.life, of, from, to, `${call.life.who} withdrew it, which ${returned}`);
+  });
 }
 
 /** The violation that an instance is in a read that was asked after `from`, before it is registered anew. */
