@@ -64,9 +64,12 @@ function more(ground: () => Ground): void {
       expect(await ground().count(SERVICE)).toBe(0);
     });
 
-    it('after something is followed leaves nothing that keeps the process alive', async () => {
-      const { failed } = await failing('noListener', {});
-      expect(failed).toMatch(/^RegistryModule "second": register\.endpoints: expected, since/);
+    it('does not, where nothing is there to listen: a script is warned, and ends by itself', async () => {
+      const app = ground().apps.start('cjs', 'broken', { CASE: 'noListener' });
+      const { code, stdout, stderr } = await app.exit;
+      expect(code, stderr).toBe(0);
+      expect(stdout + stderr).toContain('orders is not registered: it has no HTTP server and no microservice');
+      expect(stdout).toContain('{"registered":false}');
     });
 
     it.each([

@@ -431,7 +431,38 @@ describe('the registration of the application', () => {
     await context.started(false);
     expect(await endpoints()).toEqual([['http://10.0.0.1:82']]);
     await context.leave();
-    await expect(async () => self().started(false)).rejects.toThrow('register.endpoints: expected, since');
+  });
+
+  it('of something that listens nowhere is missed aloud, and fails no start', async () => {
+    const warned: string[] = [];
+    const logged = { ...log, warn: (text: string) => void warned.push(text) };
+    const nowhere = (options: object = {}) =>
+      new SelfRegistration({
+        ...{ registry, background: false, signalHint: '', patienceMs: 20 },
+        options: { name, ...options },
+        log: logged,
+      });
+    await nowhere().started(false);
+    expect(warned).toEqual([expect.stringContaining(`${name} is not registered: it has no HTTP server`)]);
+    // One that listens by means of its own, on a socket of Unix, or through a broker.
+    const socket = nowhere();
+    await socket.started(true);
+    await socket.listening([]);
+    await waitFor(async () => warned.length === 2, { what: 'a warning' });
+    expect(warned[1]).toContain('nothing of it that the framework knows of listens at a port; give register.endpoints');
+    // Whoever is registered, or is to come by hand, or has left, is not missed.
+    const there = nowhere();
+    await there.started(true);
+    await there.listening(['http://10.0.0.1:2']);
+    await nowhere({ when: 'manual' }).started(true);
+    const left = nowhere();
+    await left.started(true);
+    await left.leave();
+    const last = nowhere();
+    await last.started(true);
+    await waitFor(async () => warned.length === 3, { what: 'the last warning' });
+    expect(await endpoints()).toEqual([['http://10.0.0.1:2']]);
+    await there.leave();
   });
 });
 

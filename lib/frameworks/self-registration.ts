@@ -3,6 +3,7 @@
 import cluster from 'node:cluster';
 import { hostname } from 'node:os';
 import { isMainThread, threadId } from 'node:worker_threads';
+import { after } from '../common/clock.js';
 import { choice, didYouMean, integer, invalid, record, text } from '../common/shape.js';
 import { aborted, ClosedError, InvalidArgumentError } from '../errors.js';
 import { instanceOf } from '../registry/instance.js';
@@ -71,6 +72,9 @@ export function checkedSelf(value: unknown): SelfOptions {
   return value as SelfOptions;
 }
 
+/** Long enough for a program that does something between `init()` and `listen()`. */
+const PATIENCE_MS = 10_000;
+
 /** What the registration of the application needs to know of it. */
 export interface SelfSource {
   readonly registry: Registry;
@@ -79,6 +83,8 @@ export interface SelfSource {
   readonly background: boolean;
   /** What makes the framework hear of SIGTERM; completes "…, or give the registry signals". */
   readonly signalHint: string;
+  /** How long after the start something is expected to listen, before a warning is logged, in milliseconds. Default 10000. */
+  readonly patienceMs?: number;
   readonly log: AppLogger;
 }
 
@@ -132,12 +138,24 @@ export class SelfRegistration {
     if (options.when === 'manual') return Promise.resolve();
     if (options.when === 'bootstrap' || (!listens && options.endpoints)) return this.#publish(true);
     if (!listens) {
-      throw new InvalidArgumentError(
-        'register.endpoints: expected, since this application has no HTTP server and no microservice that listens',
-        { operation: 'register' },
-      );
+      // A script, a REPL or a test that uses the modules of the application.
+      this.#warnUnheard('it has no HTTP server and no microservice that listens');
+      return Promise.resolve();
     }
-    return this.#listening.size > 0 ? this.#publish() : Promise.resolve();
+    if (this.#listening.size > 0) return this.#publish();
+    after(this.#source.patienceMs ?? PATIENCE_MS, () => {
+      if (!this.#mayCome || this.#registration || this.#listening.size > 0) return;
+      this.#warnUnheard('it has started, and nothing of it that the framework knows of listens at a port');
+    });
+    return Promise.resolve();
+  }
+
+  #warnUnheard(why: string): void {
+    const { options, log } = this.#source;
+    log.warn(
+      `${options.name} is not registered: ${why}; give register.endpoints and register.when 'bootstrap', ` +
+        "or register false where it isn't to be",
+    );
   }
 
   /**
