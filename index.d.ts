@@ -22,12 +22,12 @@ export declare class CampaignHandle {
   /** The lease of the present term, or of the last one. */
   lease(): bigint | null
   /** Why the last term or the campaign ended. */
-  failure(): NativeFailure | null
+  failure(): NativeCampaignFailure | null
   /** Resolves when the key is known, or with why it never will be. */
-  granted(): Promise<NativeFailure | null>
-  proclaim(value: Buffer): Promise<NativeFailure | null>
+  granted(): Promise<NativeCampaignFailure | null>
+  proclaim(value: Buffer): Promise<NativeCampaignFailure | null>
   /** Over from here on; the promise waits for the revocation of the lease, for so long at most; 0: no limit. */
-  resign(limitMs: number): Promise<NativeFailure | null>
+  resign(limitMs: number): Promise<NativeCampaignFailure | null>
 }
 
 /** Aborts the calls it was given to. One for each `AbortSignal` in use. */
@@ -109,8 +109,8 @@ export declare class EtcdWatchHandle {
   take(): Buffer | null
   /** Asks for a sign, in a turn of the event loop of its own. */
   nudge(): void
-  /** What stands behind the next record of a disconnection or an end, as JSON. */
-  failure(): string | null
+  /** What stands behind the next record of a disconnection or an end. */
+  failure(): NativeWatchFailure | null
   /** The next creation of the watch starts here; 0: from then on. */
   rewind(revision: bigint): void
   /** Ends it, without another event. May be repeated. */
@@ -131,15 +131,15 @@ export declare class LeaseHandle {
   /** The seconds granted, or said in the last answer; `null` when the lease is not kept. */
   ttl(): number | null
   /** Why it is lost; `null` when that was not told. */
-  failure(): string | null
+  loss(): string | null
   /** Whether renewals are told of, and not the loss alone. */
   tellAll(all: boolean): void
   /** Stops renewing it. */
   release(): void
   /** Gives a grant up that is not answered yet. */
   giveUp(): void
-  /** Revokes it, begun at once. Resolves with an empty string, or with the failure as JSON. */
-  revoke(timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<string>
+  /** Revokes it, begun at once. Resolves with `null`, or with the failure. */
+  revoke(timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<NativeFailure | null>
   /** Renews it now. Always resolves. */
   keepaliveOnce(timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<NativeRenewal>
 }
@@ -149,16 +149,16 @@ export declare class LockHandle {
   /** A lock that is not held yet; its event carries `id`. */
   static open(client: EtcdHandle, id: number, options: NativeLockOptions): LockHandle
   /** Resolves when it is held, or with why it is not. `timeout_ms` 0: no limit. */
-  acquire(timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<NativeFailure | null>
+  acquire(timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<NativeCampaignFailure | null>
   /** Whether it is held at this moment, by the clock. */
   isHeld(): boolean
   lease(): bigint | null
   revision(): bigint | null
   key(): Buffer | null
   /** Why it was lost. */
-  failure(): NativeFailure | null
+  failure(): NativeCampaignFailure | null
   /** Not held from here on; the promise waits for the revocation of the lease, for so long at most; 0: no limit. */
-  release(limitMs: number): Promise<NativeFailure | null>
+  release(limitMs: number): Promise<NativeCampaignFailure | null>
 }
 
 /** The embedded registry itself. */
@@ -173,8 +173,8 @@ export declare class MemoryServerHandle {
 }
 
 /**
- * Events: `leader`, after which `leader()` says who; `leaderUnknown` when the watch dropped, with the reason, and
- * `observerFailed` with a failure, both as JSON in `text`.
+ * Events: `leader`, after which `leader()` says who; `leaderUnknown` when the watch dropped, and `observerFailed`, both
+ * with a failure.
  */
 export declare class ObserverHandle {
   /** Observes the election whose candidates' keys begin with `prefix`; events carry `id`. */
@@ -216,8 +216,8 @@ export declare class StreamHandle {
   cancel(): void
   /** The answers that have come, `most` at a time: take until there are none. */
   take(most: number): Array<Buffer>
-  /** `null` while it is open; once it has ended and all answers are taken, why: a failure as JSON, or empty. */
-  over(): string | null
+  /** `null` while it is open; once it has ended and all answers are taken, how. */
+  over(): NativeStreamEnd | null
 }
 
 export declare class WatcherHandle {
@@ -227,14 +227,23 @@ export declare class WatcherHandle {
   version(): number
   /** The latest list: what is new in it, if the list `known` was the last one taken through this handle. */
   take(known: number): NativeList
-  /** Why the registry refuses the watch, if it does: an `Error` with `code`. */
-  error(): Error | null
+  /** Why the registry refuses the watch, if it does. */
+  error(): NativeFailure | null
   /** Ends it and frees the native side. May be repeated. */
   stop(): void
 }
 
 /** The methods in the order of their numbers: `/etcdserverpb.KV/Range` is 0. */
 export declare function etcdMethods(): Array<string>
+
+export interface NativeCampaignFailure {
+  reason: 'lease' | 'key' | 'stalled' | 'taken' | 'over' | 'call'
+  text: string
+  /** The lease that was lost; decimal. */
+  lease: string | null
+  /** Of a call: what went wrong. */
+  call: NativeFailure | null
+}
 
 export interface NativeCampaignOptions {
   /** What the keys of all candidates begin with. */
@@ -330,15 +339,31 @@ export interface NativeEvent {
   level: string | null
   key: string | null
   text: string | null
+  /** Of an observer: what went wrong. */
+  failure: NativeFailure | null
 }
 
+/** A failure: what core's error says, and what is known besides where a call of etcd failed. */
 export interface NativeFailure {
-  reason: 'lease' | 'key' | 'stalled' | 'taken' | 'over' | 'call'
-  text: string
-  /** The lease that was lost; decimal. */
-  lease: string | null
-  /** Of a call: the failure as the pages carry it, in JSON. */
-  call: string | null
+  /** One of `ErrorCode`. */
+  code: string
+  message: string
+  retryable: boolean
+  /** The public method; empty where the one who asked names it. */
+  operation: string
+  endpoint: string | null
+  key: string | null
+  /** Decimal. */
+  revision: string | null
+  /** What lies below, outermost first. */
+  causes: Array<string>
+  /** The status of gRPC and its text, as the server gave them. */
+  grpcCode: number | null
+  details: string
+  /** Of a write: whether it may have been applied all the same. */
+  outcomeUnknown: boolean
+  /** The members that were asked before, and what came of each. */
+  tried: Array<NativeTried>
 }
 
 /** A service instance on its way in. An empty `id` asks for a new one. */
@@ -357,12 +382,13 @@ export interface NativeLeader {
 }
 
 /**
- * `text`: of `granted` nothing; of `refused` the failure as JSON; of `succeeded` cluster, member, revision, term and
- * time to live, with commas; of `failed` and `lost` why.
+ * `text`: of `succeeded` cluster, member, revision, term and time to live, with commas; of `failed` and `lost` why.
+ * `failure`: of `refused`.
  */
 export interface NativeLeaseEvent {
   kind: 'granted' | 'refused' | 'established' | 'fired' | 'succeeded' | 'failed' | 'lost'
   text: string | null
+  failure: NativeFailure | null
 }
 
 export interface NativeLeaseOptions {
@@ -454,10 +480,15 @@ export interface NativeRegisterOptions {
   stallTimeoutMs: number
 }
 
-/** The answer to a renewal, as `text` of `succeeded`, or the failure as JSON. */
+/** The answer to a renewal, as `text` of `succeeded`, or the failure. */
 export interface NativeRenewal {
   answer: string | null
-  failure: string | null
+  failure: NativeFailure | null
+}
+
+/** How a stream ended: well, or by a failure. */
+export interface NativeStreamEnd {
+  failure: NativeFailure | null
 }
 
 export interface NativeTlsOptions {
@@ -469,6 +500,20 @@ export interface NativeTlsOptions {
   caFile: string | null
   certFile: string | null
   keyFile: string | null
+}
+
+/** What was wrong with one member. */
+export interface NativeTried {
+  host: string
+  message: string
+}
+
+/** Why a watch was interrupted or is over. */
+export interface NativeWatchFailure {
+  kind: 'disconnected' | 'compacted' | 'history' | 'closed' | 'refused'
+  /** Of `compacted`; decimal. */
+  compactRevision: string
+  failure: NativeFailure
 }
 
 /** What to watch. */

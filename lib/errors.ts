@@ -1,5 +1,7 @@
 /** Every error of the package: one class tree, told apart by `code` or by `instanceof`. */
 
+import { readFailure } from './common/failure.js';
+
 /** What went wrong, in a word that never changes. */
 export type ErrorCode =
   | 'ERR_CLOSED'
@@ -268,47 +270,16 @@ brand(UnsupportedError, 'UnsupportedError');
 brand(InternalError, 'InternalError');
 
 /**
- * What a failure of the native side knows besides its kind, as details of an error.
- *
- * @internal
- */
-export function knownOf(raw: object): Pick<ErrorDetails, 'endpoint' | 'key' | 'revision' | 'cause'> {
-  const { endpoint, key, revision, causes } = raw as Record<string, unknown>;
-  const text = (value: unknown) => (typeof value === 'string' ? value : undefined);
-  const chain = Array.isArray(causes) ? causes.map(String) : [];
-  return {
-    endpoint: text(endpoint),
-    key: text(key),
-    revision: text(revision),
-    cause: chain.reduceRight<Error | undefined>(
-      (below, message) => withoutStack(below ? new Error(message, { cause: below }) : new Error(message)),
-      undefined,
-    ),
-  };
-}
-
-/** What lies below happened on the native side: a stack of this one would mislead. */
-function withoutStack(error: Error): Error {
-  error.stack = String(error);
-  return error;
-}
-
-/**
  * The public error for what the native side threw. Call it in the async method itself: its stack is then the caller's.
  *
  * @internal
  */
 export function fromNative(thrown: unknown, operation: string): RollcallError {
   if (thrown instanceof RollcallError) return thrown;
-  const raw = (typeof thrown === 'object' && thrown !== null ? thrown : {}) as Partial<RollcallError>;
-  const message = typeof raw.message === 'string' ? raw.message : String(thrown);
-  const details: ErrorDetails = { operation: raw.operation || operation };
-  const type = typeof raw.code === 'string' && Object.hasOwn(BY_CODE, raw.code) ? BY_CODE[raw.code] : undefined;
-  if (type) {
-    if (typeof raw.retryable === 'boolean') details.retryable = raw.retryable;
-    return new type(message, { ...details, ...knownOf(raw) });
-  }
-  return new InternalError(message, { ...details, cause: thrown });
+  const { code, message, ...details } = readFailure(thrown, operation);
+  const type = code !== undefined && Object.hasOwn(BY_CODE, code) ? BY_CODE[code as ErrorCode] : undefined;
+  if (type) return new type(message, details);
+  return new InternalError(message, { operation: details.operation, cause: thrown });
 }
 
 /**

@@ -4,12 +4,13 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use napi::bindgen_prelude::{JsObjectValue, Object, PromiseRaw, ToNapiValue};
-use napi::{Env, JsValue, Result, Status, sys};
+use napi::bindgen_prelude::{PromiseRaw, ToNapiValue};
+use napi::{Env, Result, sys};
 use napi_derive::napi;
 use rollcall_core::{Error, ErrorKind};
 use tokio_util::sync::CancellationToken;
 
+use crate::failure::NativeFailure;
 use crate::io::Io;
 
 /// Aborts the calls it was given to. One for each `AbortSignal` in use.
@@ -33,8 +34,7 @@ impl CancelHandle {
     }
 }
 
-/// A result whose error becomes a JavaScript `Error` with `code`, `retryable` and `operation`. (An `async fn` of napi
-/// cannot carry a status of our own.) TypeScript makes the class from `code`.
+/// A result whose error rejects as a [`NativeFailure`]. (An `async fn` of napi cannot carry a status of our own.)
 pub enum JsResult<T> {
     Ok(T),
     Err(Error),
@@ -46,32 +46,9 @@ impl<T: ToNapiValue> ToNapiValue for JsResult<T> {
         match result {
             // SAFETY: `raw` is the environment napi called us with, on its own thread.
             Self::Ok(value) => unsafe { T::to_napi_value(raw, value) },
-            Self::Err(error) => Err(to_js(Env::from_raw(raw), &error)?.to_unknown().into()),
+            Self::Err(error) => Err(NativeFailure::from(&error).thrown(Env::from_raw(raw))),
         }
     }
-}
-
-/// The JavaScript error of an error: what a failure of the pages says as well, by the same names.
-pub fn to_js(env: Env, error: &Error) -> Result<Object<'static>> {
-    let reason = error.message().to_owned();
-    let mut object = env.create_error(napi::Error::new(Status::GenericFailure, reason))?;
-    object.set_named_property("code", error.kind().code())?;
-    object.set_named_property("retryable", error.is_retryable())?;
-    object.set_named_property("operation", error.operation())?;
-    if let Some(endpoint) = error.endpoint() {
-        object.set_named_property("endpoint", endpoint)?;
-    }
-    if let Some(key) = error.key() {
-        object.set_named_property("key", key)?;
-    }
-    if let Some(revision) = error.revision() {
-        object.set_named_property("revision", revision.to_string())?;
-    }
-    let causes = error.causes();
-    if !causes.is_empty() {
-        object.set_named_property("causes", causes)?;
-    }
-    Ok(Object::from_raw(env.raw(), object.raw()))
 }
 
 /// Runs `future` on the I/O thread and gives its promise. Aborting drops the future.

@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use napi::bindgen_prelude::{Function, PromiseRaw};
-use napi::{Env, JsValue, Result};
+use napi::{Env, Result};
 use napi_derive::napi;
 use rollcall_core::log::Log;
 use rollcall_core::registry::{Hooks, RegisterOptions, Registry};
 
 use crate::alive::KeepAlive;
 use crate::backends::{self, NativeOptions};
-use crate::call::{CancelHandle, JsResult, ms, promise, to_js};
+use crate::call::{CancelHandle, JsResult, ms, promise};
 use crate::convert::{ListOut, NativeInstance};
 use crate::events::{Mailbox, NativeEvent};
+use crate::failure::NativeFailure;
 use crate::io::Io;
 use crate::registration::{RegistrationHandle, events_of};
 use crate::watcher::WatcherHandle;
@@ -70,7 +71,7 @@ impl ClientHandle {
         };
         let backend = match backend {
             Ok(backend) => backend,
-            Err(error) => return Err(to_js(env, &error.during("connect"))?.to_unknown().into()),
+            Err(error) => return Err(NativeFailure::from(&error.during("connect")).thrown(env)),
         };
         let bad_records = mailbox.clone();
         let hooks = Hooks {
@@ -179,7 +180,7 @@ impl ClientHandle {
                 let id = self.ids.fetch_add(1, Ordering::Relaxed);
                 Ok(WatcherHandle::start(id, &watcher, self.mailbox.clone(), &self.io))
             }
-            Err(error) => Err(to_js(env, &error)?.to_unknown().into()),
+            Err(error) => Err(NativeFailure::from(&error).thrown(env)),
         }
     }
 

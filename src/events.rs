@@ -15,6 +15,8 @@ use rollcall_core::log::Level;
 use rollcall_core::stall::Pulse;
 use rollcall_core::sync::lock;
 
+use crate::failure::NativeFailure;
+
 /// Log lines that wait for JavaScript. Over it new ones are counted and dropped: a blocked thread must not fill memory.
 const MAX_LOG_LINES: usize = 1024;
 /// All other events that wait, watch notices apart (there is one for each watcher at most). Over it the oldest goes;
@@ -35,6 +37,21 @@ pub struct NativeEvent {
     pub level: Option<&'static str>,
     pub key: Option<String>,
     pub text: Option<String>,
+    /// Of an observer: what went wrong.
+    pub failure: Option<NativeFailure>,
+}
+
+impl NativeEvent {
+    fn of(kind: &'static str) -> Self {
+        Self {
+            kind,
+            id: 0,
+            level: None,
+            key: None,
+            text: None,
+            failure: None,
+        }
+    }
 }
 
 pub struct Mailbox {
@@ -69,11 +86,19 @@ impl Mailbox {
     /// An event of a watcher or registration.
     pub fn put(&self, kind: &'static str, id: u32, text: Option<String>) {
         self.push(NativeEvent {
-            kind,
             id,
-            level: None,
-            key: None,
             text,
+            ..NativeEvent::of(kind)
+        });
+    }
+
+    /// An event that something failed.
+    #[cfg(feature = "etcd")]
+    pub fn put_failure(&self, kind: &'static str, id: u32, failure: NativeFailure) {
+        self.push(NativeEvent {
+            id,
+            failure: Some(failure),
+            ..NativeEvent::of(kind)
         });
     }
 
@@ -98,11 +123,9 @@ impl Mailbox {
 
     pub fn bad_record(&self, record: BadRecord) {
         self.push(NativeEvent {
-            kind: "badRecord",
-            id: 0,
-            level: None,
             key: Some(record.key),
             text: Some(record.reason),
+            ..NativeEvent::of("badRecord")
         });
     }
 
@@ -193,10 +216,8 @@ fn log_line(level: Level, line: String) -> NativeEvent {
         Level::Error => "error",
     };
     NativeEvent {
-        kind: "log",
-        id: 0,
         level: Some(level),
-        key: None,
         text: Some(line),
+        ..NativeEvent::of("log")
     }
 }

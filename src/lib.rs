@@ -17,6 +17,7 @@ mod convert;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod events;
+mod failure;
 mod io;
 #[cfg(feature = "etcd")]
 mod pages;

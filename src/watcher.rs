@@ -10,9 +10,9 @@ use rollcall_core::sync::lock;
 use rollcall_core::watch::{List, View, Watcher, places};
 use tokio::task::AbortHandle;
 
-use crate::call::to_js;
 use crate::convert::to_array;
 use crate::events::Mailbox;
+use crate::failure::NativeFailure;
 use crate::io::Io;
 
 #[napi]
@@ -123,12 +123,10 @@ impl WatcherHandle {
         })
     }
 
-    /// Why the registry refuses the watch, if it does: an `Error` with `code`.
-    #[napi(catch_unwind, ts_return_type = "Error | null")]
-    pub fn error<'env>(&self, env: &'env Env) -> Result<Option<napi::bindgen_prelude::Object<'env>>> {
-        self.peek(|view| view.refused.clone())
-            .map(|error| to_js(*env, &error))
-            .transpose()
+    /// Why the registry refuses the watch, if it does.
+    #[napi(catch_unwind)]
+    pub fn error(&self) -> Option<NativeFailure> {
+        self.peek(|view| view.refused.as_ref().map(NativeFailure::from))
     }
 
     /// Ends it and frees the native side. May be repeated.

@@ -2,6 +2,7 @@ import { inspect } from 'node:util';
 import { runInNewContext } from 'node:vm';
 import { describe, expect, it, vi } from 'vitest';
 import * as errors from '../../lib/errors.js';
+import { fromFailure } from '../../lib/etcd/errors.js';
 import { nativeError } from './fake-client.js';
 
 const { AbortedError, aborted, ClosedError, fromNative, InternalError, RollcallError, TimeoutError } = errors;
@@ -93,6 +94,34 @@ describe('what the native side throws', () => {
       const error = fromNative(raw, 'register');
       expect(error).toBeInstanceOf(InternalError);
       expect(error.operation).toBe('register');
+    }
+  });
+
+  it('is read alike by the registry and by rollcall/etcd, as an object and as the JSON of a page', () => {
+    const raw = {
+      code: 'ERR_UNAVAILABLE',
+      message: 'cannot connect',
+      retryable: true,
+      operation: '',
+      endpoint: 'http://10.0.0.1:2379',
+      key: 'k',
+      revision: null,
+      causes: ['connection refused'],
+      grpcCode: null,
+      details: '',
+      outcomeUnknown: false,
+      tried: [],
+    };
+    const known = { endpoint: raw.endpoint, key: 'k', retryable: true, cause: new Error('connection refused') };
+    for (const form of [raw, JSON.parse(JSON.stringify(raw))]) {
+      expect(fromNative(form, 'register')).toMatchObject({ ...known, operation: 'register' });
+      expect(fromFailure(form, 'KV.put')).toMatchObject({ ...known, operation: 'KV.put', grpcCode: 14 });
+    }
+    for (const odd of [{ ...raw, endpoint: 7, causes: 'x', tried: {}, details: 1, grpcCode: '14' }, { code: 7 }]) {
+      for (const error of [fromNative(odd, 'register'), fromFailure(odd, 'KV.put')]) {
+        expect(error).toBeInstanceOf(RollcallError);
+        expect('endpoint' in error).toBe(false);
+      }
     }
   });
 

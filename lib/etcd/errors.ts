@@ -1,6 +1,7 @@
 /** The errors of `rollcall/etcd`: the classes of etcd3 with its names and texts, all below `RollcallError`. */
 
-import { brand, type ErrorCode, type ErrorDetails, knownOf, RollcallError } from '../errors.js';
+import { type Failure, readFailure } from '../common/failure.js';
+import { brand, type ErrorCode, type ErrorDetails, RollcallError } from '../errors.js';
 
 /**
  * On the errors that may go away by themselves: `RecoverableError in error`. It belongs to the class; whether this one
@@ -437,20 +438,6 @@ function withoutStatus(message: string): string {
   return message.replace(/^\d+ [A-Z_]+: /, '');
 }
 
-/** A failure as the native side reports it. */
-interface RawFailure {
-  code?: unknown;
-  message?: unknown;
-  retryable?: unknown;
-  operation?: unknown;
-  grpcCode?: unknown;
-  details?: unknown;
-  metadata?: unknown;
-  outcomeUnknown?: unknown;
-  tried?: unknown;
-  cause?: unknown;
-}
-
 /**
  * The public error for what the native side reported: by etcd's text, then by the status of grpc, then by our code.
  * Call it in the async method itself: its stack is then the caller's.
@@ -461,23 +448,11 @@ interface RawFailure {
  */
 export function fromFailure(raw: unknown, operation: string, leaseId?: string): RollcallError {
   if (raw instanceof RollcallError) return raw;
-  const failure = (typeof raw === 'object' && raw !== null ? raw : {}) as RawFailure;
-  const message = typeof failure.message === 'string' ? failure.message : String(raw);
-  const code = typeof failure.code === 'string' ? (failure.code as ErrorCode) : undefined;
-  const text = typeof failure.details === 'string' ? failure.details : '';
-  const tried = triedOf(failure.tried);
+  const failure = readFailure(raw, operation);
+  const { message, details: text, tried } = failure;
+  const code = failure.code as ErrorCode | undefined;
   const grpcCode = statusOf(failure.grpcCode, code, text || message);
-  const details: EtcdErrorDetails = {
-    operation: typeof failure.operation === 'string' && failure.operation !== '' ? failure.operation : operation,
-    retryable: failure.retryable === true,
-    grpcCode,
-    details: text,
-    metadata: failure.metadata,
-    outcomeUnknown: failure.outcomeUnknown === true,
-    tried,
-    ...knownOf(failure),
-    ...(failure.cause === undefined ? {} : { cause: failure.cause }),
-  };
+  const details: EtcdErrorDetails = { ...failure, grpcCode };
   if (code === 'ERR_CLOSED') return new ClientClosedError(operation.split('.')[0] as string, details);
   const known = classOfText(text);
   if (grpcCode === undefined && !known) {
@@ -495,10 +470,19 @@ export function fromFailure(raw: unknown, operation: string, leaseId?: string): 
 }
 
 /** The status as etcd3 knows it; `undefined` for none. */
-function statusOf(grpcCode: unknown, code: ErrorCode | undefined, text: string): number | undefined {
-  if (typeof grpcCode !== 'number' || grpcCode <= 0) return code && STATUS_OF_CODE[code];
+function statusOf(grpcCode: number | undefined, code: ErrorCode | undefined, text: string): number | undefined {
+  if (grpcCode === undefined || grpcCode <= 0) return code && STATUS_OF_CODE[code];
   // The native side calls an answer above the limit out of range, which in etcd3 speaks of revisions alone.
   return grpcCode === 11 && TOO_LARGE.test(text) ? 8 : grpcCode;
+}
+
+/**
+ * The status that a stream which failed so ends with.
+ *
+ * @internal
+ */
+export function statusNumber({ grpcCode, code }: Failure): number {
+  return grpcCode ?? STATUS_OF_CODE[code as ErrorCode] ?? 13;
 }
 
 /** The message with what was wrong with each endpoint, where it does not say so itself. */
@@ -506,14 +490,6 @@ function withCauses(message: string, tried: readonly TriedEndpoint[]): string {
   const unsaid = tried.filter((endpoint) => !message.includes(endpoint.message));
   if (unsaid.length === 0) return message;
   return `${message} (${unsaid.map((endpoint) => `${endpoint.host}: ${endpoint.message}`).join('; ')})`;
-}
-
-function triedOf(value: unknown): TriedEndpoint[] {
-  if (!Array.isArray(value)) return [];
-  return value.map((endpoint: Partial<TriedEndpoint> | null) => ({
-    host: String(endpoint?.host ?? ''),
-    message: String(endpoint?.message ?? ''),
-  }));
 }
 
 /**

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use napi::bindgen_prelude::{BigInt, Buffer, PromiseRaw};
 use napi::{Env, Result};
 use napi_derive::napi;
-use rollcall_core::etcd::{
-    Campaign, CampaignEvent, CampaignOptions, Fault, Leader, Naming, Observer, ObserverEvent, Place,
-};
+use rollcall_core::etcd::{Campaign, CampaignEvent, CampaignOptions, Leader, Naming, Observer, ObserverEvent, Place};
 
 use super::EtcdHandle;
-use super::failure::{NativeFailure, stall_of, waited_for};
+use super::campaign_failure::{NativeCampaignFailure, stall_of, waited_for};
 use crate::call::{JsResult, ms, promise};
+use crate::failure::NativeFailure;
 use crate::io::Io;
 
 #[napi(object, use_nullable = true)]
@@ -108,38 +107,40 @@ impl CampaignHandle {
 
     /// Why the last term or the campaign ended.
     #[napi(catch_unwind)]
-    pub fn failure(&self) -> Option<NativeFailure> {
-        self.campaign.failure().map(|failure| NativeFailure::from(&failure))
+    pub fn failure(&self) -> Option<NativeCampaignFailure> {
+        self.campaign
+            .failure()
+            .map(|failure| NativeCampaignFailure::from(&failure))
     }
 
     /// Resolves when the key is known, or with why it never will be.
-    #[napi(catch_unwind, ts_return_type = "Promise<NativeFailure | null>")]
-    pub fn granted<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, JsResult<Option<NativeFailure>>>> {
+    #[napi(catch_unwind, ts_return_type = "Promise<NativeCampaignFailure | null>")]
+    pub fn granted<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, JsResult<Option<NativeCampaignFailure>>>> {
         let campaign = self.campaign.clone();
         promise(env, &self.io, None, "campaign", async move {
-            Ok(NativeFailure::of(campaign.key().await))
+            Ok(NativeCampaignFailure::of(campaign.key().await))
         })
     }
 
-    #[napi(catch_unwind, ts_return_type = "Promise<NativeFailure | null>")]
+    #[napi(catch_unwind, ts_return_type = "Promise<NativeCampaignFailure | null>")]
     pub fn proclaim<'env>(
         &self,
         env: &'env Env,
         value: Buffer,
-    ) -> Result<PromiseRaw<'env, JsResult<Option<NativeFailure>>>> {
+    ) -> Result<PromiseRaw<'env, JsResult<Option<NativeCampaignFailure>>>> {
         let (campaign, value) = (self.campaign.clone(), value.to_vec());
         promise(env, &self.io, None, "proclaim", async move {
-            Ok(NativeFailure::of(campaign.proclaim(value).await))
+            Ok(NativeCampaignFailure::of(campaign.proclaim(value).await))
         })
     }
 
     /// Over from here on; the promise waits for the revocation of the lease, for so long at most; 0: no limit.
-    #[napi(catch_unwind, ts_return_type = "Promise<NativeFailure | null>")]
+    #[napi(catch_unwind, ts_return_type = "Promise<NativeCampaignFailure | null>")]
     pub fn resign<'env>(
         &self,
         env: &'env Env,
         limit_ms: f64,
-    ) -> Result<PromiseRaw<'env, JsResult<Option<NativeFailure>>>> {
+    ) -> Result<PromiseRaw<'env, JsResult<Option<NativeCampaignFailure>>>> {
         let revoked = self.campaign.begin_resign();
         promise(env, &self.io, None, "resign", async move {
             Ok(waited_for(revoked, limit_ms).await)
@@ -164,8 +165,8 @@ impl From<Leader> for NativeLeader {
     }
 }
 
-/// Events: `leader`, after which `leader()` says who; `leaderUnknown` when the watch dropped, with the reason, and
-/// `observerFailed` with a failure, both as JSON in `text`.
+/// Events: `leader`, after which `leader()` says who; `leaderUnknown` when the watch dropped, and `observerFailed`, both
+/// with a failure.
 #[napi]
 pub struct ObserverHandle {
     observer: Observer,
@@ -184,9 +185,11 @@ impl ObserverHandle {
             Box::new(move |event| match event {
                 ObserverEvent::Changed => mailbox.put("leader", id, None),
                 ObserverEvent::Disconnected(fault) => {
-                    mailbox.put("leaderUnknown", id, Some(json(&fault)));
+                    mailbox.put_failure("leaderUnknown", id, NativeFailure::from(&fault));
                 }
-                ObserverEvent::Failed(fault) => mailbox.put("observerFailed", id, Some(json(&fault))),
+                ObserverEvent::Failed(fault) => {
+                    mailbox.put_failure("observerFailed", id, NativeFailure::from(&fault));
+                }
             }),
         );
         Self { observer }
@@ -202,8 +205,4 @@ impl ObserverHandle {
     pub fn close(&self) {
         self.observer.close();
     }
-}
-
-fn json(fault: &Fault) -> String {
-    crate::pages::Failure::of(fault).json().to_owned()
 }

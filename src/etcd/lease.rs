@@ -11,11 +11,11 @@ use rollcall_core::sync::lock;
 use tokio::time::Instant;
 
 use super::EtcdHandle;
-use super::failure::stall_of;
+use super::campaign_failure::stall_of;
 use crate::call::{CancelHandle, JsResult, ms, promise};
 use crate::events::Mailbox;
+use crate::failure::NativeFailure;
 use crate::io::Io;
-use crate::pages::Failure;
 
 /// Events of one lease that wait for JavaScript. Over it the oldest goes that is told only to those who listen; how a
 /// grant ended and that a lease is lost is always kept.
@@ -36,20 +36,21 @@ pub struct NativeLeaseOptions {
     pub stall_timeout_ms: f64,
 }
 
-/// `text`: of `granted` nothing; of `refused` the failure as JSON; of `succeeded` cluster, member, revision, term and
-/// time to live, with commas; of `failed` and `lost` why.
+/// `text`: of `succeeded` cluster, member, revision, term and time to live, with commas; of `failed` and `lost` why.
+/// `failure`: of `refused`.
 #[napi(object, object_from_js = false, use_nullable = true)]
 pub struct NativeLeaseEvent {
     #[napi(ts_type = "'granted' | 'refused' | 'established' | 'fired' | 'succeeded' | 'failed' | 'lost'")]
     pub kind: &'static str,
     pub text: Option<String>,
+    pub failure: Option<NativeFailure>,
 }
 
-/// The answer to a renewal, as `text` of `succeeded`, or the failure as JSON.
+/// The answer to a renewal, as `text` of `succeeded`, or the failure.
 #[napi(object, object_from_js = false, use_nullable = true)]
 pub struct NativeRenewal {
     pub answer: Option<String>,
-    pub failure: Option<String>,
+    pub failure: Option<NativeFailure>,
 }
 
 #[napi]
@@ -145,7 +146,7 @@ impl LeaseHandle {
 
     /// Why it is lost; `null` when that was not told.
     #[napi(catch_unwind)]
-    pub fn failure(&self) -> Option<String> {
+    pub fn loss(&self) -> Option<String> {
         self.session.failure()
     }
 
@@ -167,21 +168,19 @@ impl LeaseHandle {
         self.session.abort_grant();
     }
 
-    /// Revokes it, begun at once. Resolves with an empty string, or with the failure as JSON.
-    #[napi(catch_unwind, ts_return_type = "Promise<string>")]
+    /// Revokes it, begun at once. Resolves with `null`, or with the failure.
+    #[napi(catch_unwind, ts_return_type = "Promise<NativeFailure | null>")]
     pub fn revoke<'env>(
         &self,
         env: &'env Env,
         timeout_ms: f64,
         cancel: Option<&CancelHandle>,
-    ) -> Result<PromiseRaw<'env, JsResult<String>>> {
+    ) -> Result<PromiseRaw<'env, JsResult<Option<NativeFailure>>>> {
         self.session.orphan();
         let (session, until) = (self.session.clone(), Instant::now() + ms(timeout_ms));
         promise(env, &self.io, cancel, "Lease.leaseRevoke", async move {
             let revoked = session.close(until).await;
-            Ok(revoked
-                .err()
-                .map_or_else(String::new, |fault| Failure::of(&fault).json().to_owned()))
+            Ok(revoked.err().map(|fault| NativeFailure::from(&fault)))
         })
     }
 
@@ -202,7 +201,7 @@ impl LeaseHandle {
                 },
                 Err(fault) => NativeRenewal {
                     answer: None,
-                    failure: Some(Failure::of(&fault).json().to_owned()),
+                    failure: Some(NativeFailure::from(&fault)),
                 },
             })
         })
@@ -216,16 +215,20 @@ impl Drop for LeaseHandle {
 }
 
 fn tell(events: &Events, mailbox: &Mailbox, id: u32, event: &SessionEvent) {
+    let failure = match event {
+        SessionEvent::Refused(fault) => Some(NativeFailure::from(fault)),
+        _ => None,
+    };
     let (kind, text) = match event {
         SessionEvent::Granted => ("granted", None),
-        SessionEvent::Refused(fault) => ("refused", Some(Failure::of(fault).json().to_owned())),
+        SessionEvent::Refused(_) => ("refused", None),
         SessionEvent::Lease(LeaseEvent::Established) => ("established", None),
         SessionEvent::Lease(LeaseEvent::Fired) => ("fired", None),
         SessionEvent::Lease(LeaseEvent::Succeeded(answer)) => ("succeeded", Some(line(*answer))),
         SessionEvent::Lease(LeaseEvent::Failed(why)) => ("failed", Some(why.to_string())),
         SessionEvent::Lease(LeaseEvent::Lost(why)) => ("lost", Some(why.to_string())),
     };
-    events.put(NativeLeaseEvent { kind, text });
+    events.put(NativeLeaseEvent { kind, text, failure });
     mailbox.notice(id);
 }
 

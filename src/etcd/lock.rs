@@ -10,7 +10,7 @@ use rollcall_core::sync::lock;
 use tokio::time::Instant;
 
 use super::EtcdHandle;
-use super::failure::{NativeFailure, stall_of, waited_for};
+use super::campaign_failure::{NativeCampaignFailure, stall_of, waited_for};
 use crate::call::{CancelHandle, JsResult, ms, promise};
 use crate::events::Mailbox;
 use crate::io::Io;
@@ -69,13 +69,13 @@ impl LockHandle {
     }
 
     /// Resolves when it is held, or with why it is not. `timeout_ms` 0: no limit.
-    #[napi(catch_unwind, ts_return_type = "Promise<NativeFailure | null>")]
+    #[napi(catch_unwind, ts_return_type = "Promise<NativeCampaignFailure | null>")]
     pub fn acquire<'env>(
         &self,
         env: &'env Env,
         timeout_ms: f64,
         cancel: Option<&CancelHandle>,
-    ) -> Result<PromiseRaw<'env, JsResult<Option<NativeFailure>>>> {
+    ) -> Result<PromiseRaw<'env, JsResult<Option<NativeCampaignFailure>>>> {
         let (client, options) = (self.client.clone(), self.options.clone());
         let (held, lost) = (self.held.clone(), self.held.clone());
         let (mailbox, id) = (self.mailbox.clone(), self.id);
@@ -90,7 +90,7 @@ impl LockHandle {
                     lock(&held).lock = Some(Arc::new(acquired));
                     Ok(None)
                 }
-                Err(failure) => Ok(Some(NativeFailure::from(&failure))),
+                Err(failure) => Ok(Some(NativeCampaignFailure::from(&failure))),
             }
         })
     }
@@ -118,17 +118,17 @@ impl LockHandle {
 
     /// Why it was lost.
     #[napi(catch_unwind)]
-    pub fn failure(&self) -> Option<NativeFailure> {
-        lock(&self.held).failure.as_ref().map(NativeFailure::from)
+    pub fn failure(&self) -> Option<NativeCampaignFailure> {
+        lock(&self.held).failure.as_ref().map(NativeCampaignFailure::from)
     }
 
     /// Not held from here on; the promise waits for the revocation of the lease, for so long at most; 0: no limit.
-    #[napi(catch_unwind, ts_return_type = "Promise<NativeFailure | null>")]
+    #[napi(catch_unwind, ts_return_type = "Promise<NativeCampaignFailure | null>")]
     pub fn release<'env>(
         &self,
         env: &'env Env,
         limit_ms: f64,
-    ) -> Result<PromiseRaw<'env, JsResult<Option<NativeFailure>>>> {
+    ) -> Result<PromiseRaw<'env, JsResult<Option<NativeCampaignFailure>>>> {
         let revoked = self.lock().map(|lock| lock.begin_release());
         promise(env, &self.io, None, "release", async move {
             let Some(revoked) = revoked else { return Ok(None) };

@@ -1,28 +1,28 @@
 //! The etcd client as JavaScript holds it: calls through [`pages`](crate::pages), and what lives longer (leases, watches,
 //! campaigns, streams) as handles of their own that are opened on it and report through its mailbox.
 
+mod campaign_failure;
+mod election;
 mod lease;
+mod lock;
 mod stream;
+mod token;
 mod watch;
 
 use std::sync::{Arc, Mutex};
 
 use napi::bindgen_prelude::{Buffer, Function, PromiseRaw};
-use napi::{Env, JsValue, Result};
+use napi::{Env, Result};
 use napi_derive::napi;
 use rollcall_core::etcd::{BUCKETS_US, EtcdClient, EtcdOptions, METHODS, TlsOptions};
 use rollcall_core::log::Log;
 use rollcall_core::stall::StallMonitor;
 
-mod election;
-mod failure;
-mod lock;
-mod token;
-
 use crate::alive::KeepAlive;
 use crate::backends::tls::NativeTlsOptions;
-use crate::call::{JsResult, ms, promise, to_js};
+use crate::call::{JsResult, ms, promise};
 use crate::events::{Mailbox, NativeEvent};
+use crate::failure::NativeFailure;
 use crate::io::Io;
 use crate::pages::{self, Pages};
 
@@ -108,7 +108,7 @@ impl EtcdHandle {
         };
         let client = match EtcdClient::new(options, log) {
             Ok(client) => client,
-            Err(error) => return Err(to_js(env, &error)?.to_unknown().into()),
+            Err(error) => return Err(NativeFailure::from(&error).thrown(env)),
         };
         let wake = wake.build_threadsafe_function::<()>().weak::<true>().build()?;
         let pages = Pages::start(&io, client.clone(), group_gets, wake);

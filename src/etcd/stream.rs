@@ -8,18 +8,24 @@ use bytes::Bytes;
 use napi::bindgen_prelude::Buffer;
 use napi::{Error, Result, Status};
 use napi_derive::napi;
-use rollcall_core::etcd::METHODS;
+use rollcall_core::etcd::{Fault, METHODS};
 use rollcall_core::sync::lock;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
 use super::EtcdHandle;
-use crate::pages::Failure;
+use crate::failure::NativeFailure;
 
 /// Requests that wait to be sent. Over it `write()` refuses: the program writes faster than etcd reads.
 const REQUESTS: usize = 16 * 1024;
 /// Answers that wait for JavaScript, in bytes. Over it nothing more is read from the connection.
 const ANSWER_BYTES: usize = 16 << 20;
+
+/// How a stream ended: well, or by a failure.
+#[napi(object, object_from_js = false, use_nullable = true)]
+pub struct NativeStreamEnd {
+    pub failure: Option<NativeFailure>,
+}
 
 #[napi]
 pub struct StreamHandle {
@@ -47,7 +53,7 @@ enum End {
     #[default]
     Open,
     Well,
-    Failed(Failure),
+    Failed(Box<NativeFailure>),
 }
 
 impl Answers {
@@ -100,8 +106,8 @@ impl StreamHandle {
             };
             let closed = etcd.closed().clone();
             let end = tokio::select! {
-                end = run => end.err().map_or(End::Well, |fault| End::Failed(Failure::of(&fault))),
-                () = closed.cancelled() => End::Failed(Failure::closed()),
+                end = run => end.err().map_or(End::Well, |fault: Fault| End::Failed(Box::new((&fault).into()))),
+                () = closed.cancelled() => End::Failed(Box::new(NativeFailure::closed())),
             };
             inbox.lock().end = end;
             mailbox.notice(id);
@@ -149,17 +155,19 @@ impl StreamHandle {
             .collect()
     }
 
-    /// `null` while it is open; once it has ended and all answers are taken, why: a failure as JSON, or empty.
+    /// `null` while it is open; once it has ended and all answers are taken, how.
     #[napi(catch_unwind)]
-    pub fn over(&self) -> Option<String> {
+    pub fn over(&self) -> Option<NativeStreamEnd> {
         let waiting = self.answers.lock();
         if !waiting.messages.is_empty() {
             return None;
         }
         match &waiting.end {
             End::Open => None,
-            End::Well => Some(String::new()),
-            End::Failed(failure) => Some(failure.json().to_owned()),
+            End::Well => Some(NativeStreamEnd { failure: None }),
+            End::Failed(failure) => Some(NativeStreamEnd {
+                failure: Some(NativeFailure::clone(failure)),
+            }),
         }
     }
 }

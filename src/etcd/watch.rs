@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::EtcdHandle;
 use crate::call::ms;
-use crate::pages::Failure;
+use crate::failure::NativeFailure;
 
 /// Up to which size a batch is copied: an external Buffer costs more than that to make and to free.
 const COPIED: usize = 16 << 10;
@@ -47,6 +47,16 @@ pub struct NativeWatchRequest {
     pub fragment: bool,
     /// Say when the start revision is known not to be compacted.
     pub settle: bool,
+}
+
+/// Why a watch was interrupted or is over.
+#[napi(object, object_from_js = false)]
+pub struct NativeWatchFailure {
+    #[napi(ts_type = "'disconnected' | 'compacted' | 'history' | 'closed' | 'refused'")]
+    pub kind: &'static str,
+    /// Of `compacted`; decimal.
+    pub compact_revision: String,
+    pub failure: NativeFailure,
 }
 
 #[napi]
@@ -108,9 +118,9 @@ impl EtcdWatchHandle {
         self.pacer.tell(vec![self.id]);
     }
 
-    /// What stands behind the next record of a disconnection or an end, as JSON.
+    /// What stands behind the next record of a disconnection or an end.
     #[napi(catch_unwind)]
-    pub fn failure(&self) -> Option<String> {
+    pub fn failure(&self) -> Option<NativeWatchFailure> {
         let (kind, compacted, fault) = match self.queue.failure()? {
             Behind::Disconnected(fault) => ("disconnected", 0, fault),
             Behind::End(end) => {
@@ -128,11 +138,11 @@ impl EtcdWatchHandle {
                 (kind, compacted, end.fault())
             }
         };
-        let failure = Failure::of(&fault);
-        let failure = failure.json();
-        Some(format!(
-            r#"{{"kind":"{kind}","compactRevision":"{compacted}","failure":{failure}}}"#
-        ))
+        Some(NativeWatchFailure {
+            kind,
+            compact_revision: compacted.to_string(),
+            failure: NativeFailure::from(&fault),
+        })
     }
 
     /// The next creation of the watch starts here; 0: from then on.

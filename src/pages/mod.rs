@@ -33,10 +33,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::events::Wake;
+use crate::failure::NativeFailure;
 use crate::io::Io;
 use outbox::Outbox;
 use reply::Reply;
-pub use reply::{Failure, Want};
+pub use reply::Want;
 
 /// Records in a page, and so calls in one `submit()`.
 const RECORDS: usize = 1024;
@@ -197,7 +198,9 @@ impl Pages {
         if shared.stop.is_cancelled() {
             // JavaScript refuses calls of a closed client; this is one that was on its way.
             for request in requests {
-                shared.outbox.append(request.id, Reply::Failed(Failure::closed()));
+                shared
+                    .outbox
+                    .append(request.id, Reply::failed(&NativeFailure::closed()));
             }
             return;
         }
@@ -257,7 +260,9 @@ async fn dispatch(shared: Arc<Shared>, groups: bool) {
     }
     tasks.shutdown().await;
     for request in std::mem::take(&mut *lock(&shared.inbox)) {
-        shared.outbox.append(request.id, Reply::Failed(Failure::closed()));
+        shared
+            .outbox
+            .append(request.id, Reply::failed(&NativeFailure::closed()));
     }
     lock(&shared.running).clear();
 }
@@ -376,7 +381,7 @@ impl Ticket {
     }
 
     fn fail(self, fault: &Fault) {
-        self.reply(Reply::Failed(Failure::of(fault)));
+        self.reply(Reply::failed(&NativeFailure::from(fault)));
     }
 }
 
@@ -385,11 +390,11 @@ impl Drop for Ticket {
         if let Some(shared) = self.shared.take() {
             self.forget(&shared);
             let failure = if shared.stop.is_cancelled() {
-                Failure::closed()
+                NativeFailure::closed()
             } else {
-                Failure::given_up()
+                NativeFailure::given_up()
             };
-            shared.outbox.append(self.id, Reply::Failed(failure));
+            shared.outbox.append(self.id, Reply::failed(&failure));
         }
     }
 }

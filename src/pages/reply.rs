@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use prost::Message as _;
 use rollcall_core::etcd::{HeaderOnly, KeyValue, RangeResponse, ResponseHeader};
-use rollcall_core::{ErrorKind, etcd::Fault};
+use rollcall_core::{Error, ErrorKind};
+
+use crate::failure::NativeFailure;
 
 /// Key-values in one chunk of a long list, and about how many bytes of keys and values.
 const CHUNK: usize = 1024;
@@ -51,11 +53,15 @@ pub enum Reply {
         count: usize,
         is_last: bool,
     },
-    /// Form 8: why there is none, in JSON.
-    Failed(Failure),
+    /// Form 8: why there is none, a `NativeFailure` in JSON.
+    Failed(Bytes),
 }
 
 impl Reply {
+    pub fn failed(failure: &NativeFailure) -> Self {
+        Self::Failed(failure.to_json().into())
+    }
+
     /// What reading it costs JavaScript, in answers of a single value.
     pub fn weight(&self) -> usize {
         match self {
@@ -85,7 +91,7 @@ impl Reply {
                 (5, packed.into())
             }
             Self::List { packed, is_last, .. } => (if is_last { 7 } else { 6 }, packed.into()),
-            Self::Failed(failure) => (8, failure.0.into_bytes().into()),
+            Self::Failed(json) => (8, json),
         }
     }
 }
@@ -104,7 +110,7 @@ pub async fn of(want: Want, answer: Bytes, part: impl Fn(Reply)) -> Reply {
             let read = tokio::task::spawn_blocking(move || RangeResponse::decode(answer)).await;
             match read {
                 Ok(range) => range,
-                Err(_) => return Reply::Failed(Failure::given_up()), // the runtime is shutting down
+                Err(_) => return Reply::failed(&NativeFailure::given_up()), // the runtime is shutting down
             }
         }
         Want::Value | Want::List => RangeResponse::decode(answer),
@@ -149,7 +155,7 @@ pub fn of_one(want: Want, range: &RangeResponse) -> Reply {
 
 fn unreadable(why: &prost::DecodeError) -> Reply {
     let text = format!("the answer of etcd cannot be read: {why}");
-    Reply::Failed(Failure::new(ErrorKind::Internal, &text))
+    Reply::failed(&NativeFailure::from(&Error::new(ErrorKind::Internal, text)))
 }
 
 fn chunk_end(kvs: &[KeyValue], from: usize) -> usize {
@@ -205,76 +211,6 @@ fn put_header(packed: &mut Vec<u8>, header: &ResponseHeader) {
     put_long(packed, header.member_id as i64);
     put_long(packed, header.revision);
     put_long(packed, header.raft_term as i64);
-}
-
-/// A failure as JSON: `lib/etcd/errors.ts` makes the class.
-pub struct Failure(String);
-
-impl Failure {
-    pub fn of(fault: &Fault) -> Self {
-        // What the transport makes up, such as "2 UNKNOWN: transport error", is no word of the server, and hides the cause.
-        let status = fault
-            .status()
-            .filter(|status| std::error::Error::source(status).is_none());
-        let tried: Vec<_> = fault
-            .tried
-            .iter()
-            .map(|(host, message)| serde_json::json!({ "host": host, "message": message }))
-            .collect();
-        let json = serde_json::json!({
-            "code": fault.error.kind().code(),
-            "message": fault.error.message(),
-            "retryable": fault.error.is_retryable() && !fault.outcome_unknown,
-            "grpcCode": status.map_or_else(|| grpc_code(fault.error.kind()), |status| i32::from(status.code())),
-            "details": status.map_or("", |status| status.message()),
-            "endpoint": fault.error.endpoint(),
-            "key": fault.error.key(),
-            "revision": fault.error.revision().map(|revision| revision.to_string()),
-            "causes": fault.error.causes(),
-            "outcomeUnknown": fault.outcome_unknown,
-            "tried": tried,
-        });
-        Self(json.to_string())
-    }
-
-    fn new(kind: ErrorKind, message: &str) -> Self {
-        let json = serde_json::json!({
-            "code": kind.code(),
-            "message": message,
-            "retryable": false,
-            "grpcCode": grpc_code(kind),
-            "details": "",
-            "outcomeUnknown": false,
-            "tried": [],
-        });
-        Self(json.to_string())
-    }
-
-    pub fn json(&self) -> &str {
-        &self.0
-    }
-
-    pub fn closed() -> Self {
-        Self::new(ErrorKind::Closed, "the client was closed")
-    }
-
-    pub fn given_up() -> Self {
-        Self::new(ErrorKind::Aborted, "the operation was aborted")
-    }
-}
-
-/// gRPC's number for a failure that no server has given one; -1 when there is none.
-fn grpc_code(kind: ErrorKind) -> i32 {
-    match kind {
-        ErrorKind::Aborted => 1,
-        ErrorKind::InvalidArgument => 3,
-        ErrorKind::Timeout => 4,
-        ErrorKind::PermissionDenied => 7,
-        ErrorKind::Unsupported => 12,
-        ErrorKind::Unavailable => 14,
-        ErrorKind::Unauthenticated => 16,
-        _ => -1,
-    }
 }
 
 #[cfg(test)]

@@ -89,7 +89,7 @@ export class NativeKeeper implements Keeper {
   }
 
   loss(): Error {
-    return this.#gone(this.#handle.failure() ?? 'its lease was not renewed for its time to live');
+    return this.#gone(this.#handle.loss() ?? 'its lease was not renewed for its time to live');
   }
 
   look(): void {
@@ -108,7 +108,7 @@ export class NativeKeeper implements Keeper {
         this.#handle.keepaliveOnce(timeoutMs, cancel),
       );
       if (answer !== null) return this.#response(answer);
-      throw JSON.parse(failure as string);
+      throw failure;
     } catch (failure) {
       throw failed(failure, 'leaseKeepAlive', options, this.id);
     }
@@ -117,7 +117,7 @@ export class NativeKeeper implements Keeper {
   async revoke(options: CallOptions): Promise<void> {
     const timeoutMs = this.#timeOf(options, 'leaseRevoke', { ID: this.id });
     const failure = await cancellable(options.signal, (cancel) => this.#handle.revoke(timeoutMs, cancel));
-    if (failure !== '') throw JSON.parse(failure);
+    if (failure) throw failure;
   }
 
   release(): void {
@@ -133,12 +133,12 @@ export class NativeKeeper implements Keeper {
     this.#letGo();
   }
 
-  #newsOf({ kind, text }: NativeLeaseEvent): News {
+  #newsOf({ kind, text, failure }: NativeLeaseEvent): News {
     switch (kind) {
       case 'granted':
         return { kind, id: this.id };
       case 'refused':
-        return { kind, error: fromFailure(JSON.parse(text as string), 'Lease.leaseGrant', this.id) };
+        return { kind, error: fromFailure(failure, 'Lease.leaseGrant', this.id) };
       case 'lost':
         return { kind, error: this.#gone(text ?? '') };
       case 'succeeded':

@@ -63,11 +63,11 @@ export class ElectionObserver extends Emitter {
     super(OBSERVER_VOIDS);
     const { connection } = namespace;
     this.#connection = connection;
-    this.#id = connection.listen(({ kind, text }) => {
+    this.#id = connection.listen(({ kind, failure }) => {
       if (this.#over) return;
       if (kind === 'leader') this.#changed();
-      else if (kind === 'leaderUnknown') this.tell('disconnected', fromFailure(JSON.parse(text as string), 'observe'));
-      else if (kind === 'observerFailed') this.#fail(fromFailure(JSON.parse(text as string), 'observe'));
+      else if (kind === 'leaderUnknown') this.tell('disconnected', fromFailure(failure, 'observe'));
+      else if (kind === 'observerFailed') this.#fail(fromFailure(failure, 'observe'));
     });
     try {
       notMocked(connection, 'observe');

@@ -1,7 +1,7 @@
 /** What campaigns and locks share: why they ended, as an error, and what their options may be. */
 
 import { InvalidArgumentError, type RollcallError } from '../../errors.js';
-import type { NativeFailure } from '../../native.js';
+import type { NativeCampaignFailure } from '../../native.js';
 import {
   abortedCall,
   EtcdLockFailedError,
@@ -54,7 +54,12 @@ type Kind = 'campaign' | 'lock';
  *
  * @internal
  */
-export function errorOf(failure: NativeFailure, kind: Kind, operation: string, lease?: bigint | null): RollcallError {
+export function errorOf(
+  failure: NativeCampaignFailure,
+  kind: Kind,
+  operation: string,
+  lease?: bigint | null,
+): RollcallError {
   const id = failure.lease ?? lease?.toString();
   const { text } = failure;
   switch (failure.reason) {
@@ -65,7 +70,7 @@ export function errorOf(failure: NativeFailure, kind: Kind, operation: string, l
       return error;
     }
     case 'call':
-      return fromFailure(JSON.parse(failure.call ?? '{}'), operation, id);
+      return fromFailure(failure.call, operation, id);
     case 'key':
       return kind === 'campaign' ? notCampaigning(operation, text) : new EtcdLockFailedError(text, { operation });
     case 'taken':

@@ -6,13 +6,14 @@
  */
 
 import { onAbort } from '../../common/abort.js';
+import type { Failure } from '../../common/failure.js';
 import { Share, took } from '../../common/turns.js';
 import type { EtcdHandle } from '../../native.js';
 import { native } from '../../native.js';
 import type { IResponseHeader } from '../rpc/messages.js';
 import { type Call, READS } from './call.js';
 import { Chunk, headerAt, type Slices } from './chunk.js';
-import { abortFailure, type Failure } from './failure.js';
+import { abortFailure } from './failure.js';
 import { Queue } from './queue.js';
 
 // Forms that an answer is wanted in.

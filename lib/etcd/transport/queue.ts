@@ -6,8 +6,9 @@
 
 import { onAbort } from '../../common/abort.js';
 import { after, now } from '../../common/clock.js';
+import type { Failure } from '../../common/failure.js';
 import type { Call } from './call.js';
-import { abortFailure, expired, type Failure } from './failure.js';
+import { abortFailure, expired } from './failure.js';
 
 interface Waiting {
   /** When its time is over, by the clock of `now`. */

@@ -1,9 +1,10 @@
 /** A stream of a service as its low-level client hands it out. */
 
 import { Emitter } from '../../common/emitter.js';
+import type { Failure } from '../../common/failure.js';
 import { Share, took } from '../../common/turns.js';
 import type { StreamHandle } from '../../native.js';
-import { fromFailure } from '../errors.js';
+import { fromFailure, statusNumber } from '../errors.js';
 import type { IDuplexStream, StreamStatus } from '../rpc/calls.js';
 import { decode, encode } from '../rpc/codec.js';
 import type { RpcMethod } from '../rpc/methods.js';
@@ -41,7 +42,7 @@ export class RpcStream extends Emitter implements IDuplexStream<unknown, unknown
     if (this.#over) return;
     if (!this.#handle.write(body)) {
       // Ended by the program, or it writes faster than etcd reads for thousands of requests.
-      this.#finish({ code: 'ERR_ABORTED', message: 'too many requests wait to be sent', grpcCode: 8, details: '' });
+      this.#finish({ code: 'ERR_ABORTED', message: 'too many requests wait to be sent', grpcCode: 8 });
     }
   }
 
@@ -53,7 +54,7 @@ export class RpcStream extends Emitter implements IDuplexStream<unknown, unknown
   /** Ends the stream at once; `error` then says that it was cancelled. */
   cancel(): void {
     if (this.#over) return;
-    this.#finish({ code: 'ERR_ABORTED', message: 'Cancelled on client', grpcCode: 1, details: 'Cancelled on client' });
+    this.#finish({ code: 'ERR_ABORTED', message: 'Cancelled on client', details: 'Cancelled on client' });
   }
 
   /** @internal */
@@ -79,8 +80,8 @@ export class RpcStream extends Emitter implements IDuplexStream<unknown, unknown
       this.#tell(message);
     }
     if (messages.length > 0) return !this.#over;
-    const why = this.#handle.over();
-    if (why !== null) this.#finish(why === '' ? undefined : JSON.parse(why));
+    const end = this.#handle.over();
+    if (end) this.#finish(end.failure ?? undefined);
     return false;
   }
 
@@ -89,19 +90,19 @@ export class RpcStream extends Emitter implements IDuplexStream<unknown, unknown
     try {
       answer = decode(this.#method.response, message);
     } catch (cause) {
-      this.#finish({ code: 'ERR_INTERNAL', message: 'an answer of etcd cannot be read', details: '', cause });
+      this.#finish({ code: 'ERR_INTERNAL', message: 'an answer of etcd cannot be read', cause });
       return;
     }
     this.deliver('data', answer);
   }
 
-  #finish(failure: Record<string, unknown> | undefined): void {
+  #finish(failure: Failure | undefined): void {
     this.#over = true;
     this.#handle.cancel();
     this.#release();
     const status: StreamStatus = {
-      code: failure ? Number(failure.grpcCode ?? 13) : 0,
-      details: failure ? String(failure.details) : 'OK',
+      code: failure ? statusNumber(failure) : 0,
+      details: failure ? (failure.details ?? '') : 'OK',
     };
     // In a turn of its own: a program that cancels is not called from within.
     queueMicrotask(() => {

@@ -4,7 +4,7 @@ import { onAbort } from '../../common/abort.js';
 import { Emitter } from '../../common/emitter.js';
 import { Share, share, took } from '../../common/turns.js';
 import { UnsupportedError } from '../../errors.js';
-import { type EtcdWatchHandle, native } from '../../native.js';
+import { type EtcdWatchHandle, type NativeWatchFailure, native } from '../../native.js';
 import { int64 } from '../check.js';
 import { abortedCall, ClientClosedError, CompactedError, EtcdError, fromFailure } from '../errors.js';
 import type { Keyspace } from '../kv/keyspace.js';
@@ -420,8 +420,8 @@ export class Watcher<E = WatchChange> extends Emitter {
     }
   }
 
-  #failure(): WatchFailure {
-    return JSON.parse(this.#handle.failure() as string) as WatchFailure;
+  #failure(): NativeWatchFailure {
+    return this.#handle.failure() as NativeWatchFailure;
   }
 
   /** Lets `create()` go on, which tells the program that it is connected. */
@@ -548,11 +548,4 @@ export class Watcher<E = WatchChange> extends Emitter {
     this.#iterators.clear();
     this.tellError(failed(), 'a watch is over', this.#connection.options.log, heard);
   }
-}
-
-/** As `failure()` of the native side gives it. */
-interface WatchFailure {
-  readonly kind: 'disconnected' | 'compacted' | 'history' | 'closed' | 'refused';
-  readonly compactRevision: string;
-  readonly failure: { readonly message: string };
 }

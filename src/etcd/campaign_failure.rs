@@ -6,25 +6,26 @@ use rollcall_core::stall::Stall;
 
 use super::EtcdHandle;
 use crate::call::ms;
+use crate::failure::NativeFailure;
 
 #[napi(object, object_from_js = false, use_nullable = true)]
-pub struct NativeFailure {
+pub struct NativeCampaignFailure {
     #[napi(ts_type = "'lease' | 'key' | 'stalled' | 'taken' | 'over' | 'call'")]
     pub reason: &'static str,
     pub text: String,
     /// The lease that was lost; decimal.
     pub lease: Option<String>,
-    /// Of a call: the failure as the pages carry it, in JSON.
-    pub call: Option<String>,
+    /// Of a call: what went wrong.
+    pub call: Option<NativeFailure>,
 }
 
-impl NativeFailure {
+impl NativeCampaignFailure {
     pub fn of<T>(result: Result<T, CampaignFailure>) -> Option<Self> {
         result.err().map(|failure| Self::from(&failure))
     }
 }
 
-impl From<&CampaignFailure> for NativeFailure {
+impl From<&CampaignFailure> for NativeCampaignFailure {
     fn from(failure: &CampaignFailure) -> Self {
         let reason = match failure {
             CampaignFailure::LeaseLost { .. } => "lease",
@@ -42,7 +43,7 @@ impl From<&CampaignFailure> for NativeFailure {
                 _ => None,
             },
             call: match failure {
-                CampaignFailure::Call(fault) => Some(crate::pages::Failure::of(fault).json().to_owned()),
+                CampaignFailure::Call(fault) => Some(NativeFailure::from(fault)),
                 _ => None,
             },
         }
@@ -50,14 +51,14 @@ impl From<&CampaignFailure> for NativeFailure {
 }
 
 /// Waits until a lease is revoked; gives why it is not, so far.
-pub async fn waited_for(revoked: Revocation, limit_ms: f64) -> Option<NativeFailure> {
+pub async fn waited_for(revoked: Revocation, limit_ms: f64) -> Option<NativeCampaignFailure> {
     let done = if limit_ms > 0.0 {
         tokio::time::timeout(ms(limit_ms), revoked.wait()).await.ok()?
     } else {
         revoked.wait().await
     };
     done.err()
-        .map(|fault| NativeFailure::from(&CampaignFailure::Call(fault)))
+        .map(|fault| NativeCampaignFailure::from(&CampaignFailure::Call(fault)))
 }
 
 /// The silence of the JavaScript thread to give up at; 0: none.

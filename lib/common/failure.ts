@@ -1,0 +1,81 @@
+/**
+ * Failures before they are errors: in the one form in which the native side tells of them, and as this side finds them.
+ *
+ * @internal
+ */
+
+import type { NativeFailure } from '../native.js';
+
+/** What went wrong, as `src/failure.rs` says it: an object, or JSON in a page of answers. What is missing is not known. */
+export interface Failure extends Partial<NativeFailure> {
+  code: string;
+  message: string;
+  /** Found on this side: the reason of an abort, what was thrown. */
+  cause?: unknown;
+}
+
+/** What was wrong with one member that was asked before. */
+export interface Tried {
+  readonly host: string;
+  readonly message: string;
+}
+
+/** A failure as read: every property is of its type, or absent. */
+export interface KnownFailure {
+  readonly code: string | undefined;
+  readonly message: string;
+  readonly retryable: boolean | undefined;
+  readonly operation: string;
+  readonly endpoint: string | undefined;
+  readonly key: string | undefined;
+  readonly revision: string | undefined;
+  /** What lies below: an error, whose own `cause` goes on, or what this side has found. */
+  readonly cause: unknown;
+  readonly grpcCode: number | undefined;
+  readonly details: string;
+  readonly metadata: unknown;
+  readonly outcomeUnknown: boolean;
+  readonly tried: readonly Tried[];
+}
+
+/** Reads a failure, or anything else that was thrown. `operation` is for one that names none. */
+export function readFailure(raw: unknown, operation: string): KnownFailure {
+  const told = (typeof raw === 'object' && raw !== null ? raw : {}) as Record<string, unknown>;
+  return {
+    code: textOf(told.code),
+    message: textOf(told.message) ?? String(raw),
+    retryable: typeof told.retryable === 'boolean' ? told.retryable : undefined,
+    operation: textOf(told.operation) || operation,
+    endpoint: textOf(told.endpoint),
+    key: textOf(told.key),
+    revision: textOf(told.revision),
+    cause: told.cause ?? chainOf(told.causes),
+    grpcCode: typeof told.grpcCode === 'number' ? told.grpcCode : undefined,
+    details: textOf(told.details) ?? '',
+    metadata: told.metadata,
+    outcomeUnknown: told.outcomeUnknown === true,
+    tried: triedOf(told.tried),
+  };
+}
+
+function textOf(value: unknown): string | undefined {
+  return typeof value === 'string' ? value : undefined;
+}
+
+/** What lies below, outermost first, as one error with causes. */
+function chainOf(causes: unknown): Error | undefined {
+  if (!Array.isArray(causes)) return undefined;
+  return causes.reduceRight<Error | undefined>((below, message) => {
+    const error = below ? new Error(String(message), { cause: below }) : new Error(String(message));
+    error.stack = String(error); // it happened on the native side: a stack of this one would mislead
+    return error;
+  }, undefined);
+}
+
+function triedOf(value: unknown): Tried[] {
+  if (!Array.isArray(value)) return [];
+  return value.map((member: Partial<Tried> | null) => ({
+    host: String(member?.host ?? ''),
+    message: String(member?.message ?? ''),
+  }));
+}
