@@ -1,37 +1,7 @@
 /** What the clients of the services call through: options, contexts, streams. */
 
 import { Emitter } from '../../common/emitter.js';
-import type {
-  IAlarmRequest,
-  IAuthenticateRequest,
-  IAuthRoleAddRequest,
-  IAuthRoleDeleteRequest,
-  IAuthRoleGetRequest,
-  IAuthRoleGrantPermissionRequest,
-  IAuthRoleRevokePermissionRequest,
-  IAuthUserAddRequest,
-  IAuthUserChangePasswordRequest,
-  IAuthUserDeleteRequest,
-  IAuthUserGetRequest,
-  IAuthUserGrantRoleRequest,
-  IAuthUserRevokeRoleRequest,
-  ICompactionRequest,
-  IDeleteRangeRequest,
-  IDowngradeRequest,
-  IHashKVRequest,
-  ILeaseGrantRequest,
-  ILeaseRevokeRequest,
-  ILeaseTimeToLiveRequest,
-  IMemberAddRequest,
-  IMemberListRequest,
-  IMemberPromoteRequest,
-  IMemberRemoveRequest,
-  IMemberUpdateRequest,
-  IMoveLeaderRequest,
-  IPutRequest,
-  IRangeRequest,
-  ITxnRequest,
-} from './messages.js';
+import type { Nothing, Requests, Stream } from './services.js';
 
 /** Options of one call. */
 export interface CallOptions {
@@ -63,70 +33,6 @@ export type CallContext = {
         : { service: S; method: M; isStream: false; params: Requests[S][M] };
   }[keyof Requests[S]];
 }[keyof Requests];
-
-interface Stream {
-  stream: true;
-}
-interface Nothing {
-  nothing: true;
-}
-
-/** What each method takes. `Nothing`: no request; `Stream`: a stream. */
-interface Requests {
-  KV: {
-    range: IRangeRequest;
-    put: IPutRequest;
-    deleteRange: IDeleteRangeRequest;
-    txn: ITxnRequest;
-    compact: ICompactionRequest;
-  };
-  Watch: {
-    watch: Stream;
-  };
-  Lease: {
-    leaseGrant: ILeaseGrantRequest;
-    leaseRevoke: ILeaseRevokeRequest;
-    leaseKeepAlive: Stream;
-    leaseTimeToLive: ILeaseTimeToLiveRequest;
-    leaseLeases: Nothing;
-  };
-  Cluster: {
-    memberAdd: IMemberAddRequest;
-    memberRemove: IMemberRemoveRequest;
-    memberUpdate: IMemberUpdateRequest;
-    memberList: IMemberListRequest;
-    memberPromote: IMemberPromoteRequest;
-  };
-  Maintenance: {
-    alarm: IAlarmRequest;
-    status: Nothing;
-    defragment: Nothing;
-    hash: Nothing;
-    hashKV: IHashKVRequest;
-    snapshot: Stream;
-    moveLeader: IMoveLeaderRequest;
-    downgrade: IDowngradeRequest;
-  };
-  Auth: {
-    authEnable: Nothing;
-    authDisable: Nothing;
-    authStatus: Nothing;
-    authenticate: IAuthenticateRequest;
-    userAdd: IAuthUserAddRequest;
-    userGet: IAuthUserGetRequest;
-    userList: Nothing;
-    userDelete: IAuthUserDeleteRequest;
-    userChangePassword: IAuthUserChangePasswordRequest;
-    userGrantRole: IAuthUserGrantRoleRequest;
-    userRevokeRole: IAuthUserRevokeRoleRequest;
-    roleAdd: IAuthRoleAddRequest;
-    roleGet: IAuthRoleGetRequest;
-    roleList: Nothing;
-    roleDelete: IAuthRoleDeleteRequest;
-    roleGrantPermission: IAuthRoleGrantPermissionRequest;
-    roleRevokePermission: IAuthRoleRevokePermissionRequest;
-  };
-}
 
 /** What the clients call through: a connection, or what `mock()` puts in its place. */
 export interface ICallable<T> {

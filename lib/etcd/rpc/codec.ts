@@ -7,8 +7,11 @@
 import { kindOf, shown } from '../../common/shape.js';
 import { InvalidArgumentError } from '../../errors.js';
 import { GRPCInternalError } from '../errors.js';
-import { ENUMS, type FieldRow, MAX_DEPTH, MESSAGES, type MessageName } from './schema.js';
+import { ENUMS, type FieldRow, MESSAGES, type MessageName } from './schema.js';
 import { Reader, Unreadable, Unwritable, Writer } from './wire.js';
+
+/** How deep messages may nest; transactions can hold transactions. */
+export const MAX_DEPTH = 64;
 
 type Bag = Record<string, unknown>;
 

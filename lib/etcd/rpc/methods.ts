@@ -1,12 +1,14 @@
-/** The methods of etcd's API in one table: where each is, what goes in and out, and how it may be treated. */
+/** The methods of etcd's API: where each is, what goes in and out, and how it may be treated. */
 
-import { MAX_DEPTH, type MessageName } from './schema.js';
+import { MAX_DEPTH } from './codec.js';
+import type { MessageName } from './schema.js';
+import { METHOD_ROWS } from './services.js';
 
 /** One method of etcd's API. */
 export interface RpcMethod {
   /** Its place in `METHODS`. */
   readonly index: number;
-  readonly service: 'KV' | 'Watch' | 'Lease' | 'Cluster' | 'Maintenance' | 'Auth';
+  readonly service: (typeof METHOD_ROWS)[number][0];
   /** As the clients call it: `deleteRange`. */
   readonly name: string;
   /** On the wire: `/etcdserverpb.KV/DeleteRange`. */
@@ -24,64 +26,68 @@ export interface RpcMethod {
   readonly long: boolean | 'depends';
 }
 
-type Traits = Partial<Pick<RpcMethod, 'kind' | 'reads' | 'long'>>;
+type Treatment = Pick<RpcMethod, 'reads' | 'long'>;
 
-/** In the order of etcd3's documentation. New methods go to the end: the index of a method never changes. */
-const TABLE: readonly (readonly [RpcMethod['service'], string, MessageName, MessageName, Traits?])[] = [
-  ['KV', 'range', 'RangeRequest', 'RangeResponse', { reads: true }],
-  ['KV', 'put', 'PutRequest', 'PutResponse'],
-  ['KV', 'deleteRange', 'DeleteRangeRequest', 'DeleteRangeResponse'],
-  ['KV', 'txn', 'TxnRequest', 'TxnResponse', { reads: 'depends' }],
-  ['KV', 'compact', 'CompactionRequest', 'CompactionResponse', { long: 'depends' }],
-  ['Watch', 'watch', 'WatchRequest', 'WatchResponse', { kind: 'both', reads: true }],
-  ['Lease', 'leaseGrant', 'LeaseGrantRequest', 'LeaseGrantResponse'],
-  ['Lease', 'leaseRevoke', 'LeaseRevokeRequest', 'LeaseRevokeResponse'],
-  ['Lease', 'leaseKeepAlive', 'LeaseKeepAliveRequest', 'LeaseKeepAliveResponse', { kind: 'both', reads: true }],
-  ['Lease', 'leaseTimeToLive', 'LeaseTimeToLiveRequest', 'LeaseTimeToLiveResponse', { reads: true }],
-  ['Lease', 'leaseLeases', 'LeaseLeasesRequest', 'LeaseLeasesResponse', { reads: true }],
-  ['Cluster', 'memberAdd', 'MemberAddRequest', 'MemberAddResponse'],
-  ['Cluster', 'memberRemove', 'MemberRemoveRequest', 'MemberRemoveResponse'],
-  ['Cluster', 'memberUpdate', 'MemberUpdateRequest', 'MemberUpdateResponse'],
-  ['Cluster', 'memberList', 'MemberListRequest', 'MemberListResponse', { reads: true }],
-  ['Cluster', 'memberPromote', 'MemberPromoteRequest', 'MemberPromoteResponse'],
-  ['Maintenance', 'alarm', 'AlarmRequest', 'AlarmResponse', { reads: 'depends' }],
-  ['Maintenance', 'status', 'StatusRequest', 'StatusResponse', { reads: true }],
-  ['Maintenance', 'defragment', 'DefragmentRequest', 'DefragmentResponse', { long: true }],
-  ['Maintenance', 'hash', 'HashRequest', 'HashResponse', { reads: true, long: true }],
-  ['Maintenance', 'hashKV', 'HashKVRequest', 'HashKVResponse', { reads: true, long: true }],
-  ['Maintenance', 'snapshot', 'SnapshotRequest', 'SnapshotResponse', { kind: 'answers', reads: true, long: true }],
-  ['Maintenance', 'moveLeader', 'MoveLeaderRequest', 'MoveLeaderResponse'],
-  ['Maintenance', 'downgrade', 'DowngradeRequest', 'DowngradeResponse', { reads: 'depends' }],
-  ['Auth', 'authEnable', 'AuthEnableRequest', 'AuthEnableResponse'],
-  ['Auth', 'authDisable', 'AuthDisableRequest', 'AuthDisableResponse'],
-  ['Auth', 'authStatus', 'AuthStatusRequest', 'AuthStatusResponse', { reads: true }],
-  ['Auth', 'authenticate', 'AuthenticateRequest', 'AuthenticateResponse', { reads: true }],
-  ['Auth', 'userAdd', 'AuthUserAddRequest', 'AuthUserAddResponse'],
-  ['Auth', 'userGet', 'AuthUserGetRequest', 'AuthUserGetResponse', { reads: true }],
-  ['Auth', 'userList', 'AuthUserListRequest', 'AuthUserListResponse', { reads: true }],
-  ['Auth', 'userDelete', 'AuthUserDeleteRequest', 'AuthUserDeleteResponse'],
-  ['Auth', 'userChangePassword', 'AuthUserChangePasswordRequest', 'AuthUserChangePasswordResponse'],
-  ['Auth', 'userGrantRole', 'AuthUserGrantRoleRequest', 'AuthUserGrantRoleResponse'],
-  ['Auth', 'userRevokeRole', 'AuthUserRevokeRoleRequest', 'AuthUserRevokeRoleResponse'],
-  ['Auth', 'roleAdd', 'AuthRoleAddRequest', 'AuthRoleAddResponse'],
-  ['Auth', 'roleGet', 'AuthRoleGetRequest', 'AuthRoleGetResponse', { reads: true }],
-  ['Auth', 'roleList', 'AuthRoleListRequest', 'AuthRoleListResponse', { reads: true }],
-  ['Auth', 'roleDelete', 'AuthRoleDeleteRequest', 'AuthRoleDeleteResponse'],
-  ['Auth', 'roleGrantPermission', 'AuthRoleGrantPermissionRequest', 'AuthRoleGrantPermissionResponse'],
-  ['Auth', 'roleRevokePermission', 'AuthRoleRevokePermissionRequest', 'AuthRoleRevokePermissionResponse'],
-];
+const WRITES: Treatment = { reads: false, long: false };
+const READS: Treatment = { reads: true, long: false };
+const READS_LONG: Treatment = { reads: true, long: true };
+const DEPENDS: Treatment = { reads: 'depends', long: false };
+
+/** How each method may be treated, which the protocol does not say. */
+const TREATMENTS: Readonly<Record<(typeof METHOD_ROWS)[number][1], Treatment>> = {
+  range: READS,
+  put: WRITES,
+  deleteRange: WRITES,
+  txn: DEPENDS,
+  compact: { reads: false, long: 'depends' },
+  watch: READS,
+  leaseGrant: WRITES,
+  leaseRevoke: WRITES,
+  leaseKeepAlive: READS,
+  leaseTimeToLive: READS,
+  leaseLeases: READS,
+  memberAdd: WRITES,
+  memberRemove: WRITES,
+  memberUpdate: WRITES,
+  memberList: READS,
+  memberPromote: WRITES,
+  alarm: DEPENDS,
+  status: READS,
+  defragment: { reads: false, long: true },
+  hash: READS_LONG,
+  hashKV: READS_LONG,
+  snapshot: READS_LONG,
+  moveLeader: WRITES,
+  downgrade: DEPENDS,
+  authEnable: WRITES,
+  authDisable: WRITES,
+  authStatus: READS,
+  authenticate: READS,
+  userAdd: WRITES,
+  userGet: READS,
+  userList: READS,
+  userDelete: WRITES,
+  userChangePassword: WRITES,
+  userGrantRole: WRITES,
+  userRevokeRole: WRITES,
+  roleAdd: WRITES,
+  roleGet: READS,
+  roleList: READS,
+  roleDelete: WRITES,
+  roleGrantPermission: WRITES,
+  roleRevokePermission: WRITES,
+};
 
 /** Every method, by index. */
-export const METHODS: readonly RpcMethod[] = TABLE.map(([service, name, request, response, traits], index) => ({
+export const METHODS: readonly RpcMethod[] = METHOD_ROWS.map(([service, name, request, response, kind], index) => ({
   index,
   service,
   name,
   path: `/etcdserverpb.${service}/${name.charAt(0).toUpperCase()}${name.slice(1)}`,
   request,
   response,
-  kind: traits?.kind ?? 'unary',
-  reads: traits?.reads ?? false,
-  long: traits?.long ?? false,
+  kind,
+  ...TREATMENTS[name],
 }));
 
 const BY_NAME = new Map<string, Map<string, RpcMethod>>();
