@@ -24,6 +24,8 @@ const loader = require('@grpc/proto-loader') as {
   ): Record<string, Record<string, { path: string; requestStream: boolean; responseStream: boolean }>>;
 };
 const protocol = loader.loadSync(require.resolve('etcd3/package.json').replace('package.json', 'proto/rpc.proto'));
+/** Methods of etcd 3.7 that etcd3 has not. */
+const NEWER = [{ path: '/etcdserverpb.KV/RangeStream', kind: 'answers' }];
 const services = Object.keys(Services) as (keyof typeof Services)[];
 
 describe('the enums', () => {
@@ -41,8 +43,8 @@ describe('the table of methods', () => {
       })),
     );
     const byPath = (a: { path: string }, b: { path: string }) => (a.path < b.path ? -1 : 1);
-    expect(METHODS.map(({ path, kind }) => ({ path, kind })).sort(byPath)).toEqual(known.sort(byPath));
-    expect(METHODS).toHaveLength(41);
+    expect(METHODS.map(({ path, kind }) => ({ path, kind })).sort(byPath)).toEqual([...known, ...NEWER].sort(byPath));
+    expect(METHODS).toHaveLength(42);
     METHODS.forEach((method, index) => {
       expect(method.index).toBe(index);
       expect(methodOf(method.service, method.name)).toBe(method);
@@ -51,6 +53,12 @@ describe('the table of methods', () => {
     });
     expect(methodOf('KV', 'toString')).toBeUndefined();
     expect(methodOf('constructor', 'range')).toBeUndefined();
+  });
+
+  it('has no method that the native side does not know', () => {
+    const { etcdMethods } = require('../../index.js') as { etcdMethods(): string[] };
+    const known = new Set(etcdMethods());
+    expect(METHODS.map(({ path }) => path).filter((path) => !known.has(path))).toEqual([]);
   });
 
   it('knows what only reads', () => {
@@ -77,6 +85,7 @@ describe('the table of methods', () => {
 
   it('knows what takes long', () => {
     expect(METHODS.filter((method) => takesLong(method, { physical: true })).map(({ name }) => name)).toEqual([
+      'rangeStream',
       'compact',
       'defragment',
       'hash',
@@ -107,7 +116,12 @@ function recorded() {
     },
     async withConnection(service: string, fn: (args: unknown) => unknown) {
       calls.push(['withConnection', service]);
-      const client = { watch: open('watch'), leaseKeepAlive: open('leaseKeepAlive'), snapshot: open('snapshot') };
+      const client = {
+        watch: open('watch'),
+        leaseKeepAlive: open('leaseKeepAlive'),
+        snapshot: open('snapshot'),
+        rangeStream: open('rangeStream'),
+      };
       return fn({ resource: 'host', client, metadata: 'metadata' });
     },
     markFailed: (...args: unknown[]) => failed.push(args),
@@ -121,7 +135,10 @@ describe('the clients', () => {
     const Theirs = etcd3.Services[service] as ClientClass;
     expect(Ours.name).toBe(Theirs.name);
     const methods = (type: ClientClass) => Object.getOwnPropertyNames(type.prototype).sort();
-    expect(methods(Ours)).toEqual(methods(Theirs));
+    const newer = NEWER.map(({ path }) => /\.(\w+)\/(\w)(\w+)$/.exec(path) ?? [])
+      .filter(([, of]) => of === service)
+      .map(([, , first, rest]) => `${first?.toLowerCase()}${rest}`);
+    expect(methods(Ours)).toEqual([...methods(Theirs), ...newer].sort());
     for (const { name } of METHODS.filter((method) => method.service === service && method.kind === 'unary')) {
       const [mine, known] = [recorded(), recorded()];
       const params = [{ some: 'request' }, { deadline: 5 }];

@@ -123,6 +123,23 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
     expect(await call('Maintenance', 'alarm', { action: 'Get' })).toMatchObject({ alarms: [] });
   });
 
+  it('says how far a downgrade is, from 3.6 on', async () => {
+    expect(await call('Cluster', 'memberList', { linearizable: true })).toMatchObject({
+      members: [{ name: expect.any(String) }],
+    });
+    if (version.startsWith('3.4')) return;
+    const current = expect.stringMatching(/^3\.7/);
+    await expect(call('Maintenance', 'downgrade', { version: '3.4' })).rejects.toMatchObject({ grpcCode: 3 });
+    expect(await call('Maintenance', 'downgrade', { action: 'Validate', version: '3.6' })).toMatchObject({
+      version: current,
+    });
+    await call('Maintenance', 'downgrade', { action: 'Enable', version: '3.6' });
+    const downgradeInfo = { enabled: true, targetVersion: '3.6.0' };
+    expect(await call('Maintenance', 'status')).toMatchObject({ downgradeInfo });
+    await call('Maintenance', 'downgrade', { action: 'Cancel' });
+    expect(await call('Maintenance', 'status')).toMatchObject({ downgradeInfo: { enabled: false } });
+  });
+
   it('keeps roles and users', async () => {
     await call('Auth', 'roleAdd', { name: 'codec' });
     await expect(call('Auth', 'roleAdd', { name: 'codec' })).rejects.toMatchObject({ name: 'EtcdRoleExistsError' });

@@ -41,7 +41,9 @@ const NEWER: Readonly<Record<string, readonly string[]>> = {
   AuthUserAddRequest: ['hashedPassword'],
   AuthUserChangePasswordRequest: ['hashedPassword'],
 };
-const names = (Object.keys(MESSAGES) as MessageName[]).filter((name) => name !== 'DowngradeInfo');
+const names = (Object.keys(MESSAGES) as MessageName[]).filter(
+  (name) => !['DowngradeInfo', 'RangeStreamResponse'].includes(name),
+);
 
 function theirs(name: MessageName): TheirType {
   const scope = ['KeyValue', 'Event'].includes(name)

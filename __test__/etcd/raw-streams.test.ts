@@ -1,10 +1,13 @@
-// The three streaming methods of the low-level clients: what they carry, how they end, and that they stay small.
+// The streaming methods of the low-level clients: what they carry, how they end, and that they stay small.
 
+import { getEventListeners } from 'node:events';
 import {
   Etcd3,
   GRPCCancelledError,
+  GRPCNotImplementedError,
   GRPCUnavailableError,
   type IOptions,
+  type IRangeStreamResponse,
   type ISnapshotResponse,
   type IWatchResponse,
 } from 'rollcall/etcd';
@@ -111,6 +114,7 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
     await over();
     expect(seen.order.slice(-2)).toEqual(['end', 'status']);
     const whole = Buffer.concat(seen.data.map(({ blob }) => blob));
+    for (const answer of seen.data) expect(answer.version).toBe(version.startsWith('3.7') ? '3.7.0' : '');
     // bbolt's magic number, after the head of a page.
     expect(whole.readUInt32LE(16)).toBe(0xed0cdaed);
     expect(whole.includes('s199')).toBe(true);
@@ -119,6 +123,55 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
       left -= BigInt(blob.length);
       if (BigInt(remaining_bytes) > 0n) expect(BigInt(remaining_bytes)).toBe(left);
     }
+  });
+
+  it('rangeStream: a range in pieces, from the first server that has it on; one before it says so', async () => {
+    const client = connect({ hosts: [...etcd.hosts] });
+    const prefix = uniqueName();
+    await Promise.all(Array.from({ length: 300 }, (_, i) => client.put(`${prefix}/${i}`).value(`${i}`)));
+    const range = { key: Buffer.from(`${prefix}/`), range_end: Buffer.from(`${prefix}0`) };
+    const { seen, over } = record<IRangeStreamResponse>((await client.kv.rangeStream(range)) as never);
+    await over();
+    if (version.startsWith('3.4')) {
+      expect(seen.order).toEqual(['error', 'status']);
+      expect(seen.error).toBeInstanceOf(GRPCNotImplementedError);
+      return;
+    }
+    expect(seen.order.slice(-2)).toEqual(['end', 'status']);
+    const pieces = seen.data.map((answer) => answer.range_response);
+    const whole = await client.kv.range(range);
+    expect(whole.kvs).toHaveLength(300);
+    expect(pieces.flatMap(({ kvs }) => kvs)).toEqual(whole.kvs);
+    expect(pieces.length).toBeGreaterThan(1);
+    expect(pieces.at(-1)).toMatchObject({ header: whole.header, more: false, count: '300' });
+    for (const piece of pieces.slice(0, -1)) expect(piece).toMatchObject({ header: null, more: false, count: '0' });
+    const limited = record<IRangeStreamResponse>(
+      (await client.kv.rangeStream({ ...range, limit: 25, serializable: true, keys_only: true })) as never,
+    );
+    await limited.over();
+    const keys = limited.seen.data.flatMap((answer) => answer.range_response.kvs.map(({ key }) => key));
+    expect(keys).toEqual(whole.kvs.slice(0, 25).map(({ key }) => key));
+    expect(limited.seen.data.at(-1)?.range_response).toMatchObject({ more: true, count: '300' });
+    const sorted = record((await client.kv.rangeStream({ ...range, sort_order: 'Descend' })) as never);
+    await sorted.over();
+    expect(sorted.seen.error).toBeInstanceOf(GRPCNotImplementedError);
+  });
+
+  it('rangeStream: a wrong request is refused before anything is opened', async () => {
+    const client = connect({ hosts: [...etcd.hosts] });
+    const { signal } = new AbortController();
+    for (const [wrong, why] of [
+      [{ limit: Number.NaN }, 'RangeRequest.limit'],
+      [{ key: 5 }, 'RangeRequest.key'],
+      [[], 'RangeRequest'],
+    ] as const) {
+      const asked = client.kv.rangeStream(wrong as never, { signal });
+      await expect(asked).rejects.toMatchObject({
+        code: 'ERR_INVALID_ARGUMENT',
+        message: expect.stringContaining(why),
+      });
+    }
+    expect(getEventListeners(signal, 'abort')).toEqual([]);
   });
 
   it('cancel() ends it with one error of its class, at once, and a second one is harmless', async () => {

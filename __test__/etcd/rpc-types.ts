@@ -103,7 +103,7 @@ export type Replaced = [
   Fits<theirs.ICallable<unknown>['exec'], calls.ICallable<unknown>['exec']>,
   Fits<theirs.ICallable<unknown>['withConnection'], calls.ICallable<unknown>['withConnection']>,
   Fits<theirs.CallContext['method'], calls.CallContext['method']>,
-  Fits<calls.CallContext['method'], theirs.CallContext['method']>,
+  Fits<Exclude<calls.CallContext['method'], 'rangeStream'>, theirs.CallContext['method']>, // which came with etcd 3.7
   Fits<calls.CallContext['service'], theirs.CallContext['service']>,
 ];
 

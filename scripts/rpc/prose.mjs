@@ -7,8 +7,6 @@ export const NAMES = { PermissionType: 'Permission' };
 /** What of the protocol is left out. */
 export const LEFT_OUT = [
   'DowngradeVersionTestRequest', // no method takes it: etcd's tests write it to a log
-  'RangeStream',
-  'RangeStreamResponse',
 ];
 
 /** By message, `Message.field`, enum or `Enum.Member`. */
@@ -37,6 +35,9 @@ export const PROSE = {
   'RangeResponse.kvs': 'Empty for `count_only`.',
   'RangeResponse.more': 'Whether the limit left keys out.',
   'RangeResponse.count': 'How many keys the range holds, whatever the limit and the filters.',
+  RangeStreamResponse: 'A piece of a range.',
+  'RangeStreamResponse.range_response':
+    "The next keys, in order. Only that of the last piece has `header`, `more` and `count`; before they are `null`, `false` and `'0'`.",
   PutRequest: 'Writes one key.',
   'PutRequest.lease': 'The lease that the key goes with. Default 0, none.',
   'PutRequest.prev_kv': 'Answer with the key as it was. Default false.',

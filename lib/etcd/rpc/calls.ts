@@ -84,7 +84,7 @@ export interface IDuplexStream<T, R> extends IRequestStream<T>, IResponseStream<
 type Streams = Record<string, (...args: unknown[]) => unknown>;
 
 /**
- * Opens a stream of a service for a client.
+ * Opens a stream of a service for a client. `request` is that of a method that takes one only.
  *
  * @internal
  */
@@ -92,15 +92,12 @@ export async function openStream<R extends { on(event: 'error', fn: (error: Erro
   callable: ICallable<unknown>,
   context: CallContext & { isStream: true },
   options: CallOptions | undefined,
+  request?: object,
 ): Promise<R> {
   return callable.withConnection(context.service, async ({ resource, client, metadata }) => {
     const resolved = resolveCallOptions(options, callable.callOptionsFactory, context);
     const open = (client as Streams)[context.method] as (...args: unknown[]) => R | Promise<R>;
-    // The one request of `snapshot` has no fields.
-    const stream =
-      context.method === 'snapshot'
-        ? await open.call(client, {}, metadata, resolved)
-        : await open.call(client, metadata, resolved);
+    const stream = await open.call(client, ...(request ? [request] : []), metadata, resolved);
     // Of a mock: a failure without a listener of the program must not end the process. Our own streams keep it.
     if (!(stream instanceof Emitter)) stream.on('error', (error) => callable.markFailed(resource, error));
     return stream;

@@ -76,6 +76,7 @@ import type {
   IPutResponse,
   IRangeRequest,
   IRangeResponse,
+  IRangeStreamResponse,
   ISnapshotResponse,
   IStatusResponse,
   ITxnRequest,
@@ -97,6 +98,16 @@ export class KVClient {
    */
   range(req: IRangeRequest, options?: CallOptions): Promise<IRangeResponse> {
     return this.client.exec('KV', 'range', req, options);
+  }
+
+  /**
+   * Reads a range piece by piece, each of about the size of the largest request: for a range that is too large for one
+   * answer. All pieces are of one revision. Needs a server from 3.7 on; an older one ends the stream with
+   * `GRPCNotImplementedError`, as 3.7 does when `req` sorts, or filters by revision. A wrong `req` is refused at once. No
+   * default time limit holds. A stream is not opened again: it ends with `error`, or with `end` after the last piece.
+   */
+  rangeStream(req: IRangeRequest, options?: CallOptions): Promise<IResponseStream<IRangeStreamResponse>> {
+    return openStream(this.client, { service: 'KV', method: 'rangeStream', isStream: true }, options, req);
   }
 
   /**
@@ -277,7 +288,7 @@ export class MaintenanceClient {
    * is not opened again: it ends with `error`, or with `end` after the last piece.
    */
   snapshot(options?: CallOptions): Promise<IResponseStream<ISnapshotResponse>> {
-    return openStream(this.client, { service: 'Maintenance', method: 'snapshot', isStream: true }, options);
+    return openStream(this.client, { service: 'Maintenance', method: 'snapshot', isStream: true }, options, {});
   }
 
   /**

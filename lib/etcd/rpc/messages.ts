@@ -296,3 +296,12 @@ export interface ILeaseLeasesResponse {
   header: IResponseHeader;
   leases: ILeaseStatus[];
 }
+
+/** A piece of a range. */
+export interface IRangeStreamResponse {
+  /**
+   * The next keys, in order. Only that of the last piece has `header`, `more` and `count`; before they are `null`,
+   * `false` and `'0'`.
+   */
+  range_response: IRangeResponse;
+}

@@ -36,6 +36,7 @@ const DEPENDS: Treatment = { reads: 'depends', long: false };
 /** How each method may be treated, which the protocol does not say. */
 const TREATMENTS: Readonly<Record<(typeof METHOD_ROWS)[number][1], Treatment>> = {
   range: READS,
+  rangeStream: READS_LONG,
   put: WRITES,
   deleteRange: WRITES,
   txn: DEPENDS,

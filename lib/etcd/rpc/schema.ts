@@ -405,6 +405,7 @@ export const MESSAGES = {
   AuthRoleDeleteResponse: [[1, 'header', 'ResponseHeader']],
   AuthRoleGrantPermissionResponse: [[1, 'header', 'ResponseHeader']],
   AuthRoleRevokePermissionResponse: [[1, 'header', 'ResponseHeader']],
+  RangeStreamResponse: [[1, 'range_response', 'RangeResponse']],
 } as const satisfies Record<string, readonly FieldRow[]>;
 
 /** The name of a message in the protocol. */

@@ -48,6 +48,7 @@ export interface Nothing {
 export interface Requests {
   KV: {
     range: IRangeRequest;
+    rangeStream: Stream;
     put: IPutRequest;
     deleteRange: IDeleteRangeRequest;
     txn: ITxnRequest;
@@ -104,6 +105,7 @@ export interface Requests {
 /** Every method: service, name, message of the request, message of the answer, and which of the two are streams. */
 export const METHOD_ROWS = [
   ['KV', 'range', 'RangeRequest', 'RangeResponse', 'unary'],
+  ['KV', 'rangeStream', 'RangeRequest', 'RangeStreamResponse', 'answers'],
   ['KV', 'put', 'PutRequest', 'PutResponse', 'unary'],
   ['KV', 'deleteRange', 'DeleteRangeRequest', 'DeleteRangeResponse', 'unary'],
   ['KV', 'txn', 'TxnRequest', 'TxnResponse', 'unary'],

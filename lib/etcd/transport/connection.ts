@@ -228,9 +228,12 @@ export class Connection implements ICallable<unknown> {
     for (const method of METHODS) {
       if (method.service !== service || method.kind === 'unary') continue;
       client[method.name] = (...args: unknown[]) => {
-        const stream = this.#stream(method, args.at(-1) as CallOptions | undefined);
-        // A stream that takes one request takes it here.
-        if (method.kind === 'answers') stream.write(args[0]);
+        const options = args.at(-1) as CallOptions | undefined;
+        if (method.kind === 'both') return this.#stream(method, undefined, options);
+        // A stream that takes one request takes it here, before anything is opened: it may be wrong.
+        const request = encode(method.request, args[0]);
+        const stream = this.#stream(method, args[0], options);
+        stream.send(request);
         return stream;
       };
     }
@@ -240,7 +243,7 @@ export class Connection implements ICallable<unknown> {
   /** A stream that failed has failed alone: nothing else of the connection is touched. */
   markFailed(): void {}
 
-  #stream(method: RpcMethod, options: CallOptions | undefined): RpcStream {
+  #stream(method: RpcMethod, params: unknown, options: CallOptions | undefined): RpcStream {
     const { signal } = options ?? {};
     const left = timeLeft(options, 0, 'options');
     // Refused at once, for an error would be emitted before anybody could listen.
@@ -254,7 +257,7 @@ export class Connection implements ICallable<unknown> {
       id,
       numberOf(method),
       method.kind === 'answers',
-      method.service !== 'Maintenance',
+      method.service === 'Watch' || needsLeader(method, params),
       open,
     );
     const release = this.hold({ end: () => stream.cancel() });

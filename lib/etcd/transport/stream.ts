@@ -10,7 +10,7 @@ import { decode, encode } from '../rpc/codec.js';
 import type { RpcMethod } from '../rpc/methods.js';
 
 /**
- * A stream in the terms of etcd's own messages. It opens with the first `write()` (`snapshot` by itself), on whichever
+ * A stream in the terms of etcd's own messages. It opens with the first `write()` (with its one request: `snapshot`, `rangeStream`), on whichever
  * member takes it, with a token that is renewed if need be. It is not opened again when it breaks: whoever speaks the
  * protocol knows where to go on.
  *
@@ -38,7 +38,11 @@ export class RpcStream extends Emitter implements IDuplexStream<unknown, unknown
 
   /** Sends a request. One that can't be encoded throws; after the end it is dropped. */
   write(item: unknown): void {
-    const body = encode(this.#method.request, item);
+    this.send(encode(this.#method.request, item));
+  }
+
+  /** Sends a request in bytes. */
+  send(body: Uint8Array): void {
     if (this.#over) return;
     if (!this.#handle.write(body)) {
       // Ended by the program, or it writes faster than etcd reads for thousands of requests.
