@@ -7,15 +7,28 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { enumsFile, messageFiles, schemaFile } from './messages.mjs';
+import { LEFT_OUT } from './prose.mjs';
 import { readProtocol } from './protocol.mjs';
-import { filesOf } from './typescript.mjs';
+import { clientsFile, servicesFile } from './services.mjs';
+import { nothingUnsaid } from './text.mjs';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const command = 'node scripts/rpc/generate.mjs';
 const check = process.argv.includes('--check');
 
 const protocol = readProtocol();
-for (const [name, text] of Object.entries(filesOf(protocol))) {
+protocol.messages = protocol.messages.filter(({ name }) => !LEFT_OUT.includes(name));
+const files = {
+  'enums.ts': enumsFile(protocol),
+  'schema.ts': schemaFile(protocol),
+  ...messageFiles(protocol),
+  'services.ts': servicesFile(protocol),
+  'clients.ts': clientsFile(protocol),
+};
+nothingUnsaid();
+
+for (const [name, text] of Object.entries(files)) {
   const path = join(root, 'lib/etcd/rpc', name);
   const wanted = formatted(
     path,

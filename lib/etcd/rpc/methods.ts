@@ -2,13 +2,13 @@
 
 import { MAX_DEPTH } from './codec.js';
 import type { MessageName } from './schema.js';
-import { METHOD_ROWS } from './services.js';
+import { METHOD_ROWS, type Requests } from './services.js';
 
 /** One method of etcd's API. */
 export interface RpcMethod {
   /** Its place in `METHODS`. */
   readonly index: number;
-  readonly service: (typeof METHOD_ROWS)[number][0];
+  readonly service: keyof Requests;
   /** As the clients call it: `deleteRange`. */
   readonly name: string;
   /** On the wire: `/etcdserverpb.KV/DeleteRange`. */
@@ -26,69 +26,17 @@ export interface RpcMethod {
   readonly long: boolean | 'depends';
 }
 
-type Treatment = Pick<RpcMethod, 'reads' | 'long'>;
-
-const WRITES: Treatment = { reads: false, long: false };
-const READS: Treatment = { reads: true, long: false };
-const READS_LONG: Treatment = { reads: true, long: true };
-const DEPENDS: Treatment = { reads: 'depends', long: false };
-
-/** How each method may be treated, which the protocol does not say. */
-const TREATMENTS: Readonly<Record<(typeof METHOD_ROWS)[number][1], Treatment>> = {
-  range: READS,
-  rangeStream: READS_LONG,
-  put: WRITES,
-  deleteRange: WRITES,
-  txn: DEPENDS,
-  compact: { reads: false, long: 'depends' },
-  watch: READS,
-  leaseGrant: WRITES,
-  leaseRevoke: WRITES,
-  leaseKeepAlive: READS,
-  leaseTimeToLive: READS,
-  leaseLeases: READS,
-  memberAdd: WRITES,
-  memberRemove: WRITES,
-  memberUpdate: WRITES,
-  memberList: READS,
-  memberPromote: WRITES,
-  alarm: DEPENDS,
-  status: READS,
-  defragment: { reads: false, long: true },
-  hash: READS_LONG,
-  hashKV: READS_LONG,
-  snapshot: READS_LONG,
-  moveLeader: WRITES,
-  downgrade: DEPENDS,
-  authEnable: WRITES,
-  authDisable: WRITES,
-  authStatus: READS,
-  authenticate: READS,
-  userAdd: WRITES,
-  userGet: READS,
-  userList: READS,
-  userDelete: WRITES,
-  userChangePassword: WRITES,
-  userGrantRole: WRITES,
-  userRevokeRole: WRITES,
-  roleAdd: WRITES,
-  roleGet: READS,
-  roleList: READS,
-  roleDelete: WRITES,
-  roleGrantPermission: WRITES,
-  roleRevokePermission: WRITES,
-};
-
 /** Every method, by index. */
-export const METHODS: readonly RpcMethod[] = METHOD_ROWS.map(([service, name, request, response, kind], index) => ({
+export const METHODS: readonly RpcMethod[] = METHOD_ROWS.map(([service, name, request, response, traits], index) => ({
   index,
   service,
   name,
   path: `/etcdserverpb.${service}/${name.charAt(0).toUpperCase()}${name.slice(1)}`,
   request,
   response,
-  kind,
-  ...TREATMENTS[name],
+  kind: traits?.kind ?? 'unary',
+  reads: traits?.reads ?? false,
+  long: traits?.long ?? false,
 }));
 
 const BY_NAME = new Map<string, Map<string, RpcMethod>>();

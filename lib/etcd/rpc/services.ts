@@ -33,6 +33,7 @@ import type {
   IRangeRequest,
   ITxnRequest,
 } from './messages.js';
+import type { MessageName } from './schema.js';
 
 /** Stands for a stream. */
 export interface Stream {
@@ -102,48 +103,64 @@ export interface Requests {
   };
 }
 
-/** Every method: service, name, message of the request, message of the answer, and which of the two are streams. */
-export const METHOD_ROWS = [
-  ['KV', 'range', 'RangeRequest', 'RangeResponse', 'unary'],
-  ['KV', 'rangeStream', 'RangeRequest', 'RangeStreamResponse', 'answers'],
-  ['KV', 'put', 'PutRequest', 'PutResponse', 'unary'],
-  ['KV', 'deleteRange', 'DeleteRangeRequest', 'DeleteRangeResponse', 'unary'],
-  ['KV', 'txn', 'TxnRequest', 'TxnResponse', 'unary'],
-  ['KV', 'compact', 'CompactionRequest', 'CompactionResponse', 'unary'],
-  ['Watch', 'watch', 'WatchRequest', 'WatchResponse', 'both'],
-  ['Lease', 'leaseGrant', 'LeaseGrantRequest', 'LeaseGrantResponse', 'unary'],
-  ['Lease', 'leaseRevoke', 'LeaseRevokeRequest', 'LeaseRevokeResponse', 'unary'],
-  ['Lease', 'leaseKeepAlive', 'LeaseKeepAliveRequest', 'LeaseKeepAliveResponse', 'both'],
-  ['Lease', 'leaseTimeToLive', 'LeaseTimeToLiveRequest', 'LeaseTimeToLiveResponse', 'unary'],
-  ['Lease', 'leaseLeases', 'LeaseLeasesRequest', 'LeaseLeasesResponse', 'unary'],
-  ['Cluster', 'memberAdd', 'MemberAddRequest', 'MemberAddResponse', 'unary'],
-  ['Cluster', 'memberRemove', 'MemberRemoveRequest', 'MemberRemoveResponse', 'unary'],
-  ['Cluster', 'memberUpdate', 'MemberUpdateRequest', 'MemberUpdateResponse', 'unary'],
-  ['Cluster', 'memberList', 'MemberListRequest', 'MemberListResponse', 'unary'],
-  ['Cluster', 'memberPromote', 'MemberPromoteRequest', 'MemberPromoteResponse', 'unary'],
-  ['Maintenance', 'alarm', 'AlarmRequest', 'AlarmResponse', 'unary'],
-  ['Maintenance', 'status', 'StatusRequest', 'StatusResponse', 'unary'],
-  ['Maintenance', 'defragment', 'DefragmentRequest', 'DefragmentResponse', 'unary'],
-  ['Maintenance', 'hash', 'HashRequest', 'HashResponse', 'unary'],
-  ['Maintenance', 'hashKV', 'HashKVRequest', 'HashKVResponse', 'unary'],
-  ['Maintenance', 'snapshot', 'SnapshotRequest', 'SnapshotResponse', 'answers'],
-  ['Maintenance', 'moveLeader', 'MoveLeaderRequest', 'MoveLeaderResponse', 'unary'],
-  ['Maintenance', 'downgrade', 'DowngradeRequest', 'DowngradeResponse', 'unary'],
-  ['Auth', 'authEnable', 'AuthEnableRequest', 'AuthEnableResponse', 'unary'],
-  ['Auth', 'authDisable', 'AuthDisableRequest', 'AuthDisableResponse', 'unary'],
-  ['Auth', 'authStatus', 'AuthStatusRequest', 'AuthStatusResponse', 'unary'],
-  ['Auth', 'authenticate', 'AuthenticateRequest', 'AuthenticateResponse', 'unary'],
-  ['Auth', 'userAdd', 'AuthUserAddRequest', 'AuthUserAddResponse', 'unary'],
-  ['Auth', 'userGet', 'AuthUserGetRequest', 'AuthUserGetResponse', 'unary'],
-  ['Auth', 'userList', 'AuthUserListRequest', 'AuthUserListResponse', 'unary'],
-  ['Auth', 'userDelete', 'AuthUserDeleteRequest', 'AuthUserDeleteResponse', 'unary'],
-  ['Auth', 'userChangePassword', 'AuthUserChangePasswordRequest', 'AuthUserChangePasswordResponse', 'unary'],
-  ['Auth', 'userGrantRole', 'AuthUserGrantRoleRequest', 'AuthUserGrantRoleResponse', 'unary'],
-  ['Auth', 'userRevokeRole', 'AuthUserRevokeRoleRequest', 'AuthUserRevokeRoleResponse', 'unary'],
-  ['Auth', 'roleAdd', 'AuthRoleAddRequest', 'AuthRoleAddResponse', 'unary'],
-  ['Auth', 'roleGet', 'AuthRoleGetRequest', 'AuthRoleGetResponse', 'unary'],
-  ['Auth', 'roleList', 'AuthRoleListRequest', 'AuthRoleListResponse', 'unary'],
-  ['Auth', 'roleDelete', 'AuthRoleDeleteRequest', 'AuthRoleDeleteResponse', 'unary'],
-  ['Auth', 'roleGrantPermission', 'AuthRoleGrantPermissionRequest', 'AuthRoleGrantPermissionResponse', 'unary'],
-  ['Auth', 'roleRevokePermission', 'AuthRoleRevokePermissionRequest', 'AuthRoleRevokePermissionResponse', 'unary'],
-] as const;
+/** How a method is treated that is not as most: one request and one answer, which writes and is soon done. */
+export interface Traits {
+  readonly kind?: 'answers' | 'both';
+  readonly reads?: true | 'depends';
+  readonly long?: true | 'depends';
+}
+
+/** A method: its service, its name, the messages of its request and its answer. */
+export type MethodRow = readonly [
+  service: keyof Requests,
+  name: string,
+  request: MessageName,
+  response: MessageName,
+  traits?: Traits,
+];
+
+/** Every method. */
+export const METHOD_ROWS: readonly MethodRow[] = [
+  ['KV', 'range', 'RangeRequest', 'RangeResponse', { reads: true }],
+  ['KV', 'rangeStream', 'RangeRequest', 'RangeStreamResponse', { kind: 'answers', reads: true, long: true }],
+  ['KV', 'put', 'PutRequest', 'PutResponse'],
+  ['KV', 'deleteRange', 'DeleteRangeRequest', 'DeleteRangeResponse'],
+  ['KV', 'txn', 'TxnRequest', 'TxnResponse', { reads: 'depends' }],
+  ['KV', 'compact', 'CompactionRequest', 'CompactionResponse', { long: 'depends' }],
+  ['Watch', 'watch', 'WatchRequest', 'WatchResponse', { kind: 'both', reads: true }],
+  ['Lease', 'leaseGrant', 'LeaseGrantRequest', 'LeaseGrantResponse'],
+  ['Lease', 'leaseRevoke', 'LeaseRevokeRequest', 'LeaseRevokeResponse'],
+  ['Lease', 'leaseKeepAlive', 'LeaseKeepAliveRequest', 'LeaseKeepAliveResponse', { kind: 'both', reads: true }],
+  ['Lease', 'leaseTimeToLive', 'LeaseTimeToLiveRequest', 'LeaseTimeToLiveResponse', { reads: true }],
+  ['Lease', 'leaseLeases', 'LeaseLeasesRequest', 'LeaseLeasesResponse', { reads: true }],
+  ['Cluster', 'memberAdd', 'MemberAddRequest', 'MemberAddResponse'],
+  ['Cluster', 'memberRemove', 'MemberRemoveRequest', 'MemberRemoveResponse'],
+  ['Cluster', 'memberUpdate', 'MemberUpdateRequest', 'MemberUpdateResponse'],
+  ['Cluster', 'memberList', 'MemberListRequest', 'MemberListResponse', { reads: true }],
+  ['Cluster', 'memberPromote', 'MemberPromoteRequest', 'MemberPromoteResponse'],
+  ['Maintenance', 'alarm', 'AlarmRequest', 'AlarmResponse', { reads: 'depends' }],
+  ['Maintenance', 'status', 'StatusRequest', 'StatusResponse', { reads: true }],
+  ['Maintenance', 'defragment', 'DefragmentRequest', 'DefragmentResponse', { long: true }],
+  ['Maintenance', 'hash', 'HashRequest', 'HashResponse', { reads: true, long: true }],
+  ['Maintenance', 'hashKV', 'HashKVRequest', 'HashKVResponse', { reads: true, long: true }],
+  ['Maintenance', 'snapshot', 'SnapshotRequest', 'SnapshotResponse', { kind: 'answers', reads: true, long: true }],
+  ['Maintenance', 'moveLeader', 'MoveLeaderRequest', 'MoveLeaderResponse'],
+  ['Maintenance', 'downgrade', 'DowngradeRequest', 'DowngradeResponse', { reads: 'depends' }],
+  ['Auth', 'authEnable', 'AuthEnableRequest', 'AuthEnableResponse'],
+  ['Auth', 'authDisable', 'AuthDisableRequest', 'AuthDisableResponse'],
+  ['Auth', 'authStatus', 'AuthStatusRequest', 'AuthStatusResponse', { reads: true }],
+  ['Auth', 'authenticate', 'AuthenticateRequest', 'AuthenticateResponse', { reads: true }],
+  ['Auth', 'userAdd', 'AuthUserAddRequest', 'AuthUserAddResponse'],
+  ['Auth', 'userGet', 'AuthUserGetRequest', 'AuthUserGetResponse', { reads: true }],
+  ['Auth', 'userList', 'AuthUserListRequest', 'AuthUserListResponse', { reads: true }],
+  ['Auth', 'userDelete', 'AuthUserDeleteRequest', 'AuthUserDeleteResponse'],
+  ['Auth', 'userChangePassword', 'AuthUserChangePasswordRequest', 'AuthUserChangePasswordResponse'],
+  ['Auth', 'userGrantRole', 'AuthUserGrantRoleRequest', 'AuthUserGrantRoleResponse'],
+  ['Auth', 'userRevokeRole', 'AuthUserRevokeRoleRequest', 'AuthUserRevokeRoleResponse'],
+  ['Auth', 'roleAdd', 'AuthRoleAddRequest', 'AuthRoleAddResponse'],
+  ['Auth', 'roleGet', 'AuthRoleGetRequest', 'AuthRoleGetResponse', { reads: true }],
+  ['Auth', 'roleList', 'AuthRoleListRequest', 'AuthRoleListResponse', { reads: true }],
+  ['Auth', 'roleDelete', 'AuthRoleDeleteRequest', 'AuthRoleDeleteResponse'],
+  ['Auth', 'roleGrantPermission', 'AuthRoleGrantPermissionRequest', 'AuthRoleGrantPermissionResponse'],
+  ['Auth', 'roleRevokePermission', 'AuthRoleRevokePermissionRequest', 'AuthRoleRevokePermissionResponse'],
+];
