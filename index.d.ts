@@ -135,9 +135,9 @@ export declare class LeaseHandle {
   /** Whether renewals are told of, and not the loss alone. */
   tellAll(all: boolean): void
   /** Stops renewing it. */
-  release(): void
+  orphan(): void
   /** Gives a grant up that is not answered yet. */
-  giveUp(): void
+  abortGrant(): void
   /** Revokes it, begun at once. Resolves with `null`, or with the failure. */
   revoke(timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<NativeFailure | null>
   /** Renews it now. Always resolves. */

@@ -158,13 +158,13 @@ impl LeaseHandle {
 
     /// Stops renewing it.
     #[napi(catch_unwind)]
-    pub fn release(&self) {
+    pub fn orphan(&self) {
         self.session.orphan();
     }
 
     /// Gives a grant up that is not answered yet.
     #[napi(catch_unwind)]
-    pub fn give_up(&self) {
+    pub fn abort_grant(&self) {
         self.session.abort_grant();
     }
 

@@ -41,7 +41,7 @@ export interface Keeper {
   keepaliveOnce(options: CallOptions): Promise<ILeaseKeepAliveResponse>;
   revoke(options: CallOptions): Promise<void>;
   /** Renews it no more. */
-  release(): void;
+  orphan(): void;
   /** Revokes it within the time that the closing of a client has. Never rejects: it expires. */
   close(): Promise<void>;
   /** Nothing more happens to it: lets go of the client. */

@@ -223,7 +223,7 @@ export class Lease extends Emitter {
   /** Stops renewing the lease, which ends when its time is over. `client.close()` leaves it alone. */
   release(): void {
     this.#giveUp();
-    this.#keeper?.release();
+    this.#keeper?.orphan();
     this.#over();
   }
 
@@ -347,7 +347,7 @@ export class Lease extends Emitter {
     if (this.#state === 'givenUp') return error;
     this.#state = 'lost';
     this.#loss = error;
-    this.#keeper?.release();
+    this.#keeper?.orphan();
     this.#over();
     const told = error as EtcdClientError; // or whatever a mock rejects with
     if (isRenewal) this.#tell('keepaliveFailed', told);

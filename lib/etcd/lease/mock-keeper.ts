@@ -70,7 +70,7 @@ export class MockKeeper implements Keeper {
 
   tellRenewals(): void {}
 
-  release(): void {}
+  orphan(): void {}
 
   over(): void {}
 }

@@ -71,7 +71,7 @@ export class NativeKeeper implements Keeper {
     const done = connection.work();
     kept.grant.then(done, done);
     if (signal) {
-      const unlisten = onAbort(signal, () => this.#handle.giveUp());
+      const unlisten = onAbort(signal, () => this.#handle.abortGrant());
       kept.grant.then(unlisten, unlisten);
     }
   }
@@ -120,8 +120,8 @@ export class NativeKeeper implements Keeper {
     if (failure) throw failure;
   }
 
-  release(): void {
-    this.#handle.release();
+  orphan(): void {
+    this.#handle.orphan();
   }
 
   async close(): Promise<void> {
