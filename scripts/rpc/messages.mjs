@@ -152,6 +152,7 @@ export type Int64 = string | number | bigint;
 `,
 };
 
+/** A message. `kinds` are the enums. What only programs write may be left out; what etcd answers is there. */
 function interfaceOf({ name, fields }, isAnswer, kinds) {
   const head = `${doc(name)}export interface I${name} {`;
   if (fields.length === 0) {
@@ -160,9 +161,9 @@ function interfaceOf({ name, fields }, isAnswer, kinds) {
   const lines = fields.map((field) => {
     const newer = isAnswer && later(field.since, OF_ETCD3);
     const optional = newer || !isAnswer;
-    const type = typeOf(field, isAnswer, kinds);
-    const missing = newer && type.startsWith('I') && !field.repeated ? ' | null' : '';
-    return `${doc(`${name}.${field.name}`)}${field.name}${optional ? '?' : ''}: ${type}${missing};`;
+    const isMessage = !SCALARS[field.kind] && !kinds.has(field.kind);
+    const type = `${typeOf(field, isAnswer, kinds)}${newer && isMessage && !field.repeated ? ' | null' : ''}`;
+    return `${doc(`${name}.${field.name}`)}${field.name}${optional ? '?' : ''}: ${type};`;
   });
   const oneofs = isAnswer ? [...new Set(fields.map(({ oneof }) => oneof).filter(Boolean))] : [];
   for (const oneof of oneofs) {

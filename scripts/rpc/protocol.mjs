@@ -5,7 +5,9 @@ import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 
+const root = fileURLToPath(new URL('../..', import.meta.url));
 const RPC = 'etcd/api/etcdserverpb/rpc.proto';
 const DESCRIPTORS = 'google/protobuf/descriptor.proto';
 /** Where etcd says in which of its versions a thing came. */
@@ -63,7 +65,7 @@ function descriptorsIn(folder) {
 }
 
 function run(command, args, input) {
-  const done = spawnSync(command, args, { input, encoding: 'utf8', maxBuffer: 1 << 28 });
+  const done = spawnSync(command, args, { cwd: root, input, encoding: 'utf8', maxBuffer: 1 << 28 });
   if (done.error) throw done.error;
   if (done.status !== 0) throw new Error(`${command} ${args.join(' ')}: ${done.stderr}`);
   return done.stdout;
