@@ -272,8 +272,9 @@ forEveryBackend('out of traffic', (it) => {
     const draining = two.drain(600_000);
     await sees(other, 'orders', []);
     await within(Promise.all([registry.close(), draining.catch(() => undefined)]), 15_000, 'close()');
-    await refused(one.withdraw(), 'ERR_CLOSED');
-    await refused(one.restore(), 'ERR_CLOSED');
+    await refused(one.withdraw(), 'ERR_CLOSED', /the registry is closed/);
+    await refused(one.restore(), 'ERR_CLOSED', /the registry is closed/);
+    await refused(one.drain(1), 'ERR_CLOSED', /the registry is closed/);
     expect(await other.getService('orders', { consistent: true })).toEqual([]);
   });
 

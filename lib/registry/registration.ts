@@ -2,6 +2,7 @@
 
 import type { Log } from '../common/logger.js';
 import { abortSignal, choice, integer, invalid, onlyKnown, optional } from '../common/shape.js';
+import { ClosedError } from '../errors.js';
 import type { RegistrationHandle } from '../native.js';
 import { call, checked, type NewCancel } from './call.js';
 import { Events } from './events.js';
@@ -271,6 +272,7 @@ export class Registration {
       onlyKnown('options', given, ['timeoutMs']);
       return { waitMs, timeoutMs: callTimeout(given.timeoutMs, this.#source.timeoutMs) };
     });
+    this.#refuseClosed('drain');
     try {
       await call('drain', undefined, () => this.#source.handle.drain(waitMs, timeoutMs));
     } finally {
@@ -328,8 +330,13 @@ export class Registration {
         signal: abortSignal('options.signal', given.signal),
       };
     });
+    this.#refuseClosed(how);
     const { handle, newCancel } = this.#source;
     await call(how, signal, (cancel) => handle[how](why, timeoutMs, cancel), newCancel);
+  }
+
+  #refuseClosed(operation: string): void {
+    if (this.#source.closed()) throw new ClosedError(`${operation}: the registry is closed`, { operation });
   }
 
   async #remove({ drainMs, timeoutMs }: Removal): Promise<void> {

@@ -365,7 +365,10 @@ impl Registration {
     /// The error of a registration that has ended.
     fn ended(&self) -> Option<Error> {
         if self.shared.wanted.borrow().gone {
-            return Some(Error::new(ErrorKind::Closed, "the registration was deregistered"));
+            return Some(Error::new(
+                ErrorKind::Closed,
+                "the registration was deregistered; register the instance anew",
+            ));
         }
         (self.state() == State::Replaced).then(replaced)
     }
