@@ -48,8 +48,9 @@ export declare class ClientHandle {
   register(instance: NativeInstance, options: NativeRegisterOptions, cancel?: CancelHandle | undefined | null): Promise<RegistrationHandle>
   /** The instances of a name, by one read of the server. */
   getService(name: string, consistent: boolean, timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<Array<NativeInstance>>
-  services(timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<Array<string>>
+  services(consistent: boolean, timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<Array<string>>
   watch(name: string): WatcherHandle
+  watchServices(): ServicesWatcherHandle
   drain(most: number): Array<NativeEvent>
   /** From here the client keeps the process alive. */
   ref(): void
@@ -200,6 +201,19 @@ export declare class RegistrationHandle {
   /** Replaces the fields that are not null. */
   update(version: string | undefined | null, metadata: Record<string, string> | undefined | null, endpoints: Array<string> | undefined | null, timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<void>
   deregister(drainMs: number, timeoutMs: number): Promise<void>
+}
+
+export declare class ServicesWatcherHandle {
+  id(): number
+  stale(): boolean
+  /** The number of the latest list; 0 while there is none. */
+  version(): number
+  /** The latest list: what is new in it, if the list `known` was the last one taken through this handle. */
+  take(known: number): NativeNames
+  /** Why the registry refuses the watch, if it does. */
+  error(): NativeFailure | null
+  /** Ends it and frees the native side. May be repeated. */
+  stop(): void
 }
 
 export declare class StreamHandle {
@@ -447,6 +461,16 @@ export interface NativeMetrics {
   grouped: number
   bucketsUs: Array<number>
   methods: Array<NativeMethodMetrics>
+}
+
+/** A list of names and its number. */
+export interface NativeNames {
+  version: number
+  /** As that of `NativeList`, for the next of `names` and `counts`. */
+  kept: Int32Array | null
+  names: Array<string>
+  /** How many instances each of them has; -1 where the registry does not say. */
+  counts: Int32Array
 }
 
 /** What a client is made of; TypeScript has filled in every default. */

@@ -845,6 +845,7 @@ module.exports.LockHandle = nativeBinding.LockHandle
 module.exports.MemoryServerHandle = nativeBinding.MemoryServerHandle
 module.exports.ObserverHandle = nativeBinding.ObserverHandle
 module.exports.RegistrationHandle = nativeBinding.RegistrationHandle
+module.exports.ServicesWatcherHandle = nativeBinding.ServicesWatcherHandle
 module.exports.StreamHandle = nativeBinding.StreamHandle
 module.exports.WatcherHandle = nativeBinding.WatcherHandle
 module.exports.etcdMethods = nativeBinding.etcdMethods

@@ -28,6 +28,7 @@ export type { CommonOptions } from './registry/common-options.js';
 export { connect } from './registry/connect.js';
 export type { InstanceInput, InstanceUpdate, ServiceInstance, ServiceList } from './registry/instance.js';
 export { MemoryServer } from './registry/memory-server.js';
+export { type ServiceName, type ServiceNames, ServicesWatcher } from './registry/names.js';
 export {
   type DrainOptions,
   type OutReason,
@@ -49,7 +50,7 @@ export {
   type WatchOptions,
 } from './registry/registry.js';
 export type { TlsOptions } from './registry/tls.js';
-export { Watcher, type WatcherEvents } from './registry/watcher.js';
+export { type ListWatcher, Watcher, type WatcherEvents } from './registry/watcher.js';
 export type { Ejection } from './service/balance.js';
 export type { RetryBudget } from './service/budget.js';
 export type { ReadyOptions, ServiceCache, ServiceCacheState, WaitForOptions } from './service/cache.js';

@@ -19,11 +19,13 @@ export type {
   NativeLeader,
   NativeLeaseEvent,
   NativeList,
+  NativeNames,
   NativeOptions,
   NativeTlsOptions,
   NativeWatchFailure,
   ObserverHandle,
   RegistrationHandle,
+  ServicesWatcherHandle,
   StreamHandle,
   WatcherHandle,
 } from '#native';

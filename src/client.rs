@@ -17,7 +17,7 @@ use crate::events::{Mailbox, NativeEvent};
 use crate::failure::NativeFailure;
 use crate::io::Io;
 use crate::registration::{RegistrationHandle, events_of};
-use crate::watcher::WatcherHandle;
+use crate::watcher::{ServicesWatcherHandle, WatcherHandle};
 
 #[napi]
 pub struct ClientHandle {
@@ -163,12 +163,13 @@ impl ClientHandle {
     pub fn services<'env>(
         &self,
         env: &'env Env,
+        consistent: bool,
         timeout_ms: f64,
         cancel: Option<&CancelHandle>,
     ) -> Result<PromiseRaw<'env, JsResult<Vec<String>>>> {
         let registry = self.registry.clone();
         promise(env, &self.io, cancel, "services", async move {
-            registry.services(ms(timeout_ms)).await
+            registry.services(consistent, ms(timeout_ms)).await
         })
     }
 
@@ -179,6 +180,19 @@ impl ClientHandle {
             Ok(watcher) => {
                 let id = self.ids.fetch_add(1, Ordering::Relaxed);
                 Ok(WatcherHandle::start(id, &watcher, self.mailbox.clone(), &self.io))
+            }
+            Err(error) => Err(NativeFailure::from(&error).thrown(env)),
+        }
+    }
+
+    #[napi(catch_unwind)]
+    pub fn watch_services(&self, env: Env) -> Result<ServicesWatcherHandle> {
+        let _inside = self.io.handle().enter();
+        match self.registry.watch_services() {
+            Ok(watcher) => {
+                let id = self.ids.fetch_add(1, Ordering::Relaxed);
+                let mailbox = self.mailbox.clone();
+                Ok(ServicesWatcherHandle::start(id, &watcher, mailbox, &self.io))
             }
             Err(error) => Err(NativeFailure::from(&error).thrown(env)),
         }

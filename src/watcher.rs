@@ -1,13 +1,15 @@
-//! One watcher, as JavaScript holds it. It is told that there is something new and takes the latest list itself:
-//! nothing queues, and a slow consumer skips states.
+//! One watcher, of a name or of the names, as JavaScript holds it. It is told that there is something new and takes the
+//! latest list itself: nothing queues, and a slow consumer skips states.
 
 use std::sync::{Arc, Mutex};
 
 use napi::bindgen_prelude::{Array, Int32Array};
 use napi::{Env, Result};
 use napi_derive::napi;
+use rollcall_core::ServiceInstance;
+use rollcall_core::backend::ServiceName;
 use rollcall_core::sync::lock;
-use rollcall_core::watch::{List, View, Watcher, places};
+use rollcall_core::watch::{Entry, List, View, Watcher, places};
 use tokio::task::AbortHandle;
 
 use crate::convert::to_array;
@@ -15,29 +17,25 @@ use crate::events::Mailbox;
 use crate::failure::NativeFailure;
 use crate::io::Io;
 
-#[napi]
-pub struct WatcherHandle {
+/// What the handles of both kinds are made of.
+struct Following<E: Entry> {
     id: u32,
-    /// `None` once it was stopped. Holding it keeps the name followed.
-    watcher: Mutex<Option<Watcher>>,
+    /// `None` once it was stopped. Holding it keeps the subject followed.
+    watcher: Mutex<Option<Watcher<E>>>,
     task: AbortHandle,
     /// The list that JavaScript took last through this handle, and its number.
-    taken: Mutex<(u64, List)>,
+    taken: Mutex<(u64, List<E>)>,
 }
 
-/// A list and its number. Numbers grow with each new list of a name.
-#[napi(object, object_from_js = false, use_nullable = true)]
-pub struct NativeList<'env> {
-    pub version: f64,
-    /// For each place of the list, where the same instance stood in the list known before, or -1 for the next of
-    /// `instances`; `null` when `instances` is the whole list.
-    pub kept: Option<Int32Array>,
-    #[napi(ts_type = "Array<NativeInstance>")]
-    pub instances: Array<'env>,
+/// The latest list, and how it differs from the one that was taken before.
+struct Taken<E> {
+    version: f64,
+    list: List<E>,
+    kept: Option<Vec<i32>>,
 }
 
-impl WatcherHandle {
-    pub fn start(id: u32, watcher: &Watcher, mailbox: Arc<Mailbox>, io: &Arc<Io>) -> Self {
+impl<E: Entry> Following<E> {
+    fn start(id: u32, watcher: &Watcher<E>, mailbox: Arc<Mailbox>, io: &Arc<Io>) -> Self {
         let mut views = watcher.views();
         let task = io.handle().spawn(async move {
             let (mut version, mut stale, mut refused) = (0, false, false);
@@ -68,35 +66,18 @@ impl WatcherHandle {
     }
 
     /// Looks at what is known; the default once it was stopped.
-    fn peek<T: Default>(&self, look: impl FnOnce(&View) -> T) -> T {
+    fn peek<T: Default>(&self, look: impl FnOnce(&View<E>) -> T) -> T {
         let watcher = lock(&self.watcher);
         watcher.as_ref().map(|watcher| watcher.peek(look)).unwrap_or_default()
     }
-}
 
-#[napi]
-impl WatcherHandle {
-    #[napi(catch_unwind)]
-    pub fn id(&self) -> u32 {
-        self.id
-    }
-
-    #[napi(catch_unwind)]
-    pub fn stale(&self) -> bool {
-        self.peek(|view| view.stale)
-    }
-
-    /// The number of the latest list; 0 while there is none.
-    #[napi(catch_unwind)]
     #[allow(clippy::cast_precision_loss)] // exact to 2^53 lists
-    pub fn version(&self) -> f64 {
+    fn version(&self) -> f64 {
         self.peek(|view| view.version as f64)
     }
 
-    /// The latest list: what is new in it, if the list `known` was the last one taken through this handle.
-    #[napi(catch_unwind)]
     #[allow(clippy::cast_precision_loss, clippy::float_cmp)] // counts, exact to 2^53
-    pub fn take<'env>(&self, env: &'env Env, known: f64) -> Result<NativeList<'env>> {
+    fn take(&self, known: f64) -> Taken<E> {
         let view = self.peek(View::clone);
         let list = view.list.unwrap_or_else(|| List::from([]));
         let before = {
@@ -104,21 +85,88 @@ impl WatcherHandle {
             std::mem::replace(&mut *taken, (view.version, list.clone()))
         };
         let kept = (before.0 > 0 && before.0 as f64 == known).then(|| places(&before.1, &list));
-        let instances = match &kept {
-            None => to_array(env, list.iter().map(AsRef::as_ref))?,
-            Some(kept) => {
-                let new: Vec<_> = list
-                    .iter()
-                    .zip(kept)
-                    .filter(|(_, place)| **place < 0)
-                    .map(|(new, _)| &**new)
-                    .collect();
-                to_array(env, new.into_iter())?
-            }
-        };
-        Ok(NativeList {
+        Taken {
             version: view.version as f64,
-            kept: kept.map(Int32Array::new),
+            list,
+            kept,
+        }
+    }
+
+    fn error(&self) -> Option<NativeFailure> {
+        self.peek(|view| view.refused.as_ref().map(NativeFailure::from))
+    }
+
+    fn stop(&self) {
+        self.task.abort();
+        lock(&self.watcher).take();
+    }
+}
+
+impl<E: Entry> Drop for Following<E> {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl<E> Taken<E> {
+    /// What the reader does not have yet.
+    fn new(&self) -> Vec<&E> {
+        match &self.kept {
+            None => self.list.iter().map(AsRef::as_ref).collect(),
+            Some(kept) => {
+                let all = self.list.iter().zip(kept);
+                all.filter(|(_, place)| **place < 0).map(|(new, _)| &**new).collect()
+            }
+        }
+    }
+}
+
+#[napi]
+pub struct WatcherHandle(Following<ServiceInstance>);
+
+/// A list and its number. Numbers grow with each new list of a name.
+#[napi(object, object_from_js = false, use_nullable = true)]
+pub struct NativeList<'env> {
+    pub version: f64,
+    /// For each place of the list, where the same instance stood in the list known before, or -1 for the next of
+    /// `instances`; `null` when `instances` is the whole list.
+    pub kept: Option<Int32Array>,
+    #[napi(ts_type = "Array<NativeInstance>")]
+    pub instances: Array<'env>,
+}
+
+impl WatcherHandle {
+    pub fn start(id: u32, watcher: &Watcher, mailbox: Arc<Mailbox>, io: &Arc<Io>) -> Self {
+        Self(Following::start(id, watcher, mailbox, io))
+    }
+}
+
+#[napi]
+impl WatcherHandle {
+    #[napi(catch_unwind)]
+    pub fn id(&self) -> u32 {
+        self.0.id
+    }
+
+    #[napi(catch_unwind)]
+    pub fn stale(&self) -> bool {
+        self.0.peek(|view| view.stale)
+    }
+
+    /// The number of the latest list; 0 while there is none.
+    #[napi(catch_unwind)]
+    pub fn version(&self) -> f64 {
+        self.0.version()
+    }
+
+    /// The latest list: what is new in it, if the list `known` was the last one taken through this handle.
+    #[napi(catch_unwind)]
+    pub fn take<'env>(&self, env: &'env Env, known: f64) -> Result<NativeList<'env>> {
+        let taken = self.0.take(known);
+        let instances = to_array(env, taken.new().into_iter())?;
+        Ok(NativeList {
+            version: taken.version,
+            kept: taken.kept.map(Int32Array::new),
             instances,
         })
     }
@@ -126,19 +174,81 @@ impl WatcherHandle {
     /// Why the registry refuses the watch, if it does.
     #[napi(catch_unwind)]
     pub fn error(&self) -> Option<NativeFailure> {
-        self.peek(|view| view.refused.as_ref().map(NativeFailure::from))
+        self.0.error()
     }
 
     /// Ends it and frees the native side. May be repeated.
     #[napi(catch_unwind)]
     pub fn stop(&self) {
-        self.task.abort();
-        lock(&self.watcher).take();
+        self.0.stop();
     }
 }
 
-impl Drop for WatcherHandle {
-    fn drop(&mut self) {
-        self.stop();
+#[napi]
+pub struct ServicesWatcherHandle(Following<ServiceName>);
+
+/// A list of names and its number.
+#[napi(object, object_from_js = false, use_nullable = true)]
+pub struct NativeNames {
+    pub version: f64,
+    /// As that of `NativeList`, for the next of `names` and `counts`.
+    pub kept: Option<Int32Array>,
+    pub names: Vec<String>,
+    /// How many instances each of them has; -1 where the registry does not say.
+    pub counts: Int32Array,
+}
+
+impl ServicesWatcherHandle {
+    pub fn start(id: u32, watcher: &Watcher<ServiceName>, mailbox: Arc<Mailbox>, io: &Arc<Io>) -> Self {
+        Self(Following::start(id, watcher, mailbox, io))
+    }
+}
+
+#[napi]
+impl ServicesWatcherHandle {
+    #[napi(catch_unwind)]
+    pub fn id(&self) -> u32 {
+        self.0.id
+    }
+
+    #[napi(catch_unwind)]
+    pub fn stale(&self) -> bool {
+        self.0.peek(|view| view.stale)
+    }
+
+    /// The number of the latest list; 0 while there is none.
+    #[napi(catch_unwind)]
+    pub fn version(&self) -> f64 {
+        self.0.version()
+    }
+
+    /// The latest list: what is new in it, if the list `known` was the last one taken through this handle.
+    #[napi(catch_unwind)]
+    pub fn take(&self, known: f64) -> NativeNames {
+        let taken = self.0.take(known);
+        let new = taken.new();
+        let count = |service: &&ServiceName| {
+            service
+                .count
+                .map_or(-1, |count| i32::try_from(count).unwrap_or(i32::MAX))
+        };
+        NativeNames {
+            version: taken.version,
+            names: new.iter().map(|service| service.name.to_string()).collect(),
+            counts: Int32Array::new(new.iter().map(count).collect()),
+            kept: taken.kept.clone().map(Int32Array::new),
+        }
+    }
+
+    /// Why the registry refuses the watch, if it does.
+    #[napi(catch_unwind)]
+    pub fn error(&self) -> Option<NativeFailure> {
+        self.0.error()
+    }
+
+    /// Ends it and frees the native side. May be repeated.
+    #[napi(catch_unwind)]
+    pub fn stop(&self) {
+        self.0.stop();
     }
 }

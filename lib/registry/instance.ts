@@ -140,24 +140,34 @@ export function frozenList(list: readonly NativeInstance[]): ServiceList {
  * @internal
  */
 export function nextList(previous: ServiceList, { kept, instances }: NativeList): ServiceList {
-  if (!kept) return frozenList(instances);
-  const list = new Array<ServiceInstance>(kept.length);
-  let fresh = 0;
-  for (let place = 0; place < kept.length; place++) {
-    const known = previous[kept[place] as number];
-    list[place] = known ?? frozenInstance(instances[fresh++] as NativeInstance);
+  return mended(previous, kept, (place) => frozenInstance(instances[place] as NativeInstance), instances.length);
+}
+
+/**
+ * The frozen list that comes after `previous`: `kept` says for each place where its entry stood before, or -1 for the next
+ * of the `count` new ones; without it all are new.
+ *
+ * @internal
+ */
+export function mended<T>(
+  previous: readonly T[],
+  kept: Int32Array | null | undefined,
+  fresh: (place: number) => T,
+  count: number,
+): readonly T[] {
+  const list = new Array<T>(kept?.length ?? count);
+  let next = 0;
+  for (let place = 0; place < list.length; place++) {
+    const known = kept ? previous[kept[place] as number] : undefined;
+    list[place] = known ?? fresh(next++);
   }
   return Object.freeze(list);
 }
 
-/** Whether two lists say the same. */
-export function sameList(a: ServiceList, b: ServiceList): boolean {
-  return a === b || (a.length === b.length && a.every((instance, index) => sameInstance(instance, b[index])));
-}
-
-function sameInstance(a: ServiceInstance, b: ServiceInstance | undefined): boolean {
+/** Whether two instances say the same. */
+export function sameInstance(a: ServiceInstance, b: ServiceInstance): boolean {
   if (a === b) return true;
-  if (!b || a.id !== b.id || a.name !== b.name || a.version !== b.version) return false;
+  if (a.id !== b.id || a.name !== b.name || a.version !== b.version) return false;
   if (a.endpoints.length !== b.endpoints.length || !a.endpoints.every((entry, i) => entry === b.endpoints[i]))
     return false;
   const keys = Object.keys(a.metadata);

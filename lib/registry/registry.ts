@@ -5,18 +5,19 @@ import { describe } from '../common/logger.js';
 import { abortSignal, boolean, invalid, kindOf, onlyKnown, optional, wellFormed } from '../common/shape.js';
 import { Share, took } from '../common/turns.js';
 import { aborted, ClosedError, fromNative, type RollcallError } from '../errors.js';
-import type { ClientHandle, NativeEvent, RegistrationHandle, WatcherHandle } from '../native.js';
+import type { CancelHandle, ClientHandle, NativeEvent, RegistrationHandle } from '../native.js';
 import type { ServiceCache } from '../service/cache.js';
 import type { ServiceOptions } from '../service/options.js';
 import type { Services } from '../service/services.js';
 import type { RegistryOptions } from './backends/index.js';
 import { call, checked, type NewCancel } from './call.js';
 import { Events } from './events.js';
-import { frozenList, type InstanceInput, instanceOf, type ServiceList } from './instance.js';
+import { frozenList, type InstanceInput, instanceOf, type ServiceInstance, type ServiceList } from './instance.js';
 import { track, untrack } from './lifecycle.js';
+import { NAMES, ServicesWatcher } from './names.js';
 import { callTimeout, type Removal, removal, type Settings, stallTimeout } from './options.js';
 import { Registration, type RemovalOptions } from './registration.js';
-import { Feed, Watcher, type WatcherSource } from './watcher.js';
+import { Feeds, type Handle, INSTANCES, type ListWatcher, Watcher, type WatcherSource } from './watcher.js';
 
 /** What a registry can do. */
 export interface Capabilities {
@@ -28,7 +29,7 @@ export interface Capabilities {
   readonly owners: boolean;
   /** Instances are found under the id they were registered with. */
   readonly keepsId: boolean;
-  /** `services()` works. */
+  /** `services()` and `watchServices()` work. */
   readonly listsNames: boolean;
 }
 
@@ -62,9 +63,9 @@ export interface RegisterOptions extends CallOptions {
   stallTimeoutMs?: number | undefined;
 }
 
-/** Options of `getService()`. */
+/** Options of `getService()` and `services()`. */
 export interface GetServiceOptions extends CallOptions {
-  /** `true`: read the server, also when the name is watched. Default false. */
+  /** `true`: read the server, also when the name, or the names, are watched. Default false. */
   consistent?: boolean | undefined;
 }
 
@@ -73,6 +74,9 @@ export interface WatchOptions {
   /** Ends the watch, with `done` and without an error. */
   signal?: AbortSignal | undefined;
 }
+
+/** What is asked of a watch of either kind. */
+type Asked = Pick<WatcherSource<unknown>, 'signal' | 'refused'>;
 
 /**
  * A registry client, made by `connect()`. It belongs to the thread that made it. It keeps the process alive while
@@ -91,8 +95,9 @@ export class Registry {
   readonly #settings: Settings;
   readonly #newCancel: NewCancel | undefined;
   readonly #events: Events<RegistryEvents>;
-  readonly #feeds = new Map<string, Feed>();
-  readonly #watchers = new Map<number, Watcher>();
+  readonly #instances = new Feeds(INSTANCES);
+  readonly #names = new Feeds(NAMES);
+  readonly #watchers = new Map<number, ListWatcher<unknown>>();
   readonly #registrations = new Map<number, Registration>();
   /** What keeps the process alive. */
   readonly #live = new Set<object>();
@@ -194,7 +199,7 @@ export class Registry {
    * `ERR_ABORTED`, `ERR_CLOSED`.
    */
   async getService(name: string, options?: GetServiceOptions): Promise<ServiceList> {
-    const followed = options === undefined ? this.#known(name) : undefined;
+    const followed = options === undefined ? this.#instances.known(name) : undefined;
     if (followed) return followed; // the usual case, in a microsecond
     const { consistent, timeoutMs, signal } = checked('getService', () => {
       const given = optional('options', options);
@@ -209,7 +214,7 @@ export class Registry {
     this.#refuseClosed('getService');
     if (signal?.aborted) throw aborted(signal, 'getService');
 
-    const known = consistent ? undefined : this.#known(name);
+    const known = consistent ? undefined : this.#instances.known(name);
     if (known) return known;
     const list = await call(
       'getService',
@@ -221,19 +226,28 @@ export class Registry {
   }
 
   /**
-   * The names that have at least one instance, sorted.
+   * The names that have at least one instance, sorted by their bytes: those of this registry's live `watchServices()`, if
+   * there is one that has a list, stale or not; else of one read of the server.
    *
    * @throws as `getService()`, and `ERR_UNSUPPORTED` where `capabilities.listsNames` is false.
    */
-  async services(options?: CallOptions): Promise<string[]> {
-    const { timeoutMs, signal } = checked('services', () => {
+  async services(options?: GetServiceOptions): Promise<string[]> {
+    const { consistent, timeoutMs, signal } = checked('services', () => {
       const given = optional('options', options);
-      onlyKnown('options', given, ['timeoutMs', 'signal']);
-      const timeoutMs = callTimeout(given.timeoutMs, this.#settings.native.timeoutMs);
-      return { timeoutMs, signal: abortSignal('options.signal', given.signal) };
+      onlyKnown('options', given, ['consistent', 'timeoutMs', 'signal']);
+      return {
+        consistent: boolean('options.consistent', given.consistent, false),
+        timeoutMs: callTimeout(given.timeoutMs, this.#settings.native.timeoutMs),
+        signal: abortSignal('options.signal', given.signal),
+      };
     });
     this.#refuseClosed('services');
-    return await call('services', signal, (cancel) => this.#client.services(timeoutMs, cancel), this.#newCancel);
+    if (signal?.aborted) throw aborted(signal, 'services');
+
+    const known = consistent ? undefined : this.#names.known('');
+    if (known) return known.map(({ name }) => name);
+    const read = (cancel: CancelHandle | null) => this.#client.services(consistent, timeoutMs, cancel);
+    return await call('services', signal, read, this.#newCancel);
   }
 
   /**
@@ -248,7 +262,7 @@ export class Registry {
       onlyKnown('options', given, ['signal']);
       return abortSignal('options.signal', given.signal);
     });
-    return this.#watch({ name, log: this.#settings.log, ...(signal && { signal }) });
+    return this.#watch(name, { signal });
   }
 
   /**
@@ -258,40 +272,61 @@ export class Registry {
    */
   watchPatiently(name: string, refused: (error: RollcallError) => void): Watcher {
     checked('watch', () => serviceName(name));
-    return this.#watch({ name, log: this.#settings.log, refused });
+    return this.#watch(name, { refused });
   }
 
-  #watch(
-    asked: Pick<WatcherSource, 'name' | 'log'> & Partial<Pick<WatcherSource, 'signal' | 'refused'>>,
-    keepsAlive = true,
-  ): Watcher {
-    const { name, signal } = asked;
-    const over = (failure?: unknown) => Watcher.follow({ ...asked, failure, released() {} });
-    if (this.closed) return over(closedError('watch'));
-    if (signal?.aborted) return over();
+  /**
+   * Follows the names that have at least one instance: lists of `{ name, count? }`, sorted by the bytes of the name. See
+   * `Watcher` for what is delivered, with names for instances, and what ends it. All watchers of names share one stream of
+   * this registry.
+   *
+   * @throws `ERR_INVALID_ARGUMENT`; `ERR_UNSUPPORTED` where `capabilities.listsNames` is false. A closed registry shows in
+   * the first `next()`.
+   */
+  watchServices(options?: WatchOptions): ServicesWatcher {
+    const signal = checked('watchServices', () => {
+      const given = optional('options', options);
+      onlyKnown('options', given, ['signal']);
+      return abortSignal('options.signal', given.signal);
+    });
+    return this.#follow('', this.#names, () => this.#client.watchServices(), ServicesWatcher.follow, { signal });
+  }
 
-    let handle: WatcherHandle;
+  #watch(name: string, asked: Asked, keepsAlive = true): Watcher {
+    const follow = (source: WatcherSource<ServiceInstance>) => Watcher.follow(name, source);
+    return this.#follow(name, this.#instances, () => this.#client.watch(name), follow, asked, keepsAlive);
+  }
+
+  #follow<T, H extends Handle, W extends ListWatcher<T>>(
+    name: string,
+    feeds: Feeds<T, H>,
+    open: () => H,
+    follow: (source: WatcherSource<T>) => W,
+    asked: Asked,
+    keepsAlive = true,
+  ): W {
+    const { kind } = feeds;
+    const common = { ...asked, kind, log: this.#settings.log };
+    const over = (failure?: unknown) => follow({ ...common, failure, released() {} });
+    if (this.closed) return over(closedError(kind.operation));
+    if (asked.signal?.aborted) return over();
+
+    let handle: H;
     try {
-      handle = this.#client.watch(name);
+      handle = open();
     } catch (error) {
-      const failure = fromNative(error, 'watch');
-      if (failure.code === 'ERR_INVALID_ARGUMENT') throw failure;
+      const failure = fromNative(error, kind.operation);
+      // What no time changes is told at once.
+      if (failure.code === 'ERR_INVALID_ARGUMENT' || failure.code === 'ERR_UNSUPPORTED') throw failure;
       return over(failure);
     }
-    let feed = this.#feeds.get(name);
-    if (!feed) {
-      feed = new Feed();
-      this.#feeds.set(name, feed);
-    }
-    feed.handles.add(handle);
-    const id = handle.id();
-    const released = (watcher: Watcher) => {
-      this.#watchers.delete(id);
-      this.#unfollow(name, handle);
+    const following = feeds.join(name, handle);
+    const released = (watcher: object) => {
+      this.#watchers.delete(following.id);
       this.#release(watcher);
     };
-    const watcher = Watcher.follow({ ...asked, handle, feed, released });
-    this.#watchers.set(id, watcher);
+    const watcher = follow({ ...common, following, released });
+    this.#watchers.set(following.id, watcher);
     if (keepsAlive) this.#hold(watcher);
     return watcher;
   }
@@ -306,7 +341,7 @@ export class Registry {
     checked('service', () => serviceName(name));
     this.#refuseClosed('service');
     this.#services ??= new (serviceModule().Services)({
-      watch: (name, refused) => this.#watch({ name, log: this.#settings.log, refused }, false),
+      watch: (name, refused) => this.#watch(name, { refused }, false),
       hold: (waiting) => this.#hold(waiting),
       release: (waiting) => this.#release(waiting),
       log: this.#settings.log,
@@ -398,19 +433,6 @@ export class Registry {
 
   #refuseClosed(operation: string): void {
     if (this.closed) throw closedError(operation);
-  }
-
-  /** The list of a live watch. */
-  #known(name: string): ServiceList | undefined {
-    const feed = this.#feeds.get(name);
-    if (!feed) return undefined;
-    for (const handle of feed.handles) return feed.latest(handle);
-    return undefined;
-  }
-
-  #unfollow(name: string, handle: WatcherHandle): void {
-    const feed = this.#feeds.get(name);
-    if (feed?.handles.delete(handle) && feed.handles.size === 0) this.#feeds.delete(name);
   }
 
   /** Events that have come, `most` of them; says whether there may be more. */

@@ -1,11 +1,11 @@
-/** A followed name: an async iterator of whole lists, where the latest wins. */
+/** What is followed, a name or the names: an async iterator of whole lists, where the latest wins. */
 
 import { onAbort } from '../common/abort.js';
 import type { Log } from '../common/logger.js';
 import { fromNative, type RollcallError } from '../errors.js';
-import type { WatcherHandle } from '../native.js';
+import type { NativeFailure, ServicesWatcherHandle, WatcherHandle } from '../native.js';
 import { Events } from './events.js';
-import { nextList, type ServiceList, sameList } from './instance.js';
+import { nextList, type ServiceInstance, sameInstance } from './instance.js';
 
 /** The events of a watcher. */
 export interface WatcherEvents {
@@ -18,27 +18,112 @@ export interface WatcherEvents {
 const VOIDS = { stale: ['stale', 'fresh'], fresh: ['stale', 'fresh'] };
 
 /**
- * The latest list of one name, converted and frozen once for all watchers and for `getService()`.
+ * What the native side holds of a watcher.
  *
  * @internal
  */
-export class Feed {
-  /** Of its live watchers. */
-  readonly handles = new Set<WatcherHandle>();
-  #version = 0;
-  #list: ServiceList | undefined;
+export type Handle = Pick<WatcherHandle & ServicesWatcherHandle, 'id' | 'stale' | 'version' | 'error' | 'stop'>;
 
-  /** The latest list, through the handle of any watcher of the name; `undefined` before the first one. */
-  latest(handle: WatcherHandle): ServiceList | undefined {
+/**
+ * What lists are made of, and how they come from the native side.
+ *
+ * @internal
+ */
+export interface ListKind<T, H extends Handle> {
+  /** What errors call the watch. */
+  readonly operation: string;
+  /** The latest list and its number: what `previous`, whose number is `known`, has of it is kept. */
+  next(handle: H, known: number, previous: readonly T[]): [version: number, list: readonly T[]];
+  /** Whether two entries say the same. */
+  same(a: T, b: T): boolean;
+}
+
+/** @internal */
+export const INSTANCES: ListKind<ServiceInstance, WatcherHandle> = {
+  operation: 'watch',
+  next: (handle, known, previous) => {
+    const taken = handle.take(known);
+    return [taken.version, nextList(previous, taken)];
+  },
+  same: sameInstance,
+};
+
+/**
+ * The latest list of what is followed, converted and frozen once for all its watchers, for `getService()` and for
+ * `services()`.
+ */
+class Feed<T, H extends Handle> {
+  /** Of its live watchers. */
+  readonly handles = new Set<H>();
+  readonly #kind: ListKind<T, H>;
+  #version = 0;
+  #list: readonly T[] | undefined;
+
+  constructor(kind: ListKind<T, H>) {
+    this.#kind = kind;
+  }
+
+  /** The latest list, through the handle of any watcher of it; `undefined` before the first one. */
+  latest(handle: H): readonly T[] | undefined {
     if (handle.version() !== this.#version) {
       // Always through the same handle while it lives: it remembers what was taken, and hands over what is new.
       const [first = handle] = this.handles;
-      const taken = first.take(this.#version);
-      this.#list = nextList(this.#list ?? [], taken);
-      this.#version = taken.version;
+      [this.#version, this.#list] = this.#kind.next(first, this.#version, this.#list ?? []);
     }
     return this.#list;
   }
+}
+
+/**
+ * What is followed, by name.
+ *
+ * @internal
+ */
+export class Feeds<T, H extends Handle> {
+  readonly kind: ListKind<T, H>;
+  readonly #feeds = new Map<string, Feed<T, H>>();
+
+  constructor(kind: ListKind<T, H>) {
+    this.kind = kind;
+  }
+
+  /** A handle has begun to follow `name`. */
+  join(name: string, handle: H): Following<T> {
+    let feed = this.#feeds.get(name);
+    if (!feed) {
+      feed = new Feed(this.kind);
+      this.#feeds.set(name, feed);
+    }
+    const joined = feed;
+    joined.handles.add(handle);
+    return {
+      id: handle.id(),
+      stale: () => handle.stale(),
+      error: () => handle.error(),
+      latest: () => joined.latest(handle),
+      stop: () => {
+        handle.stop();
+        if (joined.handles.delete(handle) && joined.handles.size === 0) this.#feeds.delete(name);
+      },
+    };
+  }
+
+  /** The list of a live watch. */
+  known(name: string): readonly T[] | undefined {
+    const feed = this.#feeds.get(name);
+    if (!feed) return undefined;
+    for (const handle of feed.handles) return feed.latest(handle);
+    return undefined;
+  }
+}
+
+/** What a watcher has of the native side. */
+interface Following<T> {
+  readonly id: number;
+  stale(): boolean;
+  error(): NativeFailure | null;
+  latest(): readonly T[] | undefined;
+  stop(): void;
 }
 
 /**
@@ -46,62 +131,47 @@ export class Feed {
  *
  * @internal
  */
-export interface WatcherSource {
-  readonly name: string;
+export interface WatcherSource<T> {
+  readonly kind: Pick<ListKind<T, never>, 'operation' | 'same'>;
   readonly log: Log;
   /** Missing when the watcher is over before it begins. */
-  readonly handle?: WatcherHandle;
-  readonly feed?: Feed;
-  readonly signal?: AbortSignal;
+  readonly following?: Following<T>;
+  readonly signal?: AbortSignal | undefined;
   /** Why it failed before it began. */
   readonly failure?: unknown;
   /** Hears that the registry refuses, once until it has told something, in place of an end. */
-  readonly refused?: (error: RollcallError) => void;
+  readonly refused?: ((error: RollcallError) => void) | undefined;
   /** Called once, when it is over. */
-  released(watcher: Watcher): void;
+  released(watcher: object): void;
 }
 
-interface Waiting {
-  resolve(result: IteratorResult<ServiceList>): void;
+interface Waiting<T> {
+  resolve(result: IteratorResult<readonly T[]>): void;
   reject(error: unknown): void;
 }
 
 const DONE: IteratorReturnResult<undefined> = Object.freeze({ done: true, value: undefined });
 
-/**
- * Follows one name. `next()`, or `for await`, gives the current list and then every change of it:
- *
- * - The first list comes as soon as the registry has told it, also when it is empty. While the registry can't be reached
- *   `next()` waits; it has no timeout of its own.
- * - Every list is whole, frozen and sorted by id. One that comes while nobody waits replaces the one before it.
- * - A broken connection is no end: the last list stays, `stale` is true, and following goes on until it succeeds.
- *
- * It ends, with `done` and without an error, by `stop()`, by `break`, by its `AbortSignal` and by `registry.close()`. It
- * ends with an error only when the registry refuses: `ERR_PERMISSION_DENIED`, `ERR_UNAUTHENTICATED` or
- * `ERR_INVALID_ARGUMENT`, once, from the pending or the next `next()`; and with `ERR_CLOSED` when the registry was closed
- * before `watch()` was called.
- */
-export class Watcher implements AsyncIterableIterator<ServiceList> {
-  /** The service that is followed. */
-  readonly name: string;
-  readonly #source: WatcherSource;
+/** What `Watcher` and `ServicesWatcher` have in common: see there. */
+export abstract class ListWatcher<T> implements AsyncIterableIterator<readonly T[]> {
+  readonly #source: WatcherSource<T>;
   readonly #events: Events<WatcherEvents>;
-  readonly #waiting: Waiting[] = [];
+  readonly #waiting: Waiting<T>[] = [];
   readonly #unlisten: () => void = () => {};
-  #delivered: ServiceList | undefined;
-  #last: ServiceList | undefined;
+  #delivered: readonly T[] | undefined;
+  #last: readonly T[] | undefined;
   #stale = false;
   #over = false;
   #failure: { error: unknown } | undefined;
   /** It was told that the registry refuses, which nothing has contradicted. */
   #complained = false;
 
-  private constructor(source: WatcherSource) {
-    this.name = source.name;
+  /** @internal */
+  protected constructor(source: WatcherSource<T>) {
     this.#source = source;
     this.#events = new Events<WatcherEvents>(['stale', 'fresh'], source.log, VOIDS);
     if (source.failure !== undefined) this.#failure = { error: source.failure };
-    if (!source.handle) {
+    if (!source.following) {
       this.#over = true;
     } else if (source.signal?.aborted) {
       this.stop();
@@ -110,14 +180,9 @@ export class Watcher implements AsyncIterableIterator<ServiceList> {
     }
   }
 
-  /** @internal */
-  static follow(source: WatcherSource): Watcher {
-    return new Watcher(source);
-  }
-
   /** Whether `current` may be out of date, because the registry can't be reached or isn't believed yet. */
   get stale(): boolean {
-    return this.#over ? this.#stale : (this.#source.handle?.stale() ?? this.#stale);
+    return this.#over ? this.#stale : (this.#source.following?.stale() ?? this.#stale);
   }
 
   /**
@@ -126,11 +191,11 @@ export class Watcher implements AsyncIterableIterator<ServiceList> {
    * @internal
    */
   get refused(): boolean {
-    return !this.#over && this.#complained && Boolean(this.#source.handle?.error());
+    return !this.#over && this.#complained && Boolean(this.#source.following?.error());
   }
 
   /** The latest list, delivered or not; `undefined` before the first one. Stays after the end. */
-  get current(): ServiceList | undefined {
+  get current(): readonly T[] | undefined {
     this.#refresh();
     return this.#last;
   }
@@ -166,11 +231,11 @@ export class Watcher implements AsyncIterableIterator<ServiceList> {
    *
    * @throws the refusal of the registry, once; then it is `done`.
    */
-  async next(): Promise<IteratorResult<ServiceList>> {
+  async next(): Promise<IteratorResult<readonly T[]>> {
     try {
       return await this.#pull();
     } catch (error) {
-      throw fromNative(error, 'watch');
+      throw fromNative(error, this.#source.kind.operation);
     }
   }
 
@@ -185,7 +250,7 @@ export class Watcher implements AsyncIterableIterator<ServiceList> {
     if (this.#over) return;
     try {
       this.#refresh();
-      this.#stale = this.#source.handle?.stale() ?? false;
+      this.#stale = this.#source.following?.stale() ?? false;
     } finally {
       this.#end();
       for (const { resolve } of this.#waiting.splice(0)) resolve(DONE);
@@ -212,18 +277,18 @@ export class Watcher implements AsyncIterableIterator<ServiceList> {
       this.#deliver();
     } else if (kind === 'stale' || kind === 'fresh') this.#events.tell(kind);
     else if (kind === 'watchError') {
-      const error = this.#source.handle?.error();
+      const error = this.#source.following?.error();
       if (!error) return; // what was refused is no longer
       const { refused } = this.#source;
       if (!refused) this.#fail(error);
       else if (!this.#complained) {
         this.#complained = true;
-        refused(fromNative(error, 'watch'));
+        refused(fromNative(error, this.#source.kind.operation));
       }
     }
   }
 
-  #pull(): Promise<IteratorResult<ServiceList>> {
+  #pull(): Promise<IteratorResult<readonly T[]>> {
     return new Promise((resolve, reject) => {
       if (this.#over) {
         const failure = this.#failure;
@@ -243,15 +308,19 @@ export class Watcher implements AsyncIterableIterator<ServiceList> {
     if (!waiting) return; // a list that nobody asks for stays on the native side
     this.#refresh();
     const list = this.#last;
-    if (!list || (this.#delivered && sameList(this.#delivered, list))) return;
+    if (!list || (this.#delivered && this.#same(this.#delivered, list))) return;
     this.#delivered = list;
     this.#waiting.shift();
     waiting.resolve({ done: false, value: list });
   }
 
+  #same(a: readonly T[], b: readonly T[]): boolean {
+    const { same } = this.#source.kind;
+    return a === b || (a.length === b.length && a.every((entry, i) => entry === b[i] || same(entry, b[i] as T)));
+  }
+
   #refresh(): void {
-    const { handle, feed } = this.#source;
-    if (!this.#over && handle && feed) this.#last = feed.latest(handle);
+    if (!this.#over && this.#source.following) this.#last = this.#source.following.latest();
   }
 
   #fail(error: unknown): void {
@@ -266,7 +335,35 @@ export class Watcher implements AsyncIterableIterator<ServiceList> {
   #end(): void {
     this.#over = true;
     this.#unlisten();
-    this.#source.handle?.stop();
+    this.#source.following?.stop();
     this.#source.released(this);
+  }
+}
+
+/**
+ * Follows one name. `next()`, or `for await`, gives the current list and then every change of it:
+ *
+ * - The first list comes as soon as the registry has told it, also when it is empty. While the registry can't be reached
+ *   `next()` waits; it has no timeout of its own.
+ * - Every list is whole, frozen and sorted by id. One that comes while nobody waits replaces the one before it.
+ * - A broken connection is no end: the last list stays, `stale` is true, and following goes on until it succeeds.
+ *
+ * It ends, with `done` and without an error, by `stop()`, by `break`, by its `AbortSignal` and by `registry.close()`. It
+ * ends with an error only when the registry refuses: `ERR_PERMISSION_DENIED`, `ERR_UNAUTHENTICATED` or
+ * `ERR_INVALID_ARGUMENT`, once, from the pending or the next `next()`; and with `ERR_CLOSED` when the registry was closed
+ * before `watch()` was called.
+ */
+export class Watcher extends ListWatcher<ServiceInstance> {
+  /** The service that is followed. */
+  readonly name: string;
+
+  private constructor(name: string, source: WatcherSource<ServiceInstance>) {
+    super(source);
+    this.name = name;
+  }
+
+  /** @internal */
+  static follow(name: string, source: WatcherSource<ServiceInstance>): Watcher {
+    return new Watcher(name, source);
   }
 }

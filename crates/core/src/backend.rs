@@ -70,6 +70,15 @@ pub struct Snapshot {
     pub bad: Vec<BadRecord>,
 }
 
+/// A name that has instances. A list of them has each name once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceName {
+    /// The name.
+    pub name: Arc<str>,
+    /// How many records of it are instances; `None` where the read that told of the name does not say.
+    pub count: Option<u32>,
+}
+
 /// How a publication treats a record of the same id that is not ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Intent {
@@ -88,19 +97,23 @@ pub enum Loss {
     Replaced,
 }
 
-/// How core learns of the changes of a name.
-pub enum Follow {
-    /// Whole snapshots, the first as soon as it is read, each later one after a change (a repeat does no harm).
+/// How core learns of the changes of a name (whole [`Snapshot`]s), or of the names (whole lists of [`ServiceName`]s, in any
+/// order; sharing the `Arc` of an unchanged one saves comparing it).
+pub enum Follow<T = Snapshot> {
+    /// Whole reads, the first as soon as it is read, each later one after a change (a repeat does no harm).
     ///
     /// It ends, with or without an error, when the connection is lost or the registry's history breaks (index or
     /// revision going back, compaction, another cluster): that is how core learns that something may have been missed.
     /// It then marks the list stale and follows anew, with back-off. Core polls the stream without pause: it may be
     /// buffered, but never without bound.
-    Stream(BoxStream<'static, Result<Snapshot>>),
-    /// By asking: core calls [`Backend::fetch`] about this often, paced and bounded like any other read. A failed one is
-    /// a break.
+    Stream(BoxStream<'static, Result<T>>),
+    /// By asking: core calls [`Backend::fetch`], or [`Backend::services`], about this often, paced and bounded like any
+    /// other read. A failed one is a break.
     Poll(Duration),
 }
+
+/// How often the names are asked for where a backend does not say how else to follow them.
+pub const NAMES_EVERY: Duration = Duration::from_secs(5);
 
 /// A registry: memory, etcd, Consul, ZooKeeper, …
 #[async_trait]
@@ -135,8 +148,15 @@ pub trait Backend: Send + Sync + 'static {
     /// How to follow a name. No I/O before the stream is polled. Core follows a name once, however many watchers it has.
     fn follow(&self, name: &str) -> Follow;
 
-    /// The names that have at least one instance, in any order.
+    /// The names that have at least one instance, in any order. Not called where [`Capabilities::lists_names`] is false.
     async fn services(&self) -> Result<Vec<String>>;
+
+    /// How to follow the names: those that [`services`](Self::services) would tell. No I/O before the stream is polled. Core
+    /// follows them once, however many watch them, and not at all where [`Capabilities::lists_names`] is false. What is here
+    /// asks `services` every five seconds.
+    fn follow_services(&self) -> Follow<Vec<Arc<ServiceName>>> {
+        Follow::Poll(NAMES_EVERY)
+    }
 
     /// Ends shared sessions, streams and tasks. Called once, after every presence and stream has been dropped.
     async fn close(&self);

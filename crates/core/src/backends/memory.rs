@@ -14,10 +14,13 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::backend::{Backend, BadRecord, Capabilities, Follow, Intent, Loss, Presence, Snapshot};
+use crate::backend::{Backend, BadRecord, Capabilities, Follow, Intent, Loss, Presence, ServiceName, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{Codec, ServiceInstance};
 use crate::sync::lock;
+
+/// How late the names that have expired are noticed, so that those of a moment are noticed together.
+const SWEEP: Duration = Duration::from_millis(50);
 
 /// The servers of this process, by namespace.
 static SERVERS: LazyLock<Mutex<HashMap<String, Arc<MemoryServer>>>> = LazyLock::new(Mutex::default);
@@ -30,13 +33,18 @@ pub struct MemoryServer {
 
 #[derive(Default)]
 struct State {
-    services: HashMap<String, Service>,
+    services: BTreeMap<String, Service>,
+    /// Bumped when a name comes or goes or has another number of instances, and by every break.
+    names: Arc<watch::Sender<u64>>,
     away: bool,
     /// Counts the times its history broke: away, wiped.
     epoch: u64,
 }
 
 struct Service {
+    /// How the list of names shows it, if it has an instance.
+    listed: Option<Arc<ServiceName>>,
+    names: Arc<watch::Sender<u64>>,
     records: BTreeMap<String, Record>,
     /// No record expires before this. It may be too early (renewal moves the true one on), never too late.
     next_expiry: Option<Instant>,
@@ -114,10 +122,11 @@ impl MemoryServer {
     /// Loses all data, like a server that was set up anew. Watches break.
     pub fn wipe(&self) {
         let mut state = self.lock();
-        for service in state.services.values_mut() {
+        for (name, service) in &mut state.services {
             for (_, record) in std::mem::take(&mut service.records) {
                 record.ends(Fate::Gone);
             }
+            service.recount(name);
         }
         state.breaks();
     }
@@ -134,13 +143,16 @@ impl MemoryServer {
             owner: None,
             expires: None,
         };
-        self.lock().service(name).write(id, record);
+        self.lock().service(name).write(name, id, record);
     }
 
     /// Deletes a record by hand. Says whether there was one.
     pub fn remove(&self, name: &str, id: &str) -> bool {
         let mut state = self.lock();
-        let removed = state.services.get_mut(name).is_some_and(|service| service.delete(id));
+        let removed = state
+            .services
+            .get_mut(name)
+            .is_some_and(|service| service.delete(name, id));
         state.expire(name); // and forget the name with its last record
         removed
     }
@@ -161,7 +173,10 @@ impl MemoryServer {
 
 impl State {
     fn service(&mut self, name: &str) -> &mut Service {
+        let names = &self.names;
         self.services.entry(name.to_owned()).or_insert_with(|| Service {
+            listed: None,
+            names: Arc::clone(names),
             records: BTreeMap::new(),
             next_expiry: None,
             changed: watch::Sender::new(0),
@@ -170,6 +185,7 @@ impl State {
 
     fn breaks(&mut self) {
         self.epoch += 1;
+        self.names.send_modify(|n| *n += 1);
         for service in self.services.values() {
             service.changed.send_modify(|n| *n += 1);
         }
@@ -190,10 +206,34 @@ impl State {
         let Some(service) = self.services.get_mut(name) else {
             return;
         };
-        service.sweep(Instant::now());
+        service.sweep(name, Instant::now());
         if service.records.is_empty() && service.changed.receiver_count() == 0 {
             self.services.remove(name);
         }
+    }
+
+    /// Forgets what has expired, of all services.
+    fn sweep(&mut self) {
+        let now = Instant::now();
+        for (name, service) in &mut self.services {
+            service.sweep(name, now);
+        }
+        self.services
+            .retain(|_, service| !service.records.is_empty() || service.changed.receiver_count() > 0);
+    }
+
+    /// No record expires before this.
+    fn next_expiry(&self) -> Option<Instant> {
+        self.services.values().filter_map(|service| service.next_expiry).min()
+    }
+
+    /// The names that have an instance.
+    fn names(&mut self) -> Vec<Arc<ServiceName>> {
+        self.sweep();
+        self.services
+            .values()
+            .filter_map(|service| service.listed.clone())
+            .collect()
     }
 
     fn snapshot(&mut self, name: &str) -> Snapshot {
@@ -214,7 +254,7 @@ impl State {
 }
 
 impl Service {
-    fn write(&mut self, id: &str, record: Record) {
+    fn write(&mut self, name: &str, id: &str, record: Record) {
         if let Some(expires) = record.expires {
             self.next_expiry = Some(self.next_expiry.map_or(expires, |next| next.min(expires)));
         }
@@ -227,20 +267,20 @@ impl Service {
         {
             before.ends(Fate::Replaced);
         }
-        self.changed.send_modify(|n| *n += 1);
+        self.changes(name);
     }
 
-    fn delete(&mut self, id: &str) -> bool {
+    fn delete(&mut self, name: &str, id: &str) -> bool {
         let Some(record) = self.records.remove(id) else {
             return false;
         };
         record.ends(Fate::Gone);
-        self.changed.send_modify(|n| *n += 1);
+        self.changes(name);
         true
     }
 
     /// Forgets what has expired. Looks at the records only when one may have.
-    fn sweep(&mut self, now: Instant) {
+    fn sweep(&mut self, name: &str, now: Instant) {
         if self.next_expiry.is_none_or(|next| next > now) {
             return;
         }
@@ -254,7 +294,27 @@ impl Service {
         });
         self.next_expiry = self.records.values().filter_map(|r| r.expires).min();
         if self.records.len() != before {
-            self.changed.send_modify(|n| *n += 1);
+            self.changes(name);
+        }
+    }
+
+    fn changes(&mut self, name: &str) {
+        self.changed.send_modify(|n| *n += 1);
+        self.recount(name);
+    }
+
+    /// Shows how many instances there are now, as a list would.
+    fn recount(&mut self, name: &str) {
+        let good = self.records.values().filter(|r| matches!(r.value, Value::Good(_)));
+        let count = Some(u32::try_from(good.count()).unwrap_or(u32::MAX)).filter(|count| *count > 0);
+        if self.listed.as_ref().and_then(|listed| listed.count) != count {
+            self.listed = count.map(|_| {
+                Arc::new(ServiceName {
+                    name: name.into(),
+                    count,
+                })
+            });
+            self.names.send_modify(|n| *n += 1);
         }
     }
 }
@@ -358,15 +418,43 @@ impl Backend for MemoryBackend {
     async fn services(&self) -> Result<Vec<String>> {
         let mut state = self.server.lock();
         state.ensure_here()?;
-        let names: Vec<String> = state.services.keys().cloned().collect();
-        for name in &names {
-            state.expire(name);
-        }
-        let has_one = |service: &Service| service.records.values().any(|r| matches!(r.value, Value::Good(_)));
-        Ok(names
+        Ok(state
+            .names()
             .into_iter()
-            .filter(|name| state.services.get(name).is_some_and(has_one))
+            .map(|listed| listed.name.to_string())
             .collect())
+    }
+
+    fn follow_services(&self) -> Follow<Vec<Arc<ServiceName>>> {
+        let (epoch, changed) = {
+            let state = self.server.lock();
+            (state.epoch, state.names.subscribe())
+        };
+        let start = (self.server.clone(), changed, true);
+        let lists = stream::unfold(start, move |(server, mut changed, first)| async move {
+            while !first {
+                let next_expiry = server.lock().next_expiry();
+                tokio::select! {
+                    _ = changed.changed() => break,
+                    () = until(next_expiry) => {
+                        // What expires about now expires together.
+                        sleep(SWEEP).await;
+                        server.lock().sweep();
+                    }
+                }
+            }
+            changed.mark_unchanged();
+            let read = {
+                let mut state = server.lock();
+                match state.ensure_here() {
+                    Err(error) => Err(error),
+                    Ok(()) if state.epoch != epoch => return None, // its history broke: follow anew
+                    Ok(()) => Ok(state.names()),
+                }
+            };
+            Some((read, (server, changed, false)))
+        });
+        Follow::Stream(lists.boxed())
     }
 
     async fn close(&self) {}
@@ -442,7 +530,7 @@ impl MemoryPresence {
                 let Some(service) = state.services.get_mut(&name) else {
                     return;
                 };
-                service.sweep(Instant::now());
+                service.sweep(&name, Instant::now());
                 let record = service.records.get_mut(&id);
                 let Some(record) = record.filter(|r| r.is_of(&owner)) else {
                     return;
@@ -476,7 +564,7 @@ impl Presence for MemoryPresence {
                 owner: Some(self.owner.clone()),
                 expires: Some(until),
             };
-            state.service(&self.name).write(&self.id, record);
+            state.service(&self.name).write(&self.name, &self.id, record);
             self.wrote = true;
             self.renewed.set(until);
         }
@@ -525,7 +613,7 @@ impl Presence for MemoryPresence {
                 .get(&self.id)
                 .is_some_and(|record| record.is_of(&self.owner))
         {
-            service.delete(&self.id);
+            service.delete(&self.name, &self.id);
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::advertise;
-use crate::backend::{Backend, BadRecord, Capabilities};
+use crate::backend::{Backend, BadRecord, Capabilities, ServiceName};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{ServiceInstance, validate_name};
@@ -19,7 +19,7 @@ use crate::log::Log;
 use crate::registration::{OnEvent, Registration, Setup};
 use crate::stall::{Pulse, StallMonitor};
 use crate::sync::lock;
-use crate::watch::{Breaks, List, OnBad, Reflectors, Source, Watcher, to_list};
+use crate::watch::{Breaks, Instances, List, Names, OnBad, Reflectors, Source, Watcher, to_list};
 
 /// Publications, and apart from them removals, in flight per client. A thousand instances return from an outage within
 /// a second or two, and the registry is not met by a thousand requests at once.
@@ -38,7 +38,7 @@ pub struct RegistryOptions {
     pub timeout: Duration,
     /// How long the owner's thread may be silent before its instances are withdrawn. 30 s, zero is off.
     pub stall_timeout: Duration,
-    /// How long a list that lost more than half its instances in a break is held back. 15 s, zero is off.
+    /// How long a list that lost more than half of it in a break is held back. 15 s, zero is off.
     pub empty_grace: Duration,
     /// What stands in the place of a wildcard host. By default this machine's address.
     pub advertise_host: Option<String>,
@@ -87,7 +87,8 @@ pub struct Registry {
 struct Inner {
     backend: Arc<dyn Backend>,
     options: RegistryOptions,
-    reflectors: Reflectors,
+    instances: Reflectors<Instances>,
+    names: Reflectors<Names>,
     registrations: Mutex<Vec<Registration>>,
     reads: Arc<Semaphore>,
     publications: Arc<Semaphore>,
@@ -111,7 +112,7 @@ impl Registry {
         let closed = CancellationToken::new();
         let tasks = TaskTracker::new();
         let on_bad = report_once(hooks.on_bad_record, hooks.log.clone());
-        let reflectors = Reflectors::new(Source {
+        let source = Arc::new(Source {
             backend: backend.clone(),
             reads: reads.clone(),
             timeout: options.timeout,
@@ -125,7 +126,8 @@ impl Registry {
         Self {
             inner: Arc::new(Inner {
                 backend,
-                reflectors,
+                instances: Reflectors::new(source.clone()),
+                names: Reflectors::new(source),
                 registrations: Mutex::default(),
                 reads,
                 publications: Arc::new(Semaphore::new(PUBLICATIONS_IN_FLIGHT)),
@@ -245,7 +247,7 @@ impl Registry {
         let read = async {
             validate_name("name", name)?;
             self.ensure_open()?;
-            if !consistent && let Some(list) = self.inner.reflectors.current(name) {
+            if !consistent && let Some(list) = self.inner.instances.current(&Instances(name.into())) {
                 return Ok(list);
             }
             let snapshot = self.bounded(limit, || self.inner.backend.fetch(name)).await?;
@@ -255,22 +257,21 @@ impl Registry {
         read.await.map_err(|e: Error| e.during("getService"))
     }
 
-    /// The names that have at least one instance, sorted.
-    pub async fn services(&self, limit: Duration) -> Result<Vec<String>> {
+    /// The names that have at least one instance, sorted: from a live watch of them if there is one (stale or not), else,
+    /// or if `consistent`, by one read of the server.
+    pub async fn services(&self, consistent: bool, limit: Duration) -> Result<Vec<String>> {
         let read = async {
             self.ensure_open()?;
-            if !self.capabilities().lists_names {
-                return Err(Error::new(
-                    ErrorKind::Unsupported,
-                    "this registry cannot list its names",
-                ));
+            self.ensure_names()?;
+            if !consistent && let Some(list) = self.inner.names.current(&Names) {
+                return Ok(list.iter().map(|service| service.name.to_string()).collect());
             }
             let mut names = self.bounded(limit, || self.inner.backend.services()).await?;
             names.sort_unstable();
             names.dedup();
             Ok(names)
         };
-        read.await.map_err(|e| e.during("services"))
+        read.await.map_err(|e: Error| e.during("services"))
     }
 
     /// Follows a name until the watcher is dropped or the client closed.
@@ -278,7 +279,16 @@ impl Registry {
         validate_name("name", name)
             .and_then(|()| self.ensure_open())
             .map_err(|e| e.during("watch"))?;
-        Ok(self.inner.reflectors.watch(name))
+        Ok(self.inner.instances.watch(Instances(name.into())))
+    }
+
+    /// Follows the names that have at least one instance until the watcher is dropped or the client closed. All watchers of
+    /// a client share one stream. Fails with `Unsupported` where the registry can't list names.
+    pub fn watch_services(&self) -> Result<Watcher<ServiceName>> {
+        self.ensure_open()
+            .and_then(|()| self.ensure_names())
+            .map_err(|e| e.during("watchServices"))?;
+        Ok(self.inner.names.watch(Names))
     }
 
     /// Whether `close()` was called.
@@ -373,6 +383,17 @@ impl Registry {
 
     fn ensure_open(&self) -> Result<()> {
         if self.is_closed() { Err(closed()) } else { Ok(()) }
+    }
+
+    fn ensure_names(&self) -> Result<()> {
+        if self.capabilities().lists_names {
+            return Ok(());
+        }
+        let text = format!(
+            "{} can't list the names of its services (capabilities.listsNames)",
+            self.inner.backend.place()
+        );
+        Err(Error::new(ErrorKind::Unsupported, text))
     }
 
     fn lock_registrations(&self) -> std::sync::MutexGuard<'_, Vec<Registration>> {

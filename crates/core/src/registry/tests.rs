@@ -45,7 +45,7 @@ async fn two_clients_of_one_namespace_see_each_other() {
     let (two, _) = memory("see-each-other");
     register(&one, "a").await;
     assert_eq!(ids(&two).await, ["a"]);
-    assert_eq!(two.services(LIMIT).await.unwrap(), ["orders"]);
+    assert_eq!(two.services(false, LIMIT).await.unwrap(), ["orders"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,7 +207,7 @@ async fn close_removes_everything_ends_watches_and_refuses_what_comes_later() {
             .await
             .map(drop)
             .unwrap_err(),
-        registry.services(LIMIT).await.map(drop).unwrap_err(),
+        registry.services(false, LIMIT).await.map(drop).unwrap_err(),
         registry.watch("orders").map(drop).unwrap_err(),
         registry
             .register(instance("c", "1"), quick(), Box::new(|_| ()))

@@ -1,67 +1,121 @@
 //! Lists: what a snapshot becomes, and how two of them compare.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
-use crate::instance::{Metadata, ServiceInstance};
+use crate::backend::ServiceName;
+use crate::instance::ServiceInstance;
 
-/// A whole, consistent read of a name: sorted by id, no instance twice. Unchanged instances keep their `Arc` from list
-/// to list.
-pub type List = Arc<[Arc<ServiceInstance>]>;
+/// A whole, consistent read of what is followed: sorted, nothing twice. What did not change keeps its `Arc` from list to
+/// list.
+pub type List<E = ServiceInstance> = Arc<[Arc<E>]>;
 
-/// Sorts by id and endpoints, removes repeats of both, and takes over unchanged instances from the list before. Total
-/// order: what comes out depends on what is there, not on the order in which it was read.
-pub(crate) fn to_list(mut instances: Vec<Arc<ServiceInstance>>, before: &[Arc<ServiceInstance>]) -> List {
-    instances.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| rest(a).cmp(&rest(b))));
-    instances.dedup_by(|later, earlier| place(later) == place(earlier));
+/// What a list is made of.
+pub trait Entry: Clone + Eq + Send + Sync + 'static {
+    /// What makes it one; the first part of it is [`id`](Self::id).
+    type Place<'a>: Ord;
+
+    /// Where it stands in a list.
+    fn place(&self) -> Self::Place<'_>;
+
+    /// What lists are sorted by.
+    fn id(&self) -> &str;
+
+    /// Which of two at one place comes first, and stays.
+    fn precedence(&self, other: &Self) -> Ordering;
+}
+
+impl Entry for ServiceInstance {
+    /// In Consul two agents may hold one id.
+    type Place<'a> = (&'a str, &'a [Box<str>]);
+
+    fn place(&self) -> Self::Place<'_> {
+        (&self.id, &self.endpoints)
+    }
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn precedence(&self, other: &Self) -> Ordering {
+        (&self.version, &self.metadata).cmp(&(&other.version, &other.metadata))
+    }
+}
+
+impl Entry for ServiceName {
+    type Place<'a> = &'a str;
+
+    fn place(&self) -> Self::Place<'_> {
+        &self.name
+    }
+
+    fn id(&self) -> &str {
+        &self.name
+    }
+
+    fn precedence(&self, other: &Self) -> Ordering {
+        self.count.cmp(&other.count)
+    }
+}
+
+/// Sorts by place, removes repeats of it, and takes over what did not change from the list before. Total order: what comes
+/// out depends on what is there, not on the order in which it was read.
+pub(crate) fn to_list<E: Entry>(mut entries: Vec<Arc<E>>, before: &[Arc<E>]) -> List<E> {
+    entries.sort_by(|a, b| a.place().cmp(&b.place()).then_with(|| a.precedence(b)));
+    entries.dedup_by(|later, earlier| later.place() == earlier.place());
     let mut at = 0;
-    for instance in &mut instances {
-        while before.get(at).is_some_and(|old| place(old) < place(instance)) {
+    for entry in &mut entries {
+        // Most are the very ones of before: no need to compare what they say.
+        if before.get(at).is_some_and(|old| Arc::ptr_eq(old, entry)) {
+            at += 1;
+            continue;
+        }
+        while before.get(at).is_some_and(|old| old.place() < entry.place()) {
             at += 1;
         }
         if let Some(old) = before.get(at)
-            && !Arc::ptr_eq(old, instance)
-            && old == instance
+            && !Arc::ptr_eq(old, entry)
+            && old == entry
         {
-            *instance = old.clone();
+            *entry = old.clone();
         }
     }
-    instances.into()
+    entries.into()
 }
 
-/// For each instance of a list, where the very same one stood in the list before, or -1: what a reader who has that one
+/// For each entry of a list, where the very same one stood in the list before, or -1: what a reader who has that one
 /// need not be handed again.
-pub fn places(before: &List, list: &List) -> Vec<i32> {
+pub fn places<E: Entry>(before: &List<E>, list: &List<E>) -> Vec<i32> {
     let mut at = 0;
+    let place = |at: usize| i32::try_from(at).unwrap_or(-1);
     list.iter()
-        .map(|instance| {
-            while before.get(at).is_some_and(|old| place(old) < place(instance)) {
+        .map(|entry| {
+            if before.get(at).is_some_and(|old| Arc::ptr_eq(old, entry)) {
+                at += 1;
+                return place(at - 1);
+            }
+            while before.get(at).is_some_and(|old| old.place() < entry.place()) {
                 at += 1;
             }
-            let same = before.get(at).is_some_and(|old| Arc::ptr_eq(old, instance));
-            i32::try_from(at).ok().filter(|_| same).unwrap_or(-1)
+            if before.get(at).is_some_and(|old| Arc::ptr_eq(old, entry)) {
+                at += 1;
+                return place(at - 1);
+            }
+            -1
         })
         .collect()
 }
 
-/// What makes an instance one: in Consul two agents may hold one id.
-fn place(instance: &ServiceInstance) -> (&str, &[Box<str>]) {
-    (&instance.id, &instance.endpoints)
-}
-
-fn rest(instance: &ServiceInstance) -> (&str, &Metadata) {
-    (&instance.version, &instance.metadata)
-}
-
 /// Whether more than half of the old list's ids are missing in the new one. Both are sorted by id.
-pub(super) fn lacks_more_than_half(old: &[Arc<ServiceInstance>], new: &[Arc<ServiceInstance>]) -> bool {
+pub(super) fn lacks_more_than_half<E: Entry>(old: &[Arc<E>], new: &[Arc<E>]) -> bool {
     let mut at = 0;
     let missing = old
         .iter()
         .filter(|old| {
-            while new.get(at).is_some_and(|new| new.id < old.id) {
+            while new.get(at).is_some_and(|new| new.id() < old.id()) {
                 at += 1;
             }
-            new.get(at).is_none_or(|new| new.id != old.id)
+            new.get(at).is_none_or(|new| new.id() != old.id())
         })
         .count();
     missing * 2 > old.len()

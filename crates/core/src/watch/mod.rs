@@ -1,9 +1,11 @@
-//! Keeps one name followed: one state machine for all backends, one reflector per name and client, however many watchers.
+//! Keeps one name followed, or the names: one state machine for all backends, one reflector per [subject] and client,
+//! however many watchers.
 //!
-//! [`state`] says where a name may stand, and [`reflector`] does what follows from it.
+//! [`state`] says where a subject may stand, and [`reflector`] does what follows from it.
 //!
 //! The newest list lies in a `tokio::sync::watch` channel: the latest wins, nothing queues, a slow consumer skips states.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 
 use tokio::sync::watch;
@@ -11,68 +13,71 @@ use tokio_util::sync::CancellationToken;
 
 use self::reflector::Reflector;
 use crate::error::Result;
+use crate::instance::ServiceInstance;
 use crate::sync::lock;
 
 mod breaks;
 mod list;
 mod reflector;
 mod state;
+mod subject;
 
 pub(crate) use self::breaks::Breaks;
 pub(crate) use self::list::to_list;
-pub use self::list::{List, places};
+pub use self::list::{Entry, List, places};
+pub(crate) use self::reflector::Source;
 pub use self::reflector::View;
-pub(crate) use self::reflector::{OnBad, Source};
+pub(crate) use self::subject::{Instances, Names, OnBad, Subject};
 
-/// The reflectors of one client, by name.
-pub(crate) struct Reflectors {
+/// The reflectors of one client for one kind of subject.
+pub(crate) struct Reflectors<S: Subject> {
     source: Arc<Source>,
-    by_name: Mutex<std::collections::HashMap<String, Weak<Store>>>,
+    by_subject: Mutex<HashMap<S, Weak<Store<S::Entry>>>>,
 }
 
 /// Where a reflector puts what it reads. Its task ends with the last `Arc`.
-struct Store {
-    view: watch::Sender<View>,
+struct Store<E> {
+    view: watch::Sender<View<E>>,
     over: CancellationToken,
 }
 
-impl Drop for Store {
+impl<E> Drop for Store<E> {
     fn drop(&mut self) {
         self.over.cancel();
     }
 }
 
-/// Follows a name. Dropping it frees everything; the last watcher of a name ends its reflector.
+/// Follows a name, or the names. Dropping it frees everything; the last watcher of a subject ends its reflector.
 #[derive(Clone)]
-pub struct Watcher {
-    store: Arc<Store>,
-    view: watch::Receiver<View>,
-    delivered: Option<List>,
+pub struct Watcher<E = ServiceInstance> {
+    store: Arc<Store<E>>,
+    view: watch::Receiver<View<E>>,
+    delivered: Option<List<E>>,
     closed: CancellationToken,
 }
 
-impl Reflectors {
-    pub(crate) fn new(source: Source) -> Self {
+impl<S: Subject> Reflectors<S> {
+    pub(crate) fn new(source: Arc<Source>) -> Self {
         Self {
-            source: Arc::new(source),
-            by_name: Mutex::default(),
+            source,
+            by_subject: Mutex::default(),
         }
     }
 
-    /// A watcher of `name`, with a reflector of its own if there is none. Must be called inside the runtime.
-    pub(crate) fn watch(&self, name: &str) -> Watcher {
-        let mut by_name = lock(&self.by_name);
-        let store = by_name.get(name).and_then(Weak::upgrade).unwrap_or_else(|| {
+    /// A watcher of `subject`, with a reflector of its own if there is none. Must be called inside the runtime.
+    pub(crate) fn watch(&self, subject: S) -> Watcher<S::Entry> {
+        let mut by_subject = lock(&self.by_subject);
+        let store = by_subject.get(&subject).and_then(Weak::upgrade).unwrap_or_else(|| {
             // Amortized: the map is swept when it has doubled since the last time.
-            if by_name.len() == by_name.capacity() {
-                by_name.retain(|_, store| store.strong_count() > 0);
+            if by_subject.len() == by_subject.capacity() {
+                by_subject.retain(|_, store| store.strong_count() > 0);
             }
             let store = Arc::new(Store {
                 view: watch::Sender::new(View::default()),
                 over: CancellationToken::new(),
             });
-            by_name.insert(name.to_owned(), Arc::downgrade(&store));
-            let reflector = Reflector::new(self.source.clone(), name, store.view.clone());
+            by_subject.insert(subject.clone(), Arc::downgrade(&store));
+            let reflector = Reflector::new(self.source.clone(), subject, store.view.clone());
             let (over, closed) = (store.over.clone(), self.source.closed.clone());
             self.source.tasks.spawn(async move {
                 tokio::select! {
@@ -91,18 +96,18 @@ impl Reflectors {
         }
     }
 
-    /// The list of a name that is being followed and has been read, stale or not.
-    pub(crate) fn current(&self, name: &str) -> Option<List> {
-        let by_name = lock(&self.by_name);
-        by_name.get(name)?.upgrade()?.view.borrow().list.clone()
+    /// The list of a subject that is being followed and has been read, stale or not.
+    pub(crate) fn current(&self, subject: &S) -> Option<List<S::Entry>> {
+        let by_subject = lock(&self.by_subject);
+        by_subject.get(subject)?.upgrade()?.view.borrow().list.clone()
     }
 }
 
-impl Watcher {
+impl<E: Entry> Watcher<E> {
     /// The next list that differs from the last one this watcher gave; the first at once when it is known. `None` when
     /// the client was closed. Waits while the registry can't be reached; fails only when it refuses before the first
     /// list. Dropping the future loses nothing.
-    pub async fn next(&mut self) -> Result<Option<List>> {
+    pub async fn next(&mut self) -> Result<Option<List<E>>> {
         loop {
             {
                 let view = self.view.borrow_and_update();
@@ -127,17 +132,17 @@ impl Watcher {
     }
 
     /// What is known now.
-    pub fn view(&self) -> View {
+    pub fn view(&self) -> View<E> {
         self.peek(View::clone)
     }
 
     /// Looks at what is known now without copying it. `look` must be short: it holds up the next list.
-    pub fn peek<T>(&self, look: impl FnOnce(&View) -> T) -> T {
+    pub fn peek<T>(&self, look: impl FnOnce(&View<E>) -> T) -> T {
         look(&self.store.view.borrow())
     }
 
     /// Changes of the view, for those who look at it themselves.
-    pub fn views(&self) -> watch::Receiver<View> {
+    pub fn views(&self) -> watch::Receiver<View<E>> {
         self.store.view.subscribe()
     }
 }

@@ -1,4 +1,4 @@
-//! Follows one name: reads it, steps its state, and reads it anew when the connection is lost.
+//! Follows one subject, a name or the names: reads it, steps its state, and reads it anew when the connection is lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,26 +12,36 @@ use tokio_util::task::TaskTracker;
 use super::breaks::Breaks;
 use super::list::{List, to_list};
 use super::state::{Input, State, Told};
-use crate::backend::{Backend, BadRecord, Follow, Snapshot};
+use super::subject::{OnBad, Subject};
+use crate::backend::{Backend, Follow};
 use crate::backoff::{Backoff, CEILING};
 use crate::error::{Error, ErrorKind, Result};
+use crate::instance::ServiceInstance;
 use crate::log::Log;
 
-/// What is known of a name.
-#[derive(Clone, Default)]
-pub struct View {
+/// What is known of a name, or of the names.
+#[derive(Clone)]
+pub struct View<E = ServiceInstance> {
     /// The last list; `None` until the first has been read.
-    pub list: Option<List>,
+    pub list: Option<List<E>>,
     /// Counts the lists, from 1; 0 before the first.
     pub version: u64,
     /// Whether the registry can't vouch for `list` at the moment.
     pub stale: bool,
-    /// Why the registry refuses to say anything of this name. Set only while `list` is `None`.
+    /// Why the registry refuses to say anything of it. Set only while `list` is `None`.
     pub refused: Option<Error>,
 }
 
-/// Told of the bad records of each snapshot of a name.
-pub(crate) type OnBad = Arc<dyn Fn(&str, &[BadRecord]) + Send + Sync>;
+impl<E> Default for View<E> {
+    fn default() -> Self {
+        Self {
+            list: None,
+            version: 0,
+            stale: false,
+            refused: None,
+        }
+    }
+}
 
 /// What a reflector needs from its client.
 pub(crate) struct Source {
@@ -40,7 +50,7 @@ pub(crate) struct Source {
     pub reads: Arc<Semaphore>,
     /// One read.
     pub timeout: Duration,
-    /// How long a list that lost more than half its instances in a break is held back; zero switches that off.
+    /// How long a list that lost more than half of it in a break is held back; zero switches that off.
     pub empty_grace: Duration,
     pub on_bad: OnBad,
     pub closed: CancellationToken,
@@ -50,19 +60,19 @@ pub(crate) struct Source {
     pub breaks: Breaks,
 }
 
-/// The task that follows one name.
-pub(super) struct Reflector {
+/// The task that follows one subject.
+pub(super) struct Reflector<S: Subject> {
     source: Arc<Source>,
-    name: String,
-    state: State,
-    view: watch::Sender<View>,
+    subject: S,
+    state: State<S::Entry>,
+    view: watch::Sender<View<S::Entry>>,
 }
 
-impl Reflector {
-    pub(super) fn new(source: Arc<Source>, name: &str, view: watch::Sender<View>) -> Self {
+impl<S: Subject> Reflector<S> {
+    pub(super) fn new(source: Arc<Source>, subject: S, view: watch::Sender<View<S::Entry>>) -> Self {
         Self {
             source,
-            name: name.to_owned(),
+            subject,
             state: State::default(),
             view,
         }
@@ -83,8 +93,8 @@ impl Reflector {
     }
 
     /// From one connection to its loss. Says why it ended.
-    async fn follow_once(&mut self) -> Input {
-        let (mut stream, first) = match self.source.backend.follow(&self.name) {
+    async fn follow_once(&mut self) -> Input<S::Entry> {
+        let (mut stream, first) = match self.subject.follow(&*self.source.backend) {
             Follow::Poll(every) => {
                 let mut stream = self.polled(every);
                 let first = stream.next().await;
@@ -107,8 +117,8 @@ impl Reflector {
         let mut held_until = Instant::now();
         loop {
             match item {
-                Some(Ok(snapshot)) => {
-                    let list = self.take(snapshot);
+                Some(Ok(read)) => {
+                    let list = self.take(read);
                     self.step(Input::Read(list));
                 }
                 other => {
@@ -134,7 +144,7 @@ impl Reflector {
     }
 
     /// Moves the state on, tells of it, and shows what is known.
-    fn step(&mut self, input: Input) {
+    fn step(&mut self, input: Input<S::Entry>) {
         let grace = self.source.empty_grace;
         let (next, told) = std::mem::take(&mut self.state).step(input, grace);
         self.state = next;
@@ -156,14 +166,14 @@ impl Reflector {
     }
 
     fn tell(&self, told: &Told, grace: Duration) {
-        let (log, name) = (&self.source.log, &self.name);
+        let (log, name, of) = (&self.source.log, self.subject.called(), S::OF);
         match told {
             Told::HeldBack(had, left) => log.warn(format_args!(
-                "{name}: after a break {left} of {had} instances are left; keeping the old list for up to {} ms (emptyGraceMs)",
+                "{name}: after a break {left} of {had} {of} are left; keeping the old list for up to {} ms (emptyGraceMs)",
                 grace.as_millis()
             )),
             Told::Believed(left) => log.warn(format_args!(
-                "{name}: the list is still without more than half of its instances; believing it now ({left} left)"
+                "{name}: the list is still without more than half of its {of}; believing it now ({left} left)"
             )),
             Told::Broke(error) => self.source.breaks.tell(name, error),
             Told::NotOpened(error) | Told::Refused(error) => {
@@ -174,14 +184,14 @@ impl Reflector {
 
     /// The stream of a registry that can only be asked: a paced, bounded read about `every` so often. Ends with the
     /// first failure.
-    fn polled(&self, every: Duration) -> BoxStream<'static, Result<Snapshot>> {
-        let (source, name) = (self.source.clone(), self.name.clone());
+    fn polled(&self, every: Duration) -> BoxStream<'static, Result<S::Read>> {
+        let (source, subject) = (self.source.clone(), self.subject.clone());
         stream::unfold(Some(Duration::ZERO), move |pause| {
-            let (source, name) = (source.clone(), name.clone());
+            let (source, subject) = (source.clone(), subject.clone());
             async move {
                 sleep(pause?).await;
                 let _permit = source.reads.acquire().await; // never closed
-                let read = timeout(source.timeout, source.backend.fetch(&name)).await;
+                let read = timeout(source.timeout, subject.fetch(&*source.backend)).await;
                 let read = read.unwrap_or_else(|_| Err(Error::no_answer(source.timeout)));
                 // Jittered, so that a thousand names do not fall into step.
                 let next = read.is_ok().then(|| every.mul_f64(0.9 + fastrand::f64() / 5.0));
@@ -191,14 +201,14 @@ impl Reflector {
         .boxed()
     }
 
-    /// Reports bad records and brings a snapshot into the form of a list.
-    fn take(&self, snapshot: Snapshot) -> List {
-        (self.source.on_bad)(&self.name, &snapshot.bad);
-        to_list(snapshot.instances, self.state.list().map_or(&[], |list| list))
+    /// Reports bad records and brings a read into the form of a list.
+    fn take(&self, read: S::Read) -> List<S::Entry> {
+        let entries = self.subject.entries(read, &self.source.on_bad);
+        to_list(entries, self.state.list().map_or(&[], |list| list))
     }
 }
 
-fn broken(end: Option<Result<Snapshot>>) -> Error {
+fn broken<T>(end: Option<Result<T>>) -> Error {
     match end {
         Some(Err(error)) => error,
         _ => Error::new(ErrorKind::Unavailable, "the registry ended the watch"),

@@ -1,4 +1,4 @@
-//! Where a followed name stands. A step does no I/O and reads no clock.
+//! Where stands what is followed, a name or the names. A step does no I/O and reads no clock.
 //!
 //! ```text
 //!            read                          broke
@@ -11,30 +11,31 @@
 
 use std::time::Duration;
 
-use super::list::{List, lacks_more_than_half};
+use super::list::{Entry, List, lacks_more_than_half};
 use crate::error::Error;
+use crate::instance::ServiceInstance;
 
 /// Where it stands, with what is known there.
 #[derive(Debug, Clone, Default)]
-pub(super) enum State {
+pub(super) enum State<E = ServiceInstance> {
     /// Nothing was read yet.
     #[default]
     Loading,
     /// Nothing was read yet, and the registry says that nothing will be.
     Refused(Error),
     /// The list is that of the registry.
-    Live(List),
+    Live(List<E>),
     /// The registry can't vouch for the list at the moment.
     Stale {
-        list: List,
+        list: List<E>,
         /// What is left of the time for which lists that lack too much are held back; `None` before the first of them.
         /// It runs only while reading goes on: who comes back from an outage deserves the time to.
         left: Option<Duration>,
     },
     /// It was read again, but more than half of `list` is missing in it, so it is not believed yet.
     Guarded {
-        list: List,
-        held: List,
+        list: List<E>,
+        held: List<E>,
         /// For how long from the first reading of this connection on.
         left: Duration,
     },
@@ -42,9 +43,9 @@ pub(super) enum State {
 
 /// What happens to it.
 #[derive(Debug, Clone)]
-pub(super) enum Input {
+pub(super) enum Input<E = ServiceInstance> {
     /// A whole read.
-    Read(List),
+    Read(List<E>),
     /// What a guarded list was given is over.
     GraceOver,
     /// The connection is lost or could not be made, `read_for` after the first reading of it.
@@ -66,9 +67,9 @@ pub(super) enum Told {
     Refused(Error),
 }
 
-impl State {
+impl<E: Entry> State<E> {
     /// What is known, whether it can be vouched for or not.
-    pub(super) fn list(&self) -> Option<&List> {
+    pub(super) fn list(&self) -> Option<&List<E>> {
         match self {
             Self::Loading | Self::Refused(_) => None,
             Self::Live(list) | Self::Stale { list, .. } | Self::Guarded { list, .. } => Some(list),
@@ -95,7 +96,7 @@ impl State {
     }
 
     /// The next state. `grace`: how long a list that lacks too much is held back; zero switches that off.
-    pub(super) fn step(self, input: Input, grace: Duration) -> (Self, Option<Told>) {
+    pub(super) fn step(self, input: Input<E>, grace: Duration) -> (Self, Option<Told>) {
         match (self, input) {
             (Self::Stale { list, left }, Input::Read(read))
                 if !grace.is_zero() && lacks_more_than_half(&list, &read) =>

@@ -18,7 +18,7 @@ const GRACE: Duration = Duration::from_secs(15);
 
 struct Bench {
     script: Arc<Scripted>,
-    reflectors: Reflectors,
+    reflectors: Reflectors<Instances>,
     bad: Arc<Mutex<Vec<BadRecord>>>,
 }
 
@@ -31,7 +31,7 @@ fn bench_with(log: Log) -> Bench {
     let bad = Arc::<Mutex<Vec<BadRecord>>>::default();
     let heard = bad.clone();
     let (closed, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let reflectors = Reflectors::new(Source {
+    let reflectors = Reflectors::new(Arc::new(Source {
         backend: Arc::new(ScriptedBackend(script.clone())),
         reads: Arc::new(Semaphore::new(32)),
         timeout: Duration::from_secs(10),
@@ -41,12 +41,16 @@ fn bench_with(log: Log) -> Bench {
         closed,
         tasks,
         log,
-    });
+    }));
     Bench {
         script,
         reflectors,
         bad,
     }
+}
+
+fn named(name: &str) -> Instances {
+    Instances(name.into())
 }
 
 fn snapshot(ids: &[&str]) -> Snapshot {
@@ -76,14 +80,14 @@ const SOON: Duration = Duration::from_millis(600);
 async fn the_first_list_comes_at_once_also_when_it_is_empty() {
     let bench = bench();
     send(&bench.script.stream(), &[]);
-    let mut watcher = bench.reflectors.watch("orders");
+    let mut watcher = bench.reflectors.watch(named("orders"));
     assert_eq!(ids(&watcher.next().await.unwrap().unwrap()), [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_invented_while_the_registry_cannot_be_reached() {
     let bench = bench();
-    let mut watcher = bench.reflectors.watch("orders");
+    let mut watcher = bench.reflectors.watch(named("orders"));
     assert_eq!(next(&mut watcher, Duration::from_secs(300)).await, None);
     send(&bench.script.stream(), &["a"]);
     assert_eq!(
@@ -97,11 +101,11 @@ async fn a_refusal_rejects_the_first_next_but_a_later_one_only_makes_it_stale() 
     let bench = bench();
     let refused = || Err(Error::new(ErrorKind::PermissionDenied, "no"));
     bench.script.stream().send(refused()).unwrap();
-    let mut watcher = bench.reflectors.watch("orders");
+    let mut watcher = bench.reflectors.watch(named("orders"));
     assert_eq!(watcher.next().await.unwrap_err().kind(), ErrorKind::PermissionDenied);
     drop(watcher);
     let stream = bench.script.stream();
-    let mut watcher = bench.reflectors.watch("other");
+    let mut watcher = bench.reflectors.watch(named("other"));
     send(&stream, &["a"]);
     next(&mut watcher, SOON).await.unwrap();
     stream.send(refused()).unwrap();
@@ -113,7 +117,7 @@ async fn a_refusal_rejects_the_first_next_but_a_later_one_only_makes_it_stale() 
 async fn lists_are_sorted_whole_and_without_repeats_and_only_differences_are_delivered() {
     let bench = bench();
     let stream = bench.script.stream();
-    let mut watcher = bench.reflectors.watch("orders");
+    let mut watcher = bench.reflectors.watch(named("orders"));
     send(&stream, &["b", "a", "b"]);
     assert_eq!(next(&mut watcher, SOON).await.unwrap(), ["a", "b"]);
     send(&stream, &["a", "b"]);
@@ -131,7 +135,7 @@ async fn lists_are_sorted_whole_and_without_repeats_and_only_differences_are_del
 async fn a_change_that_was_taken_back_meanwhile_is_not_delivered() {
     let bench = bench();
     let stream = bench.script.stream();
-    let mut watcher = bench.reflectors.watch("orders");
+    let mut watcher = bench.reflectors.watch(named("orders"));
     send(&stream, &["a"]);
     next(&mut watcher, SOON).await.unwrap();
     send(&stream, &["a", "b"]);
@@ -143,7 +147,7 @@ async fn a_change_that_was_taken_back_meanwhile_is_not_delivered() {
 async fn an_instance_that_did_not_change_keeps_its_allocation() {
     let bench = bench();
     let stream = bench.script.stream();
-    let mut watcher = bench.reflectors.watch("orders");
+    let mut watcher = bench.reflectors.watch(named("orders"));
     send(&stream, &["a", "c"]);
     let first = watcher.next().await.unwrap().unwrap();
     send(&stream, &["a", "b", "c"]);
@@ -155,8 +159,8 @@ async fn an_instance_that_did_not_change_keeps_its_allocation() {
 async fn a_name_is_followed_once_however_many_watch_and_no_longer_when_nobody_does() {
     let bench = bench();
     let stream = bench.script.stream();
-    let mut first = bench.reflectors.watch("orders");
-    let mut second = bench.reflectors.watch("orders");
+    let mut first = bench.reflectors.watch(named("orders"));
+    let mut second = bench.reflectors.watch(named("orders"));
     send(&stream, &["a"]);
     assert!(next(&mut first, SOON).await.is_some());
     assert!(next(&mut second, SOON).await.is_some());
@@ -167,20 +171,20 @@ async fn a_name_is_followed_once_however_many_watch_and_no_longer_when_nobody_do
     drop(second);
     sleep(SOON).await;
     assert!(stream.is_closed(), "the reflector is gone");
-    assert!(bench.reflectors.current("orders").is_none());
+    assert!(bench.reflectors.current(&named("orders")).is_none());
 }
 
 #[tokio::test(start_paused = true)]
 async fn after_a_break_the_list_stays_stale_until_it_is_read_anew() {
     let bench = bench();
     let stream = bench.script.stream();
-    let mut watcher = bench.reflectors.watch("orders");
+    let mut watcher = bench.reflectors.watch(named("orders"));
     send(&stream, &["a", "b"]);
     next(&mut watcher, SOON).await.unwrap();
     drop(stream);
     sleep(Duration::from_secs(3600)).await;
     assert!(watcher.view().stale);
-    assert_eq!(ids(&bench.reflectors.current("orders").unwrap()), ["a", "b"]);
+    assert_eq!(ids(&bench.reflectors.current(&named("orders")).unwrap()), ["a", "b"]);
     let again = bench.script.stream();
     send(&again, &["a", "b"]);
     assert_eq!(
@@ -195,7 +199,7 @@ async fn after_a_break_the_list_stays_stale_until_it_is_read_anew() {
 async fn a_net_change_during_a_break_is_delivered() {
     let bench = bench();
     let stream = bench.script.stream();
-    let mut watcher = bench.reflectors.watch("orders");
+    let mut watcher = bench.reflectors.watch(named("orders"));
     send(&stream, &["a", "b"]);
     next(&mut watcher, SOON).await.unwrap();
     let again = bench.script.stream();
@@ -208,7 +212,7 @@ async fn a_net_change_during_a_break_is_delivered() {
 async fn a_list_that_lost_more_than_half_in_a_break_is_held_back_and_then_believed() {
     let bench = bench();
     let stream = bench.script.stream();
-    let mut watcher = bench.reflectors.watch("orders");
+    let mut watcher = bench.reflectors.watch(named("orders"));
     send(&stream, &["a", "b", "c"]);
     next(&mut watcher, SOON).await.unwrap();
     let again = bench.script.stream();
@@ -230,7 +234,7 @@ async fn a_list_that_lost_more_than_half_in_a_break_is_held_back_and_then_believ
 async fn a_registry_that_fills_up_again_within_the_grace_is_believed_at_once() {
     let bench = bench();
     let stream = bench.script.stream();
-    let mut watcher = bench.reflectors.watch("orders");
+    let mut watcher = bench.reflectors.watch(named("orders"));
     send(&stream, &["a", "b", "c", "d"]);
     next(&mut watcher, SOON).await.unwrap();
     let again = bench.script.stream();
@@ -248,7 +252,7 @@ async fn a_registry_that_fills_up_again_within_the_grace_is_believed_at_once() {
 async fn breaks_during_the_grace_do_not_start_it_anew() {
     let bench = bench();
     let stream = bench.script.stream();
-    let mut watcher = bench.reflectors.watch("orders");
+    let mut watcher = bench.reflectors.watch(named("orders"));
     send(&stream, &["a", "b", "c"]);
     next(&mut watcher, SOON).await.unwrap();
     let mut last = stream;
@@ -273,7 +277,7 @@ async fn breaks_during_the_grace_do_not_start_it_anew() {
 async fn losing_half_in_a_break_is_believed() {
     let bench = bench();
     let stream = bench.script.stream();
-    let mut watcher = bench.reflectors.watch("orders");
+    let mut watcher = bench.reflectors.watch(named("orders"));
     send(&stream, &["a", "b"]);
     next(&mut watcher, SOON).await.unwrap();
     send(&bench.script.stream(), &["b"]);
@@ -285,7 +289,7 @@ async fn losing_half_in_a_break_is_believed() {
 async fn bad_records_are_told_and_break_nothing() {
     let bench = bench();
     let stream = bench.script.stream();
-    let mut watcher = bench.reflectors.watch("orders");
+    let mut watcher = bench.reflectors.watch(named("orders"));
     let record = BadRecord {
         key: "orders/x".into(),
         reason: "not JSON".into(),
@@ -318,7 +322,7 @@ async fn a_registry_that_can_only_be_asked_is_asked_again_and_again() {
         .lock()
         .unwrap()
         .extend([Some(snapshot(&["a"])), Some(snapshot(&["a"])), Some(snapshot(&["b"]))]);
-    let mut watcher = bench.reflectors.watch("orders");
+    let mut watcher = bench.reflectors.watch(named("orders"));
     assert_eq!(next(&mut watcher, SOON).await.unwrap(), ["a"]);
     assert_eq!(next(&mut watcher, Duration::from_secs(3)).await.unwrap(), ["b"]);
     sleep(Duration::from_secs(2)).await; // from here the reads fail
@@ -343,7 +347,7 @@ async fn a_poll_without_an_answer_makes_the_list_stale() {
         .lock()
         .unwrap()
         .extend([Some(snapshot(&["a"])), None]);
-    let mut watcher = bench.reflectors.watch("orders");
+    let mut watcher = bench.reflectors.watch(named("orders"));
     assert_eq!(next(&mut watcher, SOON).await.unwrap(), ["a"]);
     sleep(Duration::from_secs(13)).await;
     assert!(watcher.view().stale);
@@ -353,7 +357,7 @@ async fn a_poll_without_an_answer_makes_the_list_stale() {
 async fn an_outage_in_the_middle_of_the_grace_does_not_use_it_up() {
     let bench = bench();
     let stream = bench.script.stream();
-    let mut watcher = bench.reflectors.watch("orders");
+    let mut watcher = bench.reflectors.watch(named("orders"));
     send(&stream, &["a", "b", "c"]);
     next(&mut watcher, SOON).await.unwrap();
     let empty = bench.script.stream();
@@ -395,7 +399,7 @@ async fn a_thousand_watches_that_break_together_are_two_lines() {
     for round in 0..2 {
         let streams: Vec<_> = (0..1000).map(|_| bench.script.stream()).collect();
         let mut watchers: Vec<_> = (0..1000)
-            .map(|at| bench.reflectors.watch(&format!("{round}-{at}")))
+            .map(|at| bench.reflectors.watch(named(&format!("{round}-{at}"))))
             .collect();
         for stream in &streams {
             send(stream, &["a"]);

@@ -3,6 +3,7 @@
 
 mod follow;
 mod keys;
+mod names;
 mod options;
 mod presence;
 mod shared;
@@ -13,18 +14,14 @@ use async_trait::async_trait;
 use etcd_client::GetOptions;
 
 use self::keys::Keys;
+use self::names::Names;
 pub use self::options::EtcdRecords;
 use self::presence::EtcdPresence;
 use self::shared::Shared;
-use crate::backend::{Backend, Capabilities, Follow, Presence, Snapshot};
-use crate::error::{Error, ErrorKind, Result};
-use crate::etcd::{Cause, EtcdClient, EtcdOptions, Fault};
+use crate::backend::{Backend, Capabilities, Follow, Presence, ServiceName, Snapshot};
+use crate::error::Result;
+use crate::etcd::{EtcdClient, EtcdOptions};
 use crate::log::Log;
-
-/// Keys per page when all of the prefix is read.
-const PAGE: i64 = 1000;
-/// How often reading all pages is begun anew because its revision was compacted meanwhile.
-const COMPACTED_TRIES: u32 = 3;
 
 /// Service registry in etcd.
 pub struct EtcdBackend {
@@ -43,47 +40,6 @@ impl EtcdBackend {
                 ttl: records.ttl,
             }),
         })
-    }
-
-    /// All names at one revision; `Compacted` when that revision went away between two pages.
-    async fn names_at_once(&self) -> Result<Vec<String>, Fault> {
-        let shared = &self.shared;
-        let (first, end) = shared.keys.all();
-        let mut names = std::collections::BTreeSet::new();
-        let mut from = first;
-        let mut revision = 0;
-        let mut limit = PAGE;
-        loop {
-            let options = GetOptions::new()
-                .with_range(end.clone())
-                .with_limit(limit)
-                .with_revision(revision);
-            let page = match shared.range("list services", from.clone(), options).await {
-                // Large records: fewer at a time.
-                Err(fault) if fault.cause == Cause::TooLarge && limit > 1 => {
-                    limit = (limit / 8).max(1);
-                    continue;
-                }
-                other => other?,
-            };
-            if revision == 0 {
-                revision = page.revision; // later answers name the revision of their own moment, not that of what they hold
-            }
-            for record in &page.records {
-                if let Some(name) = shared.keys.name_of(record.key(), record.value())
-                    && !names.contains(&name)
-                {
-                    names.insert(name);
-                }
-            }
-            match page.records.last() {
-                Some(last) if i64::try_from(page.records.len()).unwrap_or(limit) >= limit => {
-                    from = last.key().to_vec();
-                    from.push(0); // the first key after it
-                }
-                _ => return Ok(names.into_iter().collect()),
-            }
-        }
     }
 }
 
@@ -137,18 +93,12 @@ impl Backend for EtcdBackend {
     }
 
     async fn services(&self) -> Result<Vec<String>> {
-        for _ in 0..COMPACTED_TRIES {
-            match self.names_at_once().await {
-                Err(fault) if fault.cause == Cause::Compacted => {}
-                other => {
-                    return other.map_err(|fault| self.shared.explain(fault, "read", self.shared.keys.prefix()));
-                }
-            }
-        }
-        Err(Error::new(
-            ErrorKind::Unavailable,
-            "etcd compacted the revision that was being listed, again and again",
-        ))
+        let (names, _) = Names::read(&self.shared).await?;
+        Ok(names.into_names())
+    }
+
+    fn follow_services(&self) -> Follow<Vec<Arc<ServiceName>>> {
+        Follow::Stream(follow::follow_range(Arc::clone(&self.shared), Names::default()))
     }
 
     async fn close(&self) {
