@@ -276,6 +276,13 @@ export interface NativeCapabilities {
   owners: boolean
   keepsId: boolean
   listsNames: boolean
+  countsNames: boolean
+  oneRegistration: boolean
+  settlesMs: number
+  since: boolean
+  expiresIn: boolean
+  leavingReason: boolean
+  ownSwitch: boolean
 }
 
 export interface NativeConsulOptions {
@@ -387,6 +394,8 @@ export interface NativeInstance {
   version: string
   metadata: Record<string, string>
   endpoints: Array<string>
+  /** Of lists only. */
+  since?: number
 }
 
 export interface NativeLeader {

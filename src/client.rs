@@ -36,6 +36,13 @@ pub struct NativeCapabilities {
     pub owners: bool,
     pub keeps_id: bool,
     pub lists_names: bool,
+    pub counts_names: bool,
+    pub one_registration: bool,
+    pub settles_ms: f64,
+    pub since: bool,
+    pub expires_in: bool,
+    pub leaving_reason: bool,
+    pub own_switch: bool,
 }
 
 #[napi(object)]
@@ -99,6 +106,13 @@ impl ClientHandle {
             owners: capabilities.owners,
             keeps_id: capabilities.keeps_id,
             lists_names: capabilities.lists_names,
+            counts_names: capabilities.counts_names,
+            one_registration: capabilities.one_registration,
+            settles_ms: capabilities.settles.as_secs_f64() * 1000.0,
+            since: capabilities.since,
+            expires_in: capabilities.expires_in,
+            leaving_reason: capabilities.leaving_reason,
+            own_switch: capabilities.own_switch,
         }
     }
 

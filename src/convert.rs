@@ -18,6 +18,8 @@ pub struct NativeInstance {
     pub version: String,
     pub metadata: HashMap<String, String>,
     pub endpoints: Vec<String>,
+    /// Of lists only.
+    pub since: Option<f64>,
 }
 
 impl From<NativeInstance> for ServiceInstance {
@@ -28,6 +30,7 @@ impl From<NativeInstance> for ServiceInstance {
             version: instance.version.into(),
             metadata: instance.metadata.into_iter().collect(),
             endpoints: boxed(instance.endpoints),
+            since: None,
         }
     }
 }
@@ -71,6 +74,10 @@ fn object<'env>(
         "endpoints",
         instance.endpoints.iter().map(AsRef::as_ref).collect::<Vec<&str>>(),
     )?;
+    if let Some(since) = instance.since {
+        #[allow(clippy::cast_precision_loss)] // exact to 2^53 ms
+        object.set_named_property("since", since.get() as f64)?;
+    }
     Ok(object)
 }
 

@@ -110,7 +110,7 @@ impl<E: Entry> Drop for Following<E> {
 
 impl<E> Taken<E> {
     /// What the reader does not have yet.
-    fn new(&self) -> Vec<&E> {
+    fn unknown(&self) -> Vec<&E> {
         match &self.kept {
             None => self.list.iter().map(AsRef::as_ref).collect(),
             Some(kept) => {
@@ -163,7 +163,7 @@ impl WatcherHandle {
     #[napi(catch_unwind)]
     pub fn take<'env>(&self, env: &'env Env, known: f64) -> Result<NativeList<'env>> {
         let taken = self.0.take(known);
-        let instances = to_array(env, taken.new().into_iter())?;
+        let instances = to_array(env, taken.unknown().into_iter())?;
         Ok(NativeList {
             version: taken.version,
             kept: taken.kept.map(Int32Array::new),
@@ -226,7 +226,7 @@ impl ServicesWatcherHandle {
     #[napi(catch_unwind)]
     pub fn take(&self, known: f64) -> NativeNames {
         let taken = self.0.take(known);
-        let new = taken.new();
+        let new = taken.unknown();
         let count = |service: &&ServiceName| {
             service
                 .count

@@ -1,7 +1,7 @@
 // The rows of the suite: one per backend and server version. A row says what its registry, or the way to it, cannot be
 // made to do; a test that needs it is skipped with that reason in its name. To add a backend, add a row here.
 
-import type { Registry, RegistryOptions } from 'rollcall';
+import type { Capabilities, Registry, RegistryOptions } from 'rollcall';
 import { connect, MemoryServer } from 'rollcall';
 import { afterAll, describe, test } from 'vitest';
 import type { Consul, ConsulAgent } from '../support/consul.js';
@@ -47,6 +47,8 @@ export interface Row {
   /** The TTL that tests use unless the default is what they test. */
   readonly ttlMs: number;
   readonly cannot: Partial<Record<Need, string>>;
+  /** What a client says of it. */
+  readonly capabilities: Capabilities;
   start(): Promise<Server>;
 }
 
@@ -472,6 +474,21 @@ class ZookeeperScope extends Clients implements Scope {
   }
 }
 
+const usual: Capabilities = {
+  register: true,
+  expires: true,
+  owners: true,
+  keepsId: true,
+  listsNames: true,
+  countsNames: false,
+  oneRegistration: false,
+  settlesMs: 0,
+  since: false,
+  expiresIn: false,
+  leavingReason: false,
+  ownSwitch: false,
+};
+
 const memory: Row = {
   name: 'memory',
   ttlMs: 1000,
@@ -483,6 +500,7 @@ const memory: Row = {
     leases: 'a memory server has no lease with an id',
     counts: 'a memory server counts no requests',
   },
+  capabilities: { ...usual, countsNames: true },
   start: async () => ({ scope: async () => new MemoryScope(), close: async () => {} }),
 };
 
@@ -490,6 +508,7 @@ const etcd = (version: EtcdVersion): Row => ({
   name: `etcd ${version}`,
   ttlMs: 3000,
   cannot: {},
+  capabilities: { ...usual, countsNames: true },
   async start() {
     const server = await startEtcd({ version });
     return {
@@ -510,6 +529,7 @@ const consul: Row = {
     leases: 'Consul has no leases',
     counts: 'Consul counts no streams',
   },
+  capabilities: { ...usual, ownSwitch: true },
   async start() {
     const started: Consul[] = [];
     const free: Consul[] = [];
@@ -537,6 +557,7 @@ const zookeeper: Row = {
     leases: 'all registrations of a client share its session, which ends with the client',
     counts: 'ZooKeeper counts no streams and requests by kind',
   },
+  capabilities: { ...usual, since: true },
   async start() {
     const server = await startZookeeper();
     const client = await server.client();

@@ -10,6 +10,10 @@ export { inTime, waitFor, within };
 
 export const ids = (list: readonly ServiceInstance[]): string[] => list.map((instance) => instance.id);
 
+/** A list without what the registry alone knows, for comparing it with what was registered. */
+export const unstamped = (list: readonly ServiceInstance[]): ServiceInstance[] =>
+  list.map(({ since: _, ...rest }) => rest);
+
 /** Waits for the clock. Only where absence over time is what a test shows; each use says why it is that long. */
 export const quiet = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 

@@ -73,6 +73,20 @@ forEveryBackend('watching the names', (it) => {
     expect(names(kept)).toEqual(sorted);
   });
 
+  it('a count is told where the registry tells it with the name, and nowhere else', async (scope) => {
+    const [registry, other] = [await scope.connect(), await scope.observer()];
+    const watcher = registry.watchServices();
+    await next(watcher);
+    const registrations = [];
+    for (const id of ['1', '2', '3']) registrations.push(await other.register({ name: 'orders', id }));
+    const shown = (count: number): object => ({ name: 'orders', ...(registry.capabilities.countsNames && { count }) });
+    const shows = (count: number) =>
+      waitFor(() => expect(watcher.current).toEqual([shown(count)]) ?? true, { what: `a count of ${count}` });
+    await shows(3);
+    await registrations[1]?.deregister();
+    await shows(2);
+  });
+
   it('records of others that are no instances make no name and break no list', async (scope) => {
     const registry = await scope.connect();
     const watcher = registry.watchServices();

@@ -3,7 +3,7 @@ import { connect } from 'rollcall';
 import { expect } from 'vitest';
 import { forEveryBackend, record } from './backends.js';
 import { grantedTtl, stored, storedUnder } from './gateway.js';
-import { hear, ids, inTime, quiet, refused, sees, timed, waitFor, within } from './kit.js';
+import { hear, ids, inTime, quiet, refused, sees, timed, unstamped, waitFor, within } from './kit.js';
 
 const instance = {
   name: 'orders',
@@ -17,7 +17,7 @@ forEveryBackend('registering', (it) => {
   it('register() resolves when another client sees the whole instance', async (scope) => {
     const [registry, other] = [await scope.connect(), await scope.observer()];
     const registration = await registry.register(instance);
-    expect(await other.getService('orders', { consistent: true })).toEqual([instance]);
+    expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([instance]);
     expect(registration.instance).toEqual(instance);
     expect([registration.name, registration.id, registration.state]).toEqual(['orders', 'a', 'registered']);
   });
@@ -31,7 +31,7 @@ forEveryBackend('registering', (it) => {
     expect(first?.id).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/);
     expect(first?.id).not.toBe(second?.id);
     expect(first?.instance).toEqual({ id: first?.id, name: 'orders', version: '', metadata: {}, endpoints: [] });
-    expect(await registry.getService('orders')).toContainEqual(first?.instance);
+    expect(unstamped(await registry.getService('orders'))).toContainEqual(first?.instance);
   });
 
   it('what register() was given can be changed afterwards without any effect', async (scope) => {
@@ -69,7 +69,7 @@ forEveryBackend('registering', (it) => {
         metadata,
         endpoints: ['tcp://[::1]:80/p?q=a&b=<>'],
       });
-      expect(await registry.getService('späte bestellungen', { consistent: true })).toEqual([
+      expect(unstamped(await registry.getService('späte bestellungen', { consistent: true }))).toEqual([
         {
           id: 'ä & b?c#d%2F',
           name: 'späte bestellungen',
@@ -189,15 +189,15 @@ forEveryBackend('registering', (it) => {
     const [registry, other] = [await scope.connect(), await scope.observer()];
     const registration = await registry.register(instance);
     await registration.update({ metadata: { colour: 'red' } });
-    expect(await other.getService('orders', { consistent: true })).toEqual([
+    expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([
       { ...instance, metadata: { colour: 'red' } },
     ]);
     await registration.update({ version: '2', endpoints: [] });
     const expected = { ...instance, version: '2', metadata: { colour: 'red' }, endpoints: [] };
-    expect(await other.getService('orders', { consistent: true })).toEqual([expected]);
+    expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([expected]);
     expect(registration.instance).toEqual(expected);
     await registration.update({ metadata: {} });
-    expect(await other.getService('orders', { consistent: true })).toEqual([{ ...expected, metadata: {} }]);
+    expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([{ ...expected, metadata: {} }]);
   });
 
   it('an update fires no event of loss', async (scope) => {
@@ -267,7 +267,9 @@ forEveryBackend('the newest owner', (it) => {
     await quiet(scope.ttlMs + 1000); // a fight would show within one TTL: renewal, loss, repair
     expect(heard.events).toEqual(['replaced']);
     expect(second.state).toBe('registered');
-    expect(await newer.getService('orders', { consistent: true })).toEqual([{ ...instance, version: 'newer' }]);
+    expect(unstamped(await newer.getService('orders', { consistent: true }))).toEqual([
+      { ...instance, version: 'newer' },
+    ]);
   });
 
   it(

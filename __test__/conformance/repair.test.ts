@@ -2,7 +2,7 @@
 import { expect } from 'vitest';
 import { forEveryBackend } from './backends.js';
 import { stored } from './gateway.js';
-import { hear, inTime, quiet, refused, sees, waitFor } from './kit.js';
+import { hear, inTime, quiet, refused, sees, unstamped, waitFor } from './kit.js';
 
 const instance = {
   name: 'orders',
@@ -20,7 +20,7 @@ forEveryBackend('repair', (it) => {
     const start = performance.now();
     expect(await scope.remove('orders', 'a')).toBe(true);
     await waitFor(() => heard.count('restored') === 1, { timeoutMs: scope.ttlMs + 3000, what: '"restored"' });
-    expect(await other.getService('orders', { consistent: true })).toEqual([instance]);
+    expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([instance]);
     expect(registration.state).toBe('registered');
     expect(performance.now() - start).toBeLessThan(scope.ttlMs + 2000);
     await quiet(1500); // a second telling of the same loss would come with the next look at the record
@@ -34,10 +34,10 @@ forEveryBackend('repair', (it) => {
     const heard = hear(registration);
     await scope.loseSession('orders', 'a');
     await waitFor(() => heard.count('restored') === 1, { timeoutMs: scope.ttlMs + 3000, what: '"restored"' });
-    expect(await other.getService('orders', { consistent: true })).toEqual([instance]);
+    expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([instance]);
     await quiet(scope.ttlMs + 500); // one more life of the new lease: it must be renewed
     expect(heard.events).toEqual(['lost', 'restored']);
-    expect(await other.getService('orders', { consistent: true })).toEqual([instance]);
+    expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([instance]);
   });
 
   it('when the lease of many registrations is lost, each tells one lost and one restored', async (scope) => {
@@ -59,7 +59,7 @@ forEveryBackend('repair', (it) => {
     const heard = hear(registration);
     await scope.wipe();
     await waitFor(() => heard.count('restored') === 1, { timeoutMs: scope.ttlMs + 3000, what: '"restored"' });
-    expect(await other.getService('orders', { consistent: true })).toEqual([instance]);
+    expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([instance]);
     expect(heard.events).toEqual(['lost', 'restored']);
   });
 
@@ -74,7 +74,7 @@ forEveryBackend('repair', (it) => {
     await scope.restore();
     await quiet(ttlMs); // if the renewal had not come back, the loss would be told by now
     expect(heard.events).toEqual([]);
-    expect(await other.getService('orders', { consistent: true })).toEqual([instance]);
+    expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([instance]);
   });
 
   it('an outage longer than the TTL fires one lost while it lasts and one restored after it', async (scope) => {
@@ -91,7 +91,7 @@ forEveryBackend('repair', (it) => {
     await waitFor(() => heard.count('restored') === 1, { timeoutMs: 12_000, what: '"restored"' });
     expect(heard.events).toEqual(['lost', 'restored']);
     expect(registration.state).toBe('registered');
-    expect(await other.getService('orders', { consistent: true })).toEqual([instance]);
+    expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([instance]);
   });
 
   it('every loss is told: two losses are two lost and two restored', async (scope) => {
@@ -229,7 +229,7 @@ forEveryBackend('a blocked thread', (it) => {
     await owner.until('register:done');
     const until = performance.now() + scope.ttlMs * 3;
     while (performance.now() < until) {
-      expect(await other.getService('orders', { consistent: true })).toEqual([instance]);
+      expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([instance]);
       await quiet(50);
     }
     expect((await owner.until('state:done')).state).toBe('registered');

@@ -2,7 +2,20 @@
 import { expect } from 'vitest';
 import { forEveryBackend, record } from './backends.js';
 import { metric, put, transact } from './gateway.js';
-import { ids, listsUntil, nextList, quiet, refused, sees, staysPending, throws, waitFor, within } from './kit.js';
+import {
+  ids,
+  inTime,
+  listsUntil,
+  nextList,
+  quiet,
+  refused,
+  sees,
+  staysPending,
+  throws,
+  unstamped,
+  waitFor,
+  within,
+} from './kit.js';
 
 forEveryBackend('watching', (it) => {
   it('the first next() gives the current list at once, also when it is empty', async (scope) => {
@@ -10,7 +23,7 @@ forEveryBackend('watching', (it) => {
     expect(await nextList(registry.watch('nobody'), 1500)).toEqual([]);
     await registry.register({ name: 'orders', id: 'b', version: '2' });
     await registry.register({ name: 'orders', id: 'a' });
-    expect(await nextList(registry.watch('orders'), 1500)).toEqual([
+    expect(unstamped(await nextList(registry.watch('orders'), 1500))).toEqual([
       { id: 'a', name: 'orders', version: '', metadata: {}, endpoints: [] },
       { id: 'b', name: 'orders', version: '2', metadata: {}, endpoints: [] },
     ]);
@@ -101,6 +114,30 @@ forEveryBackend('watching', (it) => {
     },
     { needs: ['rawPut'] },
   );
+
+  it('an instance says since when it is registered, by the clock of the registry, where a read tells it', async (scope) => {
+    const [registry, other] = [await scope.connect(), await scope.observer()];
+    const registration = await other.register({ name: 'orders', id: 'a' });
+    const watcher = registry.watch('orders');
+    const [first] = await nextList(watcher);
+    const { since } = first as { since?: number };
+    if (!registry.capabilities.since) {
+      expect(first).not.toHaveProperty('since');
+      return;
+    }
+    expect(Math.abs((since as number) - Date.now())).toBeLessThan(inTime(10_000)); // the server is on this machine
+    await registration.update({ version: '2' });
+    const [updated] = await nextList(watcher);
+    expect(updated).toMatchObject({ version: '2', since });
+    await other.register({ name: 'orders', id: 'b' });
+    expect((await nextList(watcher))[0], 'an instance that did not change is the same object').toBe(updated);
+    expect((await registry.getService('orders', { consistent: true }))[0]).toEqual(updated);
+    await registration.deregister();
+    await other.register(updated as { name: string }); // as it was listed, `since` and all
+    await waitFor(() => watcher.current?.some(({ id, since: now }) => id === 'a' && now !== since), {
+      what: 'the instance that was registered anew',
+    });
+  });
 
   it('lists and instances are frozen', async (scope) => {
     const registry = await scope.connect();
@@ -272,7 +309,7 @@ forEveryBackend('watching', (it) => {
       'b',
       record('orders', 'b', { endpoints: ['grpc://10.0.0.1:9000?isSecure=true', 'http://10.0.0.1:8000'] }),
     );
-    expect(await nextList(registry.watch('orders'))).toEqual([
+    expect(unstamped(await nextList(registry.watch('orders')))).toEqual([
       { id: 'a', name: 'orders', version: '', metadata: {}, endpoints: [] },
       {
         id: 'b',

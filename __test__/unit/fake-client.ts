@@ -132,7 +132,9 @@ export class FakeClient {
   wake: () => void = () => {};
 
   capabilities() {
-    return { register: true, expires: true, owners: true, keepsId: true, listsNames: true };
+    const can = { register: true, expires: true, owners: true, keepsId: true, listsNames: true, countsNames: true };
+    const cannot = { oneRegistration: false, since: false, expiresIn: false, leavingReason: false, ownSwitch: false };
+    return { ...can, ...cannot, settlesMs: 0 };
   }
   async contact() {
     if (this.refusal) throw this.refusal;
@@ -161,6 +163,17 @@ export class FakeClient {
     const watcher = new FakeWatcher(this, ++this.#next, name);
     this.watchers.push(watcher);
     return watcher;
+  }
+  /** Names are followed as the list of the name ''. */
+  watchServices() {
+    if (this.refusal) throw this.refusal;
+    const followed = this.watch('');
+    const take = (known: number) => {
+      const { version, kept, instances } = FakeWatcher.prototype.take.call(followed, known);
+      const counts = instances.map(({ version }) => Number(version));
+      return { version, kept, names: instances.map(({ name }) => name), counts: Int32Array.from(counts) };
+    };
+    return Object.assign(followed, { take });
   }
   drain(most: number) {
     return this.#events.splice(0, most);

@@ -220,3 +220,60 @@ it('throws only on a bad argument', async () => {
   client.refusal = undefined;
   await registry.close();
 });
+
+describe('watchServices()', () => {
+  const named = (name: string, count: number) => instance(name, { name, version: String(count) });
+
+  it('gives frozen lists of names, where one that did not change is the same object', async () => {
+    const { registry, client } = await openFake();
+    const watcher = registry.watchServices();
+    await client.publish('', [named('a', 1), named('b', 2)]);
+    const { value: first } = await watcher.next();
+    expect(first).toEqual([
+      { name: 'a', count: 1 },
+      { name: 'b', count: 2 },
+    ]);
+    await client.publish('', [named('a', 1), named('b', 3), named('c', -1)]);
+    const { value: second } = await watcher.next();
+    expect(second).toEqual([{ name: 'a', count: 1 }, { name: 'b', count: 3 }, { name: 'c' }]);
+    expect(second[0]).toBe(first[0]);
+    expect([second, ...second].every(Object.isFrozen)).toBe(true);
+    expect(await registry.services()).toEqual(['a', 'b', 'c']);
+    expect(client.calls).not.toContain('services');
+    await registry.services({ consistent: true });
+    expect(client.calls).toContain('services');
+    await registry.close();
+  });
+
+  it('keeps the process alive as a watch does', async () => {
+    const { registry, client } = await openFake();
+    const watcher = registry.watchServices();
+    expect(client.referenced).toBe(true);
+    watcher.stop();
+    expect(client.referenced).toBe(false);
+    await registry.close();
+  });
+
+  it('is refused at once where the registry lists no names, and nothing is left of it', async () => {
+    const { registry, client } = await openFake();
+    client.refusal = nativeError('ERR_UNSUPPORTED', "it can't list names", 'watchServices');
+    expect(() => registry.watchServices()).toThrow(expect.objectContaining({ code: 'ERR_UNSUPPORTED' }));
+    expect(() => registry.watchServices({ signal: 1 as never })).toThrow(/options\.signal/);
+    expect(client.referenced).toBe(false);
+    client.refusal = undefined;
+    await registry.close();
+    await expect(registry.watchServices().next()).rejects.toMatchObject({ code: 'ERR_CLOSED' });
+  });
+
+  it('tells a missing right once, from next()', async () => {
+    const { registry, client } = await openFake();
+    const watcher = registry.watchServices();
+    const pending = expect(watcher.next()).rejects.toBeInstanceOf(PermissionDeniedError);
+    const [native] = client.watchers;
+    if (native) native.failure = nativeError('ERR_PERMISSION_DENIED');
+    await client.tell('watchError', native?.number ?? 0);
+    await pending;
+    expect((await watcher.next()).done).toBe(true);
+    await registry.close();
+  });
+});

@@ -15,6 +15,11 @@ export interface ServiceInstance {
   readonly metadata: Readonly<Record<string, string>>;
   /** Such as `grpc://10.1.2.3:9000`. */
   readonly endpoints: readonly string[];
+  /**
+   * Since when it is registered, in milliseconds since 1970 by the clock of the registry; of lists, where the registry
+   * tells it with them (`capabilities.since`). An instance that was registered anew is another one.
+   */
+  readonly since?: number;
 }
 
 /** What `register()` takes. */
@@ -32,6 +37,8 @@ export interface InstanceInput {
    * is written. Default: none.
    */
   endpoints?: readonly string[] | undefined;
+  /** Ignored, so that an instance of a list may be handed in. */
+  since?: number | undefined;
 }
 
 /** What `update()` takes: each field given replaces the whole of the old one. */
@@ -49,7 +56,7 @@ export type ServiceList = readonly ServiceInstance[];
  */
 export function instanceOf(input: unknown): NativeInstance {
   const given = record('instance', input);
-  onlyKnown('instance', given, ['name', 'id', 'version', 'metadata', 'endpoints']);
+  onlyKnown('instance', given, ['name', 'id', 'version', 'metadata', 'endpoints', 'since']);
   if (typeof given.name !== 'string') throw invalid('instance.name', `expected a string, got ${kindOf(given.name)}`);
   return {
     name: wellFormed('instance.name', given.name),
@@ -114,7 +121,7 @@ function endpoints(path: string, value: unknown): string[] | undefined {
  *
  * @internal
  */
-export function frozenInstance({ id, name, version, metadata, endpoints }: NativeInstance): ServiceInstance {
+export function frozenInstance({ id, name, version, metadata, endpoints, since }: NativeInstance): ServiceInstance {
   // A literal of our own: V8 lays it out in one piece, where the native one is in two.
   return Object.freeze({
     id,
@@ -122,6 +129,7 @@ export function frozenInstance({ id, name, version, metadata, endpoints }: Nativ
     version,
     metadata: Object.freeze(metadata),
     endpoints: Object.freeze(endpoints),
+    ...(since !== undefined && { since }),
   });
 }
 
@@ -167,7 +175,7 @@ export function mended<T>(
 /** Whether two instances say the same. */
 export function sameInstance(a: ServiceInstance, b: ServiceInstance): boolean {
   if (a === b) return true;
-  if (a.id !== b.id || a.name !== b.name || a.version !== b.version) return false;
+  if (a.id !== b.id || a.name !== b.name || a.version !== b.version || a.since !== b.since) return false;
   if (a.endpoints.length !== b.endpoints.length || !a.endpoints.every((entry, i) => entry === b.endpoints[i]))
     return false;
   const keys = Object.keys(a.metadata);

@@ -19,7 +19,7 @@ import { callTimeout, type Removal, removal, type Settings, stallTimeout } from 
 import { Registration, type RemovalOptions } from './registration.js';
 import { Feeds, type Handle, INSTANCES, type ListWatcher, Watcher, type WatcherSource } from './watcher.js';
 
-/** What a registry can do. */
+/** What a registry can do, and what it knows. */
 export interface Capabilities {
   /** Instances can be registered. */
   readonly register: boolean;
@@ -31,6 +31,23 @@ export interface Capabilities {
   readonly keepsId: boolean;
   /** `services()` and `watchServices()` work. */
   readonly listsNames: boolean;
+  /** `watchServices()` tells how many instances a name has. */
+  readonly countsNames: boolean;
+  /** A client can hold one registration at a time only. */
+  readonly oneRegistration: boolean;
+  /**
+   * For how long a change of one instance may be spread over several records, so that others see parts of it, in
+   * milliseconds; 0 where an instance is one record.
+   */
+  readonly settlesMs: number;
+  /** Lists say since when an instance is registered: `since`. */
+  readonly since: boolean;
+  /** Lists say how much time is left to an instance without renewal. */
+  readonly expiresIn: boolean;
+  /** It is told why an instance left. */
+  readonly leavingReason: boolean;
+  /** Operators of the registry can take an instance out of traffic by a switch of its own, which no owner undoes. */
+  readonly ownSwitch: boolean;
 }
 
 /** A record of somebody else that can't be read. */

@@ -30,9 +30,9 @@ use crate::error::Result;
 pub use crate::instance::BadRecord;
 use crate::instance::ServiceInstance;
 
-/// What a registry can do. All `true` for a full registry; what is `false` is listed in the README's matrix.
+/// What a registry can do, and what it knows. The README's matrix is made of these facts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools)] // five independent facts, read by name
+#[allow(clippy::struct_excessive_bools)] // independent facts, read by name
 pub struct Capabilities {
     /// It takes registrations (a DNS-like backend would not).
     pub register: bool,
@@ -44,16 +44,38 @@ pub struct Capabilities {
     pub keeps_id: bool,
     /// It can list the names that have instances.
     pub lists_names: bool,
+    /// It tells with a name how many instances it has ([`ServiceName::count`]).
+    pub counts_names: bool,
+    /// One client can hold one registration at a time only (a pod is one instance).
+    pub one_registration: bool,
+    /// For how long a change of one instance may be spread over several records, so that a reader sees parts of it; zero
+    /// where an instance is one record.
+    pub settles: Duration,
+    /// Lists say since when an instance is registered, by the registry's own clock ([`ServiceInstance::since`]).
+    pub since: bool,
+    /// It tells with an instance how much time is left to it without renewal.
+    pub expires_in: bool,
+    /// It tells why an instance left: deregistered, expired, put out of traffic.
+    pub leaving_reason: bool,
+    /// Its operators can put an instance out of traffic by a switch of its own, which lists obey and no owner undoes.
+    pub own_switch: bool,
 }
 
 impl Capabilities {
-    /// Everything.
-    pub const ALL: Self = Self {
+    /// A registry with owners and expiry, an instance a record, and nothing beside: what most are a variation of.
+    pub const USUAL: Self = Self {
         register: true,
         expires: true,
         owners: true,
         keeps_id: true,
         lists_names: true,
+        counts_names: false,
+        one_registration: false,
+        settles: Duration::ZERO,
+        since: false,
+        expires_in: false,
+        leaving_reason: false,
+        own_switch: false,
     };
 }
 

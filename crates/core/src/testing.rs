@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use crate::backend::{Backend, Capabilities, Follow, Intent, Loss, Presence, Snapshot};
+use crate::backend::{Backend, Capabilities, Follow, Intent, Loss, NAMES_EVERY, Presence, ServiceName, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::ServiceInstance;
 
@@ -30,8 +30,11 @@ pub enum Asked {
     Stop,
     Withdraw,
     Follow,
+    FollowServices,
 }
 
+/// What a stream of names gives.
+pub type NamesRead = Result<Vec<Arc<ServiceName>>>;
 pub type Snapshots = mpsc::UnboundedSender<Result<Snapshot>>;
 
 pub struct Scripted {
@@ -45,6 +48,11 @@ pub struct Scripted {
     pub poll: Mutex<Option<Duration>>,
     pub reads: Mutex<VecDeque<Option<Snapshot>>>,
     pub in_flight: Mutex<(usize, usize)>,
+    pub capabilities: Mutex<Capabilities>,
+    /// As `streams`, of `follow_services`; without one the names are polled.
+    pub names: Mutex<VecDeque<mpsc::UnboundedReceiver<NamesRead>>>,
+    /// What the reads of the names give; an error when there is no more.
+    pub name_reads: Mutex<VecDeque<Vec<String>>>,
 }
 
 impl Scripted {
@@ -58,6 +66,9 @@ impl Scripted {
             poll: Mutex::default(),
             reads: Mutex::default(),
             in_flight: Mutex::default(),
+            capabilities: Mutex::new(Capabilities::USUAL),
+            names: Mutex::default(),
+            name_reads: Mutex::default(),
         })
     }
 
@@ -77,6 +88,13 @@ impl Scripted {
     pub fn stream(&self) -> Snapshots {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.streams.lock().unwrap().push_back(receiver);
+        sender
+    }
+
+    /// The same for a call of `follow_services`.
+    pub fn names(&self) -> mpsc::UnboundedSender<NamesRead> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.names.lock().unwrap().push_back(receiver);
         sender
     }
 
@@ -115,7 +133,7 @@ pub struct ScriptedBackend(pub Arc<Scripted>);
 #[async_trait]
 impl Backend for ScriptedBackend {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::ALL
+        *self.0.capabilities.lock().unwrap()
     }
 
     fn place(&self) -> String {
@@ -153,7 +171,16 @@ impl Backend for ScriptedBackend {
     }
 
     async fn services(&self) -> Result<Vec<String>> {
-        Ok(Vec::new())
+        let next = self.0.name_reads.lock().unwrap().pop_front();
+        next.ok_or_else(|| Error::new(ErrorKind::Unavailable, "scripted"))
+    }
+
+    fn follow_services(&self) -> Follow<Vec<Arc<ServiceName>>> {
+        self.0.note(Asked::FollowServices);
+        match self.0.names.lock().unwrap().pop_front() {
+            Some(stream) => Follow::Stream(UnboundedReceiverStream::new(stream).boxed()),
+            None => Follow::Poll(NAMES_EVERY),
+        }
     }
 
     async fn close(&self) {}

@@ -354,7 +354,10 @@ impl MemoryBackend {
 #[async_trait]
 impl Backend for MemoryBackend {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::ALL
+        Capabilities {
+            counts_names: true,
+            ..Capabilities::USUAL
+        }
     }
 
     fn place(&self) -> String {
@@ -432,16 +435,8 @@ impl Backend for MemoryBackend {
         };
         let start = (self.server.clone(), changed, true);
         let lists = stream::unfold(start, move |(server, mut changed, first)| async move {
-            while !first {
-                let next_expiry = server.lock().next_expiry();
-                tokio::select! {
-                    _ = changed.changed() => break,
-                    () = until(next_expiry) => {
-                        // What expires about now expires together.
-                        sleep(SWEEP).await;
-                        server.lock().sweep();
-                    }
-                }
+            if !first {
+                changes_or_expires(&server, &mut changed).await;
             }
             changed.mark_unchanged();
             let read = {
@@ -458,6 +453,20 @@ impl Backend for MemoryBackend {
     }
 
     async fn close(&self) {}
+}
+
+/// Until the names may be others.
+async fn changes_or_expires(server: &MemoryServer, changed: &mut watch::Receiver<u64>) {
+    loop {
+        let next_expiry = server.lock().next_expiry();
+        tokio::select! {
+            _ = changed.changed() => return,
+            () = until(next_expiry) => {
+                sleep(SWEEP).await; // what expires about now expires together
+                server.lock().sweep();
+            }
+        }
+    }
 }
 
 async fn until(instant: Option<Instant>) {

@@ -4,6 +4,7 @@
 //! metadata, endpoints; metadata keys sorted by bytes; `&`, `<`, `>`, U+2028 and U+2029 escaped; empty collections
 //! written as `null`. See <https://pkg.go.dev/encoding/json#Marshal>.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -26,6 +27,9 @@ pub struct ServiceInstance {
     pub metadata: Metadata,
     /// URLs such as `grpc://10.0.0.1:9000`, in the order of the owner.
     pub endpoints: Endpoints,
+    /// Since when it is registered, in milliseconds since 1970 by the registry's own clock, where a read tells it
+    /// ([`Capabilities::since`](crate::backend::Capabilities::since)). Never written.
+    pub since: Option<NonZeroU64>,
 }
 
 /// The endpoints of an instance.
@@ -39,6 +43,7 @@ impl Default for ServiceInstance {
             version: Box::default(),
             metadata: Metadata::default(),
             endpoints: Box::default(),
+            since: None,
         }
     }
 }
@@ -217,6 +222,7 @@ impl ServiceInstance {
             version,
             metadata,
             endpoints,
+            since: None,
         })
     }
 }

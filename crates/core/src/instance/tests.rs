@@ -17,6 +17,7 @@ fn full() -> ServiceInstance {
             .into_iter()
             .collect(),
         endpoints: ["http://127.0.0.1:8000".into(), "grpc://127.0.0.1:9000".into()].into(),
+        since: None,
     }
 }
 
@@ -195,6 +196,7 @@ proptest! {
             version: version.into(),
             metadata: metadata.into_iter().collect(),
             endpoints: endpoints.into_iter().map(Into::into).collect(),
+            since: None,
         };
         let json = instance.to_json();
         prop_assert_eq!(ServiceInstance::from_json(json.as_bytes()).unwrap(), instance);

@@ -48,6 +48,63 @@ async fn two_clients_of_one_namespace_see_each_other() {
     assert_eq!(two.services(false, LIMIT).await.unwrap(), ["orders"]);
 }
 
+/// Until the names are these, with their counts.
+async fn names_are(watcher: &mut Watcher<ServiceName>, wanted: &str) {
+    let mut last = String::new();
+    while timeout(TTL * 3, async { watcher.next().await.unwrap().unwrap() })
+        .await
+        .map(|list| {
+            let each = list
+                .iter()
+                .map(|n| format!("{}:{}", n.name, n.count.unwrap_or_default()));
+            last = each.collect::<Vec<_>>().join(" ");
+        })
+        .is_ok()
+        && last != wanted
+    {}
+    assert_eq!(last, wanted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_names_of_memory_come_and_go_with_their_instances() {
+    let (registry, server) = memory("names");
+    let mut watcher = registry.watch_services().unwrap();
+    names_are(&mut watcher, "").await;
+    let first = register(&registry, "a").await;
+    names_are(&mut watcher, "orders:1").await;
+    register(&registry, "b").await;
+    server.put("bad", "x", "not JSON");
+    server.put("other", "x", r#"{"name":"elsewhere","id":"x"}"#);
+    server.put("good", "x", r#"{"name":"good","id":"x"}"#);
+    names_are(&mut watcher, "good:1 orders:2").await;
+    assert_eq!(registry.services(false, LIMIT).await.unwrap(), ["good", "orders"]);
+    server.crash("orders", "b");
+    names_are(&mut watcher, "good:1 orders:1").await; // it expired
+    first.deregister(LIMIT).await.unwrap();
+    names_are(&mut watcher, "good:1").await;
+    server.set_away(true);
+    sleep(Duration::from_millis(1)).await;
+    assert!(watcher.view().stale);
+    assert_eq!(registry.services(false, LIMIT).await.unwrap(), ["good"], "stale or not");
+    assert!(registry.services(true, Duration::from_secs(1)).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_cannot_list_its_names_says_so() {
+    let script = Scripted::new();
+    script.capabilities.lock().unwrap().lists_names = false;
+    let backend = Arc::new(ScriptedBackend(script.clone()));
+    let registry = Registry::new(backend, RegistryOptions::default(), Hooks::default());
+    for error in [
+        registry.watch_services().map(drop).unwrap_err(),
+        registry.services(false, LIMIT).await.map(drop).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.message().contains("listsNames"), "{error}");
+    }
+    assert!(script.asked().is_empty(), "nothing was begun");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_registered_instance_stays_far_beyond_its_ttl() {
     let (registry, _) = memory("stays");
@@ -209,6 +266,7 @@ async fn close_removes_everything_ends_watches_and_refuses_what_comes_later() {
             .unwrap_err(),
         registry.services(false, LIMIT).await.map(drop).unwrap_err(),
         registry.watch("orders").map(drop).unwrap_err(),
+        registry.watch_services().map(drop).unwrap_err(),
         registry
             .register(instance("c", "1"), quick(), Box::new(|_| ()))
             .await

@@ -7,7 +7,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::backend::{BadRecord, Snapshot};
+use crate::backend::{BadRecord, ServiceName, Snapshot};
 use crate::error::{Error, ErrorKind};
 use crate::log::Level;
 use crate::log::Log;
@@ -19,6 +19,7 @@ const GRACE: Duration = Duration::from_secs(15);
 struct Bench {
     script: Arc<Scripted>,
     reflectors: Reflectors<Instances>,
+    names: Reflectors<Names>,
     bad: Arc<Mutex<Vec<BadRecord>>>,
 }
 
@@ -31,7 +32,7 @@ fn bench_with(log: Log) -> Bench {
     let bad = Arc::<Mutex<Vec<BadRecord>>>::default();
     let heard = bad.clone();
     let (closed, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let reflectors = Reflectors::new(Arc::new(Source {
+    let source = Arc::new(Source {
         backend: Arc::new(ScriptedBackend(script.clone())),
         reads: Arc::new(Semaphore::new(32)),
         timeout: Duration::from_secs(10),
@@ -41,10 +42,11 @@ fn bench_with(log: Log) -> Bench {
         closed,
         tasks,
         log,
-    }));
+    });
     Bench {
         script,
-        reflectors,
+        reflectors: Reflectors::new(source.clone()),
+        names: Reflectors::new(source),
         bad,
     }
 }
@@ -418,4 +420,81 @@ async fn a_thousand_watches_that_break_together_are_two_lines() {
             "{told:?}"
         );
     }
+}
+
+fn names(all: &[(&str, u32)]) -> Vec<Arc<ServiceName>> {
+    let name = |(name, count): &(&str, u32)| ServiceName {
+        name: (*name).into(),
+        count: Some(*count),
+    };
+    all.iter().map(name).map(Arc::new).collect()
+}
+
+/// The next list of names, as `name:count`.
+async fn next_names(watcher: &mut Watcher<ServiceName>, within: Duration) -> Option<String> {
+    let list = timeout(within, watcher.next()).await.ok()?.unwrap()?;
+    let each = list
+        .iter()
+        .map(|n| format!("{}:{}", n.name, n.count.map_or(-1, i64::from)));
+    Some(each.collect::<Vec<_>>().join(" "))
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_names_are_followed_as_a_name_is() {
+    let bench = bench();
+    let stream = bench.script.names();
+    let (mut one, mut two) = (bench.names.watch(Names), bench.names.watch(Names));
+    stream.send(Ok(names(&[("b", 1), ("a", 2)]))).unwrap();
+    for watcher in [&mut one, &mut two] {
+        assert_eq!(next_names(watcher, SOON).await.unwrap(), "a:2 b:1");
+    }
+    assert_eq!(bench.script.asked().len(), 1, "two watchers, one stream");
+    stream.send(Ok(names(&[("a", 2), ("b", 1)]))).unwrap();
+    assert_eq!(next_names(&mut one, SOON).await, None, "the same again is no delivery");
+    let before = one.view().list.unwrap();
+    stream.send(Ok(names(&[("a", 2), ("b", 3), ("c", 1)]))).unwrap();
+    assert_eq!(next_names(&mut one, SOON).await.unwrap(), "a:2 b:3 c:1");
+    let after = one.view().list.unwrap();
+    assert!(
+        Arc::ptr_eq(&before[0], &after[0]),
+        "a name that did not change keeps its allocation"
+    );
+    assert_eq!(places(&before, &after), [0, -1, -1]);
+    drop((one, two));
+    sleep(SOON).await;
+    assert!(stream.is_closed(), "the last watcher ends the stream");
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_are_stale_while_the_registry_is_away_and_half_of_them_are_missed_for_a_while() {
+    let bench = bench();
+    let stream = bench.script.names();
+    let mut watcher = bench.names.watch(Names);
+    stream.send(Ok(names(&[("a", 1), ("b", 1), ("c", 1)]))).unwrap();
+    next_names(&mut watcher, SOON).await.unwrap();
+    let again = bench.script.names();
+    drop(stream);
+    sleep(Duration::from_millis(1)).await;
+    assert!(watcher.view().stale && bench.names.current(&Names).is_some_and(|list| list.len() == 3));
+    again.send(Ok(names(&[("c", 1)]))).unwrap();
+    assert_eq!(next_names(&mut watcher, GRACE.mul_f64(0.9)).await, None);
+    assert_eq!(next_names(&mut watcher, GRACE).await.unwrap(), "c:1");
+    assert!(!watcher.view().stale);
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_can_only_be_asked_for_are() {
+    let bench = bench();
+    let reads = [["b", "a"].as_slice(), &["a", "b"], &["a"]];
+    let reads = reads.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+    bench.script.name_reads.lock().unwrap().extend(reads);
+    let mut watcher = bench.names.watch(Names);
+    assert_eq!(
+        next_names(&mut watcher, SOON).await.unwrap(),
+        "a:-1 b:-1",
+        "no count is invented"
+    );
+    assert_eq!(next_names(&mut watcher, SECOND * 13).await.unwrap(), "a:-1");
+    sleep(SECOND * 7).await; // from here the reads fail
+    assert!(watcher.view().stale);
 }

@@ -323,6 +323,7 @@ pub fn captured() -> ServiceInstance {
             .into_iter()
             .collect(),
         endpoints: ["http://127.0.0.1:8000".into(), "grpc://127.0.0.1:9000".into()].into(),
+        ..ServiceInstance::default()
     }
 }
 

@@ -62,6 +62,8 @@ fn questions(options: &ConsulOptions) -> Vec<Question> {
         all.push(index(format!("/v1/health/state/any?filter={nothing}")));
     } else if options.passing_only {
         all.extend(["critical", "warning"].map(whole));
+    } else {
+        all.push(whole("critical")); // the switches of operators
     }
     all
 }
@@ -198,7 +200,7 @@ mod tests {
             asked(true, None),
             format!("{services} /v1/health/state/critical? /v1/health/state/warning?")
         );
-        assert_eq!(asked(false, None), services);
+        assert_eq!(asked(false, None), format!("{services} /v1/health/state/critical?"));
         let any = format!("{services} /v1/health/state/any?filter=Node%20%3D%3D%20%22%22");
         assert_eq!(asked(true, Some("Checks.Output contains x")), any);
     }

@@ -18,7 +18,7 @@ use super::agents::{Answer, Own, Queue, hash, segment};
 use super::bell::{Bell, SLACK};
 use super::life::Life;
 use super::options::Consistency;
-use super::shared::{Shared, snapshot};
+use super::shared::{LAG, Shared, snapshot};
 use crate::backend::Snapshot;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -27,8 +27,6 @@ const BURST: u32 = 20;
 const GAP: Duration = Duration::from_millis(50);
 /// A name without a query of its own asks for its index at least this often, should the bell have missed something.
 const ANYWAY: Duration = Duration::from_secs(60);
-/// How long a server that lags behind is waited for, where reads may be stale.
-const LAG: Duration = Duration::from_secs(3);
 
 /// A tag that no instance has. A filter that lets nothing through would first join every instance with its node and its
 /// checks; a tag is looked at before.

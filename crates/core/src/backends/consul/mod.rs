@@ -9,6 +9,7 @@ mod bell;
 mod follow;
 mod http;
 mod life;
+mod names;
 mod options;
 mod presence;
 mod record;
@@ -19,7 +20,6 @@ mod shared;
 mod twins;
 mod words;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -31,8 +31,7 @@ use self::life::Lives;
 pub use self::options::{Consistency, ConsulOptions, HealthCheck};
 use self::presence::ConsulPresence;
 use self::shared::{Shared, snapshot};
-use self::words::CONSUL;
-use crate::backend::{Backend, Capabilities, Follow, Presence, Snapshot};
+use crate::backend::{Backend, Capabilities, Follow, Presence, ServiceName, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::ServiceInstance;
 use crate::log::Log;
@@ -66,7 +65,8 @@ impl Backend for ConsulBackend {
         Capabilities {
             expires: heartbeat,
             owners: heartbeat,
-            ..Capabilities::ALL
+            own_switch: true,
+            ..Capabilities::USUAL
         }
     }
 
@@ -110,23 +110,12 @@ impl Backend for ConsulBackend {
         Follow::Stream(follow::follow(Arc::clone(&self.shared), name))
     }
 
-    /// All names of the catalog but those of which no instance passes.
     async fn services(&self) -> Result<Vec<String>> {
-        let shared = &self.shared;
-        let at = shared.options.read_query();
-        let (_, answer) = shared.agents.read(&format!("/v1/catalog/services?{at}")).await?;
-        let names: std::collections::BTreeMap<String, Value> = answer.json()?;
-        let mut names: BTreeSet<String> = names.into_keys().filter(|name| name != CONSUL).collect();
-        if !shared.options.passing_only && shared.options.filter.is_none() {
-            return Ok(names.into_iter().collect());
-        }
-        for name in shared.doubtful(&names).await? {
-            let (_, answer) = shared.agents.read(&shared.health_path(&name)?).await?;
-            if snapshot(&name, &answer)?.instances.is_empty() {
-                names.remove(&name);
-            }
-        }
-        Ok(names.into_iter().collect())
+        Ok(names::read(&self.shared, "").await?.names)
+    }
+
+    fn follow_services(&self) -> Follow<Vec<Arc<ServiceName>>> {
+        Follow::Stream(names::follow(Arc::clone(&self.shared)))
     }
 
     async fn close(&self) {

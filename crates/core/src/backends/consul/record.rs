@@ -385,6 +385,33 @@ pub(super) struct Check {
     pub status: String,
     #[serde(rename = "Notes", default)]
     notes: String,
+    /// Empty for a check of the whole node.
+    #[serde(rename = "ServiceID", default)]
+    pub service: String,
+}
+
+/// Whether a check is an operator's switch, which takes a service or a node out of traffic while it is there:
+/// <https://developer.hashicorp.com/consul/commands/maint>.
+pub(super) fn is_switch(check: &str) -> bool {
+    check == "_node_maintenance" || check.starts_with("_service_maintenance:")
+}
+
+/// The ids that the agent gives the checks of [`body`].
+pub(super) fn check_ids(instance: &ServiceInstance, options: &ConsulOptions) -> Vec<String> {
+    let of_agent = instance
+        .endpoints
+        .iter()
+        .filter(|endpoint| agent_check(endpoint, &Endpoint::of(endpoint), options).is_some())
+        .count();
+    let own = check_id(&instance.id);
+    let mut ids: Vec<String> = match of_agent + usize::from(options.heartbeat) {
+        1 => vec![own.clone()],
+        _ => (1..=of_agent).map(|at| format!("{own}:{at}")).collect(),
+    };
+    if options.heartbeat {
+        ids.push(own);
+    }
+    ids
 }
 
 /// The mark of a service among its checks: none, if it was not us who wrote it.
@@ -405,6 +432,12 @@ impl ServiceEntry {
     /// A check that does not pass, if there is one.
     pub(super) fn failing(&self) -> Option<&Check> {
         self.checks.iter().flatten().find(|check| check.status != "passing")
+    }
+
+    /// Whether an operator has taken it out of traffic.
+    pub(super) fn is_switched_off(&self) -> bool {
+        let mut checks = self.checks.iter().flatten();
+        checks.any(|check| is_switch(&check.id) && check.status == "critical")
     }
 
     /// The instance, or why it is none.
@@ -443,6 +476,7 @@ impl ServiceEntry {
             version,
             metadata: service.meta.unwrap_or_default().into_iter().collect::<Metadata>(),
             endpoints: endpoints.into(),
+            since: None,
         })
     }
 }
@@ -466,7 +500,7 @@ pub(super) fn read_list(name: &Arc<str>, answer: &Answer) -> Result<Snapshot> {
                 continue;
             }
         };
-        if *entry.service.name != **name {
+        if *entry.service.name != **name || entry.is_switched_off() {
             continue;
         }
         let key = entry.id().to_owned();

@@ -110,6 +110,11 @@ impl Record {
 
     /// Looks at what an agent holds under our id.
     pub(super) async fn look(&self, agent: usize, queue: Queue, limit: Duration) -> Result<Held> {
+        Ok(self.look_closely(agent, queue, limit).await?.0)
+    }
+
+    /// The same, with the checks of the service itself.
+    async fn look_closely(&self, agent: usize, queue: Queue, limit: Duration) -> Result<(Held, Vec<Check>)> {
         let path = format!("/v1/agent/health/service/id/{}", segment(&self.id));
         let agents = &self.shared.agents;
         let answer = agents.call(agent, queue, Method::GET, &path, None, limit).await?;
@@ -123,11 +128,12 @@ impl Record {
             Err(_) => return Err(self.refused(&answer, "read")),
         };
         if service.service.is_none() {
-            return Ok(Held::Nothing);
+            return Ok((Held::Nothing, Vec::new()));
         }
-        let checks = service.checks.unwrap_or_default();
+        let mut checks = service.checks.unwrap_or_default();
+        checks.retain(|check| check.service == self.id); // the others are of the node
         let mark = record::mark_of(&checks, &self.id);
-        Ok(match mark {
+        let held = match mark {
             Some(mark) if mark.owner == self.owner => Held::Ours {
                 generation: Some(mark.generation),
                 passes: checks
@@ -140,7 +146,8 @@ impl Record {
                 passes: true,
             },
             mark => Held::Other(mark.and_then(|mark| mark.order)),
-        })
+        };
+        Ok((held, checks))
     }
 
     /// Whether another owner, by the order of its mark, came before us. One without an order is taken for a newer one.
@@ -164,7 +171,8 @@ impl Record {
         limit: Duration,
     ) -> Result<()> {
         let deadline = Instant::now() + limit;
-        let is_newer = match self.look(agent, Queue::Writes, limit).await? {
+        let (held, before) = self.look_closely(agent, Queue::Writes, limit).await?;
+        let is_newer = match held {
             Held::Other(order) if intent == Intent::Claim => {
                 self.order
                     .fetch_max(order.map_or(0, |order| order.saturating_add(1)), Ordering::Relaxed);
@@ -191,8 +199,8 @@ impl Record {
             state.wrote(agent, Instant::now()); // before it is sent: this future may be dropped at any await
             state.unanswered = true;
         }
-        // Checks that someone else left under this id would be counted with ours.
-        let path = "/v1/agent/service/register?replace-existing-checks=true";
+        // Without `replace-existing-checks`: it would undo the switch of an operator with all other checks.
+        let path = "/v1/agent/service/register";
         let agents = &self.shared.agents;
         let left = deadline.saturating_duration_since(Instant::now());
         let answer = agents
@@ -201,6 +209,21 @@ impl Record {
         self.lock().unanswered = false;
         if !answer.is_ok() {
             return Err(self.refused(&answer, "register"));
+        }
+        // Checks that someone else left under this id, or we with more endpoints, would be counted with ours.
+        let ours = record::check_ids(instance, &self.shared.options);
+        for check in before
+            .iter()
+            .filter(|check| !record::is_switch(&check.id) && !ours.contains(&check.id))
+        {
+            let path = format!("/v1/agent/check/deregister/{}", segment(&check.id));
+            let left = deadline.saturating_duration_since(Instant::now());
+            let answer = agents
+                .call(agent, Queue::Writes, Method::PUT, &path, None, left)
+                .await?;
+            if !(answer.is_ok() || answer.status == 404) {
+                return Err(self.refused(&answer, "take a check away from"));
+            }
         }
         if self.shared.options.heartbeat {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -326,7 +349,9 @@ impl Record {
                     Some(mark) => mark.owner == self.owner && mark.generation >= generation,
                     None => false,
                 };
-                let failing = entry.failing().map(|check| check.id.clone());
+                // What an operator has taken out of traffic is there; nobody sees it until the operator wants it.
+                let failing = entry.failing().filter(|_| !entry.is_switched_off());
+                let failing = failing.map(|check| check.id.clone());
                 let current =
                     current || !heartbeat && entry.into_instance(&wanted.name).is_ok_and(|read| read == wanted);
                 match failing {

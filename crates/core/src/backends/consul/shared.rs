@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -15,6 +16,9 @@ use super::words::check_word;
 use crate::backend::Snapshot;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Log;
+
+/// How long a server that lags behind is waited for, where reads may be stale.
+pub(super) const LAG: Duration = Duration::from_secs(3);
 
 /// What the backend, its presences and its streams have in common.
 pub(super) struct Shared {
@@ -30,6 +34,8 @@ pub(super) struct Shared {
 #[serde(rename_all = "PascalCase")]
 struct FailedCheck {
     node: String,
+    #[serde(rename = "CheckID", default)]
+    id: String,
     #[serde(default)]
     service_name: String,
 }
@@ -46,19 +52,27 @@ impl Shared {
         ))
     }
 
-    /// The names of which an instance does not pass, so that perhaps none does.
+    /// The names of which an instance is not listed because of its checks, so that perhaps none is.
     pub(super) async fn doubtful(&self, names: &BTreeSet<String>) -> Result<BTreeSet<String>> {
         if self.options.filter.is_some() {
             return Ok(names.clone());
         }
         let mut doubtful = BTreeSet::new();
         let mut nodes = BTreeSet::new();
-        for state in ["critical", "warning"] {
+        let states: &[&str] = if self.options.passing_only {
+            &["critical", "warning"]
+        } else {
+            &["critical"] // a switch of an operator is critical
+        };
+        for state in states {
             let path = format!("/v1/health/state/{state}?{}", self.options.read_query());
             for check in self.agents.read(&path).await?.1.list::<FailedCheck>()? {
                 let Ok(check) = check else {
                     return Ok(names.clone()); // it may be of any of them
                 };
+                if !self.options.passing_only && !record::is_switch(&check.id) {
+                    continue;
+                }
                 if check.service_name.is_empty() {
                     nodes.insert(check.node);
                 } else {

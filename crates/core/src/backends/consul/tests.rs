@@ -17,6 +17,7 @@ fn instance(endpoints: &[&str]) -> ServiceInstance {
         version: "v1.0.0".into(),
         metadata: [("zone", "a")].into_iter().collect(),
         endpoints: endpoints.iter().map(|e| Box::from(*e)).collect(),
+        since: None,
     }
 }
 

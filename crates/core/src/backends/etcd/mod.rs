@@ -46,7 +46,10 @@ impl EtcdBackend {
 #[async_trait]
 impl Backend for EtcdBackend {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::ALL
+        Capabilities {
+            counts_names: true,
+            ..Capabilities::USUAL
+        }
     }
 
     fn place(&self) -> String {

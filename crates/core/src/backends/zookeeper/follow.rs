@@ -25,7 +25,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Reads in a row that each found something changed again, before all is read at one moment instead: the events of one
 /// transaction may come one by one.
-const ROUNDS: u32 = 32;
+pub(super) const ROUNDS: u32 = 32;
 
 struct ChildrenWatch {
     shared: Arc<Shared>,
@@ -240,11 +240,11 @@ fn take(paths: HashSet<String>, parent: &str, news: &mut News) {
     }
 }
 
-fn broken(_: Broken) -> Error {
+pub(super) fn broken(_: Broken) -> Error {
     Error::new(ErrorKind::Unavailable, "the connection to ZooKeeper was lost")
 }
 
-fn ended() -> Error {
+pub(super) fn ended() -> Error {
     Error::new(ErrorKind::Unavailable, "the watch has ended")
 }
 

@@ -4,6 +4,7 @@
 mod client;
 mod error;
 mod follow;
+mod names;
 mod options;
 mod owners;
 mod paths;
@@ -24,7 +25,7 @@ use self::paths::Paths;
 use self::presence::ZookeeperPresence;
 use self::session::Sessions;
 use self::shared::Shared;
-use crate::backend::{Backend, Capabilities, Follow, Presence, Snapshot};
+use crate::backend::{Backend, Capabilities, Follow, Presence, ServiceName, Snapshot};
 use crate::error::{Error, Result};
 use crate::instance::ServiceInstance;
 use crate::log::Log;
@@ -62,7 +63,10 @@ impl Backend for ZookeeperBackend {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::ALL
+        Capabilities {
+            since: true,
+            ..Capabilities::USUAL
+        }
     }
 
     fn place(&self) -> String {
@@ -111,6 +115,10 @@ impl Backend for ZookeeperBackend {
     async fn services(&self) -> Result<Vec<String>> {
         let session = self.shared.sessions.get().await?;
         self.shared.names(&session).await
+    }
+
+    fn follow_services(&self) -> Follow<Vec<Arc<ServiceName>>> {
+        Follow::Stream(names::follow(Arc::clone(&self.shared)))
     }
 
     async fn close(&self) {

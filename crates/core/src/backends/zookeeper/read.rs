@@ -1,6 +1,7 @@
 //! Reading: nodes many at a time, a name as a snapshot, the names.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -31,8 +32,8 @@ pub(super) enum Child {
 
 /// What became of one node.
 pub(super) enum Node {
-    /// Data, and whether it has children.
-    There(Bytes, bool),
+    /// Data, whether it has children, and when it was made by the server's clock.
+    There(Bytes, bool, Option<NonZeroU64>),
     Gone,
     /// We may list it and not read it.
     Denied,
@@ -95,7 +96,13 @@ impl Shared {
             Node::Denied => Err(self
                 .paths
                 .bad(name, child, "we may not read it: it belongs to another user")),
-            Node::There(data, has_children) => self.paths.read(name, child, data, *has_children)?,
+            Node::There(data, has_children, since) => {
+                let read = self.paths.read(name, child, data, *has_children)?;
+                read.map(|instance| ServiceInstance {
+                    since: *since,
+                    ..instance
+                })
+            }
         };
         Some(match read {
             Ok(instance) => Child::Good(Arc::new(instance)),
@@ -145,26 +152,58 @@ impl Shared {
 
     /// The names that have an instance.
     pub(super) async fn names(&self, session: &Session) -> Result<Vec<String>> {
+        let nodes = self.children(session, self.paths.prefix()).await?;
+        let witnesses = self.witnesses(session, &nodes).await?;
+        let named = nodes.iter().zip(witnesses).filter(|(_, witness)| witness.is_some());
+        Ok(named.map(|(node, _)| super::paths::decode(node).into_owned()).collect())
+    }
+
+    /// For some names, by their nodes: a child of each that is an instance, if it has one.
+    pub(super) async fn witnesses(&self, session: &Session, nodes: &[String]) -> Result<Vec<Option<String>>> {
         let prefix = self.paths.prefix();
-        let names = self.children(session, prefix).await?;
-        let mut found = Vec::new();
-        for some in names.chunks(AT_ONCE) {
-            // The first few of each name in one go; as a rule the first of them is an instance.
+        let mut found = Vec::with_capacity(nodes.len());
+        for some in nodes.chunks(AT_ONCE) {
             let parents: Vec<String> = some.iter().map(|name| join(prefix, name)).collect();
-            let listed = self.lists(session, &parents).await?;
-            for (node, children) in some.iter().zip(listed) {
+            let mut listed = self.lists(session, &parents).await?;
+            for children in &mut listed {
+                // Any of them, so that those who follow names do not all look anew when the first one of a name leaves.
+                if let Some(last) = children.len().checked_sub(1) {
+                    children.swap(0, fastrand::usize(..=last));
+                }
+            }
+            // One of each name in one go: as a rule it is an instance.
+            let firsts = parents.iter().zip(&listed);
+            let firsts: Vec<String> = firsts
+                .filter_map(|(parent, children)| Some(join(parent, children.first()?)))
+                .collect();
+            let mut reads = Vec::with_capacity(firsts.len());
+            for some in requests(&firsts) {
+                reads.extend(read(session, some).await.map_err(|error| below(error, prefix))?);
+            }
+            let mut reads = reads.into_iter();
+            for ((node, parent), children) in some.iter().zip(&parents).zip(listed) {
                 let name: Arc<str> = super::paths::decode(node).into();
-                let parent = join(prefix, node);
-                for few in children.chunks(AT_ONCE) {
-                    let nodes = self.nodes(session, &parent, few).await?;
-                    let is_good = |(child, node): (&String, &Node)| {
-                        matches!(self.entry(&name, child, node), Some(Child::Good(_)))
+                let is_good = |child: &str, node: &Node| matches!(self.entry(&name, child, node), Some(Child::Good(_)));
+                let mut rest = children.into_iter();
+                let mut witness = None;
+                if let Some(first) = rest.next() {
+                    let node = match reads.next() {
+                        Some(Ok((data, stat))) => there(data, &stat),
+                        Some(Err(error)) => absent(error).map_err(|error| below(error, parent))?,
+                        None => Node::Gone,
                     };
-                    if few.iter().zip(&nodes).any(is_good) {
-                        found.push(name.to_string());
+                    witness = is_good(&first, &node).then_some(first);
+                }
+                let rest: Vec<String> = if witness.is_some() { Vec::new() } else { rest.collect() };
+                for few in rest.chunks(AT_ONCE) {
+                    let nodes = self.nodes(session, parent, few).await?;
+                    let mut all = few.iter().zip(&nodes);
+                    if let Some((child, _)) = all.find(|(child, node)| is_good(child, node)) {
+                        witness = Some(child.clone());
                         break;
                     }
                 }
+                found.push(witness);
             }
         }
         Ok(found)
@@ -261,7 +300,8 @@ fn below(error: ZkError, parent: &str) -> Error {
 }
 
 pub(super) fn there(data: Bytes, stat: &Stat) -> Node {
-    Node::There(data, stat.num_children > 0)
+    let since = u64::try_from(stat.ctime).ok().and_then(NonZeroU64::new);
+    Node::There(data, stat.num_children > 0, since)
 }
 
 /// A node that could not be read.

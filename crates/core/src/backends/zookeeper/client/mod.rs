@@ -104,6 +104,11 @@ pub(super) enum Asked<'a> {
 pub(super) struct OneShot(oneshot::Receiver<()>);
 
 impl OneShot {
+    /// The same as `fired`, for who may wait again.
+    pub(super) async fn wait(&mut self) -> Result<(), Broken> {
+        (&mut self.0).await.map_err(|_| Broken)
+    }
+
     /// `Err` when the connection, and with it the watch, is gone.
     pub(super) async fn fired(self) -> Result<(), Broken> {
         self.0.await.map_err(|_| Broken)

@@ -128,7 +128,7 @@ impl Reader {
     pub(super) fn stat(&mut self) -> Result<Stat, Malformed> {
         let czxid = self.long()?;
         let mzxid = self.long()?;
-        let (_ctime, _mtime) = (self.long()?, self.long()?);
+        let (ctime, _mtime) = (self.long()?, self.long()?);
         let version = self.int()?;
         let (_cversion, _aversion) = (self.int()?, self.int()?);
         let ephemeral_owner = self.long()?;
@@ -139,6 +139,7 @@ impl Reader {
             czxid,
             mzxid,
             pzxid,
+            ctime,
             version,
             ephemeral_owner,
             num_children,
@@ -160,6 +161,8 @@ pub(in super::super) struct Stat {
     pub(in super::super) mzxid: i64,
     /// The one that changed the list of its children last.
     pub(in super::super) pzxid: i64,
+    /// When it was made, in milliseconds since 1970 by the server's clock.
+    pub(in super::super) ctime: i64,
     /// How often its data were written.
     pub(in super::super) version: i32,
     /// The session that it ends with; 0 for none.

@@ -1,0 +1,161 @@
+//! The names: those of the catalog but those of which nothing is listed. They are read again when the [bell](super::bell)
+//! rings, whose blocking queries are for the names of the catalog and for the checks that fail. Consul tells no difference:
+//! a reading is all names, and a question more for each name of which an instance fails.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{self, BoxStream, StreamExt as _};
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::bell::Bell;
+use super::life::Life;
+use super::options::Consistency;
+use super::shared::{LAG, Shared, snapshot};
+use super::words::CONSUL;
+use crate::backend::ServiceName;
+use crate::error::{Error, ErrorKind, Result};
+
+/// They are read at least this often, should the bell have missed something.
+const ANYWAY: Duration = Duration::from_secs(60);
+/// Between two looks at a server that lags behind.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// One reading.
+pub(super) struct Reading {
+    agent: usize,
+    index: u64,
+    /// Sorted.
+    pub(super) names: Vec<String>,
+}
+
+/// Reads the names; `how` is more of the question.
+pub(super) async fn read(shared: &Shared, how: &str) -> Result<Reading> {
+    let at = shared.options.read_query();
+    let path = format!("/v1/catalog/services?{at}{how}");
+    let (agent, answer) = shared.agents.read(&path).await?;
+    let names: BTreeMap<String, Value> = answer.json()?;
+    let mut names: BTreeSet<String> = names.into_keys().filter(|name| name != CONSUL).collect();
+    for name in shared.doubtful(&names).await? {
+        let (_, answer) = shared.agents.read(&shared.health_path(&name)?).await?;
+        if snapshot(&name, &answer)?.instances.is_empty() {
+            names.remove(&name);
+        }
+    }
+    Ok(Reading {
+        agent,
+        index: answer.index.unwrap_or(0),
+        names: names.into_iter().collect(),
+    })
+}
+
+struct NamesWatch {
+    shared: Arc<Shared>,
+    at: Option<At>,
+    index: u64,
+    names: Vec<String>,
+}
+
+/// The agent that told the names last, and what rings when they may be others.
+struct At {
+    agent: usize,
+    life: Arc<Life>,
+    /// Rings for as long as it is held.
+    _bell: Arc<Bell>,
+    rung: watch::Receiver<u64>,
+}
+
+pub(super) fn follow(shared: Arc<Shared>) -> BoxStream<'static, Result<Vec<Arc<ServiceName>>>> {
+    let start = NamesWatch {
+        shared,
+        at: None,
+        index: 0,
+        names: Vec::new(),
+    };
+    stream::unfold(Some(start), |state| async move {
+        let mut following = state?;
+        match following.next().await {
+            Ok(()) => {
+                let entry = |name: &String| {
+                    Arc::new(ServiceName {
+                        name: name.as_str().into(),
+                        count: None,
+                    })
+                };
+                let list = following.names.iter().map(entry).collect();
+                Some((Ok(list), Some(following)))
+            }
+            Err(error) => {
+                if let Some(at) = following.at.filter(|_| error.is_retryable()) {
+                    following.shared.agents.failed(at.agent);
+                }
+                Some((Err(error), None))
+            }
+        }
+    })
+    .boxed()
+}
+
+impl NamesWatch {
+    /// The next list that differs.
+    async fn next(&mut self) -> Result<()> {
+        let Some(at) = &mut self.at else {
+            // The bell is heard before the reading, so that nothing falls between.
+            let bell = self.shared.bells.hear(&self.shared.agents, &self.shared.options);
+            let rung = bell.listen();
+            let reading = read(&self.shared, self.shared.options.first_read()).await?;
+            (self.index, self.names) = (reading.index, reading.names);
+            self.at = Some(At {
+                agent: reading.agent,
+                life: self.shared.lives.of(&self.shared.agents, reading.agent),
+                _bell: bell,
+                rung,
+            });
+            return Ok(());
+        };
+        let life = Arc::clone(&at.life);
+        tokio::select! {
+            error = life.over() => Err(error),
+            changed = Self::changed(&self.shared, at, &mut self.index, &mut self.names) => changed,
+        }
+    }
+
+    async fn changed(shared: &Arc<Shared>, at: &mut At, index: &mut u64, names: &mut Vec<String>) -> Result<()> {
+        let mut lagging: Option<Instant> = None;
+        loop {
+            if lagging.is_some() {
+                sleep(AGAIN).await;
+            } else {
+                let anyway = ANYWAY.mul_f64(0.5 + fastrand::f64() / 2.0);
+                let _ = timeout(anyway, at.rung.changed()).await; // an end of the bell is as good as a ring
+            }
+            let limit = shared.agents.timeout();
+            let reading = timeout(limit, read(shared, "")).await;
+            let reading = reading.unwrap_or_else(|_| Err(Error::no_answer(limit)))?;
+            if reading.index < *index {
+                // Another server may answer a stale read, and not know yet what we know. Else it is another history.
+                let since = *lagging.get_or_insert_with(Instant::now);
+                if shared.options.consistency == Consistency::Stale && since.elapsed() < LAG {
+                    continue;
+                }
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    format!("Consul's index went back from {index} to {}", reading.index),
+                ));
+            }
+            lagging = None;
+            if reading.agent != at.agent {
+                at.agent = reading.agent;
+                at.life = shared.lives.of(&shared.agents, reading.agent);
+            }
+            *index = reading.index;
+            if *names != reading.names {
+                *names = reading.names;
+                return Ok(());
+            }
+        }
+    }
+}
