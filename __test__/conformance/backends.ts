@@ -40,7 +40,9 @@ export type Need =
   /** A session or lease has a name of its own, so that a test can ask for it. */
   | 'leases'
   /** The server counts the streams and requests it serves. */
-  | 'counts';
+  | 'counts'
+  /** Several registries lie in one server, and do not see one another. */
+  | 'tenants';
 
 export interface Row {
   readonly name: string;
@@ -69,6 +71,8 @@ export interface Scope {
   url(query?: string): string;
   /** A client that `outage()` does not cut off, where the row can (`oneSided`). */
   observer(more?: Common): Promise<Registry>;
+  /** A client of another tenant of the same server, called as this one with `suffix` behind it (`tenants`). */
+  neighbour(suffix: string): Promise<Registry>;
   /** The steps of a scenario in another thread of execution: a process where the registry is shared, else a worker. */
   run(steps: Step[], more?: Common): Promise<Scenario>;
   /** The same, and it is a process (`processes`). */
@@ -115,6 +119,8 @@ abstract class Clients {
   abstract options(more?: Common): RegistryOptions;
   /** Around the way that `outage()` cuts. */
   protected abstract direct(more?: Common): RegistryOptions;
+  /** The tenant that `neighbour()` is a client of. */
+  protected abstract beside(suffix: string): RegistryOptions;
   protected abstract launch(steps: Step[], more?: Common): Scenario;
   abstract restore(): Promise<void>;
 
@@ -130,6 +136,10 @@ abstract class Clients {
 
   observer(more?: Common): Promise<Registry> {
     return this.open(this.direct(more));
+  }
+
+  neighbour(suffix: string): Promise<Registry> {
+    return this.open(this.beside(suffix));
   }
 
   async run(steps: Step[], more?: Common): Promise<Scenario> {
@@ -161,6 +171,10 @@ class MemoryScope extends Clients implements Scope {
 
   protected direct(more?: Common): RegistryOptions {
     return this.options(more);
+  }
+
+  protected beside(suffix: string): RegistryOptions {
+    return { ...this.options(), backend: 'memory', namespace: `${this.namespace}${suffix}` };
   }
 
   protected launch(steps: Step[], more?: Common): Scenario {
@@ -245,6 +259,10 @@ class EtcdScope extends Clients implements Scope {
     };
   }
 
+  protected beside(suffix: string): RegistryOptions {
+    return { ...this.direct(), backend: 'etcd', prefix: `${this.prefix}${suffix}` };
+  }
+
   protected launch(steps: Step[], more?: Common): Process {
     return inProcess(this.direct(more), steps);
   }
@@ -327,6 +345,10 @@ class ConsulScope extends Clients implements Scope {
 
   protected direct(more?: Common): RegistryOptions {
     return this.to(this.agent.host, more);
+  }
+
+  protected beside(): never {
+    throw new Error('not in this row: the test must name its need "tenants"');
   }
 
   protected launch(steps: Step[], more?: Common): Process {
@@ -424,6 +446,10 @@ class ZookeeperScope extends Clients implements Scope {
 
   private of(hosts: string, more?: Common): RegistryOptions {
     return { backend: 'zookeeper', hosts, prefix: this.prefix, ttlMs: this.ttlMs, logger: false, ...more };
+  }
+
+  protected beside(suffix: string): RegistryOptions {
+    return { ...this.of(this.host), prefix: `${this.prefix}${suffix}` } as RegistryOptions;
   }
 
   protected launch(steps: Step[], more?: Common): Process {
@@ -528,6 +554,7 @@ const consul: Row = {
     idsPerName: 'an id is one of an agent, whatever the name',
     leases: 'Consul has no leases',
     counts: 'Consul counts no streams',
+    tenants: 'namespaces and partitions are of Consul Enterprise',
   },
   capabilities: { ...usual, ownSwitch: true },
   async start() {
