@@ -13,6 +13,7 @@ import fanout from './rows/fanout.mjs';
 import get from './rows/get.mjs';
 import imports from './rows/import.mjs';
 import many from './rows/many.mjs';
+import names from './rows/names.mjs';
 import pick from './rows/pick.mjs';
 import register from './rows/register.mjs';
 import traffic from './rows/traffic.mjs';
@@ -21,7 +22,7 @@ import { describe, isDebugBuild } from './support/machine.mjs';
 import { summed, tableOf } from './support/report.mjs';
 import { HOW, notSteady } from './support/steady.mjs';
 
-const ROWS = [imports, call, pick, register, traffic, get, fanout, many, backends];
+const ROWS = [imports, call, pick, register, traffic, get, fanout, names, many, backends];
 
 const { only, docs, json } = arguments_();
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(130)); // which ends the children
