@@ -188,6 +188,7 @@ describe.concurrent.each(ETCD_VERSIONS)('credentials and rights, etcd %s', (vers
       expect(ms, 'a refusal ends the tries').toBeLessThan(inTime(2000));
     }
     await refused(within(registry.watch('orders').next(), 5000, 'next()'), 'ERR_PERMISSION_DENIED');
+    await refused(within(registry.watchServices().next(), 5000, 'next()'), 'ERR_PERMISSION_DENIED', /\/other/);
     expect(await etcd.keys('/')).toEqual([]);
     await waitFor(async () => (await etcd.leases()).length === 0, { timeoutMs: 4000, what: 'no lease to be left' });
   });
@@ -224,6 +225,7 @@ describe.concurrent.each(ETCD_VERSIONS)('credentials and rights, etcd %s', (vers
     });
     await sees(registry, 'orders', ['a']);
     expect(await nextList(registry.watch('orders'))).toHaveLength(1);
+    expect((await registry.watchServices().next()).value).toEqual([{ name: 'orders', count: 1 }]);
     await refused(registry.register({ name: 'orders', id: 'b' }), 'ERR_PERMISSION_DENIED');
     expect(await etcd.keys('/')).toEqual(['/theirs/orders/a']);
     await waitFor(async () => (await etcd.leases()).length === 0, { timeoutMs: 4000, what: 'no lease to be left' });

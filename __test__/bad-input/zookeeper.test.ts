@@ -56,6 +56,7 @@ describe('access lists', () => {
       await refused(lazy.getService('orders'), 'ERR_PERMISSION_DENIED');
       await refused(lazy.services(), 'ERR_PERMISSION_DENIED');
       await refused(within(lazy.watch('orders').next(), 3000, 'next()'), 'ERR_PERMISSION_DENIED');
+      await refused(within(lazy.watchServices().next(), 3000, 'next()'), 'ERR_PERMISSION_DENIED');
       await refused(lazy.register({ name: 'orders', id: 'b' }), 'ERR_PERMISSION_DENIED');
       await refused(lazy.register({ name: 'orders', id: 'a' }), 'ERR_PERMISSION_DENIED');
     }
