@@ -51,17 +51,37 @@ fn rows(of: Capabilities) -> [(&'static str, &'static str, String); 12] {
     let yes = |fact: bool| if fact { "yes" } else { "no" }.to_owned();
     [
         ("register", "Takes registrations", yes(register)),
-        ("expires", "The instance of a process that died goes by itself", yes(expires)),
+        (
+            "expires",
+            "The instance of a process that died goes by itself",
+            yes(expires),
+        ),
         ("owners", "Owners of one id are told apart", yes(owners)),
-        ("keepsId", "An instance is found under the id it was registered with", yes(keeps_id)),
+        (
+            "keepsId",
+            "An instance is found under the id it was registered with",
+            yes(keeps_id),
+        ),
         ("listsNames", "`services()` and `watchServices()`", yes(lists_names)),
         ("countsNames", "… with the number of instances", yes(counts_names)),
-        ("oneRegistration", "One registration for each client only", yes(one_registration)),
-        ("settlesMs", "How long others may see a part of a change, in ms", settles.as_millis().to_string()),
+        (
+            "oneRegistration",
+            "One registration for each client only",
+            yes(one_registration),
+        ),
+        (
+            "settlesMs",
+            "How long others may see a part of a change, in ms",
+            settles.as_millis().to_string(),
+        ),
         ("since", "Lists say since when an instance is registered", yes(since)),
         ("expiresIn", "… how much time is left to it", yes(expires_in)),
         ("leavingReason", "… why it left", yes(leaving_reason)),
-        ("ownSwitch", "Operators can take an instance out by a switch of the registry", yes(own_switch)),
+        (
+            "ownSwitch",
+            "Operators can take an instance out by a switch of the registry",
+            yes(own_switch),
+        ),
     ]
 }
 

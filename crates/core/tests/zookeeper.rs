@@ -9,12 +9,13 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::future::join_all;
 use futures::stream::BoxStream;
-use rollcall_core::backend::{Backend as _, Follow, Intent, Loss, Snapshot};
+use rollcall_core::backend::{Backend as _, Follow, Intent, Loss, ServiceName, Snapshot};
 use rollcall_core::backends::zookeeper::{ZookeeperBackend, ZookeeperOptions};
 use rollcall_core::error::Result;
 use rollcall_core::log::Log;
@@ -226,6 +227,76 @@ async fn followed(recursive_watches: bool) {
     drop(server);
     let end = timeout(Duration::from_secs(10), end).await.expect("the end");
     assert!(end.is_none_or(|end| end.is_err_and(|error| error.kind() == ErrorKind::Unavailable)));
+}
+
+type Names = BoxStream<'static, Result<Vec<Arc<ServiceName>>>>;
+
+/// Lists of names until one is this.
+async fn names_until(stream: &mut Names, wanted: &str) {
+    let mut last = String::new();
+    for _ in 0..50 {
+        let list = timeout(Duration::from_secs(30), stream.next()).await;
+        let list = list.unwrap_or_else(|_| panic!("expected {wanted:?}, the last list was {last:?}"));
+        let list = list.unwrap().unwrap();
+        last = list.iter().map(|entry| &*entry.name).collect::<Vec<_>>().join(" ");
+        if last == wanted {
+            return;
+        }
+    }
+    panic!("expected {wanted:?}, the last list was {last:?}");
+}
+
+async fn names_followed(recursive_watches: bool) {
+    let Some(server) = Server::start().await else { return };
+    let (owner, reader) = (server.client(true), server.client(recursive_watches));
+    let Follow::Stream(mut list) = reader.follow_services() else {
+        panic!("a stream was expected")
+    };
+    names_until(&mut list, "").await; // nor is there the parent of the names
+    let named = |name: &str, id: &str| ServiceInstance {
+        name: name.into(),
+        ..instance(id, "1")
+    };
+    let mut all = Vec::new();
+    for (name, id) in [("orders", "a"), ("orders", "b"), ("orders", "c"), ("payments", "p")] {
+        let mut presence = owner.presence(name, id).unwrap();
+        presence.publish(&named(name, id), Intent::Claim).await.unwrap();
+        all.push(presence);
+    }
+    names_until(&mut list, "orders payments").await;
+    // Whichever of them it knows: the name stays as long as one does.
+    all[0].withdraw().await.unwrap();
+    all[2].withdraw().await.unwrap();
+    all[3].withdraw().await.unwrap();
+    names_until(&mut list, "orders").await;
+    all[1].withdraw().await.unwrap();
+    names_until(&mut list, "").await; // the nodes of the names are left
+    all[3].publish(&named("payments", "p"), Intent::Keep).await.unwrap();
+    names_until(&mut list, "payments").await;
+    drop(all);
+    owner.close().await;
+    names_until(&mut list, "").await;
+    drop(server);
+    let end = timeout(Duration::from_secs(10), async {
+        loop {
+            match list.next().await {
+                Some(Ok(_)) => {}
+                other => return other,
+            }
+        }
+    });
+    let end = end.await.expect("the end");
+    assert!(end.is_none_or(|end| end.is_err_and(|error| error.kind() == ErrorKind::Unavailable)));
+}
+
+#[tokio::test]
+async fn the_names_are_followed_by_one_recursive_watch() {
+    names_followed(true).await;
+}
+
+#[tokio::test]
+async fn the_names_are_followed_without_recursive_watches() {
+    names_followed(false).await;
 }
 
 #[tokio::test]
