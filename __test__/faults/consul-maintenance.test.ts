@@ -82,7 +82,10 @@ describe.concurrent('a service in maintenance', () => {
     await isOff(agent, '2');
 
     await agent.fail('a');
-    await waitFor(() => heard.count('restored') === 1, { timeoutMs: 15_000, what: '"restored" after the failed check' });
+    await waitFor(() => heard.count('restored') === 1, {
+      timeoutMs: 15_000,
+      what: '"restored" after the failed check',
+    });
     await isOff(agent, '2');
     expect(registration.state).toBe('registered');
 

@@ -233,17 +233,22 @@ type Names = BoxStream<'static, Result<Vec<Arc<ServiceName>>>>;
 
 /// Lists of names until one is this.
 async fn names_until(stream: &mut Names, wanted: &str) {
-    let mut last = String::new();
+    let mut shown = String::new();
     for _ in 0..50 {
-        let list = timeout(Duration::from_secs(30), stream.next()).await;
-        let list = list.unwrap_or_else(|_| panic!("expected {wanted:?}, the last list was {last:?}"));
-        let list = list.unwrap().unwrap();
-        last = list.iter().map(|entry| &*entry.name).collect::<Vec<_>>().join(" ");
-        if last == wanted {
+        let read = timeout(Duration::from_secs(30), stream.next()).await;
+        let read = read.unwrap_or_else(|_| panic!("expected {wanted:?}, the last was {shown:?}"));
+        shown = read
+            .unwrap()
+            .unwrap()
+            .iter()
+            .map(|entry| &*entry.name)
+            .collect::<Vec<_>>()
+            .join(" ");
+        if shown == wanted {
             return;
         }
     }
-    panic!("expected {wanted:?}, the last list was {last:?}");
+    panic!("expected {wanted:?}, the last was {shown:?}");
 }
 
 async fn names_followed(recursive_watches: bool) {
