@@ -1,4 +1,6 @@
 //! The README's matrix says what the backends say of themselves. On a difference this prints the table as it must be.
+#![cfg(all(feature = "memory", feature = "etcd", feature = "consul", feature = "zookeeper"))]
+#![allow(clippy::unwrap_used)] // a test that cannot go on should say where
 
 use std::time::Duration;
 
