@@ -102,14 +102,13 @@ impl Mailbox {
         });
     }
 
-    /// The same, with what it is about.
+    /// The same as `put`, with what it is about.
     pub fn put_about(&self, kind: &'static str, id: u32, key: String, text: String) {
         self.push(NativeEvent {
-            kind,
             id,
-            level: None,
             key: Some(key),
             text: Some(text),
+            ..NativeEvent::of(kind)
         });
     }
 

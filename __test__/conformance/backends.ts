@@ -260,7 +260,7 @@ class EtcdScope extends Clients implements Scope {
   }
 
   protected beside(suffix: string): RegistryOptions {
-    return { ...this.direct(), backend: 'etcd', prefix: `${this.prefix}${suffix}` };
+    return { ...(this.direct() as Extract<RegistryOptions, { backend: 'etcd' }>), prefix: `${this.prefix}${suffix}` };
   }
 
   protected launch(steps: Step[], more?: Common): Process {

@@ -19,7 +19,7 @@ pub use self::options::EtcdRecords;
 use self::presence::EtcdPresence;
 use self::shared::Shared;
 use crate::backend::{Backend, Capabilities, Follow, Presence, ServiceName, Snapshot};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::etcd::{EtcdClient, EtcdOptions};
 use crate::log::Log;
 
