@@ -26,6 +26,7 @@ export type { MemoryOptions } from './registry/backends/memory.js';
 export type { ZookeeperOptions } from './registry/backends/zookeeper.js';
 export type { CommonOptions } from './registry/common-options.js';
 export { connect } from './registry/connect.js';
+export type { OnServiceList } from './registry/follow.js';
 export type { InstanceInput, InstanceUpdate, ServiceInstance, ServiceList } from './registry/instance.js';
 export { MemoryServer } from './registry/memory-server.js';
 export { type ServiceName, type ServiceNames, ServicesWatcher } from './registry/names.js';

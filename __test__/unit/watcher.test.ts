@@ -277,3 +277,82 @@ describe('watchServices()', () => {
     await registry.close();
   });
 });
+
+describe('onChange()', () => {
+  it('calls back with the list and every change, the latest when it was busy, until it is ended', async () => {
+    const { registry, client, logged } = await openFake();
+    await client.publish('orders', [instance('a')]);
+    const heard: string[][] = [];
+    let release: () => void = () => {};
+    const stop = registry.onChange('orders', async (list) => {
+      heard.push(list.map(({ id }) => id));
+      if (heard.length === 1) throw new Error('mine');
+      if (heard.length === 2) await new Promise<void>((resolve) => (release = resolve));
+    });
+    await turn();
+    await client.publish('orders', [instance('b')]);
+    await turn();
+    await client.publish('orders', [instance('c')]);
+    await client.publish('orders', [instance('d')]);
+    await turn();
+    expect(heard).toEqual([['a'], ['b']]);
+    release();
+    await turn();
+    expect(heard).toEqual([['a'], ['b'], ['d']]);
+    expect(logged).toEqual([
+      { level: 'error', message: expect.stringContaining('a listener of the service orders failed: Error: mine') },
+    ]);
+    stop();
+    stop();
+    await turn();
+    expect(client.referenced).toBe(false);
+    await registry.close();
+  });
+
+  it('is asked again where the registry refuses, which is logged once', async () => {
+    const { registry, client, logged } = await openFake();
+    const heard: number[] = [];
+    const abort = new AbortController();
+    registry.onChange('orders', (list) => heard.push(list.length), { signal: abort.signal });
+    const handle = client.watchers[0];
+    if (handle) handle.failure = nativeError('ERR_PERMISSION_DENIED', 'no');
+    await client.tell('watchError', 1);
+    await client.tell('watchError', 1);
+    expect(logged).toEqual([
+      {
+        level: 'error',
+        message: 'rollcall: the registry refuses to tell of the service orders, and is asked again: no',
+      },
+    ]);
+    await client.publish('orders', [instance('a')]);
+    await turn();
+    expect(heard).toEqual([1]);
+    abort.abort();
+    await turn();
+    expect(client.referenced).toBe(false);
+    await registry.close();
+  });
+
+  it('refuses what is no function, no name, and a closed registry', async () => {
+    const { registry } = await openFake();
+    expect(() => registry.onChange('orders', undefined as never)).toThrow(/^listener: expected a function/);
+    expect(() => registry.onChange(5 as never, () => {})).toThrow(/^name: /);
+    expect(() => registry.onChange('orders', () => {}, { once: true } as never)).toThrow(/^options\.once: unknown/);
+    await registry.close();
+    expect(() => registry.onChange('orders', () => {})).toThrow(ClosedError);
+  });
+});
+
+it('two loops over one watcher, of which each would miss lists, are refused', async () => {
+  const { registry, client } = await openFake();
+  await client.publish('orders', [instance('a')]);
+  const watcher = registry.watch('orders');
+  for await (const list of watcher) {
+    expect(list).toHaveLength(1);
+    expect(() => watcher[Symbol.asyncIterator]()).toThrow(/^watch: expected one loop over a watcher/);
+    break;
+  }
+  // It is over: a loop over it ends at once.
+  for await (const _ of watcher) expect.unreachable();
+  await registry.close();
+});

@@ -1,34 +1,21 @@
 /** A watch that calls back. */
 
-import type { ServiceList } from '../registry/instance.js';
+import { callBack, type OnServiceList, refusedText } from '../registry/follow.js';
 import type { Registry } from '../registry/registry.js';
 import type { Watcher } from '../registry/watcher.js';
 import type { AppLogger } from './logger.js';
 
-/** What hears of a service. While its promise is pending it is not called again; then it hears the latest list. */
-export type OnServiceList = (instances: ServiceList) => unknown;
+export type { OnServiceList };
 
 /**
- * Watches a service until the watcher is stopped or the registry closed. What the listener throws is logged. A registry
- * that refuses to tell of it is asked again; that is logged once until it has told.
+ * Watches a service until the watcher is stopped or the registry closed, as `Registry.onChange()` does, with the log of the
+ * application.
  */
 export function follow(registry: Registry, name: string, listener: OnServiceList, log: AppLogger): Watcher {
-  const refused = ({ message }: Error) =>
-    log.error(`the registry refuses to tell of the service ${name}, and is asked again: ${message}`);
   // A test may have put something else in its place.
-  const watcher = registry.watchPatiently?.(name, refused) ?? registry.watch(name);
-  const loop = async () => {
-    for await (const instances of watcher) {
-      try {
-        await listener(instances);
-      } catch (error) {
-        log.error(`a listener of the service ${name} failed: ${(error as Error | undefined)?.stack ?? String(error)}`);
-      }
-    }
-  };
-  loop().catch((error: unknown) =>
-    log.error(`the watch of the service ${name} has ended: ${(error as Error).message}`),
-  );
+  const watcher =
+    registry.watchPatiently?.(name, (error) => log.error(refusedText(name, error))) ?? registry.watch(name);
+  callBack(watcher, listener, (text) => log.error(text));
   return watcher;
 }
 

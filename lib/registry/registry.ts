@@ -12,6 +12,7 @@ import type { Services } from '../service/services.js';
 import type { RegistryOptions } from './backends/index.js';
 import { call, checked, type NewCancel } from './call.js';
 import { Events } from './events.js';
+import { callBack, type OnServiceList, refusedText } from './follow.js';
 import { frozenList, type InstanceInput, instanceOf, type ServiceInstance, type ServiceList } from './instance.js';
 import { track, untrack } from './lifecycle.js';
 import { NAMES, ServicesWatcher } from './names.js';
@@ -283,7 +284,31 @@ export class Registry {
   }
 
   /**
-   * The same for who can't do without: where the registry refuses, it goes on asking, and `refused` hears of it.
+   * Calls `listener` with the current list of a service and with every change of it. While it has not returned, or its
+   * promise is pending, it is not called again; then it hears the latest list. What it throws is logged. Where the registry
+   * refuses, that is logged once, and it is asked again for as long as it takes.
+   *
+   * @returns what ends that; so do the signal and `close()`.
+   * @throws `ERR_INVALID_ARGUMENT`, `ERR_CLOSED`.
+   */
+  onChange(name: string, listener: OnServiceList, options?: WatchOptions): () => void {
+    const signal = checked('onChange', () => {
+      serviceName(name);
+      if (typeof listener !== 'function') throw invalid('listener', `expected a function, got ${kindOf(listener)}`);
+      const given = optional('options', options);
+      onlyKnown('options', given, ['signal']);
+      return abortSignal('options.signal', given.signal);
+    });
+    this.#refuseClosed('onChange');
+    const { log } = this.#settings;
+    const refused = (error: RollcallError) => log.write('error', refusedText(name, error));
+    const watcher = this.#watch(name, { signal, refused });
+    callBack(watcher, listener, (text) => log.write('error', text));
+    return () => watcher.stop();
+  }
+
+  /**
+   * A watch for who can't do without: where the registry refuses, it goes on asking, and `refused` hears of it.
    *
    * @internal
    */

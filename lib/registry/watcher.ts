@@ -2,6 +2,7 @@
 
 import { onAbort } from '../common/abort.js';
 import type { Log } from '../common/logger.js';
+import { invalid } from '../common/shape.js';
 import { fromNative, type RollcallError } from '../errors.js';
 import type { NativeFailure, ServicesWatcherHandle, WatcherHandle } from '../native.js';
 import { Events } from './events.js';
@@ -165,6 +166,7 @@ export abstract class ListWatcher<T> implements AsyncIterableIterator<readonly T
   #failure: { error: unknown } | undefined;
   /** It was told that the registry refuses, which nothing has contradicted. */
   #complained = false;
+  #looped = false;
 
   /** @internal */
   protected constructor(source: WatcherSource<T>) {
@@ -257,7 +259,20 @@ export abstract class ListWatcher<T> implements AsyncIterableIterator<readonly T
     }
   }
 
+  /**
+   * For `for await`, once: a second loop would take lists from the first.
+   *
+   * @throws `ERR_INVALID_ARGUMENT` the second time, unless the watch is over.
+   */
   [Symbol.asyncIterator](): this {
+    if (this.#looped && !this.#over) {
+      const { operation } = this.#source.kind;
+      throw invalid(
+        operation,
+        `expected one loop over a watcher, of which each would miss lists: call ${operation}() for each`,
+      );
+    }
+    this.#looped = true;
     return this;
   }
 
