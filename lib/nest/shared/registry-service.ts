@@ -8,7 +8,6 @@ import type { SelfRegistration } from '../../frameworks/self-registration.js';
 import type { InstanceInput, ServiceList } from '../../registry/instance.js';
 import type { Registration, TrafficOptions } from '../../registry/registration.js';
 import type {
-  CallOptions,
   GetServiceOptions,
   RegisterOptions,
   Registry,
@@ -73,7 +72,7 @@ export class RegistryService {
   }
 
   /** The names of all services, as `Registry.services()` gives them. */
-  services(options?: CallOptions): Promise<string[]> {
+  services(options?: GetServiceOptions): Promise<string[]> {
     return this.client.services(options);
   }
 
