@@ -2,8 +2,8 @@
 //! event brings it, or a page of answers carries it as JSON. `lib/common/failure.ts` reads it, for the errors of
 //! `lib/errors.ts` and of `lib/etcd/errors.ts`.
 
-use napi::Env;
-use napi::bindgen_prelude::ToNapiValue;
+use napi::bindgen_prelude::{FromNapiValue, JsObjectValue, JsValue, Object, ToNapiValue, Unknown};
+use napi::{Env, Status};
 use napi_derive::napi;
 use rollcall_core::Error;
 #[cfg(feature = "etcd")]
@@ -86,12 +86,22 @@ impl From<&Fault> for NativeFailure {
 }
 
 impl NativeFailure {
-    /// What a call throws or rejects with.
+    /// What a call throws or rejects with: an `Error`, since napi throws nothing else as it is, with what is known on it.
     pub fn thrown(self, env: Env) -> napi::Error {
-        match self.into_unknown(&env) {
-            Ok(object) => object.into(),
+        match self.as_error(env) {
+            Ok(error) => error.to_unknown().into(),
             Err(error) => error,
         }
+    }
+
+    fn as_error(self, env: Env) -> napi::Result<Object<'static>> {
+        let reason = napi::Error::new(Status::GenericFailure, self.message.clone());
+        let mut error = Object::from_raw(env.raw(), env.create_error(reason)?.raw());
+        let known = Object::from_unknown(self.into_unknown(&env)?)?;
+        for name in Object::keys(&known)? {
+            error.set_named_property(&name, known.get_named_property::<Unknown>(&name)?)?;
+        }
+        Ok(error)
     }
 }
 

@@ -3,7 +3,20 @@ import type { OutReason, Registration } from 'rollcall';
 import { expect } from 'vitest';
 import { forEveryBackend } from './backends.js';
 import { grantedTtl, storedUnder } from './gateway.js';
-import { hear, ids, inTime, listsUntil, nextList, quiet, refused, sees, timed, waitFor, within } from './kit.js';
+import {
+  hear,
+  ids,
+  inTime,
+  listsUntil,
+  nextList,
+  quiet,
+  refused,
+  sees,
+  timed,
+  unstamped,
+  waitFor,
+  within,
+} from './kit.js';
 
 const instance = {
   name: 'orders',
@@ -32,12 +45,12 @@ forEveryBackend('out of traffic', (it, row) => {
     const withdrawn = registration.withdraw();
     expect(outFor(registration), 'at once').toEqual(['withdrawn']);
     await withdrawn;
-    expect(await other.getService('orders', { consistent: true })).toEqual([]);
+    expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([]);
     await listsUntil(watcher, [], 2000);
     expect(registration.state).toBe('out');
 
     await registration.restore();
-    expect(await other.getService('orders', { consistent: true })).toEqual([instance]);
+    expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([instance]);
     await listsUntil(watcher, ['a'], 2000);
     expect([registration.state, outFor(registration)]).toEqual(['registered', []]);
     await waitFor(() => heard.count('in') === 1, { what: '"in"' });
@@ -56,9 +69,9 @@ forEveryBackend('out of traffic', (it, row) => {
     expect(new Set(outFor(registration))).toEqual(new Set(['unhealthy', 'withdrawn']));
     await registration.restore('unhealthy');
     await quiet(1500); // longer than the first pause of a repair
-    expect(await other.getService('orders', { consistent: true })).toEqual([]);
+    expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([]);
     await registration.restore();
-    expect(await other.getService('orders', { consistent: true })).toEqual([instance]);
+    expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([instance]);
     await waitFor(() => heard.count('in') === 1, { what: '"in"' });
     expect(heard.events).toEqual(['out unhealthy', 'out withdrawn', 'in']);
     expect(told).toEqual(['unhealthy', 'withdrawn unhealthy']);
@@ -70,9 +83,9 @@ forEveryBackend('out of traffic', (it, row) => {
     await registration.withdraw();
     await registration.update({ version: '2' });
     await quiet(1500); // as above
-    expect(await other.getService('orders', { consistent: true })).toEqual([]);
+    expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([]);
     await registration.restore();
-    expect(await other.getService('orders', { consistent: true })).toEqual([{ ...instance, version: '2' }]);
+    expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([{ ...instance, version: '2' }]);
   });
 
   it('withdrawn for longer than its TTL, beside one whose session is lost, it stays away and comes back', async (scope) => {
@@ -107,9 +120,9 @@ forEveryBackend('out of traffic', (it, row) => {
     await registration.withdraw('withdrawn', { timeoutMs: 15_000 });
     await sees(other, 'orders', []);
     await quiet(1500); // as above
-    expect(await other.getService('orders', { consistent: true })).toEqual([]);
+    expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([]);
     await registration.restore();
-    expect(await other.getService('orders', { consistent: true })).toEqual([instance]);
+    expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([instance]);
     await waitFor(() => heard.count('in') === 1, { what: '"in"' });
     expect(heard.events).toEqual(['out withdrawn', 'in']);
   });
@@ -124,7 +137,7 @@ forEveryBackend('out of traffic', (it, row) => {
     expect([registration.state, outFor(registration)]).toEqual(['out', []]);
     await scope.restore();
     await registration.restore('withdrawn', { timeoutMs: 15_000 }); // again: that only waits
-    expect(await other.getService('orders', { consistent: true })).toEqual([instance]);
+    expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([instance]);
     await waitFor(() => heard.count('in') === 1, { what: '"in"' });
     expect(heard.events).toEqual(['out withdrawn', 'in']);
   });
@@ -141,7 +154,7 @@ forEveryBackend('out of traffic', (it, row) => {
     await waitFor(() => registration.state === 'registered', { timeoutMs: 15_000, what: 'the return' });
     await sees(other, 'orders', ['a']);
     await quiet(scope.ttlMs + 500); // a removal on its way would have arrived, and what is not renewed would be gone
-    expect(await other.getService('orders', { consistent: true })).toEqual([instance]);
+    expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([instance]);
     expect(heard.count('lost')).toBe(0);
   });
 
@@ -158,7 +171,7 @@ forEveryBackend('out of traffic', (it, row) => {
     }
     await sees(other, 'orders', ['a']);
     await quiet(scope.ttlMs + 500); // as above
-    expect(await other.getService('orders', { consistent: true })).toEqual([instance]);
+    expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([instance]);
   });
 
   it('stalled and withdrawn at once: it is back when both are over, and nothing was lost', async (scope) => {
@@ -234,7 +247,7 @@ forEveryBackend('out of traffic', (it, row) => {
     const guest = await other.register({ ...instance, version: 'newer' });
     await guest.deregister();
     await registration.restore();
-    expect(await other.getService('orders', { consistent: true })).toEqual([instance]);
+    expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([instance]);
   });
 
   it('deregister() of what is out ends it, also in an outage, and it does not come back', async (scope) => {
@@ -249,7 +262,7 @@ forEveryBackend('out of traffic', (it, row) => {
     await scope.restore();
     await leaving;
     await quiet(1500); // longer than the first pause of a repair
-    expect(await other.getService('orders', { consistent: true })).toEqual([]);
+    expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([]);
     await refused(one.withdraw(), 'ERR_CLOSED', /deregistered/);
     await refused(one.drain(1), 'ERR_CLOSED', /deregistered/);
   });
@@ -284,7 +297,7 @@ forEveryBackend('out of traffic', (it, row) => {
     await refused(one.withdraw(), 'ERR_CLOSED', /the registry is closed/);
     await refused(one.restore(), 'ERR_CLOSED', /the registry is closed/);
     await refused(one.drain(1), 'ERR_CLOSED', /the registry is closed/);
-    expect(await other.getService('orders', { consistent: true })).toEqual([]);
+    expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([]);
   });
 
   it('what was withdrawn in the background before it was ever there comes with its first restore()', async (scope) => {
@@ -295,9 +308,9 @@ forEveryBackend('out of traffic', (it, row) => {
     await scope.restore();
     await registration.withdraw('withdrawn', { timeoutMs: 15_000 });
     await quiet(1500); // as above
-    expect(await other.getService('orders', { consistent: true })).toEqual([]);
+    expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([]);
     await registration.restore();
-    expect(await other.getService('orders', { consistent: true })).toEqual([instance]);
+    expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([instance]);
   });
 
   it('arguments that can not be right are refused by name, and change nothing', async (scope) => {
@@ -326,7 +339,7 @@ forEveryBackend('out of traffic', (it, row) => {
     const never = await refused(registration.restore(), 'ERR_INVALID_ARGUMENT', /^reason: "withdrawn" does not hold/);
     expect(never.message).toMatch(/nothing does/);
     expect([registration.state, outFor(registration)]).toEqual(['registered', []]);
-    expect(await other.getService('orders', { consistent: true })).toEqual([instance]);
+    expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([instance]);
     await registration.withdraw('unhealthy');
     await refused(registration.restore(), 'ERR_INVALID_ARGUMENT', /that is unhealthy/);
     expect(outFor(registration)).toEqual(['unhealthy']);
@@ -361,7 +374,7 @@ forEveryBackend('out of traffic', (it, row) => {
       }
       await waitFor(() => heard.count('in') === ROUNDS, { what: 'the last "in"' });
       expect(heard.events).toEqual(Array.from({ length: ROUNDS }, () => ['out withdrawn', 'in']).flat());
-      expect(await other.getService('orders', { consistent: true })).toEqual([instance]);
+      expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([instance]);
       const now = await all();
       expect(now).toHaveLength(isRead ? 1 : 0);
       if (!hasLeases) return;
