@@ -19,6 +19,7 @@ export {
   UnavailableError,
   UnsupportedError,
 } from './errors.js';
+export { type Application, type RegisterSelfOptions, registerSelf, type SelfServer } from './register-self.js';
 export type { ConsulOptions } from './registry/backends/consul.js';
 export type { EtcdOptions } from './registry/backends/etcd.js';
 export type { RegistryOptions } from './registry/backends/index.js';

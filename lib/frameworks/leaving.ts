@@ -1,15 +1,13 @@
 /** What an application has registered leaves before its servers close. */
 
+import { defaultDrain } from '../registry/options.js';
 import type { Registration } from '../registry/registration.js';
 import type { Registry } from '../registry/registry.js';
 import type { AppLogger } from './logger.js';
 
-/** How long an application goes on answering after it has left a registry, in milliseconds, so that callers hear of it. */
-export const DRAIN_MS = 250;
-
-/** The drain of a registry: what is `given`, else the default. Within one process callers hear at once. */
+/** The drain of a registry: what is `given`, else the default. */
 export function drainOf(registry: Registry, given?: number): number {
-  return given ?? (registry.backend === 'memory' ? 0 : DRAIN_MS);
+  return given ?? defaultDrain(registry.backend);
 }
 
 /** Takes out whatever the program has registered, all at once, and waits for the drain. Never rejects. */

@@ -48,8 +48,7 @@ export interface SelfOptions {
 const KNOWN = ['name', 'id', 'version', 'metadata', 'endpoints', 'when', 'drainMs'] as const;
 
 /** Checks them when the modules are made: a wrong one is to stop the start, not the first registration. */
-export function checkedSelf(value: unknown): SelfOptions {
-  const path = 'register';
+export function checkedSelf(value: unknown, path = 'register'): SelfOptions {
   const given = record(path, value);
   for (const key of Object.keys(given)) {
     if ((KNOWN as readonly string[]).includes(key) || given[key] === undefined) continue;
@@ -83,6 +82,8 @@ export interface SelfSource {
   readonly background: boolean;
   /** What makes the framework hear of SIGTERM; completes "…, or give the registry signals". */
   readonly signalHint: string;
+  /** The program hears of SIGTERM by other means than a listener. */
+  readonly isSignalHeard?: boolean;
   /** How long after the start something is expected to listen, before a warning is logged, in milliseconds. Default 10000. */
   readonly patienceMs?: number;
   readonly log: AppLogger;
@@ -239,7 +240,7 @@ export class SelfRegistration {
   }
 
   async #register(endpoints: readonly string[]): Promise<void> {
-    const { registry, options, background, signalHint, log } = this.#source;
+    const { registry, options, background, signalHint, isSignalHeard, log } = this.#source;
     const { name, version, metadata } = options;
     const instance = { name, id: ownId(options.id), version, metadata, endpoints };
     const { signal } = this.#abort;
@@ -253,7 +254,7 @@ export class SelfRegistration {
     this.#registration = registration;
     // What becomes of it the registry logs.
     if (background) log.log(`${name} is being registered as ${registration.id}`);
-    if (process.platform !== 'win32' && process.listenerCount('SIGTERM') === 0) {
+    if (process.platform !== 'win32' && !isSignalHeard && process.listenerCount('SIGTERM') === 0) {
       log.warn(
         `nothing listens to SIGTERM: ${name} would stay in the registry until its TTL is over; ` +
           `${signalHint}, or give the registry signals: ['SIGTERM']`,

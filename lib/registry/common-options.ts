@@ -31,7 +31,8 @@ export interface CommonOptions {
    */
   advertiseHost?: string | undefined;
   /**
-   * On these signals, such as `SIGTERM`, the registry is closed; then the signal goes through, and ends the process.
+   * On these signals, such as `SIGTERM`, the registry is closed, with a drain of 250 ms where something was registered (0 on
+   * memory); then the signal goes through, and ends the process.
    * Where the program listens to the signal itself, its listener decides when the process ends: the signal doesn't go
    * through, and a warning says so. Listeners of `signal-exit`, which decide nothing, don't count. At a second signal the
    * end waits for 500 ms at most. Default none. Not in worker threads, which get no signals.

@@ -2,14 +2,20 @@
 
 import type { Log } from '../common/logger.js';
 import { native } from '../native.js';
+import { defaultDrain } from './options.js';
 
 /** What is closed when a signal comes. */
 interface Closable {
-  close(): Promise<void>;
+  readonly backend: string;
+  close(options: { drainMs: number }): Promise<void>;
 }
+
+/** What an application does at the end, its registry among it. */
+type Leave = () => Promise<void>;
 
 interface SignalWatch {
   readonly clients: Map<Closable, Log>;
+  readonly leaves: Map<Closable, Leave>;
   readonly listener: () => void;
   /** The signal has come. */
   called: boolean;
@@ -43,14 +49,31 @@ export function track(client: Closable, signals: readonly NodeJS.Signals[], log:
     return;
   }
   for (const signal of signals) {
-    let watch = signalWatches.get(signal);
-    if (!watch) {
-      watch = { clients: new Map(), listener: Object.assign(() => onSignal(signal), { [OURS]: true }), called: false };
-      signalWatches.set(signal, watch);
-      process.prependListener(signal, watch.listener); // first: it counts the others
-    }
-    watch.clients.set(client, log);
+    watchOf(signal).clients.set(client, log);
   }
+}
+
+/** On each of `signals` the whole application leaves, in the place of its registry alone. */
+export function trackLeave(leave: Leave, signals: readonly NodeJS.Signals[], client: Closable, log: Log): void {
+  if (signals.length > 0 && !isMainThread()) {
+    log.write('warn', 'options.signals: a worker thread gets no signals; call leave() from the main thread');
+    return;
+  }
+  for (const signal of signals) {
+    const watch = watchOf(signal);
+    watch.clients.set(client, log);
+    watch.leaves.set(client, leave);
+  }
+}
+
+function watchOf(signal: NodeJS.Signals): SignalWatch {
+  const known = signalWatches.get(signal);
+  if (known) return known;
+  const listener = Object.assign(() => onSignal(signal), { [OURS]: true });
+  const watch = { clients: new Map(), leaves: new Map(), listener, called: false };
+  signalWatches.set(signal, watch);
+  process.prependListener(signal, listener); // first: it counts the others
+  return watch;
 }
 
 /** `client` is closed. */
@@ -59,6 +82,7 @@ export function untrack(client: Closable): void {
   if (open.size === 0) process.off('exit', onExit);
   for (const [signal, watch] of signalWatches) {
     watch.clients.delete(client);
+    watch.leaves.delete(client);
     // While the signal is being answered the listener stays: it lets the signal through at the end.
     if (watch.clients.size === 0 && !watch.called) forget(signal, watch);
   }
@@ -75,9 +99,11 @@ async function onSignal(signal: NodeJS.Signals): Promise<void> {
     const [log] = watch.clients.values();
     await Promise.all(
       [...watch.clients].map(([client, log]) =>
-        client.close().catch((error: unknown) => {
-          log.write('warn', `${signal}: ${error instanceof Error ? error.message : String(error)}`);
-        }),
+        (watch.leaves.get(client)?.() ?? client.close({ drainMs: defaultDrain(client.backend) })).catch(
+          (error: unknown) => {
+            log.write('warn', `${signal}: ${error instanceof Error ? error.message : String(error)}`);
+          },
+        ),
       ),
     );
     if (othersDecide && signalWatches.get(signal) === watch) {

@@ -77,7 +77,7 @@ export async function settle(given: unknown): Promise<Settings> {
       ...groups(backend, await BACKENDS[backend].settle(options)),
     },
     lazy: boolean('options.lazy', options.lazy, false),
-    signals: signals(options.signals),
+    signals: signalNames(options.signals),
     log,
   };
 }
@@ -115,6 +115,12 @@ export function callTimeout(value: unknown, fallback: number): number {
   return integer('options.timeoutMs', value, fallback, { min: 1 });
 }
 
+/** How long an application goes on answering after it has left a registry, in milliseconds, so that callers hear of it. */
+const DRAIN_MS = 250;
+
+/** The drain of an application whose program gives none. Within one process callers hear at once. */
+export const defaultDrain = (backend: string): number => (backend === 'memory' ? 0 : DRAIN_MS);
+
 /** Options of `deregister()` and `close()`, completed. */
 export interface Removal {
   readonly drainMs: number;
@@ -133,7 +139,8 @@ function drainTime(value: unknown): number {
   return integer('options.drainMs', value, 0, { min: 0 });
 }
 
-function signals(value: unknown): NodeJS.Signals[] {
+/** `options.signals`. */
+export function signalNames(value: unknown): NodeJS.Signals[] {
   if (value === undefined) return [];
   if (!Array.isArray(value))
     throw invalid('options.signals', `expected an array of signal names, got ${kindOf(value)}`);

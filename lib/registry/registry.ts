@@ -14,7 +14,7 @@ import { call, checked, type NewCancel } from './call.js';
 import { Events } from './events.js';
 import { callBack, type OnServiceList, refusedText } from './follow.js';
 import { frozenList, type InstanceInput, instanceOf, type ServiceInstance, type ServiceList } from './instance.js';
-import { track, untrack } from './lifecycle.js';
+import { track, trackLeave, untrack } from './lifecycle.js';
 import { NAMES, ServicesWatcher } from './names.js';
 import { callTimeout, type Removal, removal, type Settings, stallTimeout } from './options.js';
 import { Registration, type RemovalOptions } from './registration.js';
@@ -391,6 +391,24 @@ export class Registry {
       isMemory: this.backend === 'memory',
     });
     return this.#services.open(name, options);
+  }
+
+  /**
+   * Logs a line, as the registry does.
+   *
+   * @internal
+   */
+  write(level: LogLevel, text: string): void {
+    this.#settings.log.write(level, text);
+  }
+
+  /**
+   * On these signals the whole application leaves.
+   *
+   * @internal
+   */
+  leaveBy(leave: () => Promise<void>, signals: readonly NodeJS.Signals[]): void {
+    trackLeave(leave, signals, this, this.#settings.log);
   }
 
   /**

@@ -5,11 +5,11 @@ import { UnsupportedError } from '../../errors.js';
 import type { Etcd3 } from '../../etcd/client.js';
 import type { SettledOptions } from '../../etcd/transport/options.js';
 import { follow } from '../../frameworks/follow.js';
-import { DRAIN_MS } from '../../frameworks/leaving.js';
 import type { AppLogger } from '../../frameworks/logger.js';
 import { named } from '../../registry/call.js';
 import { connect } from '../../registry/connect.js';
 import type { ServiceInstance } from '../../registry/instance.js';
+import { defaultDrain } from '../../registry/options.js';
 import type { Registration } from '../../registry/registration.js';
 import type { Registry } from '../../registry/registry.js';
 import { madeByModule } from './by-module.js';
@@ -187,7 +187,7 @@ export class EtcdService {
     this.#leaving ??= (async () => {
       await Promise.all(
         [...this.#registered.values()].map((each) =>
-          this.#quietly(each.then((it) => it.deregister({ drainMs: DRAIN_MS }))),
+          this.#quietly(each.then((it) => it.deregister({ drainMs: defaultDrain('etcd') }))),
         ),
       );
     })();
