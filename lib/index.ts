@@ -59,7 +59,8 @@ export type { ReadyOptions, ServiceCache, ServiceCacheState, WaitForOptions } fr
 export type { ServiceChange } from './service/diff.js';
 export type { EjectionReason, OutlierOptions } from './service/ejector.js';
 export type { Endpoint } from './service/endpoint.js';
-export type { ServiceCacheEvents } from './service/followed.js';
+export type { ServiceCacheEvents, ServiceMetrics } from './service/followed.js';
+export type { HttpOptions, ServiceRequestInit } from './service/http.js';
 export type { ServiceOptions, ZoneOptions } from './service/options.js';
 export type { ConsistentHashOptions } from './service/pick/consistent-hash.js';
 export type { MetadataPredicate, ZoneFilterOptions } from './service/pick/filters.js';

@@ -7,6 +7,7 @@ import { Share, took } from '../common/turns.js';
 import { aborted, ClosedError, fromNative, type RollcallError } from '../errors.js';
 import type { CancelHandle, ClientHandle, NativeEvent, RegistrationHandle } from '../native.js';
 import type { ServiceCache } from '../service/cache.js';
+import type { ServiceMetrics } from '../service/followed.js';
 import type { ServiceOptions } from '../service/options.js';
 import type { Services } from '../service/services.js';
 import type { RegistryOptions } from './backends/index.js';
@@ -391,6 +392,11 @@ export class Registry {
       isMemory: this.backend === 'memory',
     });
     return this.#services.open(name, options);
+  }
+
+  /** What was counted of each service that is followed for callers, by its name. */
+  metrics(): { readonly services: Readonly<Record<string, ServiceMetrics>> } {
+    return { services: this.#services?.metrics() ?? {} };
   }
 
   /**

@@ -6,7 +6,8 @@ import { checked } from '../registry/call.js';
 import { Events } from '../registry/events.js';
 import type { ServiceList } from '../registry/instance.js';
 import type { RetryBudget } from './budget.js';
-import type { ServiceCacheEvents, SharedService } from './followed.js';
+import type { ServiceCacheEvents, ServiceMetrics, SharedService } from './followed.js';
+import type { FetchOfService, ServiceRequestInit } from './http.js';
 import { checkPick } from './options.js';
 import type { Picked } from './ticket.js';
 import type { Explanation, PickOptions, View } from './view.js';
@@ -72,13 +73,16 @@ export class ServiceCache {
   readonly #service: SharedService;
   readonly #view: View;
   readonly #hold: Hold;
+  /** How calls over HTTP are tried, as lib/http has it. */
+  readonly #http: unknown;
   #events: Events<ServiceCacheEvents> | undefined;
 
   /** @internal */
-  constructor(service: SharedService, view: View) {
+  constructor(service: SharedService, view: View, http?: unknown) {
     this.name = service.name;
     this.#service = service;
     this.#view = view;
+    this.#http = http;
     this.#hold = { service, isOver: false };
     service.join();
     garbage.register(this, this.#hold, this.#hold);
@@ -170,6 +174,48 @@ export class ServiceCache {
       }
     };
     return await this.#service.until('waitFor', test, waitForReadyMs, signal, () => last);
+  }
+
+  /**
+   * Calls the service over HTTP: `orders.fetch('/orders/7', init)`. It is the built-in `fetch` with the address of an instance
+   * in the place of the name, at its first `http://` or `https://` endpoint; a path in the endpoint counts for nothing. `init`
+   * is that of `fetch()`, and says how the call is tried. It waits for the first list.
+   *
+   * A try that failed goes to another instance, up to `retries` times and within the service's `budget`: any request where no
+   * connection came about; where one broke or there was no answer in time, what is safe to repeat (`idempotent`) and has a
+   * body that can be sent again. An answer is never tried again, whatever its status. The outcome of each try is told as
+   * `done()` would tell it, with the head of the answer.
+   *
+   * A redirect to a path, or to the address that was called, goes to the service again. One to another origin is followed
+   * without `Authorization`, `Cookie` and `Proxy-Authorization`.
+   *
+   * What the built-in `fetch` can't do: the Host header, and the name that a certificate must carry, are those of the
+   * address, not of the service; a header `host` in `init` is left out. The rest of TLS is that of the process
+   * (`NODE_EXTRA_CA_CERTS`). Unix sockets are not called.
+   *
+   * @throws as `pick()`, `NoInstanceError` (`ERR_UNAVAILABLE`) among them; `ERR_UNAVAILABLE` when there was no answer, or a
+   *   redirect can't be followed (`retryable` is false where an instance may have acted on it); `ERR_TIMEOUT`; `ERR_ABORTED`;
+   *   `ERR_CLOSED`; `ERR_INVALID_ARGUMENT`; what a stream in `init.body` fails with.
+   */
+  async fetch(path: string, init?: ServiceRequestInit): Promise<Response> {
+    this.#refuseReleased('fetch');
+    // Loaded at use, and known by its type alone: lib/http stands above this folder.
+    const { fetchOfService } = require('../http/fetch.js') as { fetchOfService: FetchOfService };
+    return await fetchOfService(this, path, init, this.#http);
+  }
+
+  /** What was counted of the service since it is followed, for all of its users. */
+  metrics(): ServiceMetrics {
+    return this.#service.metrics();
+  }
+
+  /**
+   * A call is tried again.
+   *
+   * @internal
+   */
+  noteRetry(): void {
+    this.#service.retries++;
   }
 
   /** Why this one and why not those: which instances a pick with these options could give now. Nothing is picked. */

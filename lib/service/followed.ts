@@ -48,6 +48,20 @@ interface Listener {
   tell<E extends keyof ServiceCacheEvents>(event: E, ...args: ServiceCacheEvents[E]): void;
 }
 
+/** What was counted of a service since it is followed. */
+export interface ServiceMetrics {
+  /** Picks, those of retries among them. */
+  readonly picks: number;
+  /** Calls under way. */
+  readonly inFlight: number;
+  /** How often an instance was set aside. */
+  readonly ejections: number;
+  /** Tries after the first one of a call, those of `fetch()`. */
+  readonly retries: number;
+  /** How many retries are left in the budget now. */
+  readonly budget: number;
+}
+
 /** Who keeps the services. */
 interface Lifetime {
   /** Its last user let go. */
@@ -63,6 +77,7 @@ export class SharedService {
   readonly budget = new RetryBudget({}, now);
   /** How many caches there are of it. */
   users = 0;
+  retries = 0;
   /** The registry was closed, or nobody uses it any more. */
   closed = false;
   readonly #source: ServiceSource;
@@ -72,6 +87,7 @@ export class SharedService {
   readonly #watcher: Watcher;
   readonly #listeners = new Set<Listener>();
   readonly #waits = new Set<() => void>();
+  #ejections = 0;
   #usual: View | undefined;
   #list: ServiceList | undefined;
   #refusal: RollcallError | undefined;
@@ -83,7 +99,10 @@ export class SharedService {
     this.#lifetime = lifetime;
     const tools = { now, random: Math.random, lag, log: source.log };
     this.#balancer = new Balancer(name, settings, tools, {
-      ejected: (ejection) => this.#tell('ejected', ejection),
+      ejected: (ejection) => {
+        this.#ejections++;
+        this.#tell('ejected', ejection);
+      },
       restored: (instance) => {
         this.#tell('restored', instance);
         this.wake();
@@ -162,6 +181,12 @@ export class SharedService {
 
   unlisten(cache: Listener): void {
     this.#listeners.delete(cache);
+  }
+
+  metrics(): ServiceMetrics {
+    const { picks } = this.#tickets;
+    const budget = Math.floor(this.budget.balance);
+    return { picks, inFlight: this.#balancer.inFlight, ejections: this.#ejections, retries: this.retries, budget };
   }
 
   /** Nothing more comes. */

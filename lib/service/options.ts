@@ -2,6 +2,7 @@
 
 import { integer, invalid, isRecord, kindOf, onlyKnown, optional, text } from '../common/shape.js';
 import { OUTLIER_DEFAULTS, type OutlierOptions, type OutlierSettings } from './ejector.js';
+import type { HttpOptions } from './http.js';
 import { scheme, schemeOf, share, type ZoneFilterOptions, zone } from './pick/filters.js';
 import { leastLoaded } from './pick/least-loaded.js';
 import { type SubsetOptions, subset } from './pick/subset.js';
@@ -13,6 +14,13 @@ export interface ZoneOptions extends ZoneFilterOptions {
   /** The zone of this caller. */
   own: string;
 }
+
+/** Checks options of HTTP. Known by its type alone: lib/http stands above this folder, and is loaded at use. */
+const httpSettings = (value: unknown): unknown =>
+  (require('../http/options.js') as { httpSettings(path: string, value: unknown): unknown }).httpSettings(
+    'options.http',
+    value,
+  );
 
 /** Options of `registry.service()`. Without any, a user of the service picks as the others without any do. */
 export interface ServiceOptions {
@@ -26,6 +34,8 @@ export interface ServiceOptions {
   scheme?: string | readonly string[] | undefined;
   /** Only so many instances. Default: all. */
   subset?: SubsetOptions | undefined;
+  /** How `fetch()` is tried. */
+  http?: HttpOptions | undefined;
   /** Shared. Who fails is set aside for a while; `false`: nobody is. Default: see `OutlierOptions`. */
   outlier?: OutlierOptions | false | undefined;
   /** Shared. For how long a new instance gets less than its share, in milliseconds. Default 0: off. */
@@ -53,6 +63,8 @@ export interface CheckedOptions {
   readonly shared: Partial<SharedSettings>;
   /** Of this user alone; missing when nothing of it was given. */
   readonly view: ViewSettings | undefined;
+  /** Of this user's calls over HTTP. */
+  readonly http: unknown;
 }
 
 const DEFAULT_STRATEGY = leastLoaded();
@@ -73,7 +85,8 @@ const SHARED = ['outlier', 'warmUpMs', 'lingerMs', 'allowLocal'];
 /** Checks the options of `registry.service()`. `ownKey` is the key of subsets that have none. */
 export function checkOptions(options: unknown, ownKey: () => string): CheckedOptions {
   const given = optional('options', options);
-  onlyKnown('options', given, [...VIEW, ...SHARED]);
+  onlyKnown('options', given, [...VIEW, ...SHARED, 'http']);
+  const http = given.http === undefined ? undefined : httpSettings(given.http);
   const shared: { -readonly [Key in keyof SharedSettings]?: SharedSettings[Key] } = {};
   if (given.outlier !== undefined) shared.outlier = outlier(given.outlier);
   if (given.warmUpMs !== undefined) shared.warmUpMs = integer('options.warmUpMs', given.warmUpMs, 0, { min: 0 });
@@ -84,12 +97,12 @@ export function checkOptions(options: unknown, ownKey: () => string): CheckedOpt
     }
     shared.allowLocal = given.allowLocal;
   }
-  if (VIEW.every((key) => given[key] === undefined)) return { shared, view: undefined };
+  if (VIEW.every((key) => given[key] === undefined)) return { shared, view: undefined, http };
 
   const filters = [...schemes(given.scheme), ...filtersOf(given.filters), ...zones(given.zone)];
   if (given.subset !== undefined) filters.push(within('options.', () => subset(given.subset as SubsetOptions, ownKey)));
   const strategy = given.strategy === undefined ? DEFAULT_STRATEGY : strategyOf('options.strategy', given.strategy);
-  return { shared, view: { filters, strategy } };
+  return { shared, view: { filters, strategy }, http };
 }
 
 /** Checks the options of a pick. */

@@ -4,7 +4,7 @@ import { after, now } from '../common/clock.js';
 import { invalid } from '../common/shape.js';
 import { checked } from '../registry/call.js';
 import { ServiceCache } from './cache.js';
-import { type ServiceSource, SharedService } from './followed.js';
+import { type ServiceMetrics, type ServiceSource, SharedService } from './followed.js';
 import { checkOptions, type SharedSettings, sharedDefaults } from './options.js';
 
 /** Names that are followed and that nobody uses; over it the one that was let go first is ended. */
@@ -25,7 +25,7 @@ export class Services {
 
   /** A cache of a service. */
   open(name: string, options: unknown): ServiceCache {
-    const { shared, view } = checked('service', () => checkOptions(options, () => this.#key()));
+    const { shared, view, http } = checked('service', () => checkOptions(options, () => this.#key()));
     let service = this.#services.get(name);
     if (service && (service.closed || !service.fits(shared))) {
       if (service.users > 0 && !service.closed) throw refusal(name, service, shared);
@@ -40,7 +40,12 @@ export class Services {
       });
       this.#services.set(name, service);
     }
-    return new ServiceCache(service, view ? service.view(view) : service.usual);
+    return new ServiceCache(service, view ? service.view(view) : service.usual, http);
+  }
+
+  /** What was counted of each service that is followed. */
+  metrics(): Record<string, ServiceMetrics> {
+    return Object.fromEntries([...this.#services].map(([name, service]) => [name, service.metrics()]));
   }
 
   /** The registry is closed: no more comes. Lists that are known stay. */

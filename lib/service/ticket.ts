@@ -71,6 +71,8 @@ const forgotten = new FinalizationRegistry<Tally>(({ balancer, open, probes }) =
 export class Tickets {
   readonly #balancer: Balancer;
   #token: Token;
+  /** How many were handed out. */
+  picks = 0;
 
   constructor(balancer: Balancer) {
     this.#balancer = balancer;
@@ -89,6 +91,7 @@ export class Tickets {
     if (isProbe) token.tally.probes.add(candidate);
     candidate.load.inFlight++;
     balancer.inFlight++;
+    this.picks++;
     const startedAt = balancer.clock;
     const done = (result?: CallResult) => {
       const { open, probes } = token.tally; // the token lives as long as this function

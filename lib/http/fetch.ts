@@ -1,0 +1,160 @@
+/** `fetch()` by name: the built-in `fetch` with the address of an instance in the place of the name. */
+
+import { now } from '../common/clock.js';
+import { aborted, TimeoutError, UnavailableError } from '../errors.js';
+import { checked } from '../registry/call.js';
+import { bodyOf } from './body.js';
+import { kindOfFailure, late, refused, unavailable } from './failure.js';
+import { Limit } from './limit.js';
+import { type CallSettings, checkInit, checkPath, HTTP_DEFAULTS, type HttpSettings, type Rest } from './options.js';
+import { type Asked, MOST_REDIRECTS, redirectOf } from './redirect.js';
+import { type CalledService, isRepeatable, NOT_CALLED, originOf, Tries } from './retry.js';
+
+/** `service.fetch(path, init)`. */
+export async function fetchOfService(
+  service: CalledService,
+  path: unknown,
+  init: unknown,
+  settings: HttpSettings = HTTP_DEFAULTS,
+): Promise<Response> {
+  const { to, how, headers, body, rest } = checked('fetch', () => ({
+    to: checkPath(path),
+    ...checkInit(init, settings),
+  }));
+  const { method = 'GET', ...others } = rest;
+  const asked = { path: to, method, headers, body: bodyOf(body) };
+  try {
+    const response = await new Call(service, how, others).run(asked);
+    asked.body.settle();
+    return response;
+  } catch (error) {
+    asked.body.drop();
+    throw error;
+  }
+}
+
+/** What came of one request to the service. */
+interface Answer {
+  readonly response: Response;
+  readonly origin: string;
+}
+
+/** One call: requests to instances, and where redirects lead. */
+class Call {
+  readonly #service: CalledService;
+  readonly #how: CallSettings;
+  readonly #rest: Rest;
+  /** By the clock. */
+  readonly #until: number;
+
+  constructor(service: CalledService, how: CallSettings, rest: Rest) {
+    this.#service = service;
+    this.#how = how;
+    this.#rest = rest;
+    this.#until = how.timeoutMs === 0 ? Number.POSITIVE_INFINITY : now() + how.timeoutMs;
+  }
+
+  async run(first: Asked): Promise<Response> {
+    const { signal, timeoutMs, redirect } = this.#how;
+    if (signal?.aborted) throw aborted(signal, 'fetch');
+    if (this.#service.state === 'loading') await this.#firstList(signal, timeoutMs);
+    let asked = first;
+    for (let redirects = 0; ; redirects++) {
+      const { response, origin } = await this.#ask(asked);
+      const next = redirect === 'manual' ? undefined : redirectOf(response, origin, asked);
+      if (!next) return redirects > 0 ? redirected(response) : response;
+      response.body?.cancel().catch(() => {}); // nobody reads it
+      if (redirect === 'error') throw this.#unfollowed('init.redirect is "error"');
+      if (redirects === MOST_REDIRECTS) throw this.#unfollowed(`there were ${MOST_REDIRECTS} before it`);
+      if (next.to === 'nowhere') throw this.#unfollowed(next.why);
+      if (next.to === 'url') return redirected(await this.#leave(next.url, next.asked));
+      asked = next.asked;
+    }
+  }
+
+  async #firstList(signal: AbortSignal | undefined, timeoutMs: number): Promise<void> {
+    // Without a deadline of the call that of the registry holds.
+    await this.#service.ready({ signal, timeoutMs: timeoutMs || undefined }).catch((error) => {
+      if (error instanceof TimeoutError && timeoutMs > 0)
+        throw late(this.#service.name, timeoutMs, 'no list of instances');
+      throw error;
+    });
+  }
+
+  /** One request to the service, tried until there is an answer or no further try. */
+  async #ask(asked: Asked): Promise<Answer> {
+    const { name } = this.#service;
+    const { signal, idempotent, perTryTimeoutMs, failedStatuses, timeoutMs } = this.#how;
+    const { body, headers, method, path } = asked;
+    const repeatable = isRepeatable(method, idempotent, headers) && body.repeatable;
+    const tries = new Tries(this.#service, this.#how);
+    for (let picked = tries.first(); ; ) {
+      const origin = originOf(picked.endpoint);
+      const left = this.#until - now();
+      const isLast = perTryTimeoutMs === 0 || left <= perTryTimeoutMs;
+      const patience = isLast ? left : perTryTimeoutMs;
+      const tooLate = () => (isLast ? late(name, timeoutMs) : late(name, perTryTimeoutMs, 'no answer to a try'));
+      const limit = new Limit(patience, tooLate, signal);
+      let thrown: unknown;
+      try {
+        const response = await this.#send(`${origin}${path}`, asked, limit, 'manual');
+        picked.done(failedStatuses.includes(response.status) ? { failed: true } : undefined);
+        return { response, origin };
+      } catch (error) {
+        thrown = error;
+      }
+      const kind = limit.late ? 'late' : kindOfFailure(thrown);
+      const isOurs = signal?.aborted || body.error !== undefined || kind === 'argument';
+      picked.done(isOurs ? NOT_CALLED : { error: limit.late ?? thrown });
+      if (isOurs) throw this.#ownFault(thrown, asked);
+      const sent = kind !== 'unsent';
+      const isOver = (kind === 'late' && isLast) || now() >= this.#until;
+      const mayRepeat = !isOver && (sent ? repeatable : body.whole);
+      const next = mayRepeat ? tries.next(picked, { sent, repeatable, late: kind === 'late' }) : undefined;
+      if (!next) throw limit.late ?? unavailable(name, thrown, picked.endpoint.url, !sent || repeatable);
+      picked = next;
+    }
+  }
+
+  /** A redirect to another origin: the service has nothing to do with it any more. */
+  async #leave(url: string, asked: Asked): Promise<Response> {
+    const { name } = this.#service;
+    const { timeoutMs, signal } = this.#how;
+    const limit = new Limit(this.#until - now(), () => late(name, timeoutMs, 'a redirect: no answer'), signal);
+    try {
+      return await this.#send(url, asked, limit, 'follow');
+    } catch (error) {
+      if (signal?.aborted || asked.body.error) throw this.#ownFault(error, asked);
+      throw limit.late ?? unavailable(name, error, new URL(url).origin, false);
+    }
+  }
+
+  async #send(url: string, { method, headers, body }: Asked, limit: Limit, redirect: 'manual' | 'follow') {
+    try {
+      const init = { ...this.#rest, method, headers, body: body.next(), redirect, signal: limit.signal };
+      const response = await fetch(url, init as RequestInit);
+      limit.answered();
+      return response;
+    } catch (error) {
+      limit.end();
+      throw error;
+    }
+  }
+
+  /** What the program did: it went away, its stream failed, or `fetch` does not take what it gave. */
+  #ownFault(error: unknown, { body }: Asked): unknown {
+    const { signal } = this.#how;
+    if (signal?.aborted) return aborted(signal, 'fetch');
+    return body.error ? body.error.thrown : refused(error);
+  }
+
+  #unfollowed(why: string): UnavailableError {
+    const details = { operation: 'fetch', retryable: false };
+    return new UnavailableError(`fetch: ${this.#service.name}: its redirect is not followed: ${why}`, details);
+  }
+}
+
+/** The answer to what a redirect led to, as `fetch` marks it. */
+function redirected(response: Response): Response {
+  return response.redirected ? response : Object.defineProperty(response, 'redirected', { value: true });
+}
