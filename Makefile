@@ -28,10 +28,11 @@ servers: ## Builds and installs the servers that the tests start
 test: ## Runs everything that must hold: set-up, lint, build, all tests; the last line has the counts
 	@scripts/test
 
-hard: build ## Runs the hard tests in their full size, about thirteen minutes; `make test` has them in a small one
+hard: build ## Runs the hard tests in their full size, about fifteen minutes; `make test` has them in a small one
 	@scripts/setup test
 	@ROUNDS=1000 npm test -- __test__/conformance/traffic.test.ts -t 'leave no lease'
 	@OUTAGES=100 NAMES=20000 CROWD=6 npm test -- __test__/faults/zookeeper-session.test.ts __test__/faults/consul-load.test.ts
+	@OUTAGE_MS=60000 npm test -- __test__/http/fleet.test.ts -t outage
 
 lint: ## Checks format, lint, types and licences
 	@scripts/setup test
