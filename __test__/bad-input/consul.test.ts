@@ -187,7 +187,9 @@ describe('rights', () => {
     const token = await consul.server.token('service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }');
     const registry = await client(context, consul.server.host, { token: token.secret });
     const { ms, error } = await timed(registry.register({ name: 'orders', id: 'a' }));
-    await refused(Promise.reject(error), 'ERR_PERMISSION_DENIED', /service "orders".*write/);
+    const refusal = await refused(Promise.reject(error), 'ERR_PERMISSION_DENIED', /service "orders".*write/);
+    expect(refusal).toMatchObject({ endpoint: `http://${consul.server.host}`, key: 'orders/a' });
+    expect(String(refusal.cause)).toContain('answered 403');
     expect(ms).toBeLessThan(inTime(1500));
     expect(await registry.getService('orders')).toEqual([]);
     expect(await consul.server.services('management')).toEqual([]);
@@ -198,7 +200,8 @@ describe('rights', () => {
     context.onTestFinished(async () => void (await consul.server.deregister('x', 'management')));
     const token = await consul.server.token('service_prefix "seen" { policy = "read" }');
     const registry = await client(context, consul.server.host, { token: token.secret });
-    await refused(registry.getService('hidden'), 'ERR_PERMISSION_DENIED', /service:read/);
+    const refusal = await refused(registry.getService('hidden'), 'ERR_PERMISSION_DENIED', /service:read/);
+    expect(refusal).toMatchObject({ endpoint: `http://${consul.server.host}`, key: 'hidden' });
     await refused(registry.watch('hidden').next(), 'ERR_PERMISSION_DENIED');
   });
 

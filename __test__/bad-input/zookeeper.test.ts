@@ -53,7 +53,9 @@ describe('access lists', () => {
       expect(error.message).not.toContain('wrong');
       const lazy = await open({ prefix, ...user, lazy: true });
       onTestFinished(() => lazy.close());
-      await refused(lazy.getService('orders'), 'ERR_PERMISSION_DENIED');
+      const refusal = await refused(lazy.getService('orders'), 'ERR_PERMISSION_DENIED');
+      expect(refusal).toMatchObject({ endpoint: expect.stringMatching(/^127\.0\.0\.1:\d+$/), key: `${prefix}/orders` });
+      expect(String(refusal.cause)).toContain('not authorized');
       await refused(lazy.services(), 'ERR_PERMISSION_DENIED');
       await refused(within(lazy.watch('orders').next(), 3000, 'next()'), 'ERR_PERMISSION_DENIED');
       await refused(within(lazy.watchServices().next(), 3000, 'next()'), 'ERR_PERMISSION_DENIED');

@@ -90,6 +90,8 @@ enum Failure {
 pub(super) struct Answer {
     /// How messages call the agent.
     host: String,
+    /// Where it is, as errors have it.
+    base: String,
     pub status: u16,
     /// `X-Consul-Index`.
     pub index: Option<u64>,
@@ -233,11 +235,12 @@ impl Agents {
         });
         let deadline = start + self.timeout.max(limit);
         let answer = while_heard(whole, &heard, start + limit, Some(deadline)).await;
-        answer.unwrap_or_else(|| {
+        let answer = answer.unwrap_or_else(|| {
             let (host, waited) = (self.host(agent), start.elapsed().as_millis());
             let text = format!("the Consul agent at {host} did not answer within {waited} ms");
             Err(Error::new(ErrorKind::Timeout, text))
-        })
+        });
+        answer.map_err(|error| error.at(&self.all[agent].base))
     }
 
     /// Whether the agent answers within `limit`, in no queue. By a connection of its own, so that the others are given up
@@ -284,7 +287,7 @@ impl Agents {
                 self.room.is_full();
                 Ok(None)
             }
-            Err(Failure::Lost(error)) => Err(error),
+            Err(Failure::Lost(error)) => Err(error.at(&self.all[agent].base)),
         }
     }
 
@@ -309,11 +312,12 @@ impl Agents {
         }
         let start = Instant::now();
         let response = request.send().await;
-        let mut response = response.map_err(|error| unanswered(host, &error, start.elapsed()))?;
-        let lost = |error: reqwest::Error| Failure::Lost(lost(host, &error));
+        let mut response = response.map_err(|error| unanswered(host, error, start.elapsed()))?;
+        let lost = |error: reqwest::Error| Failure::Lost(lost(host, error));
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
         let mut answer = Answer {
             host: host.clone(),
+            base: base.clone(),
             status: response.status().as_u16(),
             index: header("x-consul-index").and_then(|index| index.parse().ok()),
             filtered: header("x-consul-results-filtered-by-acls") == Some("true"),
@@ -346,8 +350,8 @@ impl Agents {
 }
 
 /// There was no answer, or not the beginning of one.
-fn unanswered(host: &str, error: &reqwest::Error, after: Duration) -> Failure {
-    let inner = innermost(error);
+fn unanswered(host: &str, error: reqwest::Error, after: Duration) -> Failure {
+    let inner = innermost(&error);
     let kind = inner.downcast_ref::<io::Error>().map(io::Error::kind);
     let is_cut = matches!(
         kind,
@@ -375,7 +379,7 @@ fn full(host: &str) -> Error {
 }
 
 /// An error of the way, which the same call may not meet again.
-fn lost(host: &str, error: &reqwest::Error) -> Error {
+fn lost(host: &str, error: reqwest::Error) -> Error {
     let what = if error.is_connect() {
         "can't be reached"
     } else {
@@ -383,8 +387,9 @@ fn lost(host: &str, error: &reqwest::Error) -> Error {
     };
     Error::new(
         ErrorKind::Unavailable,
-        format!("the Consul agent at {host} {what}: {}", innermost(error)),
+        format!("the Consul agent at {host} {what}: {}", innermost(&error)),
     )
+    .caused_by(error.without_url()) // which may hold what is asked for
 }
 
 /// A number for what is said, to tell whether it is the same as before.
@@ -399,11 +404,17 @@ impl Answer {
     pub(super) fn of(status: u16, body: &str) -> Self {
         Self {
             host: "h:1".to_owned(),
+            base: "http://h:1".to_owned(),
             status,
             index: None,
             filtered: false,
             body: body.as_bytes().to_vec(),
         }
+    }
+
+    /// Where the agent is that gave it.
+    pub(super) fn base(&self) -> &str {
+        &self.base
     }
 
     pub(super) fn is_ok(&self) -> bool {
@@ -444,6 +455,7 @@ impl Answer {
                 self.host, self.status
             ),
         )
+        .at(&self.base)
     }
 
     /// The body as JSON. Anything else is no answer of Consul's, or not the whole of one.
@@ -457,6 +469,7 @@ impl Answer {
                     self.shown()
                 ),
             )
+            .at(&self.base)
         })
     }
 

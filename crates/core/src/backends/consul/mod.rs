@@ -102,8 +102,10 @@ impl Backend for ConsulBackend {
     }
 
     async fn fetch(&self, name: &str) -> Result<Snapshot> {
-        let (_, answer) = self.shared.agents.read(&self.shared.health_path(name)?).await?;
-        snapshot(name, &answer)
+        let path = self.shared.health_path(name)?;
+        let read = self.shared.agents.read(&path).await;
+        read.and_then(|(_, answer)| snapshot(name, &answer))
+            .map_err(|error| error.about(name))
     }
 
     fn follow(&self, name: &str) -> Follow {

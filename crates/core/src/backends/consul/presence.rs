@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
+use super::agents::Queue;
 use super::renewal::Renewal;
 use super::service::Record;
 use super::shared::Shared;
@@ -66,6 +67,17 @@ impl Drop for ConsulPresence {
     }
 }
 
+/// Renews what was written and is not seen yet, without end: the catalog may take longer than the TTL.
+async fn pass(record: &Record, agent: usize) {
+    let every = record.shared.options.ttl / 3;
+    let limit = record.shared.agents.limit();
+    loop {
+        sleep(every).await;
+        // What comes of it the waiting finds out.
+        let _ = record.pass(agent, Queue::Renewals, limit).await;
+    }
+}
+
 #[async_trait]
 impl Presence for ConsulPresence {
     async fn publish(&mut self, instance: &ServiceInstance, intent: Intent) -> Result<()> {
@@ -73,10 +85,13 @@ impl Presence for ConsulPresence {
         let generation = self.generation;
         let record = Arc::clone(&self.record);
         let _moving = record.moving.lock().await;
-        let agent = self.register(instance, intent).await?;
+        let registered = self.register(instance, intent).await;
+        let agent = registered.map_err(|error| error.about(&format!("{}/{}", record.name, record.id)))?;
+        let renewed = self.renewal.is_some() || !record.shared.options.heartbeat;
         tokio::select! {
             seen = record.seen(agent, instance, generation, intent) => seen?,
             error = record.overtaken(agent, generation) => return Err(error),
+            () = pass(&record, agent), if !renewed => {} // never
         }
         {
             let mut state = self.record.lock();

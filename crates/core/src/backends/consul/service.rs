@@ -296,7 +296,7 @@ impl Record {
             error.message(),
             self.name
         );
-        Error::new(ErrorKind::PermissionDenied, message)
+        Error::new(ErrorKind::PermissionDenied, message).caused_by(error)
     }
 
     /// Waits until the catalog, which others read, satisfies `done` of our entries in it; `what` it waits for is shown

@@ -107,7 +107,8 @@ pub(super) fn snapshot(name: &str, answer: &Answer) -> Result<Snapshot> {
         return Err(Error::new(
             ErrorKind::PermissionDenied,
             format!("the token may not read the service {name:?} (or its nodes); it needs service:read and node:read"),
-        ));
+        )
+        .at(answer.base()));
     }
     Ok(snapshot)
 }

@@ -3,8 +3,9 @@
 use super::client::ZkError;
 use crate::error::{Error, ErrorKind};
 
-/// The error of a request that was about `what`.
-pub(super) fn explain(error: ZkError, what: &str) -> Error {
+/// The error of a request that was to do what `verb` says with the node at `path`.
+pub(super) fn explain(error: ZkError, verb: &str, path: &str) -> Error {
+    let what = format!("{verb} {path}");
     let (kind, message) = match &error {
         ZkError::NoAuth => (
             ErrorKind::PermissionDenied,
@@ -31,15 +32,26 @@ pub(super) fn explain(error: ZkError, what: &str) -> Error {
         ),
         other => (ErrorKind::Unavailable, format!("ZooKeeper could not {what}: {other}")),
     };
-    Error::new(kind, message).caused_by(error)
+    Error::new(kind, message).about(path).caused_by(error)
 }
 
-/// Why no session could be had.
-pub(super) fn no_session(error: ZkError, place: &str) -> Error {
+/// Why no session could be had of any of `hosts`.
+pub(super) fn no_session(error: ZkError, place: &str, hosts: &[String]) -> Error {
     let why = match &error {
-        ZkError::AuthFailed => return explain(error, "connect"),
+        ZkError::AuthFailed => {
+            let refused = Error::new(ErrorKind::Unauthenticated, "ZooKeeper refused our user or password");
+            return only(hosts, refused).caused_by(error);
+        }
         ZkError::NoSession(why) => format!("no member gave a session: {why}"),
         other => format!("no session: {other}"),
     };
-    Error::new(ErrorKind::Unavailable, format!("{place}: {why}")).caused_by(error)
+    only(hosts, Error::new(ErrorKind::Unavailable, format!("{place}: {why}"))).caused_by(error)
+}
+
+/// The server is known where there is one; of several the message says what was wrong with the last.
+fn only(hosts: &[String], error: Error) -> Error {
+    match hosts {
+        [host] => error.at(host),
+        _ => error,
+    }
 }

@@ -16,7 +16,6 @@ use futures::future::{BoxFuture, join_all};
 use futures::stream::{self, BoxStream, FuturesUnordered, StreamExt as _};
 
 use super::client::{Broken, OneShot, Recursive, ZkError};
-use super::error::explain;
 use super::read::{Child, Node, absent, join, snapshot, there};
 use super::session::Session;
 use super::shared::Shared;
@@ -194,7 +193,7 @@ async fn recursive(
     match tokio::join!(biased; session.client.watch_all(parent), shared.entries(session, name)) {
         (Ok(watch), entries) => Ok(Some((watch, entries?))),
         (Err(ZkError::Unimplemented), _) => Ok(None),
-        (Err(error), _) => Err(explain(error, &format!("watch {parent}"))),
+        (Err(error), _) => Err(session.explain(error, "watch", parent)),
     }
 }
 
@@ -286,7 +285,7 @@ impl OneShots {
                     self.watch(Some(child.clone()), watcher);
                     there(data, &stat)
                 }
-                Err(error) => absent(error).map_err(|error| explain(error, &format!("read below {parent}")))?,
+                Err(error) => absent(error).map_err(|error| session.explain(error, "read below", parent))?,
             };
             nodes.push((child, node));
         }
@@ -295,7 +294,7 @@ impl OneShots {
 
     /// The children of the parent, which is watched whether it exists or not.
     async fn list(&mut self, shared: &Shared, session: &Session, parent: &str) -> Result<Vec<String>> {
-        let refused = |error| explain(error, &format!("list {parent}"));
+        let refused = |error| session.explain(error, "list", parent);
         for _ in 0..ROUNDS {
             match session.client.watch_children(parent).await {
                 Ok((children, _, watcher)) => {

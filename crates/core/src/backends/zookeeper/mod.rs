@@ -18,7 +18,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use self::client::ZkError;
-use self::error::explain;
 pub use self::options::{Authentication, NodeAcl, User, ZookeeperOptions};
 use self::owners::Owners;
 use self::paths::Paths;
@@ -81,7 +80,7 @@ impl Backend for ZookeeperBackend {
         let prefix = shared.paths.prefix();
         match session.client.data(prefix).await {
             Ok(_) | Err(ZkError::NoNode) => Ok(()),
-            Err(error) => Err(explain(error, &format!("read {prefix}"))),
+            Err(error) => Err(session.explain(error, "read", prefix)),
         }
     }
 

@@ -14,7 +14,6 @@ use futures::stream::{self, BoxStream, StreamExt as _};
 use tokio::time::timeout;
 
 use super::client::{OneShot, Recursive, ZkError};
-use super::error::explain;
 use super::follow::{ROUNDS, broken, ended};
 use super::paths::decode;
 use super::read::{Child, join};
@@ -113,7 +112,7 @@ impl NamesWatch {
             match session.client.watch_all(prefix).await {
                 Ok(watch) => Watch::Recursive(watch),
                 Err(ZkError::Unimplemented) => Watch::Children(None),
-                Err(error) => return Err(explain(error, &format!("watch {prefix}"))),
+                Err(error) => return Err(session.explain(error, "watch", prefix)),
             }
         } else {
             Watch::Children(None)
@@ -148,7 +147,7 @@ impl NamesWatch {
                     self.shared.chroot_is_there(session).await?;
                     Vec::new() // looked at again in a few seconds
                 }
-                Err(error) => return Err(explain(error, &format!("list {prefix}"))),
+                Err(error) => return Err(session.explain(error, "list", prefix)),
             },
             _ => self.shared.children(session, prefix).await?,
         };

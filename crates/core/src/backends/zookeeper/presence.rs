@@ -232,7 +232,7 @@ impl ZookeeperPresence {
     }
 
     fn explain(&self, error: ZkError, verb: &str) -> Error {
-        explain(error, &format!("{verb} {}", self.path))
+        explain(error, verb, &self.path).at(&self.shared.sessions.member())
     }
 
     /// Looks at the node and watches it.

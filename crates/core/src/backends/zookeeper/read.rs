@@ -8,7 +8,6 @@ use bytes::Bytes;
 use futures::future::join_all;
 
 use super::client::{Asked, Part, Stat, ZkError};
-use super::error::explain;
 use super::session::Session;
 use super::shared::Shared;
 use crate::backend::{BadRecord, Snapshot};
@@ -48,7 +47,7 @@ impl Shared {
                 self.chroot_is_there(session).await?;
                 Ok(Vec::new())
             }
-            Err(error) => Err(explain(error, &format!("list {path}"))),
+            Err(error) => Err(session.explain(error, "list", path)),
         }
     }
 
@@ -61,7 +60,7 @@ impl Shared {
         match session.client.stat("/").await {
             Ok(Some(_)) => Ok(()),
             Ok(None) => Err(self.no_chroot()),
-            Err(error) => Err(explain(error, &format!("look at {chroot}"))),
+            Err(error) => Err(session.explain(error, "look at", chroot)),
         }
     }
 
@@ -79,10 +78,13 @@ impl Shared {
         let paths: Vec<String> = children.iter().map(|child| join(parent, child)).collect();
         let mut nodes = Vec::with_capacity(paths.len());
         for some in requests(&paths) {
-            for read in read(session, some).await.map_err(|error| below(error, parent))? {
+            for read in read(session, some)
+                .await
+                .map_err(|error| below(session, error, parent))?
+            {
                 nodes.push(match read {
                     Ok((data, stat)) => there(data, &stat),
-                    Err(error) => absent(error).map_err(|error| below(error, parent))?,
+                    Err(error) => absent(error).map_err(|error| below(session, error, parent))?,
                 });
             }
         }
@@ -124,20 +126,24 @@ impl Shared {
                     self.chroot_is_there(session).await?;
                     return Ok(BTreeMap::new());
                 }
-                Err(error) => return Err(explain(error, &format!("list {parent}"))),
+                Err(error) => return Err(session.explain(error, "list", &parent)),
             };
             let mut paths: Vec<String> = children.iter().map(|child| join(&parent, child)).collect();
             paths.push(parent.clone());
             let mut reads = Vec::with_capacity(paths.len());
             for some in requests(&paths) {
-                reads.extend(read(session, some).await.map_err(|error| below(error, &parent))?);
+                reads.extend(
+                    read(session, some)
+                        .await
+                        .map_err(|error| below(session, error, &parent))?,
+                );
             }
             let unchanged = matches!(reads.pop(), Some(Ok((_, stat))) if stat.pzxid == listed.pzxid);
             entries = BTreeMap::new();
             for (child, read) in children.into_iter().zip(reads) {
                 let node = match read {
                     Ok((data, stat)) => there(data, &stat),
-                    Err(error) => absent(error).map_err(|error| below(error, &parent))?,
+                    Err(error) => absent(error).map_err(|error| below(session, error, &parent))?,
                 };
                 if let Some(entry) = self.entry(name, &child, &node) {
                     entries.insert(child, entry);
@@ -178,7 +184,11 @@ impl Shared {
                 .collect();
             let mut reads = Vec::with_capacity(firsts.len());
             for some in requests(&firsts) {
-                reads.extend(read(session, some).await.map_err(|error| below(error, prefix))?);
+                reads.extend(
+                    read(session, some)
+                        .await
+                        .map_err(|error| below(session, error, prefix))?,
+                );
             }
             let mut reads = reads.into_iter();
             for ((node, parent), children) in some.iter().zip(&parents).zip(listed) {
@@ -189,7 +199,7 @@ impl Shared {
                 if let Some(first) = rest.next() {
                     let node = match reads.next() {
                         Some(Ok((data, stat))) => there(data, &stat),
-                        Some(Err(error)) => absent(error).map_err(|error| below(error, parent))?,
+                        Some(Err(error)) => absent(error).map_err(|error| below(session, error, parent))?,
                         None => Node::Gone,
                     };
                     witness = is_good(&first, &node).then_some(first);
@@ -227,7 +237,7 @@ impl Shared {
                     .map(|list| list.map_or_else(|_| Vec::new(), |(children, _)| children))
                     .collect())
             }
-            Err(error) => Err(explain(error, "list names")),
+            Err(error) => Err(session.explain(error, "list", self.paths.prefix())),
         }
     }
 }
@@ -295,8 +305,8 @@ async fn read(session: &Session, paths: &[String]) -> Result<Vec<Result<(Bytes, 
     }
 }
 
-fn below(error: ZkError, parent: &str) -> Error {
-    explain(error, &format!("read below {parent}"))
+fn below(session: &Session, error: ZkError, parent: &str) -> Error {
+    session.explain(error, "read below", parent)
 }
 
 pub(super) fn there(data: Bytes, stat: &Stat) -> Node {

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Client, Members, Proof, State as Health, ZkError};
-use super::error::no_session;
+use super::error::{explain, no_session};
 use super::options::{Authentication, ZookeeperOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Log;
@@ -38,6 +38,11 @@ impl Session {
             health: client.state(),
             client,
         })
+    }
+
+    /// The error of a request to the member that it is connected to.
+    pub(super) fn explain(&self, error: ZkError, verb: &str, path: &str) -> Error {
+        explain(error, verb, path).at(self.client.member())
     }
 
     fn is_over(&self) -> bool {
@@ -146,6 +151,14 @@ impl Sessions {
         }
     }
 
+    /// The member that the session is connected to; empty while there is none.
+    pub(super) fn member(&self) -> String {
+        match &self.lock().slot {
+            Slot::Open(session) => session.client.member().to_owned(),
+            _ => String::new(),
+        }
+    }
+
     /// Whether a session is or was ours.
     pub(super) fn is_ours(&self, id: i64) -> bool {
         self.lock().ours.contains(&id)
@@ -219,7 +232,7 @@ impl Sessions {
         };
         let client = Client::connect(members, &options.chroot, options.connect_timeout)
             .await
-            .map_err(|error| no_session(error, &self.place))?;
+            .map_err(|error| no_session(error, &self.place, &options.hosts))?;
         let session = Session::of(client);
         self.log.info(format_args!(
             "session {:#x} of {}: timeout {} ms, {} ms was asked for",

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::client::{Acl, Mode, ZkError};
-use super::error::explain;
 use super::options::ZookeeperOptions;
 use super::owners::Owners;
 use super::paths::Paths;
@@ -33,7 +32,7 @@ impl Shared {
                     Some(slash) if slash > 0 && missing.len() < 256 => missing.push(&path[..slash]),
                     _ => return Err(self.no_chroot()),
                 },
-                Err(error) => return Err(explain(error, &format!("create {path}"))),
+                Err(error) => return Err(session.explain(error, "create", path)),
             }
         }
         Ok(())

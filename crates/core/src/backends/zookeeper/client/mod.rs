@@ -23,6 +23,7 @@ mod wire;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -64,6 +65,9 @@ pub(super) struct Client {
     chroot: Arc<str>,
     id: i64,
     granted: Duration,
+    hosts: Arc<[String]>,
+    /// Which of them it is connected to, or was last.
+    at: Arc<AtomicUsize>,
 }
 
 /// How a node is made.
@@ -175,7 +179,8 @@ impl Client {
         let (told, state) = watch::channel(State::Up);
         let closing = CancellationToken::new();
         let (id, granted) = (opened.identity.id, opened.identity.granted);
-        tokio::spawn(keep(members, place, opened, taken, told, closing.clone()));
+        let (hosts, at) = (members.hosts.as_slice().into(), Arc::new(AtomicUsize::new(place)));
+        tokio::spawn(keep(members, Arc::clone(&at), opened, taken, told, closing.clone()));
         Ok(Self {
             orders,
             state,
@@ -183,7 +188,16 @@ impl Client {
             chroot: chroot.into(),
             id,
             granted,
+            hosts,
+            at,
         })
+    }
+
+    /// The member that it is connected to, or was last.
+    pub(super) fn member(&self) -> &str {
+        self.hosts
+            .get(self.at.load(Ordering::Relaxed))
+            .map_or("", String::as_str)
     }
 
     /// How it is, now and later.
@@ -455,13 +469,14 @@ fn none_now() -> ZkError {
 /// Keeps the session until it is over.
 async fn keep(
     members: Members,
-    mut place: usize,
+    at: Arc<AtomicUsize>,
     first: Opened,
     mut orders: mpsc::UnboundedReceiver<Order>,
     state: watch::Sender<State>,
     closing: CancellationToken,
 ) {
     let mut identity = first.identity.clone();
+    let mut place = at.load(Ordering::Relaxed);
     let mut zxid = 0;
     let mut opened = first;
     let over = loop {
@@ -493,6 +508,7 @@ async fn keep(
         };
         match resumed {
             Ok(again) => {
+                at.store(place, Ordering::Relaxed);
                 identity.clone_from(&again.identity);
                 opened = again;
                 state.send_replace(State::Up);
