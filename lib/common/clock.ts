@@ -16,3 +16,9 @@ export function after(ms: number, back: () => void): () => void {
   timer.addEventListener('abort', back, { once: true });
   return () => timer.removeEventListener('abort', back);
 }
+
+/** Taken at import, as the clock is. */
+const immediately = setImmediate;
+
+/** Resolves when this turn of the event loop is over: what the network had brought by then was looked at. */
+export const turn = (): Promise<void> => new Promise((resolve) => void immediately(resolve));

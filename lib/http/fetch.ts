@@ -1,6 +1,6 @@
 /** `fetch()` by name: the built-in `fetch` with the address of an instance in the place of the name. */
 
-import { now } from '../common/clock.js';
+import { now, turn } from '../common/clock.js';
 import { aborted, TimeoutError, UnavailableError } from '../errors.js';
 import { checked } from '../registry/call.js';
 import { bodyOf } from './body.js';
@@ -88,6 +88,9 @@ class Call {
     const { body, headers, method, path } = asked;
     const repeatable = isRepeatable(method, idempotent, headers) && body.repeatable;
     const tries = new Tries(this.#service, this.#how);
+    // After a pause of the process, the new list and the ends of connections wait in one turn. What can't be sent twice waits
+    // for the end of it, or it would be written to a connection whose other side is gone.
+    if (!repeatable) await turn();
     for (let picked = tries.first(); ; ) {
       const origin = originOf(picked.endpoint);
       const left = this.#until - now();
@@ -108,6 +111,7 @@ class Call {
       picked.done(isOurs ? NOT_CALLED : { error: limit.late ?? thrown });
       if (isOurs) throw this.#ownFault(thrown, asked);
       const sent = kind !== 'unsent';
+      if (!repeatable) await turn();
       const isOver = (kind === 'late' && isLast) || now() >= this.#until;
       const mayRepeat = !isOver && (sent ? repeatable : body.whole);
       const next = mayRepeat ? tries.next(picked, { sent, repeatable, late: kind === 'late' }) : undefined;
