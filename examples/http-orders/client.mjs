@@ -10,7 +10,7 @@ let [calls, errors, over] = [0, 0, false];
 async function caller() {
   while (!over) {
     try {
-      const response = await orders.fetch(`/orders/${calls}`, { method: calls % 2 ? 'POST' : 'GET' });
+      const response = await orders.fetch(`/orders/${calls}`);
       const { from } = await response.json();
       answers[from] = (answers[from] ?? 0) + 1;
     } catch (error) {

@@ -6,6 +6,7 @@ const id = process.argv[2];
 const server = createServer((request, response) => {
   setTimeout(() => response.end(JSON.stringify({ order: request.url.slice('/orders/'.length), from: id })), 10); // work
 });
+server.keepAliveTimeout = 60_000; // or a call may meet the end of a connection that nobody used for a while
 await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
 
 const registry = await connect(); // ROLLCALL_REGISTRY
@@ -14,6 +15,7 @@ const registration = await registry.register({ name: 'orders', id, endpoints });
 
 process.once('SIGTERM', async () => {
   await registration.drain(250); // out of traffic, and time for callers to hear of it
+  await new Promise(setImmediate); // what came meanwhile is read
   server.close(); // calls under way end
   await registry.close();
 });
