@@ -44,6 +44,11 @@ export declare class ClientHandle {
    */
   static open(options: NativeOptions, wake: () => void): ClientHandle
   capabilities(): NativeCapabilities
+  metrics(): NativeMetrics
+  status(): 'connecting' | 'connected' | 'disconnected' | 'closed'
+  /** How long the answer took, in milliseconds. */
+  ping(timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<number>
+  ready(timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<void>
   contact(cancel?: CancelHandle | undefined | null): Promise<void>
   register(instance: NativeInstance, options: NativeRegisterOptions, cancel?: CancelHandle | undefined | null): Promise<RegistrationHandle>
   /** The instances of a name, by one read of the server. */
@@ -250,6 +255,11 @@ export declare class WatcherHandle {
 /** The methods in the order of their numbers: `/etcdserverpb.KV/Range` is 0. */
 export declare function etcdMethods(): Array<string>
 
+export interface NativeCalls {
+  calls: number
+  failed: number
+}
+
 export interface NativeCampaignFailure {
   reason: 'lease' | 'key' | 'stalled' | 'taken' | 'over' | 'call'
   text: string
@@ -355,7 +365,7 @@ export interface NativeEtcdOptions {
 
 /** One event. `id` is the watcher's or registration's, else 0; `level` and `text` belong to log lines and reasons. */
 export interface NativeEvent {
-  kind: 'watch' | 'stale' | 'fresh' | 'watchError' | 'lost' | 'restored' | 'replaced' | 'out' | 'in' | 'badRecord' | 'log' | 'elected' | 'termLost' | 'campaignFailed' | 'leader' | 'leaderUnknown' | 'observerFailed' | 'lockLost' | 'tokenTime'
+  kind: 'watch' | 'stale' | 'fresh' | 'watchError' | 'lost' | 'restored' | 'replaced' | 'out' | 'in' | 'badRecord' | 'connected' | 'disconnected' | 'log' | 'elected' | 'termLost' | 'campaignFailed' | 'leader' | 'leaderUnknown' | 'observerFailed' | 'lockLost' | 'tokenTime'
   id: number
   level: string | null
   key: string | null
@@ -462,6 +472,23 @@ export interface NativeMethodMetrics {
   unknown: number
   totalUs: number
   buckets: Array<number>
+}
+
+export interface NativeMetrics {
+  registered: number
+  out: number
+  attempts: number
+  failedAttempts: number
+  losses: number
+  repairs: number
+  replaced: number
+  followed: number
+  stale: number
+  reads: number
+  breaks: number
+  lists: number
+  getService: NativeCalls
+  services: NativeCalls
 }
 
 export interface NativeMetrics {

@@ -30,6 +30,7 @@ export { connect } from './registry/connect.js';
 export type { OnServiceList } from './registry/follow.js';
 export type { InstanceInput, InstanceUpdate, ServiceInstance, ServiceList } from './registry/instance.js';
 export { MemoryServer } from './registry/memory-server.js';
+export type { CallMetrics, RegistryMetrics } from './registry/metrics.js';
 export { type ServiceName, type ServiceNames, ServicesWatcher } from './registry/names.js';
 export {
   type DrainOptions,
@@ -51,6 +52,7 @@ export {
   type RegistryEvents,
   type WatchOptions,
 } from './registry/registry.js';
+export type { RegistryStatus } from './registry/status.js';
 export type { TlsOptions } from './registry/tls.js';
 export { type ListWatcher, Watcher, type WatcherEvents } from './registry/watcher.js';
 export type { Ejection } from './service/balance.js';

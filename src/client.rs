@@ -7,7 +7,9 @@ use napi::bindgen_prelude::{Function, PromiseRaw};
 use napi::{Env, Result};
 use napi_derive::napi;
 use rollcall_core::log::Log;
+use rollcall_core::metrics::Calls;
 use rollcall_core::registry::{Hooks, RegisterOptions, Registry};
+use rollcall_core::status::Status;
 
 use crate::alive::KeepAlive;
 use crate::backends::{self, NativeOptions};
@@ -45,6 +47,30 @@ pub struct NativeCapabilities {
     pub own_switch: bool,
 }
 
+#[napi(object, object_from_js = false)]
+pub struct NativeMetrics {
+    pub registered: f64,
+    pub out: f64,
+    pub attempts: f64,
+    pub failed_attempts: f64,
+    pub losses: f64,
+    pub repairs: f64,
+    pub replaced: f64,
+    pub followed: f64,
+    pub stale: f64,
+    pub reads: f64,
+    pub breaks: f64,
+    pub lists: f64,
+    pub get_service: NativeCalls,
+    pub services: NativeCalls,
+}
+
+#[napi(object, object_from_js = false)]
+pub struct NativeCalls {
+    pub calls: f64,
+    pub failed: f64,
+}
+
 #[napi(object)]
 pub struct NativeRegisterOptions {
     pub background: bool,
@@ -80,10 +106,11 @@ impl ClientHandle {
             Ok(backend) => backend,
             Err(error) => return Err(NativeFailure::from(&error.during("connect")).thrown(env)),
         };
-        let bad_records = mailbox.clone();
+        let (bad_records, statuses) = (mailbox.clone(), mailbox.clone());
         let hooks = Hooks {
             on_bad_record: Some(Arc::new(move |record| bad_records.bad_record(record))),
             pulse: Some(mailbox.clone()),
+            on_status: Some(Arc::new(move |status: Status| statuses.put(status.as_str(), 0, None))),
             log,
         };
         let registry = Registry::new(backend, common, hooks);
@@ -114,6 +141,63 @@ impl ClientHandle {
             leaving_reason: capabilities.leaving_reason,
             own_switch: capabilities.own_switch,
         }
+    }
+
+    #[napi(catch_unwind)]
+    pub fn metrics(&self) -> NativeMetrics {
+        let metrics = self.registry.metrics();
+        NativeMetrics {
+            registered: count(metrics.registered),
+            out: count(metrics.out),
+            attempts: count(metrics.attempts),
+            failed_attempts: count(metrics.failed_attempts),
+            losses: count(metrics.losses),
+            repairs: count(metrics.repairs),
+            replaced: count(metrics.replaced),
+            followed: count(metrics.followed),
+            stale: count(metrics.stale),
+            reads: count(metrics.reads),
+            breaks: count(metrics.breaks),
+            lists: count(metrics.lists),
+            get_service: metrics.get_service.into(),
+            services: metrics.services.into(),
+        }
+    }
+
+    #[napi(
+        catch_unwind,
+        ts_return_type = "'connecting' | 'connected' | 'disconnected' | 'closed'"
+    )]
+    pub fn status(&self) -> &'static str {
+        self.registry.status().as_str()
+    }
+
+    /// How long the answer took, in milliseconds.
+    #[napi(catch_unwind, ts_return_type = "Promise<number>")]
+    pub fn ping<'env>(
+        &self,
+        env: &'env Env,
+        timeout_ms: f64,
+        cancel: Option<&CancelHandle>,
+    ) -> Result<PromiseRaw<'env, JsResult<f64>>> {
+        let registry = self.registry.clone();
+        promise(env, &self.io, cancel, "ping", async move {
+            let took = registry.ping(ms(timeout_ms)).await?;
+            Ok(took.as_secs_f64() * 1000.0)
+        })
+    }
+
+    #[napi(catch_unwind, ts_return_type = "Promise<void>")]
+    pub fn ready<'env>(
+        &self,
+        env: &'env Env,
+        timeout_ms: f64,
+        cancel: Option<&CancelHandle>,
+    ) -> Result<PromiseRaw<'env, JsResult<()>>> {
+        let registry = self.registry.clone();
+        promise(env, &self.io, cancel, "ready", async move {
+            registry.ready(ms(timeout_ms)).await
+        })
     }
 
     #[napi(catch_unwind, ts_return_type = "Promise<void>")]
@@ -241,4 +325,19 @@ impl ClientHandle {
             registry.close(ms(drain_ms), ms(timeout_ms)).await
         })
     }
+}
+
+impl From<Calls> for NativeCalls {
+    fn from(Calls { begun, failed }: Calls) -> Self {
+        Self {
+            calls: count(begun),
+            failed: count(failed),
+        }
+    }
+}
+
+/// Exact up to 2^53.
+#[allow(clippy::cast_precision_loss)]
+fn count(n: u64) -> f64 {
+    n as f64
 }

@@ -502,6 +502,6 @@ test('the registry tells what it counted of each service', async (context) => {
   const server = await httpServer(context);
   const { registry, orders } = await service(context, [server.port]);
   for (let call = 0; call < 3; call++) await orders.fetch('/');
-  expect(registry.metrics()).toEqual({ services: { orders: orders.metrics() } });
+  expect(registry.metrics().services).toEqual({ orders: orders.metrics() });
   expect(orders.metrics()).toEqual({ picks: 3, inFlight: 0, ejections: 0, retries: 0, budget: 100 });
 });

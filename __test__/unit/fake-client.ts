@@ -139,6 +139,27 @@ export class FakeClient {
   async contact() {
     if (this.refusal) throw this.refusal;
   }
+  reached: 'connecting' | 'connected' | 'disconnected' = 'connecting';
+  status() {
+    return this.reached;
+  }
+  async ping(timeoutMs: number, cancel: FakeCancel | null) {
+    this.calls.push(`ping ${timeoutMs}`);
+    if (this.refusal) throw this.refusal;
+    if (cancel) await cancel.cancelled;
+    return 1.5;
+  }
+  async ready(timeoutMs: number, cancel: FakeCancel | null) {
+    this.calls.push(`ready ${timeoutMs}`);
+    if (this.refusal) throw this.refusal;
+    if (cancel) await cancel.cancelled;
+  }
+  metrics() {
+    const registrations = { registered: 1, out: 2, attempts: 3, failedAttempts: 4, losses: 5, repairs: 6, replaced: 7 };
+    const watches = { followed: 8, stale: 9, reads: 10, breaks: 11, lists: 12 };
+    const methods = { getService: { calls: 13, failed: 14 }, services: { calls: 15, failed: 16 } };
+    return { ...registrations, ...watches, ...methods };
+  }
   async register(record: NativeInstance, _options: unknown, cancel: FakeCancel | null) {
     this.calls.push('register');
     if (this.refusal) throw this.refusal;

@@ -416,6 +416,81 @@ describe('close()', () => {
   });
 });
 
+describe('ping(), ready() and metrics()', () => {
+  it('hand the time on, and say what came of it', async () => {
+    const { registry, client } = await fresh();
+    expect(await registry.ping()).toBe(1.5);
+    expect(await registry.ready({ timeoutMs: 70 })).toBe(undefined);
+    expect(client.calls).toEqual(['ping 10000', 'ready 70']);
+    client.refusal = nativeError('ERR_UNAVAILABLE');
+    for (const ask of ['ping', 'ready'] as const) {
+      await expect(registry[ask]()).rejects.toMatchObject({ code: 'ERR_UNAVAILABLE', operation: ask });
+    }
+  });
+
+  it.each(['ping', 'ready'] as const)('%s() refuses wrong options, aborts, and ends with the registry', async (ask) => {
+    const { registry, client } = await fresh();
+    await expect(registry[ask]({ timeoutMs: 0 })).rejects.toThrow('options.timeoutMs: expected');
+    await expect(registry[ask]({ timeoutMS: 5 } as never)).rejects.toThrow('did you mean "timeoutMs"');
+    await expect(registry[ask]({ signal: 'soon' as never })).rejects.toThrow('options.signal: expected');
+    await expect(registry[ask]({ signal: AbortSignal.abort() })).rejects.toThrow(AbortedError);
+    expect(client.calls).toEqual([]);
+    const abort = new AbortController();
+    const asked = registry[ask]({ signal: abort.signal });
+    abort.abort();
+    await expect(asked).rejects.toMatchObject({ code: 'ERR_ABORTED', operation: ask });
+    await registry.close();
+    await expect(registry[ask]()).rejects.toThrow(ClosedError);
+  });
+
+  it('metrics are a frozen copy, each under its name', async () => {
+    const { registry } = await fresh();
+    const metrics = registry.metrics();
+    expect(metrics).toEqual({
+      registrations: { alive: 1, out: 2, attempts: 3, failed: 4, losses: 5, repairs: 6, replaced: 7 },
+      watches: { followed: 8, stale: 9, reads: 10, breaks: 11, lists: 12 },
+      methods: { getService: { calls: 13, failed: 14 }, services: { calls: 15, failed: 16 } },
+    });
+    const parts = [metrics, metrics.registrations, metrics.watches, metrics.methods, ...Object.values(metrics.methods)];
+    expect(parts.filter((part) => !Object.isFrozen(part))).toEqual([]);
+    expect(registry.metrics()).not.toBe(metrics);
+  });
+});
+
+describe('status', () => {
+  it('is what the native side says, until the end', async () => {
+    const { registry, client } = await fresh();
+    expect(registry.status).toBe('connecting');
+    client.reached = 'disconnected';
+    expect(registry.status).toBe('disconnected');
+    expect(() => Object.assign(registry, { status: 'connected' })).toThrow(TypeError);
+    await registry.close();
+    expect(registry.status).toBe('closed');
+  });
+
+  it('its events take turns, also when one was dropped on its way, and end with the registry', async () => {
+    const { registry, client } = await fresh();
+    const told: string[] = [];
+    registry.on('connected', () => told.push('connected')).on('disconnected', () => told.push('disconnected'));
+    for (const kind of ['disconnected', 'connected', 'connected', 'disconnected', 'disconnected', 'connected']) {
+      await client.tell(kind, 0);
+    }
+    expect(told).toEqual(['connected', 'disconnected', 'connected']);
+    await registry.close();
+    await client.tell('disconnected', 0);
+    expect(told).toHaveLength(3);
+  });
+
+  it('who listens late hears the newest alone', async () => {
+    const { registry, client } = await fresh();
+    for (const kind of ['connected', 'disconnected', 'connected', 'disconnected']) await client.tell(kind, 0);
+    const told: string[] = [];
+    registry.on('connected', () => told.push('connected')).on('disconnected', () => told.push('disconnected'));
+    await Promise.resolve();
+    expect(told).toEqual(['disconnected']);
+  });
+});
+
 describe('events', () => {
   it('report bad records, frozen', async () => {
     const { registry, client, logged } = await fresh();

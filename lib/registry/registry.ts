@@ -7,7 +7,6 @@ import { Share, took } from '../common/turns.js';
 import { aborted, ClosedError, fromNative, type RollcallError } from '../errors.js';
 import type { CancelHandle, ClientHandle, NativeEvent, RegistrationHandle } from '../native.js';
 import type { ServiceCache } from '../service/cache.js';
-import type { ServiceMetrics } from '../service/followed.js';
 import type { ServiceOptions } from '../service/options.js';
 import type { Services } from '../service/services.js';
 import type { RegistryOptions } from './backends/index.js';
@@ -16,9 +15,11 @@ import { Events } from './events.js';
 import { callBack, type OnServiceList, refusedText } from './follow.js';
 import { frozenList, type InstanceInput, instanceOf, type ServiceInstance, type ServiceList } from './instance.js';
 import { track, trackLeave, untrack } from './lifecycle.js';
+import { type RegistryMetrics, toMetrics } from './metrics.js';
 import { NAMES, ServicesWatcher } from './names.js';
 import { callTimeout, type Removal, removal, type Settings, stallTimeout } from './options.js';
 import { Registration, type RemovalOptions } from './registration.js';
+import type { RegistryStatus } from './status.js';
 import { Feeds, type Handle, INSTANCES, type ListWatcher, Watcher, type WatcherSource } from './watcher.js';
 
 /** What a registry can do, and what it knows. */
@@ -64,6 +65,10 @@ export interface BadRecord {
 export interface RegistryEvents {
   /** A record was skipped because it can't be read: once per record and content. */
   badRecord: [record: BadRecord];
+  /** The registry answers: for the first time, or again. It takes turns with `disconnected`, and comes first. */
+  connected: [];
+  /** The registry doesn't answer any more, as far as what was done has shown: see `status`. */
+  disconnected: [];
 }
 
 /** Options of every call that waits. */
@@ -108,6 +113,8 @@ export class Registry {
   readonly capabilities: Capabilities;
   /** Whether `close()` was called. */
   readonly closed: boolean = false;
+  /** Whether the registry is reached. Read anew at each access: it may be ahead of the events. */
+  declare readonly status: RegistryStatus;
   // Fields, not accessors: wrappers that delegate to the methods of the prototype must find nothing else there.
 
   readonly #client: ClientHandle;
@@ -120,6 +127,8 @@ export class Registry {
   readonly #registrations = new Map<number, Registration>();
   /** What keeps the process alive. */
   readonly #live = new Set<object>();
+  /** Which of its states was told last. */
+  #told: RegistryStatus = 'disconnected';
   #services: Services | undefined;
   #wanted = true;
   #alive = false;
@@ -130,7 +139,10 @@ export class Registry {
     this.backend = settings.native.backend as RegistryOptions['backend'];
     this.#settings = settings;
     this.#newCancel = newCancel;
-    this.#events = new Events<RegistryEvents>(['badRecord'], settings.log);
+    this.#events = new Events<RegistryEvents>(['badRecord', 'connected', 'disconnected'], settings.log, {
+      connected: ['disconnected'],
+      disconnected: ['connected'],
+    });
     // Weakly: the native side holds this function to the end of the thread. While it is open, `track` holds the registry.
     const self = new WeakRef(this);
     this.#client = open(() => {
@@ -138,6 +150,8 @@ export class Registry {
       if (registry) registry.#share.wake();
     });
     this.capabilities = Object.freeze({ ...this.#client.capabilities() });
+    const status = () => (this.closed ? 'closed' : this.#client.status());
+    Object.defineProperty(this, 'status', { get: status, enumerable: true });
     track(this, settings.signals, settings.log);
   }
 
@@ -394,11 +408,6 @@ export class Registry {
     return this.#services.open(name, options);
   }
 
-  /** What was counted of each service that is followed for callers, by its name. */
-  metrics(): { readonly services: Readonly<Record<string, ServiceMetrics>> } {
-    return { services: this.#services?.metrics() ?? {} };
-  }
-
   /**
    * Logs a line, as the registry does.
    *
@@ -424,6 +433,51 @@ export class Registry {
    */
   live(): Registration[] {
     return [...this.#registrations.values()].filter(({ over }) => !over);
+  }
+
+  /**
+   * Asks the registry once and resolves with how long its answer took, in milliseconds. Not tried again.
+   *
+   * @throws `ERR_INVALID_ARGUMENT`, `ERR_TIMEOUT`, `ERR_UNAVAILABLE`, `ERR_UNAUTHENTICATED`, `ERR_PERMISSION_DENIED`,
+   * `ERR_ABORTED`, `ERR_CLOSED`.
+   */
+  async ping(options?: CallOptions): Promise<number> {
+    return await this.#ask('ping', options, (timeoutMs, cancel) => this.#client.ping(timeoutMs, cancel));
+  }
+
+  /**
+   * Resolves when the registry is reached: at once while `status` is `connected`. Else it tries, with back-off, until it is
+   * answered, refused, or `timeoutMs` have passed. For a client that was made with `lazy: true`.
+   *
+   * @throws as `ping()`, with what hindered the last try.
+   */
+  async ready(options?: CallOptions): Promise<void> {
+    await this.#ask('ready', options, (timeoutMs, cancel) => this.#client.ready(timeoutMs, cancel));
+  }
+
+  async #ask<T>(
+    operation: string,
+    options: CallOptions | undefined,
+    ask: (timeoutMs: number, cancel: CancelHandle | null) => Promise<T>,
+  ): Promise<T> {
+    const { timeoutMs, signal } = checked(operation, () => {
+      const given = optional('options', options);
+      onlyKnown('options', given, ['timeoutMs', 'signal']);
+      return {
+        timeoutMs: callTimeout(given.timeoutMs, this.#settings.native.timeoutMs),
+        signal: abortSignal('options.signal', given.signal),
+      };
+    });
+    this.#refuseClosed(operation);
+    return await call(operation, signal, (cancel) => ask(timeoutMs, cancel), this.#newCancel);
+  }
+
+  /**
+   * What this client has counted since it was made: a frozen copy, of numbers of the whole client. It costs nothing to
+   * speak of, and works after `close()` too.
+   */
+  metrics(): RegistryMetrics {
+    return toMetrics(this.#client.metrics(), this.#services?.metrics() ?? {});
   }
 
   /** Adds a listener. One that throws is logged, and stops nothing. The first one is given the last 16 that nobody heard. */
@@ -523,6 +577,13 @@ export class Registry {
         break;
       case 'badRecord':
         this.#events.tell('badRecord', Object.freeze({ key: key ?? '', reason: text ?? '' }));
+        break;
+      case 'connected':
+      case 'disconnected':
+        // They take turns also when one was dropped on its way to a busy thread.
+        if (this.closed || this.#told === kind) break;
+        this.#told = kind;
+        this.#events.tell(kind);
         break;
       case 'watch':
       case 'stale':

@@ -17,9 +17,11 @@ pub mod etcd;
 mod heard;
 pub mod instance;
 pub mod log;
+pub mod metrics;
 pub mod registration;
 pub mod registry;
 pub mod stall;
+pub mod status;
 pub mod sync;
 #[cfg(test)]
 mod testing;

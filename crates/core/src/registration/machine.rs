@@ -15,6 +15,7 @@ use crate::backend::{Loss, Presence};
 use crate::backoff::{Backoff, FIRST};
 use crate::error::{Error, ErrorKind, Result};
 use crate::stall::{Stall, stalled};
+use crate::status::Reach;
 
 /// A longer TTL is as good as this one, and does not overflow the clock.
 const LONGEST_TTL: Duration = Duration::from_secs(86_400);
@@ -49,6 +50,7 @@ pub(super) struct Machine {
     /// When it was last taken out, if it was called back before nothing of it stood.
     pub called_back: Option<Instant>,
     pub backoff: Backoff,
+    pub reach: Arc<Reach>,
 }
 
 impl Machine {
@@ -88,6 +90,7 @@ impl Machine {
             // Never closed; if it were, an attempt too many would be the lesser evil.
             let _permit = permits.acquire().await;
             self.attempt = Some(Instant::now());
+            self.standing.meter.attempts.add();
             match timeout(self.timeout, self.presence.publish(&instance, intent)).await {
                 Ok(result) => result,
                 Err(_) => Err(Error::no_answer(self.timeout)),
@@ -98,6 +101,10 @@ impl Machine {
             interrupt = interrupted(&self.wanted, self.stall.as_ref()) => return Err(interrupt),
             result = attempt => result,
         };
+        self.reach.note(&result);
+        if result.is_err() {
+            self.standing.meter.failed_attempts.add();
+        }
         match &result {
             Ok(()) => {
                 self.standing
@@ -174,6 +181,7 @@ impl Machine {
             stall,
             timeout,
             withdrawals,
+            reach,
             ..
         } = self;
         let limit = stall.as_ref().map_or(Duration::ZERO, Stall::limit);
@@ -186,7 +194,7 @@ impl Machine {
             if let Some(last) = called_back {
                 sleep_until(last + FIRST).await; // an attempt that was called back may have been in vain
             }
-            while !withdraw(presence, withdrawals, *timeout, WITHDRAW_FOR, &failed).await {}
+            while !withdraw(presence, withdrawals, reach, *timeout, WITHDRAW_FOR, &failed).await {}
         });
         let mut is_removed = false;
         loop {
@@ -219,6 +227,7 @@ impl Machine {
             || withdraw(
                 &mut self.presence,
                 &self.withdrawals,
+                &self.reach,
                 self.timeout,
                 WITHDRAW_FOR,
                 failed,
@@ -233,6 +242,7 @@ impl Machine {
         withdraw(
             &mut self.presence,
             &self.withdrawals,
+            &self.reach,
             self.timeout,
             self.timeout,
             |_| (),
@@ -255,6 +265,7 @@ fn note_failure(standing: &Standing, what: &'static str) -> impl Fn(Error) + use
 async fn withdraw(
     presence: &mut Box<dyn Presence>,
     withdrawals: &Semaphore,
+    reach: &Reach,
     attempt: Duration,
     within: Duration,
     failed: impl Fn(Error),
@@ -266,12 +277,13 @@ async fn withdraw(
         let result = {
             // A thousand removals at once are paced like publications. Never closed.
             let _permit = withdrawals.acquire().await;
-            timeout(attempt, presence.withdraw()).await
+            let answer = timeout(attempt, presence.withdraw()).await;
+            answer.unwrap_or_else(|_| Err(Error::no_answer(attempt)))
         };
+        reach.note(&result);
         match result {
-            Ok(Ok(())) => return true,
-            Ok(Err(error)) => failed(error),
-            Err(_) => failed(Error::no_answer(attempt)),
+            Ok(()) => return true,
+            Err(error) => failed(error),
         }
         let pause = backoff.next_pause();
         if Instant::now() + pause > give_up {

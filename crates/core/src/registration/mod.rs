@@ -32,7 +32,9 @@ use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{Endpoints, Metadata, ServiceInstance};
 use crate::log::Log;
+use crate::metrics::Meter;
 use crate::stall::Stall;
+use crate::status::Reach;
 
 /// What to change by [`Registration::update`]. Fields that are `None` stay as they are; the others are replaced whole.
 #[derive(Debug, Clone, Default)]
@@ -72,6 +74,8 @@ pub(crate) struct Setup {
     pub withdrawals: Arc<Semaphore>,
     pub on_event: OnEvent,
     pub log: Log,
+    pub meter: Arc<Meter>,
+    pub reach: Arc<Reach>,
 }
 
 impl Registration {
@@ -106,7 +110,11 @@ impl Registration {
                 shared: shared.clone(),
                 on_event: setup.on_event,
                 log: setup.log,
+                is_alive: Some(setup.meter.registered.hold()),
+                is_out: None,
+                meter: setup.meter,
             },
+            reach: setup.reach,
             stall: setup.stall,
             timeout: setup.timeout,
             publications: setup.publications,

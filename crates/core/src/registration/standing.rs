@@ -3,16 +3,21 @@
 use std::sync::Arc;
 
 use super::phase::{Input, Phase, Told};
-use super::state::{OnEvent, Shared};
+use super::state::{Event, OnEvent, Shared};
 use crate::error::Error;
 use crate::instance::ServiceInstance;
 use crate::log::{Level, Log};
+use crate::metrics::{Held, Meter};
 
 pub(super) struct Standing {
     pub phase: Phase,
     pub shared: Arc<Shared>,
     pub on_event: OnEvent,
     pub log: Log,
+    pub meter: Arc<Meter>,
+    /// Counted as one that has not ended, and as one that is out of traffic.
+    pub is_alive: Option<Held>,
+    pub is_out: Option<Held>,
 }
 
 impl Standing {
@@ -27,6 +32,14 @@ impl Standing {
         let is_out = matches!(input, Input::Out { .. });
         let (phase, told) = std::mem::replace(&mut self.phase, Phase::NEW).step(input);
         self.phase = phase;
+        if self.phase.state().is_final() {
+            self.is_alive = None;
+        }
+        if self.phase.out().is_empty() {
+            self.is_out = None;
+        } else if self.is_out.is_none() {
+            self.is_out = Some(self.meter.out.hold());
+        }
         let hindrance = tried.as_ref().and_then(|(_, error)| error.clone());
         self.shared.progress.send_modify(|progress| {
             progress.state = self.phase.state();
@@ -43,6 +56,13 @@ impl Standing {
                 None => {}
             }
             for event in told.iter().filter_map(Told::event) {
+                // Before it is told: who hears of it finds it counted.
+                match event {
+                    Event::Lost(_) => self.meter.losses.add(),
+                    Event::Restored => self.meter.repairs.add(),
+                    Event::Replaced => self.meter.replaced.add(),
+                    Event::Out(..) | Event::In => {}
+                }
                 (self.on_event)(event);
             }
         });

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -16,8 +16,10 @@ use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{ServiceInstance, validate_name};
 use crate::log::Log;
+use crate::metrics::{CallMeter, Meter, Metrics};
 use crate::registration::{OnEvent, Registration, Setup};
 use crate::stall::{Pulse, StallMonitor};
+use crate::status::{OnStatus, Reach, Status};
 use crate::sync::lock;
 use crate::watch::{Breaks, Instances, List, Names, OnBad, Reflectors, Source, Watcher, to_list};
 
@@ -63,6 +65,8 @@ pub struct Hooks {
     pub on_bad_record: Option<Arc<dyn Fn(BadRecord) + Send + Sync>>,
     /// The thread that the stall guard watches; without one there is no guard.
     pub pulse: Option<Arc<dyn Pulse>>,
+    /// Told of each change of the status to connected or disconnected.
+    pub on_status: Option<OnStatus>,
     /// Where log lines go.
     pub log: Log,
 }
@@ -96,6 +100,8 @@ struct Inner {
     stall: Option<StallMonitor>,
     on_bad: OnBad,
     log: Log,
+    meter: Arc<Meter>,
+    reach: Arc<Reach>,
     closed: CancellationToken,
     /// Cancelled when the time to remove things is over.
     over: CancellationToken,
@@ -112,6 +118,7 @@ impl Registry {
         let closed = CancellationToken::new();
         let tasks = TaskTracker::new();
         let on_bad = report_once(hooks.on_bad_record, hooks.log.clone());
+        let (meter, reach) = (Arc::new(Meter::default()), Arc::new(Reach::new(hooks.on_status)));
         let source = Arc::new(Source {
             backend: backend.clone(),
             reads: reads.clone(),
@@ -122,6 +129,8 @@ impl Registry {
             tasks: tasks.clone(),
             log: hooks.log.clone(),
             breaks: Breaks::new(closed.clone(), tasks.clone(), hooks.log.clone()),
+            meter: meter.clone(),
+            reach: reach.clone(),
         });
         Self {
             inner: Arc::new(Inner {
@@ -135,6 +144,8 @@ impl Registry {
                 stall: hooks.pulse.map(StallMonitor::new),
                 on_bad,
                 log: hooks.log,
+                meter,
+                reach,
                 closed,
                 over: CancellationToken::new(),
                 tasks,
@@ -152,33 +163,65 @@ impl Registry {
     /// Reaches the registry and proves the credentials. What may pass by itself is tried again, with back-off, until
     /// `connect_timeout`; a refusal fails at once.
     pub async fn contact(&self) -> Result<()> {
-        let (limit, once) = (self.inner.options.connect_timeout, self.inner.options.timeout);
+        let limit = self.inner.options.connect_timeout;
+        let result = self.contact_within(limit, "connectTimeoutMs").await;
+        result.map_err(|e| e.during("connect"))
+    }
+
+    /// Waits until the registry is reached: at once while the status says so, else by trying as [`contact`](Self::contact)
+    /// does, until `limit`.
+    pub async fn ready(&self, limit: Duration) -> Result<()> {
+        if self.status() == Status::Connected {
+            return Ok(());
+        }
+        let result = self.contact_within(limit, "timeoutMs").await;
+        result.map_err(|e| e.during("ready"))
+    }
+
+    /// Asks the registry once what needs no right but to be let in, and tells how long its answer took. Not paced, and not
+    /// tried again. Fails with what hindered it, with `Timeout` after `limit`.
+    pub async fn ping(&self, limit: Duration) -> Result<Duration> {
+        let ping = async {
+            self.ensure_open()?;
+            let began = Instant::now();
+            let answer = tokio::select! {
+                () = self.inner.closed.cancelled() => return Err(closed()),
+                answer = timeout(limit, self.inner.backend.contact()) => answer,
+            };
+            let answer = answer.unwrap_or_else(|_| Err(Error::no_answer(limit)));
+            self.inner.reach.note(&answer);
+            answer.map(|()| began.elapsed())
+        };
+        ping.await.map_err(|e: Error| e.during("ping"))
+    }
+
+    async fn contact_within(&self, limit: Duration, option: &str) -> Result<()> {
+        self.ensure_open()?;
+        let once = self.inner.options.timeout;
         let attempt = || async {
             let answer = timeout(once, self.inner.backend.contact()).await;
             let answer = answer.unwrap_or_else(|_| Err(Error::no_answer(once)));
+            self.inner.reach.note(&answer);
             answer.inspect_err(|error| {
                 if error.is_retryable() {
-                    self.inner
-                        .log
-                        .warn(format_args!("first contact failed: {error}; trying again"));
+                    self.inner.log.warn(format_args!("no contact: {error}; trying again"));
                 }
             })
         };
-        let result = self.persist(limit, attempt).await.unwrap_or_else(|last| {
+        self.persist(limit, attempt).await.unwrap_or_else(|last| {
             let (place, ms) = (self.inner.backend.place(), limit.as_millis());
             Err(match last {
                 Some(error) => {
                     let kind = error.kind();
-                    let message = format!("no contact with {place} within {ms} ms (connectTimeoutMs): {error}");
+                    let message = format!("no contact with {place} within {ms} ms ({option}): {error}");
                     Error::new(kind, message).caused_by(error)
                 }
                 None => Error::new(
                     ErrorKind::Timeout,
-                    format!("{place} did not answer within {ms} ms (connectTimeoutMs): is it the right host and port?"),
+                    format!("{place} did not answer within {ms} ms ({option}): is it the right host and port?"),
                 ),
             })
-        });
-        result.map_err(|e| e.during("connect"))
+        })
     }
 
     /// Registers an instance and keeps it registered until `deregister()` or `close()`.
@@ -223,6 +266,8 @@ impl Registry {
                 withdrawals: self.inner.withdrawals.clone(),
                 on_event,
                 log: self.inner.log.clone(),
+                meter: self.inner.meter.clone(),
+                reach: self.inner.reach.clone(),
             });
             let mut all = self.lock_registrations();
             if all.len() == all.capacity() {
@@ -250,7 +295,8 @@ impl Registry {
             if !consistent && let Some(list) = self.inner.instances.current(&Instances(name.into())) {
                 return Ok(list);
             }
-            let snapshot = self.bounded(limit, || self.inner.backend.fetch(name)).await?;
+            let (calls, fetch) = (&self.inner.meter.get_service, || self.inner.backend.fetch(name));
+            let snapshot = self.bounded(limit, calls, fetch).await?;
             (self.inner.on_bad)(name, &snapshot.bad);
             Ok(to_list(snapshot.instances, &[]))
         };
@@ -266,7 +312,8 @@ impl Registry {
             if !consistent && let Some(list) = self.inner.names.current(&Names) {
                 return Ok(list.iter().map(|service| service.name.to_string()).collect());
             }
-            let mut names = self.bounded(limit, || self.inner.backend.services()).await?;
+            let (calls, list) = (&self.inner.meter.services, || self.inner.backend.services());
+            let mut names = self.bounded(limit, calls, list).await?;
             names.sort_unstable();
             names.dedup();
             Ok(names)
@@ -291,6 +338,16 @@ impl Registry {
         Ok(self.inner.names.watch(Names))
     }
 
+    /// What was counted since the client was made.
+    pub fn metrics(&self) -> Metrics {
+        self.inner.meter.read()
+    }
+
+    /// Whether the registry is reached, as what was done last has shown. Asks nobody.
+    pub fn status(&self) -> Status {
+        self.inner.reach.status()
+    }
+
     /// Whether `close()` was called.
     pub fn is_closed(&self) -> bool {
         self.inner.closed.is_cancelled()
@@ -310,6 +367,7 @@ impl Registry {
             return Ok(());
         }
         self.inner.closed.cancel();
+        self.inner.reach.close();
         // Dropped half way, or done: whoever waits is released.
         let _drained = self.inner.drained.clone().drop_guard();
         let registrations = std::mem::take(&mut *self.lock_registrations());
@@ -342,19 +400,32 @@ impl Registry {
         .during("close"))
     }
 
-    /// One read: paced, and persistent.
-    async fn bounded<T, F>(&self, limit: Duration, read: impl Fn() -> F) -> Result<T>
+    /// One read: counted, paced, and persistent.
+    async fn bounded<T, F>(&self, limit: Duration, calls: &CallMeter, read: impl Fn() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
+        calls.begun.add();
+        let reach = &self.inner.reach;
         let paced = || async {
             let _permit = self.inner.reads.acquire().await; // never closed
-            read().await
+            let result = read().await;
+            reach.note(&result);
+            result
         };
-        // What hindered the last try says more than that time is over.
-        self.persist(limit, paced)
-            .await
-            .unwrap_or_else(|last| Err(last.unwrap_or_else(|| Error::no_answer(limit))))
+        let result = self.persist(limit, paced).await.unwrap_or_else(|last| {
+            // What hindered the last try says more than that time is over.
+            let late = Err(last.unwrap_or_else(|| Error::no_answer(limit)));
+            // Who was in a hurry has not shown that nobody answers.
+            if limit >= self.inner.options.timeout {
+                reach.note(&late);
+            }
+            late
+        });
+        if result.is_err() {
+            calls.failed.add();
+        }
+        result
     }
 
     /// Tries again with back-off while it may yet succeed, ended by `close()`. `Err` is that `limit` has run out, with

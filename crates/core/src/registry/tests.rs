@@ -400,3 +400,96 @@ async fn a_thousand_rounds_out_of_traffic_and_in_again_leave_no_task_behind() {
     sleep(TTL).await; // what was aborted is gone by then
     assert_eq!(metrics.num_alive_tasks(), before);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_and_a_loss_are_counted_and_the_status_follows() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let sink = told.clone();
+    let hooks = Hooks {
+        on_status: Some(Arc::new(move |status: Status| {
+            sink.lock().unwrap().push(status.as_str());
+        })),
+        ..Hooks::default()
+    };
+    let backend = Arc::new(MemoryBackend::new("counted", TTL));
+    let registry = Registry::new(backend, RegistryOptions::default(), hooks);
+    let server = MemoryServer::of("counted");
+    assert_eq!(
+        (registry.status(), registry.metrics()),
+        (Status::Connecting, Metrics::default())
+    );
+
+    let first = register(&registry, "a").await;
+    let mut watcher = registry.watch("orders").unwrap();
+    watcher.next().await.unwrap();
+    let before = registry.metrics();
+    assert_eq!((before.registered, before.attempts, before.failed_attempts), (1, 1, 0));
+    assert_eq!(
+        (before.followed, before.reads, before.lists, before.stale),
+        (1, 1, 1, 0)
+    );
+
+    server.set_away(true);
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(registry.status(), Status::Disconnected);
+    let away = registry.metrics();
+    assert_eq!((away.breaks, away.stale), (1, 1));
+    registry
+        .get_service("orders", true, Duration::from_secs(1))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        registry.metrics().get_service,
+        crate::metrics::Calls { begun: 1, failed: 1 }
+    );
+    registry.get_service("orders", false, LIMIT).await.unwrap();
+    assert_eq!(registry.metrics().get_service.begun, 1, "a watch answered");
+
+    server.set_away(false);
+    sleep(LIMIT).await;
+    assert_eq!(registry.status(), Status::Connected);
+    server.expire("orders", "a");
+    sleep(LIMIT).await;
+    let after = registry.metrics();
+    assert_eq!((after.breaks, after.stale), (1, 0));
+    assert!(after.losses >= 1 && after.losses == after.repairs, "{after:?}");
+    assert!(after.attempts > before.attempts && after.reads > before.reads && after.lists > before.lists);
+
+    first.withdraw(OutReason::Withdrawn, LIMIT).await.unwrap();
+    assert_eq!((registry.metrics().registered, registry.metrics().out), (1, 1));
+    first.deregister(LIMIT).await.unwrap();
+    drop(watcher);
+    sleep(Duration::from_millis(1)).await;
+    let left = registry.metrics();
+    assert_eq!(
+        (left.registered, left.out, left.followed, left.stale, left.replaced),
+        (0, 0, 0, 0, 0)
+    );
+    registry.close(Duration::ZERO, LIMIT).await.unwrap();
+    assert_eq!(registry.status(), Status::Closed);
+    assert_eq!(*told.lock().unwrap(), ["connected", "disconnected", "connected"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ping_asks_once_and_ready_until_it_is_answered() {
+    let (registry, server) = memory("ping");
+    server.set_away(true);
+    assert_eq!(registry.ping(LIMIT).await.unwrap_err().operation(), "ping");
+    let error = registry.ready(Duration::from_secs(1)).await.unwrap_err();
+    assert!(error.is_retryable() && error.operation() == "ready", "{error}");
+    assert_eq!(registry.status(), Status::Connecting, "nothing has answered yet");
+    let waiting = registry.clone();
+    let ready = tokio::spawn(async move { waiting.ready(LIMIT).await });
+    sleep(Duration::from_secs(1)).await;
+    server.set_away(false);
+    ready.await.unwrap().unwrap();
+    assert_eq!(registry.status(), Status::Connected);
+    assert!(registry.ping(LIMIT).await.unwrap() < LIMIT);
+    registry.close(Duration::ZERO, LIMIT).await.unwrap();
+    for error in [
+        registry.ping(LIMIT).await.map(drop).unwrap_err(),
+        registry.ready(LIMIT).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Closed);
+    }
+}

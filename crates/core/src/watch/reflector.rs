@@ -18,6 +18,8 @@ use crate::backoff::{Backoff, CEILING};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::ServiceInstance;
 use crate::log::Log;
+use crate::metrics::{Held, Meter};
+use crate::status::Reach;
 
 /// What is known of a name, or of the names.
 #[derive(Clone)]
@@ -58,6 +60,8 @@ pub(crate) struct Source {
     pub tasks: TaskTracker,
     pub log: Log,
     pub breaks: Breaks,
+    pub meter: Arc<Meter>,
+    pub reach: Arc<Reach>,
 }
 
 /// The task that follows one subject.
@@ -66,11 +70,15 @@ pub(super) struct Reflector<S: Subject> {
     subject: S,
     state: State<S::Entry>,
     view: watch::Sender<View<S::Entry>>,
+    _followed: Held,
+    stale: Option<Held>,
 }
 
 impl<S: Subject> Reflector<S> {
     pub(super) fn new(source: Arc<Source>, subject: S, view: watch::Sender<View<S::Entry>>) -> Self {
         Self {
+            _followed: source.meter.followed.hold(),
+            stale: None,
             source,
             subject,
             state: State::default(),
@@ -146,6 +154,15 @@ impl<S: Subject> Reflector<S> {
     /// Moves the state on, tells of it, and shows what is known.
     fn step(&mut self, input: Input<S::Entry>) {
         let grace = self.source.empty_grace;
+        let Source { meter, reach, .. } = &*self.source;
+        match &input {
+            Input::Read(_) => {
+                meter.reads.add();
+                reach.note(&Ok(()));
+            }
+            Input::Broke { error, .. } => reach.note::<()>(&Err(error.clone())),
+            Input::GraceOver => {}
+        }
         let (next, told) = std::mem::take(&mut self.state).step(input, grace);
         self.state = next;
         let refused = matches!(told, Some(Told::Refused(_)));
@@ -155,6 +172,13 @@ impl<S: Subject> Reflector<S> {
             if changed {
                 view.list = list.cloned();
                 view.version += 1;
+                meter.lists.add();
+            }
+            if stale != self.stale.is_some() {
+                self.stale = stale.then(|| meter.stale.hold());
+                if stale {
+                    meter.breaks.add();
+                }
             }
             let turned = std::mem::replace(&mut view.stale, stale) != stale;
             view.refused = self.state.refusal().cloned();

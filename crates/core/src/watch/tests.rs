@@ -42,6 +42,8 @@ fn bench_with(log: Log) -> Bench {
         closed,
         tasks,
         log,
+        meter: Arc::default(),
+        reach: Arc::default(),
     });
     Bench {
         script,

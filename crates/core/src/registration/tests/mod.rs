@@ -48,6 +48,8 @@ fn start_told(script: Arc<Scripted>, slow: Duration) -> Bench {
             heard.lock().unwrap().push(event);
         }),
         log: Log::default(),
+        meter: Arc::default(),
+        reach: Arc::default(),
     });
     Bench {
         script,
