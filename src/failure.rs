@@ -88,13 +88,13 @@ impl From<&Fault> for NativeFailure {
 impl NativeFailure {
     /// What a call throws or rejects with: an `Error`, since napi throws nothing else as it is, with what is known on it.
     pub fn thrown(self, env: Env) -> napi::Error {
-        match self.as_error(env) {
+        match self.into_error(env) {
             Ok(error) => error.to_unknown().into(),
             Err(error) => error,
         }
     }
 
-    fn as_error(self, env: Env) -> napi::Result<Object<'static>> {
+    fn into_error(self, env: Env) -> napi::Result<Object<'static>> {
         let reason = napi::Error::new(Status::GenericFailure, self.message.clone());
         let mut error = Object::from_raw(env.raw(), env.create_error(reason)?.raw());
         let known = Object::from_unknown(self.into_unknown(&env)?)?;
