@@ -44,6 +44,33 @@ async function client(
 const instance = { name: 'orders', id: 'a', version: '1', endpoints: ['grpc://10.1.2.3:9000'] };
 
 describe.concurrent('an agent', () => {
+  test('whose catalog is slower than the TTL is told that the instance lives, before anybody sees it', async (context) => {
+    const { server: agent } = await server(context);
+    let show: () => void = () => {};
+    const shown = new Promise<void>((resolve) => {
+      show = resolve;
+    });
+    const host = await forwarder(context, agent, async ({ url = '' }) => {
+      if (url.startsWith('/v1/health/service/orders')) await shown;
+      return true;
+    });
+    const registry = await client(context, host);
+    const registering = registry.register(instance, { timeoutMs: 30_000 });
+    const status = async () => {
+      const { text } = await agent.ask('GET', '/v1/agent/checks');
+      const checks = Object.values(JSON.parse(text) as Record<string, { ServiceID: string; Status: string }>);
+      return checks.find(({ ServiceID }) => ServiceID === 'a')?.Status;
+    };
+    await waitFor(async () => (await status()) === 'passing', { what: 'the write' });
+    const until = Date.now() + 2 * ttlMs;
+    while (Date.now() < until) {
+      expect(await status(), 'its TTL check').toBe('passing');
+      await quiet(100); // it would be critical from one TTL on, until the record is written anew
+    }
+    show();
+    expect((await registering).state).toBe('registered');
+  });
+
   test('restarted without its data forgets the instance: one lost, one restored, and watches go on', async (context) => {
     const { server: agent } = await server(context);
     const registry = await client(context, agent.host);
