@@ -85,9 +85,10 @@ forEveryBackend('status and metrics', (it) => {
     expect(registry.status).toBe('connected');
     await waitFor(() => told.length > 0, { what: 'the event' });
     expect(told).toEqual(['connected']);
-    const { ms, value } = await timed(registry.ping());
-    expect(value).toBeGreaterThan(0);
-    expect(value).toBeLessThanOrEqual(ms);
+    const began = performance.now(); // before the call, whose first half may take longer than the answer
+    const took = await registry.ping();
+    expect(took).toBeGreaterThan(0);
+    expect(took).toBeLessThanOrEqual(performance.now() - began);
 
     const watcher = registry.watch('nobody');
     expect(await nextList(watcher)).toEqual([]);
