@@ -1,19 +1,9 @@
 // What the checker finds of instances that are out of traffic: histories in which one thing went wrong, or nearly did.
 
 import { describe, expect, it } from 'vitest';
-import { check, type Violation } from './check.js';
 import type { Entry } from './history.js';
+import { none, only } from './judged.js';
 import { BOUNDS, type Made, ORIGIN, well } from './made.js';
-
-/** The one violation of a history, which is of this rule. */
-function only(rule: Violation['rule'], history: readonly Entry[]): Violation {
-  const violations = check(history);
-  expect(violations.map((violation) => violation.rule)).toEqual([rule]);
-  return violations[0] as Violation;
-}
-
-const none = (history: readonly Entry[]) =>
-  expect(check(history).map(({ rule, says }) => `${rule}: ${says}`)).toEqual([]);
 
 describe('withdrawn', () => {
   const out = (made = well()) => made.withdraw('registrar 2', 'b', 19_000);

@@ -25,10 +25,12 @@ export type { EtcdOptions } from './registry/backends/etcd.js';
 export type { RegistryOptions } from './registry/backends/index.js';
 export type { MemoryOptions } from './registry/backends/memory.js';
 export type { ZookeeperOptions } from './registry/backends/zookeeper.js';
+export type { Capabilities } from './registry/capabilities.js';
 export type { CommonOptions } from './registry/common-options.js';
 export { connect } from './registry/connect.js';
+export type { RegistryEvents } from './registry/events.js';
 export type { OnServiceList } from './registry/follow.js';
-export type { InstanceInput, InstanceUpdate, ServiceInstance, ServiceList } from './registry/instance.js';
+export type { BadRecord, InstanceInput, InstanceUpdate, ServiceInstance, ServiceList } from './registry/instance.js';
 export { MemoryServer } from './registry/memory-server.js';
 export type { CallMetrics, RegistryMetrics } from './registry/metrics.js';
 export { type ServiceName, type ServiceNames, ServicesWatcher } from './registry/names.js';
@@ -43,13 +45,10 @@ export {
   type UpdateOptions,
 } from './registry/registration.js';
 export {
-  type BadRecord,
   type CallOptions,
-  type Capabilities,
   type GetServiceOptions,
   type RegisterOptions,
   Registry,
-  type RegistryEvents,
   type WatchOptions,
 } from './registry/registry.js';
 export type { RegistryStatus } from './registry/status.js';

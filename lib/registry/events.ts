@@ -3,6 +3,17 @@
 import { Emitter, type Voids } from '../common/emitter.js';
 import { describe, type Log } from '../common/logger.js';
 import { didYouMean, invalid, kindOf } from '../common/shape.js';
+import type { BadRecord } from './instance.js';
+
+/** The events of a registry. */
+export interface RegistryEvents {
+  /** A record was skipped because it can't be read: once per record and content. */
+  badRecord: [record: BadRecord];
+  /** The registry answers: for the first time, or again. It takes turns with `disconnected`, and comes first. */
+  connected: [];
+  /** The registry doesn't answer any more, as far as what was done has shown: see `status`. */
+  disconnected: [];
+}
 
 /** What a class of the registry has for its events. It hands its own `on()`, `once()` and `off()` on to it. */
 export class Events<M extends { [K in keyof M]: readonly unknown[] }> extends Emitter {

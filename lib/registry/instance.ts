@@ -181,3 +181,11 @@ export function sameInstance(a: ServiceInstance, b: ServiceInstance): boolean {
   const keys = Object.keys(a.metadata);
   return keys.length === Object.keys(b.metadata).length && keys.every((key) => a.metadata[key] === b.metadata[key]);
 }
+
+/** A record of somebody else that can't be read. */
+export interface BadRecord {
+  /** Where it is. */
+  readonly key: string;
+  /** What is wrong with it. */
+  readonly reason: string;
+}

@@ -11,7 +11,8 @@ import type { ServiceOptions } from '../service/options.js';
 import type { Services } from '../service/services.js';
 import type { RegistryOptions } from './backends/index.js';
 import { call, checked, type NewCancel } from './call.js';
-import { Events } from './events.js';
+import type { Capabilities } from './capabilities.js';
+import { Events, type RegistryEvents } from './events.js';
 import { callBack, type OnServiceList, refusedText } from './follow.js';
 import { frozenList, type InstanceInput, instanceOf, type ServiceInstance, type ServiceList } from './instance.js';
 import { track, trackLeave, untrack } from './lifecycle.js';
@@ -21,55 +22,6 @@ import { callTimeout, type Removal, removal, type Settings, stallTimeout } from 
 import { Registration, type RemovalOptions } from './registration.js';
 import type { RegistryStatus } from './status.js';
 import { Feeds, type Handle, INSTANCES, type ListWatcher, Watcher, type WatcherSource } from './watcher.js';
-
-/** What a registry can do, and what it knows. */
-export interface Capabilities {
-  /** Instances can be registered. */
-  readonly register: boolean;
-  /** The instance of a process that died goes by itself. */
-  readonly expires: boolean;
-  /** Two owners of one id are told apart: the older one hears `replaced`. */
-  readonly owners: boolean;
-  /** Instances are found under the id they were registered with. */
-  readonly keepsId: boolean;
-  /** `services()` and `watchServices()` work. */
-  readonly listsNames: boolean;
-  /** `watchServices()` tells how many instances a name has. */
-  readonly countsNames: boolean;
-  /** A client can hold one registration at a time only. */
-  readonly oneRegistration: boolean;
-  /**
-   * For how long a change of one instance may be spread over several records, so that others see parts of it, in
-   * milliseconds; 0 where an instance is one record.
-   */
-  readonly settlesMs: number;
-  /** Lists say since when an instance is registered: `since`. */
-  readonly since: boolean;
-  /** Lists say how much time is left to an instance without renewal. */
-  readonly expiresIn: boolean;
-  /** It is told why an instance left. */
-  readonly leavingReason: boolean;
-  /** Operators of the registry can take an instance out of traffic by a switch of its own, which no owner undoes. */
-  readonly ownSwitch: boolean;
-}
-
-/** A record of somebody else that can't be read. */
-export interface BadRecord {
-  /** Where it is. */
-  readonly key: string;
-  /** What is wrong with it. */
-  readonly reason: string;
-}
-
-/** The events of a registry. */
-export interface RegistryEvents {
-  /** A record was skipped because it can't be read: once per record and content. */
-  badRecord: [record: BadRecord];
-  /** The registry answers: for the first time, or again. It takes turns with `disconnected`, and comes first. */
-  connected: [];
-  /** The registry doesn't answer any more, as far as what was done has shown: see `status`. */
-  disconnected: [];
-}
 
 /** Options of every call that waits. */
 export interface CallOptions {
