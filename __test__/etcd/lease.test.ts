@@ -1,6 +1,7 @@
 // Leases in ordinary times: what a program written for etcd3 finds, and what is ours.
 import type { Lease as Theirs } from 'etcd3';
 import { Etcd3 as TheirClient } from 'etcd3';
+import { InvalidArgumentError } from 'rollcall';
 import {
   ClientClosedError,
   Etcd3,
@@ -41,7 +42,7 @@ test('a ttl that is missing or below a second is refused at once, as by etcd3', 
     } catch (error) {
       refused = error;
     }
-    expect(refused).toBeInstanceOf(RangeError);
+    expect(refused).toBeInstanceOf(InvalidArgumentError);
     expect(refused).toMatchObject({ message: text, code: 'ERR_INVALID_ARGUMENT' });
   }
   expect(() => ours.lease(5, { stallTimeoutMs: 5 })).toThrow(/options\.stallTimeoutMs/);
