@@ -241,6 +241,17 @@ export class InternalError extends RollcallError {
   }
 }
 
+/**
+ * Makes an `InvalidArgumentError` of an error that is to keep its own class and name: it is `instanceof` both.
+ *
+ * @internal
+ */
+export function asInvalidArgument<E extends Error>(error: E): E & InvalidArgumentError {
+  const hidden = { configurable: true, enumerable: false, writable: true };
+  Object.defineProperty(error, KINDS, { ...hidden, value: kindsOf(InvalidArgumentError.prototype) });
+  return Object.assign(error, { code: 'ERR_INVALID_ARGUMENT' as const, retryable: false, operation: '' });
+}
+
 const BY_CODE: Readonly<Partial<Record<ErrorCode, new (message: string, details?: ErrorDetails) => RollcallError>>> = {
   ERR_CLOSED: ClosedError,
   ERR_TIMEOUT: TimeoutError,

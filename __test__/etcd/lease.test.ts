@@ -42,6 +42,7 @@ test('a ttl that is missing or below a second is refused at once, as by etcd3', 
     } catch (error) {
       refused = error;
     }
+    expect(refused).toBeInstanceOf(RangeError);
     expect(refused).toBeInstanceOf(InvalidArgumentError);
     expect(refused).toMatchObject({ message: text, code: 'ERR_INVALID_ARGUMENT' });
   }

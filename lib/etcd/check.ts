@@ -1,19 +1,19 @@
 /** Checks of what a program hands to the builders: what is wrong is said at once, by name. */
 
 import { shown } from '../common/shape.js';
-import { InvalidArgumentError } from '../errors.js';
+import { asInvalidArgument, InvalidArgumentError } from '../errors.js';
 import { exactOf } from './int64.js';
 
 /** What a key or a prefix may be. A `Uint8Array` that is no Buffer is taken as well. */
 export type Bytes = string | Buffer;
 
 /**
- * An error where etcd3 has a plain `Error`, with its text.
+ * An error where etcd3 has a plain `Error`: with its class, name and text, and an `InvalidArgumentError` all the same.
  *
  * @internal
  */
 export function plainError(text: string): InvalidArgumentError {
-  return new InvalidArgumentError(text);
+  return asInvalidArgument(new Error(text));
 }
 
 /**
@@ -23,7 +23,8 @@ export function plainError(text: string): InvalidArgumentError {
  */
 export function leaseTtl(seconds: number): number {
   if (seconds >= 1 && Number.isFinite(seconds)) return seconds;
-  throw plainError(`The TTL in an etcd lease must be at least 1 second. Got: ${String(seconds)}`);
+  const text = `The TTL in an etcd lease must be at least 1 second. Got: ${String(seconds)}`;
+  throw asInvalidArgument(new RangeError(text)); // as there
 }
 
 /**
