@@ -102,8 +102,13 @@ export class Registry {
       if (registry) registry.#share.wake();
     });
     this.capabilities = Object.freeze({ ...this.#client.capabilities() });
-    const status = () => (this.closed ? 'closed' : this.#client.status());
-    Object.defineProperty(this, 'status', { get: status, enumerable: true });
+    Object.defineProperty(this, 'status', {
+      enumerable: true,
+      // No arrow function: one that refers to `this` would be held by what the native side holds, of the same scope.
+      get(this: Registry) {
+        return this.closed ? 'closed' : this.#client.status();
+      },
+    });
     track(this, settings.signals, settings.log);
   }
 
