@@ -450,8 +450,16 @@ describe('ping(), ready() and metrics()', () => {
       registrations: { alive: 1, out: 2, attempts: 3, failed: 4, losses: 5, repairs: 6, replaced: 7 },
       watches: { followed: 8, stale: 9, reads: 10, breaks: 11, lists: 12 },
       methods: { getService: { calls: 13, failed: 14 }, services: { calls: 15, failed: 16 } },
+      services: {},
     });
-    const parts = [metrics, metrics.registrations, metrics.watches, metrics.methods, ...Object.values(metrics.methods)];
+    const parts = [
+      metrics,
+      metrics.registrations,
+      metrics.watches,
+      metrics.methods,
+      metrics.services,
+      ...Object.values(metrics.methods),
+    ];
     expect(parts.filter((part) => !Object.isFrozen(part))).toEqual([]);
     expect(registry.metrics()).not.toBe(metrics);
   });
