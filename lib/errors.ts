@@ -73,11 +73,19 @@ export function brand(
   name: string,
   { kind = name, code }: { kind?: string; code?: ErrorCode } = {},
 ): void {
-  const hidden = { configurable: true, enumerable: false, writable: true };
-  Object.defineProperty(type.prototype, 'name', { ...hidden, value: name });
+  hide(type.prototype, 'name', name);
   const inherited = kindsOf(Object.getPrototypeOf(type.prototype));
   const also = kindsOf(code && BY_CODE[code]?.prototype).filter((known) => !inherited.includes(known));
-  Object.defineProperty(type.prototype, KINDS, { ...hidden, value: [...inherited, ...also, kind] });
+  hide(type.prototype, KINDS, [...inherited, ...also, kind]);
+}
+
+/**
+ * Writes a property that is not shown.
+ *
+ * @internal
+ */
+export function hide(target: object, key: PropertyKey, value: unknown): void {
+  Object.defineProperty(target, key, { configurable: true, enumerable: false, writable: true, value });
 }
 
 function kindsOf(value: unknown): readonly string[] {
@@ -247,8 +255,7 @@ export class InternalError extends RollcallError {
  * @internal
  */
 export function asInvalidArgument<E extends Error>(error: E): E & InvalidArgumentError {
-  const hidden = { configurable: true, enumerable: false, writable: true };
-  Object.defineProperty(error, KINDS, { ...hidden, value: kindsOf(InvalidArgumentError.prototype) });
+  hide(error, KINDS, kindsOf(InvalidArgumentError.prototype));
   return Object.assign(error, { code: 'ERR_INVALID_ARGUMENT' as const, retryable: false, operation: '' });
 }
 

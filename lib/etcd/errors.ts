@@ -1,7 +1,7 @@
 /** The errors of `rollcall/etcd`: the classes of etcd3 with its names and texts, all below `RollcallError`. */
 
 import { type Failure, readFailure } from '../common/failure.js';
-import { brand, type ErrorCode, type ErrorDetails, RollcallError } from '../errors.js';
+import { brand, type ErrorCode, type ErrorDetails, hide, RollcallError } from '../errors.js';
 
 /**
  * On the errors that may go away by themselves: `RecoverableError in error`. It belongs to the class; whether this one
@@ -335,9 +335,8 @@ for (const [type, name, code, grpcCode, recoverable] of [
   ...CLASSES,
 ]) {
   brand(type, name, { code });
-  const hidden = { configurable: true, enumerable: false, writable: true };
-  Object.defineProperty(type.prototype, TRAITS, { ...hidden, value: { code, grpcCode } satisfies Traits });
-  if (recoverable) Object.defineProperty(type.prototype, RecoverableError, { ...hidden, value: true });
+  hide(type.prototype, TRAITS, { code, grpcCode } satisfies Traits);
+  if (recoverable) hide(type.prototype, RecoverableError, true);
 }
 
 /** The same for a call that its own signal ended: such an error has one name everywhere in Node.js. */

@@ -123,10 +123,7 @@ export class Application {
 
   async #close(): Promise<void> {
     const server = this.#server;
-    const closed = new Promise<void>((resolve) => {
-      if (this.#closeWhole) void Promise.resolve(this.#closeWhole()).then(() => resolve(), this.#unclosed(resolve));
-      else server.close(() => resolve()); // an error says that it does not listen any more
-    });
+    const closed = this.#end();
     server.closeIdleConnections?.();
     const giveUp = after(this.#closeTimeoutMs, () => {
       this.#log.warn(`requests were under way ${this.#closeTimeoutMs} ms after the drain: their connections are cut`);
@@ -137,11 +134,14 @@ export class Application {
     giveUp();
   }
 
-  #unclosed(done: () => void): (error: unknown) => void {
-    return (error) => {
+  /** Never rejects. */
+  async #end(): Promise<void> {
+    try {
+      if (this.#closeWhole) await this.#closeWhole();
+      else await new Promise<void>((resolve) => void this.#server.close(() => resolve())); // an error: it does not listen
+    } catch (error) {
       this.#log.warn(`the server was not closed in order: ${(error as Error).message}`);
-      done();
-    };
+    }
   }
 }
 
@@ -155,15 +155,13 @@ function askToClose(
 
 function serverOf(given: unknown): NodeServer {
   const server = isRecord(given) && isRecord(given.server) ? given.server : given;
-  const { address, close, on } = (isObject(server) ? server : {}) as Partial<NodeServer>;
+  const { address, close, on } = Object(server) as Partial<NodeServer>;
   if (typeof address === 'function' && typeof close === 'function' && typeof on === 'function') {
     return server as unknown as NodeServer;
   }
   const hint = typeof given === 'function' ? ': give what its listen() returns' : '';
   throw invalid('server', `expected a server of Node.js or an application of Fastify, got ${kindOf(given)}${hint}`);
 }
-
-const isObject = (value: unknown): value is object => typeof value === 'object' && value !== null;
 
 /** Resolves once it listens. */
 function listening(server: NodeServer, timeoutMs: number): Promise<void> {

@@ -1,5 +1,6 @@
 /** How a try failed, by what the built-in `fetch` rejects with. */
 
+import { bagOf, type ErrorBag, isCausedBy } from '../common/causes.js';
 import { InvalidArgumentError, TimeoutError, UnavailableError } from '../errors.js';
 
 /** What a rejection of `fetch` means. */
@@ -11,15 +12,8 @@ export type FailureKind =
   /** `fetch` does not take what the program gave it. */
   | 'argument';
 
-/** How far causes are followed. */
-const DEPTH = 5;
 /** Codes of undici for what the program gave it. */
 const ARGUMENT = new Set(['UND_ERR_INVALID_ARG', 'UND_ERR_NOT_SUPPORTED', 'UND_ERR_REQ_CONTENT_LENGTH_MISMATCH']);
-
-type Bag = Record<'code' | 'syscall' | 'cause' | 'errors' | 'message', unknown>;
-
-const bagOf = (error: unknown): Partial<Bag> =>
-  (typeof error === 'object' && error !== null ? error : {}) as Partial<Bag>;
 
 /**
  * `fetch` rejects with a TypeError for everything. What the network did is its cause; without one it is an argument. A
@@ -29,16 +23,12 @@ export function kindOfFailure(error: unknown): FailureKind {
   const { cause, code } = bagOf(error);
   if (cause === undefined && code === undefined) return 'argument';
   if (ARGUMENT.has(String(bagOf(cause).code))) return 'argument';
-  return isUnconnected(error, DEPTH) ? 'unsent' : 'broken';
+  return isCausedBy(error, isUnconnected) ? 'unsent' : 'broken';
 }
 
-function isUnconnected(error: unknown, depth: number): boolean {
-  if (depth === 0) return false;
-  const { code, syscall, cause, errors, message } = bagOf(error);
+function isUnconnected({ code, syscall, message }: ErrorBag): boolean {
   if (syscall === 'connect' || syscall === 'getaddrinfo' || code === 'UND_ERR_CONNECT_TIMEOUT') return true;
-  if (message === 'bad port' && code === undefined) return true; // a port that no fetch calls, such as 6000
-  if (Array.isArray(errors) && errors.length > 0) return errors.every((one) => isUnconnected(one, depth - 1));
-  return cause !== undefined && isUnconnected(cause, depth - 1);
+  return message === 'bad port' && code === undefined; // a port that no fetch calls, such as 6000
 }
 
 /** A call or a try took too long. */

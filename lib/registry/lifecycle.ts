@@ -13,9 +13,14 @@ interface Closable {
 /** What an application does at the end, its registry among it. */
 type Leave = () => Promise<void>;
 
+/** What a signal does with a client. */
+interface Answer {
+  readonly leave: Leave;
+  readonly log: Log;
+}
+
 interface SignalWatch {
-  readonly clients: Map<Closable, Log>;
-  readonly leaves: Map<Closable, Leave>;
+  readonly clients: Map<Closable, Answer>;
   readonly listener: () => void;
   /** The signal has come. */
   called: boolean;
@@ -44,33 +49,29 @@ function isMainThread(): boolean {
 export function track(client: Closable, signals: readonly NodeJS.Signals[], log: Log): void {
   if (open.size === 0) process.on('exit', onExit);
   open.add(client);
-  if (signals.length > 0 && !isMainThread()) {
-    log.write('warn', 'options.signals: a worker thread gets no signals; close the registry from the main thread');
-    return;
-  }
-  for (const signal of signals) {
-    watchOf(signal).clients.set(client, log);
-  }
+  const leave = () => client.close({ drainMs: defaultDrain(client.backend) });
+  leaveBy(signals, client, { leave, log }, 'close the registry');
 }
 
 /** On each of `signals` the whole application leaves, in the place of its registry alone. */
 export function trackLeave(leave: Leave, signals: readonly NodeJS.Signals[], client: Closable, log: Log): void {
+  leaveBy(signals, client, { leave, log }, 'call leave()');
+}
+
+/** `instead`: what a worker thread asks of the main thread. */
+function leaveBy(signals: readonly NodeJS.Signals[], client: Closable, answer: Answer, instead: string): void {
   if (signals.length > 0 && !isMainThread()) {
-    log.write('warn', 'options.signals: a worker thread gets no signals; call leave() from the main thread');
+    answer.log.write('warn', `options.signals: a worker thread gets no signals; ${instead} from the main thread`);
     return;
   }
-  for (const signal of signals) {
-    const watch = watchOf(signal);
-    watch.clients.set(client, log);
-    watch.leaves.set(client, leave);
-  }
+  for (const signal of signals) watchOf(signal).clients.set(client, answer);
 }
 
 function watchOf(signal: NodeJS.Signals): SignalWatch {
   const known = signalWatches.get(signal);
   if (known) return known;
   const listener = Object.assign(() => onSignal(signal), { [OURS]: true });
-  const watch = { clients: new Map(), leaves: new Map(), listener, called: false };
+  const watch = { clients: new Map(), listener, called: false };
   signalWatches.set(signal, watch);
   process.prependListener(signal, listener); // first: it counts the others
   return watch;
@@ -82,7 +83,6 @@ export function untrack(client: Closable): void {
   if (open.size === 0) process.off('exit', onExit);
   for (const [signal, watch] of signalWatches) {
     watch.clients.delete(client);
-    watch.leaves.delete(client);
     // While the signal is being answered the listener stays: it lets the signal through at the end.
     if (watch.clients.size === 0 && !watch.called) forget(signal, watch);
   }
@@ -96,18 +96,16 @@ async function onSignal(signal: NodeJS.Signals): Promise<void> {
   const othersDecide = decides(signal, process.listeners(signal).filter((listener) => !(OURS in listener)).length);
   if (!watch.called) {
     watch.called = true;
-    const [log] = watch.clients.values();
+    const [first] = watch.clients.values();
     await Promise.all(
-      [...watch.clients].map(([client, log]) =>
-        (watch.leaves.get(client)?.() ?? client.close({ drainMs: defaultDrain(client.backend) })).catch(
-          (error: unknown) => {
-            log.write('warn', `${signal}: ${error instanceof Error ? error.message : String(error)}`);
-          },
-        ),
+      [...watch.clients.values()].map(({ leave, log }) =>
+        leave().catch((error: unknown) => {
+          log.write('warn', `${signal}: ${error instanceof Error ? error.message : String(error)}`);
+        }),
       ),
     );
     if (othersDecide && signalWatches.get(signal) === watch) {
-      log?.write('warn', `${signal}: closed; another listener of this signal decides when the process ends`);
+      first?.log.write('warn', `${signal}: closed; another listener of this signal decides when the process ends`);
     }
   }
   if (signalWatches.get(signal) !== watch) return; // let through meanwhile

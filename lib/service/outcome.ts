@@ -1,5 +1,6 @@
 /** What an error says of the instance that was called. */
 
+import { type ErrorBag, isCausedBy } from '../common/causes.js';
 import type { Outcome } from './ejector.js';
 
 /** Nobody listens there, or nobody can be reached: no call was made. */
@@ -8,14 +9,14 @@ const REFUSED = new Set(['ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'EHOSTDO
 const CANCELLED = new Set<unknown>(['ABORT_ERR', 'ERR_ABORTED', 'ERR_CANCELED', 'UND_ERR_ABORTED']);
 /** Of gRPC: an instance that answers with any other is alive. */
 const [GRPC_CANCELLED, GRPC_DEADLINE, GRPC_UNAVAILABLE] = [1, 4, 14];
-/** How far causes are followed. */
-const DEPTH = 5;
+
+const isRefused = ({ code }: ErrorBag): boolean => typeof code === 'string' && REFUSED.has(code);
 
 /** What came of a call, by what it was told to have ended with. `failed` has the last word where it is given. */
 export function outcomeOf(error: unknown, failed: boolean | undefined): Outcome {
   if (failed === false) return 'success';
   if (error === undefined || error === null) return failed ? 'failure' : 'success';
-  if (isRefused(error, DEPTH)) return 'refused';
+  if (isCausedBy(error, isRefused)) return 'refused';
   if (failed) return 'failure';
   const { code, name } = error as { code?: unknown; name?: unknown };
   if (name === 'AbortError' || CANCELLED.has(code)) return 'cancelled';
@@ -24,13 +25,4 @@ export function outcomeOf(error: unknown, failed: boolean | undefined): Outcome 
     return code === GRPC_DEADLINE || code === GRPC_UNAVAILABLE ? 'failure' : 'success';
   }
   return 'failure';
-}
-
-/** `fetch` hides it in a cause, a host of several addresses in a list of errors. */
-function isRefused(error: unknown, depth: number): boolean {
-  if (typeof error !== 'object' || error === null || depth === 0) return false;
-  const { code, cause, errors } = error as { code?: unknown; cause?: unknown; errors?: unknown };
-  if (typeof code === 'string' && REFUSED.has(code)) return true;
-  if (Array.isArray(errors) && errors.length > 0) return errors.every((one) => isRefused(one, depth - 1));
-  return isRefused(cause, depth - 1);
 }
