@@ -47,9 +47,13 @@ describe.concurrent('an agent', () => {
   test('whose catalog is slower than the TTL is told that the instance lives, before anybody sees it', async (context) => {
     const { server: agent } = await server(context);
     let show: () => void = () => {};
-    const shown = new Promise<void>((resolve) => {
-      show = resolve;
-    });
+    let shown: Promise<void>;
+    const hold = () => {
+      shown = new Promise<void>((resolve) => {
+        show = resolve;
+      });
+    };
+    hold();
     const host = await forwarder(context, agent, async ({ url = '' }) => {
       if (url.startsWith('/v1/health/service/orders')) await shown;
       return true;
@@ -61,14 +65,26 @@ describe.concurrent('an agent', () => {
       const checks = Object.values(JSON.parse(text) as Record<string, { ServiceID: string; Status: string }>);
       return checks.find(({ ServiceID }) => ServiceID === 'a')?.Status;
     };
-    await waitFor(async () => (await status()) === 'passing', { what: 'the write' });
-    const until = Date.now() + 2 * ttlMs;
-    while (Date.now() < until) {
-      expect(await status(), 'its TTL check').toBe('passing');
-      await quiet(100); // it would be critical from one TTL on, until the record is written anew
-    }
+    const passes = async () => {
+      await waitFor(async () => (await status()) === 'passing', { timeoutMs: 15_000, what: 'the write' });
+      const until = Date.now() + 2 * ttlMs;
+      while (Date.now() < until) {
+        expect(await status(), 'its TTL check').toBe('passing');
+        await quiet(100); // it would be critical from one TTL on, until the record is written anew
+      }
+    };
+    await passes();
     show();
-    expect((await registering).state).toBe('registered');
+    const registration = await registering;
+    expect(registration.state).toBe('registered');
+    // The same for the record that takes the place of one that was lost.
+    const heard = hear(registration);
+    hold();
+    await agent.deregister('a');
+    await waitFor(() => heard.count('lost') === 1, { what: '"lost"' });
+    await passes();
+    show();
+    await waitFor(() => heard.count('restored') === 1, { timeoutMs: 15_000, what: '"restored"' });
   });
 
   test('restarted without its data forgets the instance: one lost, one restored, and watches go on', async (context) => {

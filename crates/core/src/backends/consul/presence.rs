@@ -87,11 +87,10 @@ impl Presence for ConsulPresence {
         let _moving = record.moving.lock().await;
         let registered = self.register(instance, intent).await;
         let agent = registered.map_err(|error| error.about(&format!("{}/{}", record.name, record.id)))?;
-        let renewed = self.renewal.is_some() || !record.shared.options.heartbeat;
         tokio::select! {
             seen = record.seen(agent, instance, generation, intent) => seen?,
             error = record.overtaken(agent, generation) => return Err(error),
-            () = pass(&record, agent), if !renewed => {} // never
+            () = pass(&record, agent), if record.shared.options.heartbeat => {} // never
         }
         {
             let mut state = self.record.lock();
