@@ -115,8 +115,7 @@ impl RegistrationHandle {
         cancel: Option<&CancelHandle>,
     ) -> Result<PromiseRaw<'env, JsResult<()>>> {
         let registration = self.registration.clone();
-        let begun =
-            OutReason::of_program(&reason).and_then(|reason| registration.begin_withdraw(reason).map(|()| reason)); // at once: `outFor` says so
+        let begun = begun(&reason, |reason| registration.begin_withdraw(reason));
         promise(env, &self.io, cancel, "withdraw", async move {
             registration.withdrawn(begun?, ms(timeout_ms)).await
         })
@@ -132,8 +131,7 @@ impl RegistrationHandle {
         cancel: Option<&CancelHandle>,
     ) -> Result<PromiseRaw<'env, JsResult<()>>> {
         let registration = self.registration.clone();
-        let begun =
-            OutReason::of_program(&reason).and_then(|reason| registration.begin_restore(reason).map(|()| reason)); // at once: `outFor` says so
+        let begun = begun(&reason, |reason| registration.begin_restore(reason));
         promise(env, &self.io, cancel, "restore", async move {
             registration.restored(begun?, ms(timeout_ms)).await
         })
@@ -189,4 +187,11 @@ impl RegistrationHandle {
             Ok(())
         })
     }
+}
+
+/// What a program asks for by a reason is begun at once, so that `outFor` says so.
+fn begun(reason: &str, begin: impl FnOnce(OutReason) -> rollcall_core::Result<()>) -> rollcall_core::Result<OutReason> {
+    let reason = OutReason::of_program(reason)?;
+    begin(reason)?;
+    Ok(reason)
 }
