@@ -129,9 +129,13 @@ export class Application {
       this.#log.warn(`requests were under way ${this.#closeTimeoutMs} ms after the drain: their connections are cut`);
       server.closeAllConnections?.();
     });
-    const late = new Promise<void>((resolve) => void after(this.#closeTimeoutMs + 1000, resolve));
+    let forget = () => {};
+    const late = new Promise<void>((resolve) => {
+      forget = after(this.#closeTimeoutMs + 1000, resolve);
+    });
     await Promise.race([closed, late]);
     giveUp();
+    forget();
   }
 
   /** Never rejects. */
