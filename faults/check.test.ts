@@ -3,13 +3,10 @@
 import { describe, expect, it } from 'vitest';
 import { check, RULES } from './check.js';
 import type { Entry } from './history.js';
-import { found, none, only } from './judged.js';
+import { found, list, names, none, only } from './judged.js';
 import { BOUNDS, Made, NAME, ORIGIN, well } from './made.js';
 
 const without = (made: Made, is: (entry: Entry) => boolean) => made.history().filter((entry) => !is(entry));
-const list = (who: string, at: number, list: Record<string, number>, stale = false): Entry => {
-  return { kind: 'list', at, who, name: NAME, stale, list };
-};
 
 it('a run in which all goes well has no violations', () => none(well().history()));
 
@@ -300,7 +297,8 @@ describe('watching', () => {
   });
   it('a new life may tell what an old one knew better', () => {
     const made = well().die('watcher 1', 20_000, 'killed').start('watcher 1', 20_050);
-    none(made.add(list('watcher 1', 20_060, { a: 1, b: 1 }), list('watcher 1', 20_070, { a: 2, b: 1 })).history());
+    made.add(list('watcher 1', 20_060, { a: 1, b: 1 }), list('watcher 1', 20_070, { a: 2, b: 1 }));
+    none(made.add(names('watcher 1', 20_080, { [NAME]: 2 })).history());
   });
   it('a last list that is not the truth', () => {
     const ends = (more: Entry[]) =>
@@ -333,12 +331,16 @@ describe('watching', () => {
   });
   it('a name of which a watcher never tells', () => {
     const history = well().history();
-    const more = (at: number) =>
-      history.map((entry) =>
+    const told = (at: number) =>
+      ['watcher 1', 'watcher 2'].map((who) => names(who, ORIGIN + at + 20, { [NAME]: 2, users: 1 }));
+    const more = (at: number) => [
+      ...history.map((entry) =>
         entry.kind === 'truth' && entry.at >= ORIGIN + at
           ? { ...entry, names: { ...entry.names, users: { u: 1 } } }
           : entry,
-      );
+      ),
+      ...told(at),
+    ];
     expect(check(more(20_000)).map(({ rule, of }) => [rule, of])).toEqual([
       ['watching', 'users'],
       ['watching', 'users'],
@@ -351,9 +353,7 @@ describe('watching', () => {
         .die('watcher 1', at - 500, 'killed')
         .start('watcher 1', at);
       made.call('watcher 1', 'get', NAME, at + 10);
-      return made
-        .history()
-        .filter((entry) => !(entry.kind === 'list' && entry.who === 'watcher 1' && entry.at > ORIGIN + at));
+      return made.add(names('watcher 1', at + 10, { [NAME]: 2 })).history();
     };
     none(late(49_501 - BOUNDS.repairMs));
     only('watching', late(49_500 - BOUNDS.repairMs));
@@ -362,7 +362,8 @@ describe('watching', () => {
   /** Watcher 1 does not tell that b goes at 20,005, before it tells so at `tells`. */
   const lags = (tells: number, more: (made: Made) => Made = (made) => made) => {
     const made = well().watch('watcher 3', 50).start('watcher 3', 3).deregister('registrar 2', 'b', 20_000);
-    const late = (entry: Entry) => entry.kind === 'list' && entry.who === 'watcher 1' && entry.at > ORIGIN + 20_000;
+    const late = (entry: Entry) =>
+      entry.kind === 'list' && entry.name === NAME && entry.who === 'watcher 1' && entry.at > ORIGIN + 20_000;
     return more(made.add(list('watcher 1', tells, { a: 2 })))
       .history()
       .filter((entry) => !late(entry) || entry.at >= ORIGIN + tells);
@@ -493,7 +494,7 @@ describe('flat', () => {
   it('each life is one of its own', () => {
     const made = well().die('watcher 1', 20_000, 'killed').start('watcher 1', 20_001);
     made.samples('watcher 1', 2000, Array(10).fill({})).samples('watcher 1', 21_000, Array(10).fill({ threads: 90 }));
-    none(made.add(list('watcher 1', 21_000, { a: 2, b: 1 })).history());
+    none(made.add(list('watcher 1', 21_000, { a: 2, b: 1 }), names('watcher 1', 21_000, { [NAME]: 2 })).history());
   });
 });
 
@@ -533,7 +534,7 @@ describe('quiet', () => {
 
 it('every rule is named', () => {
   expect(RULES).toEqual([
-    ...['sound', 'registered', 'dead', 'deregistered', 'withdrawn', 'watching'],
+    ...['sound', 'registered', 'dead', 'deregistered', 'withdrawn', 'watching', 'named'],
     ...['one-holder', 'settled', 'flat', 'alive', 'quiet'],
   ]);
 });

@@ -4,6 +4,7 @@
  */
 
 import type { Entry } from './history.js';
+import { named } from './rules/names.js';
 import { oneHolder } from './rules/one-holder.js';
 import { alive, flat, quiet, settled } from './rules/processes.js';
 import { dead, deregistered, registered, withdrawn } from './rules/registrations.js';
@@ -22,6 +23,7 @@ const rules: Readonly<Record<Exclude<RuleName, 'sound'>, Rule>> = {
   deregistered,
   withdrawn,
   watching,
+  named,
   'one-holder': oneHolder,
   settled,
   flat,

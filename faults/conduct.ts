@@ -10,7 +10,7 @@ import { freePorts } from '../__test__/support/ports.js';
 import { runScript, type Script, temporaryFolder, waitFor } from '../__test__/support/process.js';
 import { seeded } from '../__test__/support/random.js';
 import { type Proxy as Link, startToxiproxy } from '../__test__/support/toxiproxy.js';
-import type { Conducted, Entry, Fault, Time } from './history.js';
+import { type Conducted, type Entry, type Fault, THE_NAMES, type Time } from './history.js';
 import {
   type Actor,
   type ActorDeed,
@@ -352,7 +352,8 @@ export async function run({ backend, seed, minutes, say = () => {}, folder: kept
       actors.map((actor, i) => {
         const hosts = links[actor.zone].map(({ host }) => host);
         const role = {
-          ...{ id: idOf(actor), name: actor.name, names: NAMES, port: ports[i], lock: LOCK, election: ELECTION },
+          ...{ id: idOf(actor), name: actor.name, names: NAMES, theNames: THE_NAMES, port: ports[i] },
+          ...{ lock: LOCK, election: ELECTION },
           options: { ...servers.options(hosts), ttlMs: servers.bounds.ttlMs },
           stays: Array.from({ length: 64 }, () => Math.round(300 + chance() * 2500)),
         };

@@ -1,6 +1,6 @@
 /** What a run did and saw, in numbers: for the report, not for the judgement. */
 
-import type { Begin, Entry, Time } from './history.js';
+import { type Begin, type Entry, THE_NAMES, type Time } from './history.js';
 import { termsOf } from './rules/one-holder.js';
 import { growthOf } from './rules/processes.js';
 import { absences } from './rules/registrations.js';
@@ -39,6 +39,8 @@ export interface Figures {
   };
   readonly watching: {
     readonly lists: number;
+    /** Those of them that are of the names. */
+    readonly names: number;
     readonly stale: number;
     /** From a settled `register()` or `update()` to the list that has it, while nothing harmed the watcher. */
     readonly delays: Spread;
@@ -81,6 +83,7 @@ export function figures(history: readonly Entry[]): Figures {
     },
     watching: {
       lists: told.filter(({ kind }) => kind === 'list').length,
+      names: told.filter((entry) => entry.kind === 'list' && entry.name === THE_NAMES).length,
       stale: told.filter(({ kind }) => kind === 'stale').length,
       delays: spread(story.lives.flatMap((life) => delaysOf(story, life))),
     },

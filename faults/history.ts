@@ -9,6 +9,12 @@ export type Time = number;
 /** What each instance that is in a list says of itself: its id, and the number of its latest `register()` or `update()`. */
 export type Listed = Readonly<Record<string, number>>;
 
+/**
+ * Under this name watchers tell of the names themselves, and are judged as of any other: the list has how many instances each
+ * name has, 0 where the registry does not count them. No service has such a name.
+ */
+export const THE_NAMES = 'the names';
+
 /** A stretch of time in which something was made to fail. */
 export interface Fault {
   readonly kind: 'fault';

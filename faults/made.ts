@@ -3,7 +3,7 @@
  * Times are milliseconds after the start of the run.
  */
 
-import type { Begin, Entry, Fault, Listed, Time } from './history.js';
+import { type Begin, type Entry, type Fault, type Listed, THE_NAMES, type Time } from './history.js';
 import type { Kind } from './story.js';
 import { firstIndex } from './windows.js';
 
@@ -159,13 +159,27 @@ export class Made {
   #toldBy({ who, from, to, deaf }: Watch): Entry[] {
     const isDeaf = (time: Time) => deaf.some(({ at, until }) => time >= at && time <= until);
     const times = [from, ...this.#held.map(({ at }) => at)].filter((at) => at >= from && !isDeaf(at + DELIVERY_MS));
-    const list = (at: Time): Entry => ({ kind: 'list', at, who, name: NAME, stale: false, list: this.#heldAt(at) });
-    const silences = deaf.flatMap(({ at, until }): Entry[] => [
-      { kind: 'stale', at, who, name: NAME },
-      list(until),
-      { kind: 'fresh', at: until + 1, who, name: NAME },
-    ]);
-    return [...times.map((at) => list(at + DELIVERY_MS)), ...silences].filter(({ at }) => at < to);
+    const list = (name: string, at: Time): Entry => {
+      const held = this.#heldAt(at);
+      const count = Object.keys(held).length;
+      return {
+        kind: 'list',
+        at,
+        who,
+        name,
+        stale: false,
+        list: name === NAME ? held : count > 0 ? { [NAME]: count } : {},
+      };
+    };
+    const tells = (name: string): Entry[] => [
+      ...times.map((at) => list(name, at + DELIVERY_MS)),
+      ...deaf.flatMap(({ at, until }): Entry[] => [
+        { kind: 'stale', at, who, name },
+        list(name, until),
+        { kind: 'fresh', at: until + 1, who, name },
+      ]),
+    ];
+    return [NAME, THE_NAMES].flatMap(tells).filter(({ at }) => at < to);
   }
 }
 

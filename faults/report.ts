@@ -53,7 +53,10 @@ function seen({ registrations, watching, calls, terms, growth }: Figures): strin
     ...wrap(`Judged in ${judged} of ${reads} reads (${share} %), in which nothing harmed their process.`, 2),
     ...wrap(`Withdrawn ${times(withdrawn.count)}, and looked for in ${withdrawn.reads} reads.`, 2),
     ...wrap(`Events of registrations: ${told || 'none'}.`, 2),
-    ...wrap(`Watchers: ${watching.lists} lists, stale ${times(watching.stale)}.`, 2),
+    ...wrap(
+      `Watchers: ${watching.lists} lists, ${watching.names} of them of the names, stale ${times(watching.stale)}.`,
+      2,
+    ),
     ...wrap(`Changes told of while nothing harmed the watcher: ${delays.count}${delayed}.`, 2),
     ...table([
       ['calls', 'made', 'failed', 'open', 'median', 'worst'],

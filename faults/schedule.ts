@@ -20,12 +20,15 @@ export interface Actor {
   readonly name: string;
 }
 
-export const NAMES = ['orders', 'users', 'stock'] as const;
+/** Of ten registrars: a name with several instances, and names that come and go with their only one. */
+const SERVICES = ['orders', 'users', 'stock', 'orders', 'mail', 'users', 'audit', 'orders', 'users', 'orders'] as const;
+
+export const NAMES: readonly string[] = [...new Set(SERVICES)];
 
 /** Ten register, five watch all names, and on etcd three compete for a lock and an election. */
 export function cast(backend: Backend): Actor[] {
   const parts: [Part, number][] = [
-    ['registrar', 10],
+    ['registrar', SERVICES.length],
     ['watcher', 5],
     ['candidate', backend === 'etcd' ? 3 : 0],
   ];
@@ -34,7 +37,7 @@ export function cast(backend: Backend): Actor[] {
       who: `${part} ${i + 1}`,
       part,
       zone: ZONES[i % ZONES.length] as Zone,
-      name: NAMES[i % NAMES.length] as string,
+      name: SERVICES[i % SERVICES.length] as string,
     })),
   );
 }

@@ -4,7 +4,16 @@
  * A life of a process begins with `started`; what the process tells before the next `started` belongs to it.
  */
 
-import type { Begin, Conducted, Entry, Fault, Listed, Time, Told } from './history.js';
+import {
+  type Begin,
+  type Conducted,
+  type Entry,
+  type Fault,
+  type Listed,
+  THE_NAMES,
+  type Time,
+  type Told,
+} from './history.js';
 import { firstIndex, type Stretch, Windows } from './windows.js';
 
 export type Kind<K extends Entry['kind']> = Extract<Entry, { kind: K }>;
@@ -30,6 +39,7 @@ export interface Call extends Omit<Kind<'call'>, 'kind'> {
 }
 
 export interface Truth extends Stretch {
+  /** By name, and of the names themselves. */
   readonly names: Readonly<Record<string, Listed>>;
   /** The number of each instance, whatever its name. */
   readonly numbers: ReadonlyMap<string, number>;
@@ -96,6 +106,7 @@ export function storyOf(unordered: readonly Entry[]): Story {
   const calls = lives.flatMap((life) => life.calls).sort(byTime);
   const instances = instancesOf(calls);
   const harm = [...faults, ...hiccups];
+  const counts = lives.some(({ told }) => told.some(countsNames));
   const repaired = (stretches: readonly Stretch[]) =>
     new Windows(stretches.map((stretch) => ({ at: stretch.at, until: stretch.until + begin.repairMs })));
   return {
@@ -107,7 +118,12 @@ export function storyOf(unordered: readonly Entry[]): Story {
     hiccups,
     truths: of(history, 'truth')
       .sort(byTime)
-      .map(({ at, until, names }) => ({ at, until, names, numbers: numbersOf(names) })),
+      .map(({ at, until, names }) => ({
+        at,
+        until,
+        names: { ...names, [THE_NAMES]: namesOf(names, counts) },
+        numbers: numbersOf(names),
+      })),
     lives,
     calls,
     instances,
@@ -138,6 +154,15 @@ function remembered(make: (who: string) => Windows): (who: string) => Windows {
     made.set(who, windows);
     return windows;
   };
+}
+
+const countsNames = (entry: Told) =>
+  entry.kind === 'list' && entry.name === THE_NAMES && Object.values(entry.list).some((count) => count > 0);
+
+/** The names that have instances, as watchers tell of them: with how many, or with 0. */
+function namesOf(names: Readonly<Record<string, Listed>>, counts: boolean): Listed {
+  const sizes = Object.entries(names).map(([name, list]) => [name, Object.keys(list).length] as const);
+  return Object.fromEntries(sizes.filter(([, size]) => size > 0).map(([name, size]) => [name, counts ? size : 0]));
 }
 
 function numbersOf(names: Readonly<Record<string, Listed>>): Map<string, number> {

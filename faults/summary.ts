@@ -9,7 +9,7 @@ export interface Judged {
 
 const HEAD = [
   ['', 'seed', 'faults', 'processes killed', 'registrations judged', 'gone and back', 'worst repair'],
-  ['lists', 'terms of a lock and an election', 'calls', 'violations'],
+  ['out of traffic', 'lists', 'lists of names', 'terms of a lock and an election', 'calls', 'violations'],
 ].flat();
 
 export function summary(runs: readonly Judged[]): string {
@@ -21,7 +21,8 @@ export function summary(runs: readonly Judged[]): string {
     return [
       ...[begin?.backend ?? '', begin?.seed ?? '', sum(faults.values()), killed],
       ...[`${judged} of ${reads} reads`, losses, repairs.count === 0 ? '' : `${(repairs.worst / 1000).toFixed(1)} s`],
-      ...[watching.lists, sum(terms.values()) || '', sum(calls.values()), violations.length],
+      ...[registrations.withdrawn.count, watching.lists, watching.names],
+      ...[sum(terms.values()) || '', sum(calls.values()), violations.length],
     ];
   });
   return [HEAD, HEAD.map((_, i) => (i === 0 ? '---' : '--:')), ...rows]

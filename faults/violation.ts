@@ -8,6 +8,7 @@ export type RuleName =
   | 'deregistered'
   | 'withdrawn'
   | 'watching'
+  | 'named'
   | 'one-holder'
   | 'settled'
   | 'flat'

@@ -1,4 +1,4 @@
-// Follows every name, and asks for each from time to time.
+// Follows every name and the names themselves, and asks for each from time to time.
 import { connect } from 'rollcall';
 import { call, obey, pause, role, tell, untilDone } from './actor.mjs';
 
@@ -12,12 +12,14 @@ let leaving = false;
 
 const listed = (list) => Object.fromEntries(list.map(({ id, metadata }) => [id, Number(metadata.n)]));
 
-async function follow(name) {
-  const watcher = registry.watch(name);
+/** Where the registry does not count, 0. */
+const counted = (list) => Object.fromEntries(list.map(({ name, count = 0 }) => [name, count]));
+
+async function follow(name, watcher, shown) {
   watcher.on('stale', () => tell('stale', { name }));
   watcher.on('fresh', () => tell('fresh', { name }));
   try {
-    for await (const list of watcher) tell('list', { name, stale: watcher.stale, list: listed(list) });
+    for await (const list of watcher) tell('list', { name, stale: watcher.stale, list: shown(list) });
     if (!leaving) tell('ended', { name });
   } catch (error) {
     tell('ended', { name, error: `${error?.code}: ${error?.message}` });
@@ -40,5 +42,6 @@ obey({
     process.exit(0);
   },
 });
-for (const name of role.names) void follow(name);
+for (const name of role.names) void follow(name, registry.watch(name), listed);
+void follow(role.theNames, registry.watchServices(), counted);
 void ask();
