@@ -90,8 +90,8 @@ pub fn to_array<'env, 'a>(
     instances: impl ExactSizeIterator<Item = &'a ServiceInstance>,
 ) -> Result<Array<'env>> {
     let mut array = env.create_array(u32::try_from(instances.len()).unwrap_or(u32::MAX))?;
-    let mut names = Shared::default();
-    let mut versions = Shared::default();
+    let mut names = LastString::default();
+    let mut versions = LastString::default();
     for (i, instance) in (0u32..).zip(instances) {
         let (name, version) = (
             names.string(env, &instance.name)?,
@@ -104,9 +104,9 @@ pub fn to_array<'env, 'a>(
 
 /// The last string made, which is often the next one as well.
 #[derive(Default)]
-struct Shared<'env, 'a>(Option<(&'a str, JsString<'env>)>);
+struct LastString<'env, 'a>(Option<(&'a str, JsString<'env>)>);
 
-impl<'env, 'a> Shared<'env, 'a> {
+impl<'env, 'a> LastString<'env, 'a> {
     fn string(&mut self, env: &'env Env, text: &'a str) -> Result<JsString<'env>> {
         if let Some((last, string)) = self.0
             && last == text

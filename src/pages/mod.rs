@@ -129,10 +129,10 @@ impl Request {
 
 /// The boundary of one client.
 pub struct Pages {
-    shared: Arc<Shared>,
+    inner: Arc<PagesInner>,
 }
 
-struct Shared {
+struct PagesInner {
     client: EtcdClient,
     inbox: Mutex<Vec<Request>>,
     submitted: Notify,
@@ -144,7 +144,7 @@ struct Shared {
 
 impl Pages {
     pub fn start(io: &Arc<Io>, client: EtcdClient, groups: bool, wake: Wake) -> Self {
-        let shared = Arc::new(Shared {
+        let inner = Arc::new(PagesInner {
             client,
             inbox: Mutex::default(),
             submitted: Notify::new(),
@@ -152,15 +152,15 @@ impl Pages {
             running: Mutex::default(),
             stop: CancellationToken::new(),
         });
-        io.handle().spawn(dispatch(shared.clone(), groups));
-        let (outbox, stop) = (shared.outbox.clone(), shared.stop.clone());
+        io.handle().spawn(dispatch(inner.clone(), groups));
+        let (outbox, stop) = (inner.outbox.clone(), inner.stop.clone());
         io.handle().spawn(async move { outbox.flush_turns(stop).await });
-        Self { shared }
+        Self { inner }
     }
 
     /// Ends the boundary: calls under way are answered as closed.
     pub fn stopper(&self) -> CancellationToken {
-        self.shared.stop.clone()
+        self.inner.stop.clone()
     }
 
     pub fn submit(&self, page: &[u8], count: u32, len: u32) -> Result<()> {
@@ -194,91 +194,87 @@ impl Pages {
     }
 
     fn put(&self, requests: Vec<Request>) {
-        let shared = &self.shared;
-        if shared.stop.is_cancelled() {
+        let inner = &self.inner;
+        if inner.stop.is_cancelled() {
             // JavaScript refuses calls of a closed client; this is one that was on its way.
             for request in requests {
-                shared
-                    .outbox
-                    .append(request.id, Reply::failed(&NativeFailure::closed()));
+                inner.outbox.append(request.id, Reply::failed(&NativeFailure::closed()));
             }
             return;
         }
         {
-            let mut running = lock(&shared.running);
+            let mut running = lock(&inner.running);
             let cancels = requests.iter().filter(|request| request.has(CANCELS));
             running.extend(cancels.map(|request| (request.id, None)));
         }
         {
-            let mut inbox = lock(&shared.inbox);
+            let mut inbox = lock(&inner.inbox);
             if inbox.is_empty() {
                 *inbox = requests;
             } else {
                 inbox.extend(requests);
             }
         }
-        shared.submitted.notify_one(); // one write to an eventfd a tick, not one spawn a call
+        inner.submitted.notify_one(); // one write to an eventfd a tick, not one spawn a call
     }
 
     pub fn cancel(&self, id: u32) {
         // Its ticket answers; one that has no task yet is missed by `start_one`.
-        if let Some(Some(task)) = lock(&self.shared.running).remove(&id) {
+        if let Some(Some(task)) = lock(&self.inner.running).remove(&id) {
             task.abort();
         }
     }
 
     pub fn drain(&self, page: &mut [u8], most: u32) -> u32 {
-        self.shared.outbox.drain(page, most as usize)
+        self.inner.outbox.drain(page, most as usize)
     }
 
     pub fn take(&self, id: u32) -> Option<Vec<u8>> {
-        self.shared.outbox.take(id)
+        self.inner.outbox.take(id)
     }
 }
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        self.shared.stop.cancel();
+        self.inner.stop.cancel();
     }
 }
 
 /// Starts every call that comes in, until the client is closed. Dropping the tasks answers what is under way.
-async fn dispatch(shared: Arc<Shared>, groups: bool) {
+async fn dispatch(inner: Arc<PagesInner>, groups: bool) {
     let mut tasks = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
             biased;
-            () = shared.stop.cancelled() => break,
-            () = shared.submitted.notified() => {
+            () = inner.stop.cancelled() => break,
+            () = inner.submitted.notified() => {
                 // Swept here and not awaited: a wake-up of this task for every call that ends would cost as much again.
                 // A task that panicked has answered by its ticket.
                 while tasks.try_join_next().is_some() {}
-                let requests = std::mem::take(&mut *lock(&shared.inbox));
-                start(&shared, requests, groups, &mut tasks);
+                let requests = std::mem::take(&mut *lock(&inner.inbox));
+                start(&inner, requests, groups, &mut tasks);
             }
         }
     }
     tasks.shutdown().await;
-    for request in std::mem::take(&mut *lock(&shared.inbox)) {
-        shared
-            .outbox
-            .append(request.id, Reply::failed(&NativeFailure::closed()));
+    for request in std::mem::take(&mut *lock(&inner.inbox)) {
+        inner.outbox.append(request.id, Reply::failed(&NativeFailure::closed()));
     }
-    lock(&shared.running).clear();
+    lock(&inner.running).clear();
 }
 
-fn start(shared: &Arc<Shared>, requests: Vec<Request>, groups: bool, tasks: &mut tokio::task::JoinSet<()>) {
+fn start(inner: &Arc<PagesInner>, requests: Vec<Request>, groups: bool, tasks: &mut tokio::task::JoinSet<()>) {
     let mut gets: Vec<Request> = Vec::new();
     for request in requests {
         if groups && request.has(GROUPS) {
             gets.push(request);
         } else {
-            start_one(shared, request, tasks);
+            start_one(inner, request, tasks);
         }
     }
     // A get that came alone stays a plain one. Those that may take equally long go together.
     gets.sort_by_key(|get| get.timeout_ms); // stable
-    let size = shared.client.calls.group_size().max(1);
+    let size = inner.client.calls.group_size().max(1);
     while !gets.is_empty() {
         let same = gets
             .iter()
@@ -286,17 +282,17 @@ fn start(shared: &Arc<Shared>, requests: Vec<Request>, groups: bool, tasks: &mut
             .count();
         let rest = gets.split_off(same.min(size));
         let group = std::mem::replace(&mut gets, rest);
-        start_group(shared, group, tasks);
+        start_group(inner, group, tasks);
     }
 }
 
-fn start_one(shared: &Arc<Shared>, request: Request, tasks: &mut tokio::task::JoinSet<()>) {
-    let ticket = Ticket::new(request.id, shared);
+fn start_one(inner: &Arc<PagesInner>, request: Request, tasks: &mut tokio::task::JoinSet<()>) {
+    let ticket = Ticket::new(request.id, inner);
     let (id, cancels) = (request.id, request.has(CANCELS));
-    if cancels && !lock(&shared.running).contains_key(&id) {
+    if cancels && !lock(&inner.running).contains_key(&id) {
         return; // cancelled before it was begun: the ticket answers
     }
-    let client = shared.client.clone();
+    let client = inner.client.clone();
     let task = tasks.spawn(async move {
         let want = request.want;
         match client.calls.exec(request.call()).await {
@@ -305,7 +301,7 @@ fn start_one(shared: &Arc<Shared>, request: Request, tasks: &mut tokio::task::Jo
         }
     });
     if cancels {
-        let taken = match lock(&shared.running).get_mut(&id) {
+        let taken = match lock(&inner.running).get_mut(&id) {
             Some(place) => place.replace(task),
             None => Some(task), // cancelled in this moment
         };
@@ -315,19 +311,16 @@ fn start_one(shared: &Arc<Shared>, request: Request, tasks: &mut tokio::task::Jo
     }
 }
 
-fn start_group(shared: &Arc<Shared>, group: Vec<Request>, tasks: &mut tokio::task::JoinSet<()>) {
+fn start_group(inner: &Arc<PagesInner>, group: Vec<Request>, tasks: &mut tokio::task::JoinSet<()>) {
     if group.len() == 1 {
         for alone in group {
-            start_one(shared, alone, tasks);
+            start_one(inner, alone, tasks);
         }
         return;
     }
     let deadline = group[0].deadline();
-    let client = shared.client.clone();
-    let tickets: Vec<(Ticket, Want)> = group
-        .iter()
-        .map(|get| (Ticket::new(get.id, shared), get.want))
-        .collect();
+    let client = inner.client.clone();
+    let tickets: Vec<(Ticket, Want)> = group.iter().map(|get| (Ticket::new(get.id, inner), get.want)).collect();
     tasks.spawn(async move {
         let gets = group.into_iter().map(|get| get.body).collect();
         let answers = client.calls.get_group(gets, deadline).await;
@@ -343,26 +336,26 @@ fn start_group(shared: &Arc<Shared>, group: Vec<Request>, tasks: &mut tokio::tas
 /// The duty to answer a call. One that is dropped, because its task was aborted, panicked or shut down, answers too.
 struct Ticket {
     id: u32,
-    shared: Option<Arc<Shared>>,
+    inner: Option<Arc<PagesInner>>,
 }
 
 impl Ticket {
-    fn new(id: u32, shared: &Arc<Shared>) -> Self {
+    fn new(id: u32, inner: &Arc<PagesInner>) -> Self {
         Self {
             id,
-            shared: Some(shared.clone()),
+            inner: Some(inner.clone()),
         }
     }
 
     fn reply(mut self, reply: Reply) {
-        if let Some(shared) = self.shared.take() {
-            self.forget(&shared);
-            shared.outbox.append(self.id, reply);
+        if let Some(inner) = self.inner.take() {
+            self.forget(&inner);
+            inner.outbox.append(self.id, reply);
         }
     }
 
-    fn forget(&self, shared: &Shared) {
-        let mut running = lock(&shared.running);
+    fn forget(&self, inner: &PagesInner) {
+        let mut running = lock(&inner.running);
         if !running.is_empty() {
             running.remove(&self.id);
         }
@@ -370,7 +363,7 @@ impl Ticket {
 
     async fn settle(self, want: Want, answer: Bytes) {
         let id = self.id;
-        let outbox = self.shared.as_ref().map(|shared| shared.outbox.clone());
+        let outbox = self.inner.as_ref().map(|inner| inner.outbox.clone());
         let Some(outbox) = outbox else { return };
         let last = reply::of(want, answer, |part| outbox.append(id, part)).await;
         self.reply(last);
@@ -387,14 +380,14 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if let Some(shared) = self.shared.take() {
-            self.forget(&shared);
-            let failure = if shared.stop.is_cancelled() {
+        if let Some(inner) = self.inner.take() {
+            self.forget(&inner);
+            let failure = if inner.stop.is_cancelled() {
                 NativeFailure::closed()
             } else {
                 NativeFailure::given_up()
             };
-            shared.outbox.append(self.id, Reply::failed(&failure));
+            inner.outbox.append(self.id, Reply::failed(&failure));
         }
     }
 }

@@ -109,7 +109,7 @@ impl Machine {
             Ok(()) => {
                 self.standing
                     .step(Input::Published(Instant::now()), Some((generation, None)));
-                self.standing.shared.is_back();
+                self.standing.inner.is_back();
             }
             Err(error) => self
                 .standing
@@ -254,10 +254,10 @@ impl Machine {
 /// Logs why a record could not be removed yet, and keeps it for who waits for that.
 fn note_failure(standing: &Standing, what: &'static str) -> impl Fn(Error) + use<> {
     let name = Name(&standing.instance()).to_string();
-    let (log, shared) = (standing.log.clone(), standing.shared.clone());
+    let (log, inner) = (standing.log.clone(), standing.inner.clone());
     move |error| {
         log.warn(format_args!("{name} could not be {what} yet: {error}"));
-        shared.progress.send_modify(|p| p.failure = Some((p.published, error)));
+        inner.progress.send_modify(|p| p.failure = Some((p.published, error)));
     }
 }
 
@@ -315,7 +315,7 @@ async fn changed(wanted: &watch::Receiver<Wanted>, tried: u64) {
 
 /// Resolves when that is wanted.
 async fn wants(wanted: &watch::Receiver<Wanted>, that: impl FnMut(&Wanted) -> bool) {
-    let _ = wanted.clone().wait_for(that).await; // the sender lives in `Standing::shared`
+    let _ = wanted.clone().wait_for(that).await; // the sender lives in `Standing::inner`
 }
 
 async fn ticking(stall: Option<&Stall>) {

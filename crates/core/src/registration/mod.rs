@@ -25,7 +25,7 @@ pub use self::out::{OutFor, OutReason};
 use self::phase::Phase;
 use self::standing::Standing;
 pub use self::state::{Event, OnEvent, State};
-use self::state::{Progress, Shared, Wanted};
+use self::state::{Progress, RegistrationInner, Wanted};
 use crate::advertise;
 use crate::backend::{Backend, Presence};
 use crate::backoff::Backoff;
@@ -51,7 +51,7 @@ pub struct Patch {
 /// owner, or the close of its client.
 #[derive(Clone)]
 pub struct Registration {
-    shared: Arc<Shared>,
+    inner: Arc<RegistrationInner>,
 }
 
 /// What the machine needs from its client.
@@ -95,7 +95,7 @@ impl Registration {
             published: 0,
             failure: None,
         });
-        let shared = Arc::new(Shared {
+        let inner = Arc::new(RegistrationInner {
             wanted,
             progress,
             backend: setup.backend,
@@ -107,7 +107,7 @@ impl Registration {
             wanted: wanted_rx,
             standing: Standing {
                 phase: Phase::NEW,
-                shared: shared.clone(),
+                inner: inner.clone(),
                 on_event: setup.on_event,
                 log: setup.log,
                 is_alive: Some(setup.meter.registered.hold()),
@@ -124,7 +124,7 @@ impl Registration {
             called_back: None,
             backoff: Backoff::new(),
         };
-        let over = shared.over.clone();
+        let over = inner.over.clone();
         setup.tasks.spawn(async move {
             tokio::select! {
                 biased;
@@ -132,24 +132,24 @@ impl Registration {
                 () = machine.run() => {}
             }
         });
-        Self { shared }
+        Self { inner }
     }
 
     /// The instance as it is wanted now.
     pub fn instance(&self) -> Arc<ServiceInstance> {
-        self.shared.wanted.borrow().instance.clone()
+        self.inner.wanted.borrow().instance.clone()
     }
 
     /// Where the registration stands.
     pub fn state(&self) -> State {
-        self.shared.progress.borrow().state
+        self.inner.progress.borrow().state
     }
 
     /// What holds it out of traffic: the owner's reasons from the moment they are given to the moment they are taken back,
     /// and the stall guard's. Empty: it stands in the registry, or is being put there, or has ended.
     pub fn out_for(&self) -> OutFor {
-        let own = self.shared.wanted.borrow().out;
-        let progress = self.shared.progress.borrow();
+        let own = self.inner.wanted.borrow().out;
+        let progress = self.inner.progress.borrow();
         if progress.state.is_final() {
             return OutFor::NONE;
         }
@@ -181,14 +181,14 @@ impl Registration {
     pub async fn update(&self, mut patch: Patch, limit: Duration) -> Result<()> {
         self.ended().map_or(Ok(()), Err)?;
         if let Some(endpoints) = &mut patch.endpoints {
-            advertise::all_reachable(endpoints, self.shared.advertise_host.as_deref())?;
+            advertise::all_reachable(endpoints, self.inner.advertise_host.as_deref())?;
         }
         let mut changed = (*self.instance()).clone();
         patch.apply(&mut changed);
         changed.validate()?;
-        self.shared.backend.check(&changed)?; // what can't be held would be tried for ever
+        self.inner.backend.check(&changed)?; // what can't be held would be tried for ever
         let mut generation = 0;
-        self.shared.wanted.send_modify(|wanted| {
+        self.inner.wanted.send_modify(|wanted| {
             // Applied to what is wanted now: two updates of different fields both count.
             patch.apply(Arc::make_mut(&mut wanted.instance));
             wanted.generation += 1;
@@ -232,7 +232,7 @@ impl Registration {
     /// The half of `withdraw` that does not wait: gives one more reason to have it out of traffic.
     pub fn begin_withdraw(&self, reason: OutReason) -> Result<()> {
         self.ended().map_or(Ok(()), Err)?;
-        self.shared.wanted.send_if_modified(|wanted| {
+        self.inner.wanted.send_if_modified(|wanted| {
             let before = wanted.out;
             wanted.out = before.with(reason);
             wanted.taken_back = wanted.taken_back.without(reason);
@@ -245,7 +245,7 @@ impl Registration {
     pub fn begin_restore(&self, reason: OutReason) -> Result<()> {
         self.ended().map_or(Ok(()), Err)?;
         let mut refused = None;
-        self.shared.wanted.send_if_modified(|wanted| {
+        self.inner.wanted.send_if_modified(|wanted| {
             if wanted.out.has(reason) {
                 wanted.out = wanted.out.without(reason);
                 wanted.taken_back = wanted.taken_back.with(reason);
@@ -278,7 +278,7 @@ impl Registration {
                 "the instance is not out of traffic",
                 limit,
                 "it is not renewed any more, and its removal is tried for as long as the registration lives",
-                self.shared.progress.borrow().failure.clone(),
+                self.inner.progress.borrow().failure.clone(),
             ))
         })
     }
@@ -307,7 +307,7 @@ impl Registration {
                 "the instance is not back in traffic",
                 limit,
                 "it is tried on",
-                self.shared.progress.borrow().failure.clone(),
+                self.inner.progress.borrow().failure.clone(),
             ))
         })
     }
@@ -335,17 +335,17 @@ impl Registration {
     /// resolve. In no case does the instance come back.
     pub async fn deregister(&self, limit: Duration) -> Result<()> {
         self.begin_deregister();
-        let mut progress = self.shared.progress.subscribe();
+        let mut progress = self.inner.progress.subscribe();
         let outcome = tokio::select! {
             biased;
             _ = progress.wait_for(|p| p.state.is_final()) => return Ok(()),
-            () = self.shared.over.cancelled() => {
+            () = self.inner.over.cancelled() => {
                 return Err(Error::new(
                     ErrorKind::Closed,
                     "the client was closed before the record could be removed; it is not renewed any more and expires",
                 ));
             }
-            () = sleep(limit) => self.shared.progress.borrow().failure.clone(),
+            () = sleep(limit) => self.inner.progress.borrow().failure.clone(),
         };
         let why = outcome.map(|(_, e)| format!(" ({e})")).unwrap_or_default();
         Err(Error::new(
@@ -359,20 +359,20 @@ impl Registration {
 
     /// Wants the record gone, without waiting.
     pub(crate) fn begin_deregister(&self) {
-        self.shared
+        self.inner
             .wanted
             .send_if_modified(|wanted| !std::mem::replace(&mut wanted.gone, true));
     }
 
     /// Resolves when nothing will happen any more.
     pub(crate) async fn finished(&self) {
-        let mut progress = self.shared.progress.subscribe();
+        let mut progress = self.inner.progress.subscribe();
         let _ = progress.wait_for(|p| p.state.is_final()).await; // never an error: this handle holds the sender
     }
 
     /// The error of a registration that has ended.
     fn ended(&self) -> Option<Error> {
-        if self.shared.wanted.borrow().gone {
+        if self.inner.wanted.borrow().gone {
             return Some(Error::new(
                 ErrorKind::Closed,
                 "the registration was deregistered; register the instance anew",
@@ -391,7 +391,7 @@ impl Registration {
             progress.refusal(generation).map(Err)
         };
         self.wait(limit, reached).await.unwrap_or_else(|| {
-            let failure = self.shared.progress.borrow().failure.clone();
+            let failure = self.inner.progress.borrow().failure.clone();
             Err(match failure.filter(|(of, _)| *of >= generation) {
                 Some((_, error)) => Error::new(
                     ErrorKind::Timeout,
@@ -410,7 +410,7 @@ impl Registration {
         limit: Duration,
         look: impl Fn(&Wanted, &Progress) -> Option<Result<T>>,
     ) -> Option<Result<T>> {
-        let (mut wanted, mut progress) = (self.shared.wanted.subscribe(), self.shared.progress.subscribe());
+        let (mut wanted, mut progress) = (self.inner.wanted.subscribe(), self.inner.progress.subscribe());
         let answer = async {
             loop {
                 let now = progress.borrow_and_update().clone();

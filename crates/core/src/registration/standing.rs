@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::phase::{Input, Phase, Told};
-use super::state::{Event, OnEvent, Shared};
+use super::state::{Event, OnEvent, RegistrationInner};
 use crate::error::Error;
 use crate::instance::ServiceInstance;
 use crate::log::{Level, Log};
@@ -11,7 +11,7 @@ use crate::metrics::{Held, Meter};
 
 pub(super) struct Standing {
     pub phase: Phase,
-    pub shared: Arc<Shared>,
+    pub inner: Arc<RegistrationInner>,
     pub on_event: OnEvent,
     pub log: Log,
     pub meter: Arc<Meter>,
@@ -23,7 +23,7 @@ pub(super) struct Standing {
 impl Standing {
     /// The instance as it is wanted.
     pub fn instance(&self) -> Arc<ServiceInstance> {
-        self.shared.wanted.borrow().instance.clone()
+        self.inner.wanted.borrow().instance.clone()
     }
 
     /// Moves the phase on, and tells of it in the same step: who reads the new state finds its events on the way, and who
@@ -41,7 +41,7 @@ impl Standing {
             self.is_out = Some(self.meter.out.hold());
         }
         let hindrance = tried.as_ref().and_then(|(_, error)| error.clone());
-        self.shared.progress.send_modify(|progress| {
+        self.inner.progress.send_modify(|progress| {
             progress.state = self.phase.state();
             progress.out = self.phase.out();
             progress.is_removed = self.phase.is_removed();

@@ -106,7 +106,7 @@ impl Progress {
 }
 
 /// What the handles and the machine of a registration share.
-pub(super) struct Shared {
+pub(super) struct RegistrationInner {
     pub(super) wanted: watch::Sender<Wanted>,
     pub(super) progress: watch::Sender<Progress>,
     pub(super) backend: Arc<dyn Backend>,
@@ -114,7 +114,7 @@ pub(super) struct Shared {
     pub(super) over: CancellationToken,
 }
 
-impl Shared {
+impl RegistrationInner {
     /// It stands: what was taken back is done with. Nothing that anybody waits for.
     pub(super) fn is_back(&self) {
         self.wanted.send_if_modified(|wanted| {

@@ -85,10 +85,10 @@ pub struct RegisterOptions {
 /// A client of one registry. Cloning shares it. All methods must be called inside the runtime.
 #[derive(Clone)]
 pub struct Registry {
-    inner: Arc<Inner>,
+    inner: Arc<RegistryInner>,
 }
 
-struct Inner {
+struct RegistryInner {
     backend: Arc<dyn Backend>,
     options: RegistryOptions,
     instances: Reflectors<Instances>,
@@ -133,7 +133,7 @@ impl Registry {
             reach: reach.clone(),
         });
         Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(RegistryInner {
                 backend,
                 instances: Reflectors::new(source.clone()),
                 names: Reflectors::new(source),

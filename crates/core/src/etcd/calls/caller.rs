@@ -22,10 +22,10 @@ const GROUP_MOST: usize = 128;
 /// Making one does no I/O. It belongs to the tokio runtime that it is first used on.
 #[derive(Clone)]
 pub struct Caller {
-    shared: Arc<Shared>,
+    inner: Arc<CallerInner>,
 }
 
-struct Shared {
+struct CallerInner {
     endpoints: EndpointSet,
     options: EtcdOptions,
     log: Log,
@@ -57,7 +57,7 @@ impl Caller {
         options.validate()?;
         let endpoints = EndpointSet::new(&options, &log)?;
         Ok(Self {
-            shared: Arc::new(Shared {
+            inner: Arc::new(CallerInner {
                 endpoints,
                 options,
                 log,
@@ -71,63 +71,63 @@ impl Caller {
 
     /// What it was made with.
     pub fn options(&self) -> &EtcdOptions {
-        &self.shared.options
+        &self.inner.options
     }
 
     pub(crate) fn log(&self) -> &Log {
-        &self.shared.log
+        &self.inner.log
     }
 
     pub(super) fn endpoints(&self) -> &EndpointSet {
-        &self.shared.endpoints
+        &self.inner.endpoints
     }
 
     /// What it has done so far.
     pub fn metrics(&self) -> &Metrics {
-        &self.shared.metrics
+        &self.inner.metrics
     }
 
     /// How many gets fit into one call of [`get_group`](Self::get_group). It shrinks when the server takes fewer.
     pub fn group_size(&self) -> usize {
-        self.shared.group_size.load(Ordering::Relaxed)
+        self.inner.group_size.load(Ordering::Relaxed)
     }
 
     /// The server takes no more than so many gets in one transaction.
     pub(super) fn shrink_groups(&self, size: usize) {
-        self.shared.group_size.fetch_min(size, Ordering::Relaxed);
+        self.inner.group_size.fetch_min(size, Ordering::Relaxed);
     }
 
     /// True the first time.
     pub(super) fn is_first_told_that_auth_is_off(&self) -> bool {
-        !self.shared.auth_off_told.swap(true, Ordering::Relaxed)
+        !self.inner.auth_off_told.swap(true, Ordering::Relaxed)
     }
 
     /// Cancelled when it is closed.
     pub fn closed(&self) -> &CancellationToken {
-        &self.shared.closed
+        &self.inner.closed
     }
 
     pub(in crate::etcd) fn url_of(&self, route: &Route) -> &str {
-        &self.shared.endpoints.member(route.member).url
+        &self.inner.endpoints.member(route.member).url
     }
 
     /// The key-value calls of a connection, with the decode limit of the options.
     pub fn kv(&self, connection: &etcd_client::Client) -> etcd_client::KvClient {
         connection
             .kv_client()
-            .max_decoding_message_size(self.shared.options.max_message_bytes)
+            .max_decoding_message_size(self.inner.options.max_message_bytes)
     }
 
     /// A stream over `route` broke: its member is avoided for a while.
     pub(in crate::etcd) fn broke(&self, route: &Route) {
-        self.shared.endpoints.failed(route.member);
+        self.inner.endpoints.failed(route.member);
     }
 
     /// A stream over `route` has said nothing since `since`, though it was asked: its member is avoided for a while, and
     /// the connection given up unless something else came over it meanwhile.
     pub(in crate::etcd) fn fell_silent(&self, route: &Route, since: Instant) {
         if !route.connection.has_answered_since(since) {
-            self.shared.endpoints.member(route.member).abandon(&route.connection);
+            self.inner.endpoints.member(route.member).abandon(&route.connection);
         }
         self.broke(route);
     }
@@ -135,7 +135,7 @@ impl Caller {
     /// Gives the connections up and ends everything that was made of it: the watch stream, the renewal of leases,
     /// campaigns. Calls under way end by themselves, later ones fail with `Closed`.
     pub fn close(&self) {
-        self.shared.closed.cancel();
-        self.shared.endpoints.close();
+        self.inner.closed.cancel();
+        self.inner.endpoints.close();
     }
 }

@@ -4,12 +4,12 @@ use std::sync::Mutex;
 
 use tokio::sync::mpsc;
 
-use super::slot::Command;
+use super::slot::KeeperCommand;
 use crate::sync::lock;
 
 #[derive(Default)]
 pub(super) struct Door {
-    pub(super) commands: Option<mpsc::UnboundedSender<Command>>,
+    pub(super) commands: Option<mpsc::UnboundedSender<KeeperCommand>>,
 }
 
 impl Door {
@@ -19,7 +19,7 @@ impl Door {
     }
 
     /// Called by the task when no lease is left: takes itself out, unless a command has just come.
-    pub(super) fn retire(door: &Mutex<Self>, commands: &mpsc::UnboundedReceiver<Command>) -> bool {
+    pub(super) fn retire(door: &Mutex<Self>, commands: &mpsc::UnboundedReceiver<KeeperCommand>) -> bool {
         let mut door = lock(door);
         let idle = commands.is_empty();
         if idle {

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::slot::{Command, LeaseState, Slot};
+use super::slot::{KeeperCommand, LeaseState, Slot};
 use crate::error::{Error, ErrorKind};
 use crate::etcd::error::{Cause, Fault};
 use crate::etcd::messages::LeaseKeepAliveResponse;
@@ -30,7 +30,7 @@ use crate::etcd::messages::LeaseKeepAliveResponse;
 /// A granted lease that is being kept alive. Dropping it ends the renewal and leaves the lease to its time to live.
 pub struct Lease {
     slot: Arc<Slot>,
-    commands: mpsc::UnboundedSender<Command>,
+    commands: mpsc::UnboundedSender<KeeperCommand>,
     guard: Option<AbortHandle>,
 }
 
@@ -39,12 +39,16 @@ impl Drop for Lease {
         if let Some(guard) = &self.guard {
             guard.abort();
         }
-        let _ = self.commands.send(Command::Forget(Arc::clone(&self.slot))); // a task that is gone keeps nothing
+        let _ = self.commands.send(KeeperCommand::Forget(Arc::clone(&self.slot))); // a task that is gone keeps nothing
     }
 }
 
 impl Lease {
-    pub(super) fn new(slot: Arc<Slot>, commands: mpsc::UnboundedSender<Command>, guard: Option<AbortHandle>) -> Self {
+    pub(super) fn new(
+        slot: Arc<Slot>,
+        commands: mpsc::UnboundedSender<KeeperCommand>,
+        guard: Option<AbortHandle>,
+    ) -> Self {
         Self { slot, commands, guard }
     }
 
@@ -99,7 +103,7 @@ impl Lease {
     pub fn tell_all(&self, all: bool) {
         if !self.slot.tell_all(all) && all && self.slot.renews_itself() {
             let (told, _) = oneshot::channel();
-            let _ = self.commands.send(Command::Renew(self.id(), told));
+            let _ = self.commands.send(KeeperCommand::Renew(self.id(), told));
         }
     }
 
@@ -110,7 +114,7 @@ impl Lease {
     pub async fn renew_once(&self, until: Instant) -> Result<LeaseKeepAliveResponse, Fault> {
         let begun = Instant::now();
         let (told, answer) = oneshot::channel();
-        let _ = self.commands.send(Command::Renew(self.id(), told));
+        let _ = self.commands.send(KeeperCommand::Renew(self.id(), told));
         match timeout_at(until, answer).await {
             Ok(Ok(Ok(answer))) => Ok(answer),
             Ok(Ok(Err(why))) => Err(gone(&self.failure().unwrap_or(why))),

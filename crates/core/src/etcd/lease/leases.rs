@@ -11,7 +11,7 @@ use super::book::time_to_live;
 use super::door::Door;
 use super::keeper::Keeper;
 use super::lease::{Lease, gone};
-use super::slot::{Command, Keep, LeaseOptions, Slot};
+use super::slot::{Keep, KeeperCommand, LeaseOptions, Slot};
 use crate::error::ErrorKind;
 use crate::etcd::calls::caller::Caller;
 use crate::etcd::calls::tries::Tries;
@@ -35,10 +35,10 @@ const CALLS: usize = 512;
 #[derive(Clone)]
 pub struct Leases {
     calls: Caller,
-    shared: Arc<Shared>,
+    inner: Arc<LeasesInner>,
 }
 
-struct Shared {
+struct LeasesInner {
     door: Arc<Mutex<Door>>,
     /// Whoever makes a call about a lease holds one meanwhile.
     turns: Semaphore,
@@ -49,7 +49,7 @@ impl Leases {
     pub fn new(calls: Caller) -> Self {
         Self {
             calls,
-            shared: Arc::new(Shared {
+            inner: Arc::new(LeasesInner {
                 door: Arc::default(),
                 turns: Semaphore::new(CALLS),
             }),
@@ -61,18 +61,18 @@ impl Leases {
     }
 
     /// Gives a lease to the task, which is started when it does not run. In a tokio runtime.
-    pub(super) fn keep(&self, keep: Keep) -> mpsc::UnboundedSender<Command> {
-        let mut door = lock(&self.shared.door);
+    pub(super) fn keep(&self, keep: Keep) -> mpsc::UnboundedSender<KeeperCommand> {
+        let mut door = lock(&self.inner.door);
         let running = door.commands.clone();
         let commands = running.unwrap_or_else(|| {
             // Unbounded, but a lease sends two commands in its life, and one for each renewal that somebody awaits.
             let (commands, receiver) = mpsc::unbounded_channel();
-            let task = Keeper::new(self.calls.clone(), receiver, Arc::clone(&self.shared.door));
+            let task = Keeper::new(self.calls.clone(), receiver, Arc::clone(&self.inner.door));
             tokio::spawn(task.run(self.calls.closed().clone()));
             door.commands = Some(commands.clone());
             commands
         });
-        let _ = commands.send(Command::Keep(keep));
+        let _ = commands.send(KeeperCommand::Keep(keep));
         commands
     }
 
@@ -184,7 +184,7 @@ impl Leases {
             repeatable: true,
             only: None,
         };
-        let Ok(_turn) = timeout_at(until, self.shared.turns.acquire()).await else {
+        let Ok(_turn) = timeout_at(until, self.inner.turns.acquire()).await else {
             return Err(Fault::new(
                 Cause::NotSent,
                 ErrorKind::Timeout,
@@ -236,7 +236,12 @@ impl Leases {
 }
 
 /// Ends a lease whose owner does not tick: it is lost first, so that nobody takes it for alive while it is being revoked.
-async fn revoke_when_stalled(leases: Leases, slot: Arc<Slot>, commands: mpsc::UnboundedSender<Command>, stall: Stall) {
+async fn revoke_when_stalled(
+    leases: Leases,
+    slot: Arc<Slot>,
+    commands: mpsc::UnboundedSender<KeeperCommand>,
+    stall: Stall,
+) {
     stall.reached().await;
     let why = format!(
         "the JavaScript thread was blocked for {} ms: its lease was revoked",
@@ -244,7 +249,7 @@ async fn revoke_when_stalled(leases: Leases, slot: Arc<Slot>, commands: mpsc::Un
     );
     slot.lose(&why);
     let id = slot.id();
-    let _ = commands.send(Command::Forget(slot));
+    let _ = commands.send(KeeperCommand::Forget(slot));
     // What cannot be revoked now expires: nobody renews it any more.
     if let Err(fault) = leases.revoke(id).await {
         leases

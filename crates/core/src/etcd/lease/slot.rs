@@ -173,7 +173,7 @@ pub async fn lost(state: &mut watch::Receiver<LeaseState>) -> String {
 pub(super) type Renewed = Result<LeaseKeepAliveResponse, String>;
 
 /// What the task is told.
-pub(super) enum Command {
+pub(super) enum KeeperCommand {
     /// From here the lease is kept.
     Keep(Keep),
     /// Renew it now, and say what came of it.

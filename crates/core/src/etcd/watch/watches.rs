@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::hub::Hub;
-use super::hub::door::{Command, HubState};
+use super::hub::door::{HubCommand, HubState};
 use super::hub::entry::Watch;
 use super::request::WatchRequest;
 use super::sink::WatchSink;
@@ -81,7 +81,7 @@ impl Watches {
             state.commands = Some(commands.clone());
             commands
         });
-        let _ = commands.send(Command::Create(id, Box::new(Watch::new(request, sink))));
+        let _ = commands.send(HubCommand::Create(id, Box::new(Watch::new(request, sink))));
         WatchControl { id, commands }
     }
 }
@@ -89,7 +89,7 @@ impl Watches {
 /// Steers one watch of [`Watches::watch`]. Dropping it cancels the watch, without a call of its sink's `end`.
 pub struct WatchControl {
     id: i64,
-    commands: mpsc::UnboundedSender<Command>,
+    commands: mpsc::UnboundedSender<HubCommand>,
 }
 
 impl WatchControl {
@@ -102,21 +102,21 @@ impl WatchControl {
 
     /// There is room again after [`Delivery::Full`](super::sink::Delivery::Full).
     pub fn resume(&self) {
-        self.send(Command::Resume(self.id));
+        self.send(HubCommand::Resume(self.id));
     }
 
     /// From the next creation on the watch starts at this revision, whatever it has delivered; 0 = from then on.
     pub fn rewind(&self, revision: i64) {
-        self.send(Command::Rewind(self.id, revision));
+        self.send(HubCommand::Rewind(self.id, revision));
     }
 
-    fn send(&self, command: Command) {
+    fn send(&self, command: HubCommand) {
         let _ = self.commands.send(command); // a hub that is gone has nothing to steer
     }
 }
 
 impl Drop for WatchControl {
     fn drop(&mut self) {
-        self.send(Command::Cancel(self.id));
+        self.send(HubCommand::Cancel(self.id));
     }
 }

@@ -67,7 +67,7 @@ impl Bench {
     }
 
     async fn until(&self, state: State) {
-        let mut progress = self.registration.shared.progress.subscribe();
+        let mut progress = self.registration.inner.progress.subscribe();
         timeout(Duration::from_secs(120), progress.wait_for(|p| p.state == state))
             .await
             .unwrap_or_else(|_| panic!("expected {state:?}, is {:?}", self.registration.state()))
@@ -324,7 +324,7 @@ async fn a_wildcard_host_of_an_update_is_replaced_too() {
 async fn a_deregister_that_waits_ends_with_the_close_of_the_client() {
     let bench = Bench::registered().await;
     bench.script.withdrawals([Answer::Hang, Answer::Hang]);
-    let over = bench.registration.shared.over.clone();
+    let over = bench.registration.inner.over.clone();
     tokio::spawn(async move {
         sleep(Duration::from_secs(1)).await;
         over.cancel();

@@ -40,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 use super::book::{Book, Kept, Phase};
 use super::dial::{Dial, IN_FLIGHT, Open};
 use super::door::Door;
-use super::slot::Command;
+use super::slot::KeeperCommand;
 use crate::error::ErrorKind;
 use crate::etcd::error::{Cause, Fault};
 use crate::etcd::messages::LeaseKeepAliveResponse;
@@ -73,7 +73,7 @@ enum Said<R> {
 /// The task.
 pub(super) struct Keeper<D: Dial> {
     dial: D,
-    commands: mpsc::UnboundedReceiver<Command>,
+    commands: mpsc::UnboundedReceiver<KeeperCommand>,
     door: Arc<Mutex<Door>>,
     book: Book,
     stream: Stream<D::Route>,
@@ -83,7 +83,7 @@ pub(super) struct Keeper<D: Dial> {
 }
 
 impl<D: Dial> Keeper<D> {
-    pub(super) fn new(dial: D, commands: mpsc::UnboundedReceiver<Command>, door: Arc<Mutex<Door>>) -> Self {
+    pub(super) fn new(dial: D, commands: mpsc::UnboundedReceiver<KeeperCommand>, door: Arc<Mutex<Door>>) -> Self {
         Self {
             dial,
             commands,
@@ -144,11 +144,11 @@ impl<D: Dial> Keeper<D> {
         }
     }
 
-    fn accept(&mut self, command: Command) {
+    fn accept(&mut self, command: KeeperCommand) {
         match command {
-            Command::Keep(keep) => self.book.keep(keep, Instant::now()),
-            Command::Forget(slot) => self.book.forget(&slot),
-            Command::Renew(id, awaited) => match self.book.leases.get_mut(&id) {
+            KeeperCommand::Keep(keep) => self.book.keep(keep, Instant::now()),
+            KeeperCommand::Forget(slot) => self.book.forget(&slot),
+            KeeperCommand::Renew(id, awaited) => match self.book.leases.get_mut(&id) {
                 Some(entry) => {
                     entry.waiting.retain(|awaited| !awaited.is_closed());
                     entry.waiting.push(awaited);

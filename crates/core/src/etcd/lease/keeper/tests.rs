@@ -81,7 +81,7 @@ impl Dial for Script {
 }
 
 struct Bench {
-    commands: mpsc::UnboundedSender<Command>,
+    commands: mpsc::UnboundedSender<KeeperCommand>,
     lines: mpsc::UnboundedReceiver<Line>,
     script: Script,
     closed: CancellationToken,
@@ -117,7 +117,7 @@ impl Bench {
             confirmed,
             ttl,
         };
-        let _ = self.commands.send(Command::Keep(keep));
+        let _ = self.commands.send(KeeperCommand::Keep(keep));
         slot
     }
 
@@ -327,7 +327,7 @@ async fn one_who_waits_for_a_renewal_gets_an_answer_whatever_comes_of_it() {
     let mut bench = Bench::new();
     let renew = |id| {
         let (told, answer) = oneshot::channel();
-        let _ = bench.commands.send(Command::Renew(id, told));
+        let _ = bench.commands.send(KeeperCommand::Renew(id, told));
         answer
     };
     let slot = bench.keep(1, 9);
@@ -343,7 +343,7 @@ async fn one_who_waits_for_a_renewal_gets_an_answer_whatever_comes_of_it() {
     assert_eq!(answer.await.unwrap().unwrap().ttl, 9);
     // Nobody answers any more: it ends with the lease.
     let (told, answer) = oneshot::channel();
-    let _ = bench.commands.send(Command::Renew(1, told));
+    let _ = bench.commands.send(KeeperCommand::Renew(1, told));
     bench.script.refuses.store(true, Ordering::SeqCst);
     drop(line);
     assert!(answer.await.unwrap().is_err());
@@ -361,7 +361,7 @@ async fn a_lease_that_does_not_renew_itself_is_lost_unless_somebody_renews_it() 
     let count = bench.answer_all(3);
     tokio::time::sleep(seconds(2)).await;
     let (told, answer) = oneshot::channel();
-    let _ = bench.commands.send(Command::Renew(1, told));
+    let _ = bench.commands.send(KeeperCommand::Renew(1, told));
     assert!(answer.await.unwrap().is_ok());
     tokio::time::sleep(seconds(2)).await;
     assert!(alive(&one) && !alive(&two));
@@ -431,7 +431,7 @@ async fn a_lease_that_is_given_up_is_renewed_no_more() {
     let mut bench = Bench::new();
     let (one, _two) = (bench.keep(1, 3), bench.keep(2, 3));
     let mut line = bench.line().await;
-    let _ = bench.commands.send(Command::Forget(one));
+    let _ = bench.commands.send(KeeperCommand::Forget(one));
     let mut last = 0;
     let end = Instant::now() + seconds(12);
     while let Ok(Some(id)) = tokio::time::timeout_at(end, line.request()).await {

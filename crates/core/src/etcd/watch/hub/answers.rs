@@ -9,7 +9,7 @@ use etcd_client::proto::PbWatchResponse;
 use futures::FutureExt as _;
 
 use super::ahead::{Reader, may_read, settle};
-use super::door::Command;
+use super::door::HubCommand;
 use super::entry::{Watch, header_of};
 use super::progress::WHOLE_STREAM;
 use super::stream::{Open, Unanswered, Wanted};
@@ -60,7 +60,7 @@ impl Hub {
             if start > 0 && start <= header.revision {
                 let (key, range_end) = (watch.request.key.clone(), watch.request.range_end.clone());
                 let settled = Box::pin(settle(self.reader(), key, range_end, start)); // rare, and large
-                self.later(settled.map(move |()| Command::Settled(id)));
+                self.later(settled.map(move |()| HubCommand::Settled(id)));
             } else {
                 watch.settled();
             }
@@ -164,9 +164,9 @@ impl Hub {
                     let may = Box::pin(may_read(self.reader(), key, range_end)); // rare, and large
                     self.later(may.map(move |may| {
                         if may {
-                            Command::Permitted(id, wire)
+                            HubCommand::Permitted(id, wire)
                         } else {
-                            Command::Denied(id, wire, fault.error)
+                            HubCommand::Denied(id, wire, fault.error)
                         }
                     }));
                     return Continue(());
@@ -195,7 +195,7 @@ impl Hub {
     }
 
     /// Sends itself the command that comes of this. What is still under way when the client is closed is dropped.
-    fn later(&self, work: impl Future<Output = Command> + Send + 'static) {
+    fn later(&self, work: impl Future<Output = HubCommand> + Send + 'static) {
         let (closed, sender) = (self.calls.closed().clone(), self.sender.clone());
         tokio::spawn(async move {
             let command = closed.run_until_cancelled(work).await;

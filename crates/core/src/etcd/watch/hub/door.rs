@@ -13,7 +13,7 @@ use crate::sync::lock;
 /// by a quiet watch is compacted five minutes later at the earliest as a rule, but not as a law.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
-pub(in crate::etcd::watch) enum Command {
+pub(in crate::etcd::watch) enum HubCommand {
     Create(i64, Box<Watch>),
     Cancel(i64),
     Resume(i64),
@@ -27,7 +27,7 @@ pub(in crate::etcd::watch) enum Command {
 
 #[derive(Default)]
 pub(in crate::etcd::watch) struct HubState {
-    pub(in crate::etcd::watch) commands: Option<mpsc::UnboundedSender<Command>>,
+    pub(in crate::etcd::watch) commands: Option<mpsc::UnboundedSender<HubCommand>>,
     pub(in crate::etcd::watch) last_id: i64,
     /// The pauses between tries to open the stream, in place of our own; the last one for all that follow.
     pub(in crate::etcd::watch) pauses: Arc<[Duration]>,
@@ -54,7 +54,7 @@ impl HubState {
     }
 
     /// Called by the hub's task when it has nothing to watch: takes itself out, unless a command has just come.
-    pub(in crate::etcd::watch) fn retire(state: &Mutex<Self>, commands: &mpsc::UnboundedReceiver<Command>) -> bool {
+    pub(in crate::etcd::watch) fn retire(state: &Mutex<Self>, commands: &mpsc::UnboundedReceiver<HubCommand>) -> bool {
         let mut state = lock(state);
         let idle = commands.is_empty();
         if idle {

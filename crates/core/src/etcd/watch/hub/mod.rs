@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::ahead::{Ahead, ask_leader};
-use self::door::{Command, HubState};
+use self::door::{HubCommand, HubState};
 use self::entry::Watch;
 use self::progress::Progress;
 use self::stream::{Open, Silence, Unanswered, Wanted, asked, send};
@@ -55,9 +55,9 @@ pub(super) struct Hub {
     calls: Caller,
     /// Of those who read because of a watch.
     catching_up: Arc<Semaphore>,
-    commands: mpsc::UnboundedReceiver<Command>,
+    commands: mpsc::UnboundedReceiver<HubCommand>,
     /// For tasks of the hub's own.
-    sender: mpsc::WeakUnboundedSender<Command>,
+    sender: mpsc::WeakUnboundedSender<HubCommand>,
     state: Arc<Mutex<HubState>>,
     watches: HashMap<i64, Box<Watch>>,
     /// The last id that was given on a stream. Each creation gets another, so that late answers find nobody.
@@ -71,8 +71,8 @@ impl Hub {
     pub(super) fn new(
         calls: Caller,
         catching_up: Arc<Semaphore>,
-        commands: mpsc::UnboundedReceiver<Command>,
-        sender: mpsc::WeakUnboundedSender<Command>,
+        commands: mpsc::UnboundedReceiver<HubCommand>,
+        sender: mpsc::WeakUnboundedSender<HubCommand>,
         state: Arc<Mutex<HubState>>,
     ) -> Self {
         Self {
@@ -164,7 +164,7 @@ impl Hub {
                 () = tokio::time::sleep_until(until) => return,
                 command = self.commands.recv() => {
                     // Who watches has just read: there is somebody to connect to.
-                    let done = matches!(command, None | Some(Command::Create(..)));
+                    let done = matches!(command, None | Some(HubCommand::Create(..)));
                     if let Some(command) = command {
                         self.accept(command, None);
                     }
@@ -327,43 +327,43 @@ impl Hub {
         }
     }
 
-    fn accept(&mut self, command: Command, open: Option<&mut Open>) {
+    fn accept(&mut self, command: HubCommand, open: Option<&mut Open>) {
         match command {
-            Command::Create(id, watch) => {
+            HubCommand::Create(id, watch) => {
                 self.watches.insert(id, watch);
                 self.create(id, open);
             }
-            Command::Cancel(id) => {
+            HubCommand::Cancel(id) => {
                 if let Some(watch) = self.watches.remove(&id)
                     && let (Some(wire), Some(open)) = (watch.wire, open)
                 {
                     open.cancel(wire);
                 }
             }
-            Command::Resume(id) => {
+            HubCommand::Resume(id) => {
                 if let Some(watch) = self.watches.get_mut(&id)
                     && std::mem::replace(&mut watch.is_paused, false)
                 {
                     self.create(id, open);
                 }
             }
-            Command::Rewind(id, revision) => {
+            HubCommand::Rewind(id, revision) => {
                 if let Some(watch) = self.watches.get_mut(&id) {
                     watch.rewind = Some(revision);
                 }
             }
-            Command::Settled(id) => {
+            HubCommand::Settled(id) => {
                 if let Some(watch) = self.watches.get_mut(&id) {
                     watch.settled();
                 }
             }
-            Command::Denied(id, wire, error) => {
+            HubCommand::Denied(id, wire, error) => {
                 // One that was created again since has another answer to wait for.
                 if self.watches.get(&id).is_some_and(|watch| watch.wire == Some(wire)) {
                     self.finish(id, WatchEnd::Refused(error));
                 }
             }
-            Command::Permitted(id, wire) => {
+            HubCommand::Permitted(id, wire) => {
                 if let (Some(open), Some(watch)) = (open, self.watches.get_mut(&id))
                     && watch.wire == Some(wire)
                 {
