@@ -65,9 +65,10 @@ test-faults: build ## Runs only the tests that kill, freeze and cut off servers
 	@scripts/setup test
 	@npm test -- __test__/faults
 
-docs: ## Builds the API documentation of the Rust core into target/doc
+docs: ## Builds the API documentation: of the package into build/api, of the Rust core into target/doc
 	@scripts/setup build
+	@node scripts/docs/build.mjs
 	@cargo doc --locked --workspace --no-deps
 
 clean: ## Deletes what was built; keeps npm packages, test servers and tools
-	rm -rf dist target *.node build/test-results build/dist-*
+	rm -rf dist target *.node build/test-results build/dist-* build/api

@@ -60,7 +60,7 @@ export { BatchBuilder, type IBatchPutOptions, type IBatchResult } from './kv/bat
 export { DeleteBuilder } from './kv/delete.js';
 export { RangeBuilder, SingleRangeBuilder } from './kv/get.js';
 export { type IEntry, type IStreamOptions, MultiRangeBuilder } from './kv/get-all.js';
-export { PutBuilder } from './kv/put.js';
+export { type LeaseId, type LeaseSource, PutBuilder } from './kv/put.js';
 export { type Rangable, Range } from './kv/range.js';
 export type { IOperation } from './kv/request.js';
 export { type ISTMOptions, Isolation, SoftwareTransaction } from './kv/stm.js';

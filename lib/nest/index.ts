@@ -41,6 +41,7 @@ export {
   type Json,
   type OnServiceList,
   type OnServices,
+  type OnSetting,
   REGISTRY_CLIENT,
   RegistryHealthIndicator,
   RegistryService,

@@ -17,9 +17,8 @@ let count = 0;
  * const module = await useMemoryRegistry(Test.createTestingModule({ imports: [AppModule] })).compile();
  * ```
  *
- * @param namespace which one: `MemoryServer.of(namespace)` and `connect('memory://namespace')` reach it too. Default: one
- *   of its own.
- * @param name of the registry in the application. Default: the default one.
+ * @param options `namespace` says which one: `MemoryServer.of(namespace)` and `connect('memory://namespace')` reach it too
+ *   (default: one of its own). `name` is that of the registry in the application (default: the default one).
  */
 export function useMemoryRegistry<Builder extends TestingBuilder<Builder>>(
   builder: Builder,

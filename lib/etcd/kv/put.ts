@@ -7,7 +7,8 @@ import type { IKeyValue, IPutRequest, IPutResponse, IRequestOp, IResponseHeader 
 import type { Keyspace } from './keyspace.js';
 import { type Caller, type IOperation, LazyRequest } from './request.js';
 
-type LeaseId = string | number | bigint;
+/** The id of a lease, as the calls of etcd tell it or by number. */
+export type LeaseId = string | number | bigint;
 
 /** What names a lease: its id, the promise of one, or a `Lease`. */
 export type LeaseSource = LeaseId | PromiseLike<LeaseId> | { grant(): Promise<LeaseId> };

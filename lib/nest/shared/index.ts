@@ -17,6 +17,7 @@ export { endsOf, placeAtEnds, type Resident, UNORDERED } from './lifecycle.js';
 export { Definitions, refuseBare, refuseSecond } from './once.js';
 export { RegistryResident } from './registry-resident.js';
 export { RegistryService } from './registry-service.js';
+export type { OnSetting } from './setting.js';
 export {
   ETCD_CLIENT,
   ETCD_CLIENT_OPTIONS,
