@@ -114,9 +114,9 @@ export class RollcallError extends Error {
     this.retryable = details.retryable ?? (code === 'ERR_TIMEOUT' || code === 'ERR_UNAVAILABLE');
     this.operation = details.operation ?? '';
     // Absent when unknown, so that it is not shown.
-    for (const name of ['endpoint', 'key', 'revision'] as const) {
-      if (details[name] !== undefined) Object.assign(this, { [name]: details[name] });
-    }
+    if (details.endpoint !== undefined) this.endpoint = details.endpoint;
+    if (details.key !== undefined) this.key = details.key;
+    if (details.revision !== undefined) this.revision = details.revision;
   }
 
   /** Recognizes the errors of another copy of the package, and of another realm, as well. */

@@ -125,6 +125,26 @@ describe('what the native side throws', () => {
     }
   });
 
+  it('captures no stack for what lies below, and leaves how long stacks are as it was', () => {
+    const below = () => fromNative({ code: 'ERR_TIMEOUT', message: 'm', causes: ['a', 'b'] }, 'get').cause as Error;
+    const limit = Error.stackTraceLimit;
+    try {
+      Error.stackTraceLimit = 7;
+      const cause = below();
+      expect([cause.stack, (cause.cause as Error).stack]).toEqual(['Error: a', 'Error: b']);
+      expect(Error.stackTraceLimit).toBe(7);
+      Object.defineProperty(Error, 'stackTraceLimit', { value: 5, writable: false, configurable: true });
+      expect(below().message).toBe('a');
+    } finally {
+      Object.defineProperty(Error, 'stackTraceLimit', {
+        value: limit,
+        writable: true,
+        configurable: true,
+        enumerable: true,
+      });
+    }
+  });
+
   it('stays when it is one of ours', () => {
     const error = new ClosedError('x');
     expect(fromNative(error, 'register')).toBe(error);

@@ -64,12 +64,18 @@ function textOf(value: unknown): string | undefined {
 
 /** What lies below, outermost first, as one error with causes. */
 function chainOf(causes: unknown): Error | undefined {
-  if (!Array.isArray(causes)) return undefined;
-  return causes.reduceRight<Error | undefined>((below, message) => {
-    const error = below ? new Error(String(message), { cause: below }) : new Error(String(message));
-    error.stack = String(error); // it happened on the native side: a stack of this one would mislead
-    return error;
-  }, undefined);
+  if (!Array.isArray(causes) || causes.length === 0) return undefined;
+  // It happened on the native side: a stack of this one would mislead, and takes longer than all else here.
+  const limit = Error.stackTraceLimit;
+  Reflect.set(Error, 'stackTraceLimit', 0); // no assignment: where a program has frozen `Error`, that would throw
+  try {
+    return causes.reduceRight<Error | undefined>(
+      (below, message) => (below ? new Error(String(message), { cause: below }) : new Error(String(message))),
+      undefined,
+    );
+  } finally {
+    Reflect.set(Error, 'stackTraceLimit', limit);
+  }
 }
 
 function triedOf(value: unknown): Tried[] {
