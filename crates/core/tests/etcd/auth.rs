@@ -64,8 +64,16 @@ async fn who_may_not_is_told_why() {
         prefix: "/elsewhere".to_owned(),
         ..EtcdRecords::default()
     };
-    let elsewhere = EtcdBackend::new(user(&server, "app", "secret"), &records, Log::default()).unwrap();
-    elsewhere.contact().await.unwrap(); // the user is known: what he may do each call tells
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&lines);
+    let log = Log::new(Level::Info, move |_, line| told.lock().unwrap().push(line));
+    let elsewhere = EtcdBackend::new(user(&server, "app", "secret"), &records, log).unwrap();
+    for _ in 0..3 {
+        elsewhere.contact().await.unwrap(); // the user is known: what he may do each call tells
+    }
+    let lines = std::mem::take(&mut *lines.lock().unwrap());
+    let limits = lines.iter().filter(|line| line.contains("not all names can be read"));
+    assert_eq!(limits.count(), 1, "once for each client: {lines:?}");
     let denied = elsewhere.services().await.unwrap_err();
     assert_eq!(denied.kind(), ErrorKind::PermissionDenied);
     assert!(denied.message().contains("/elsewhere/"), "{denied}");

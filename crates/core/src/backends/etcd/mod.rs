@@ -9,6 +9,7 @@ mod presence;
 mod shared;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use etcd_client::GetOptions;
@@ -26,6 +27,8 @@ use crate::log::Log;
 /// Service registry in etcd.
 pub struct EtcdBackend {
     shared: Arc<Shared>,
+    /// Whether it was said that this user may not read all names: it is as true at each contact, and no news.
+    limits_told: AtomicBool,
 }
 
 impl EtcdBackend {
@@ -39,6 +42,7 @@ impl EtcdBackend {
                 keys: Keys::new(&records.prefix, records.codec),
                 ttl: records.ttl,
             }),
+            limits_told: AtomicBool::new(false),
         })
     }
 }
@@ -57,15 +61,18 @@ impl Backend for EtcdBackend {
     }
 
     /// Reads one key of the prefix at most, from the leader: that takes a connection and a token. A user who may not read all
-    /// of the prefix has shown both; whether he may read or write the names that are asked for, they tell.
+    /// of the prefix has shown both, which is logged once; whether he may read or write the names that are asked for, they
+    /// tell.
     async fn contact(&self) -> Result<()> {
         let (first, end) = self.shared.keys.all();
         let options = GetOptions::new().with_range(end).with_limit(1).with_keys_only();
         match self.shared.range("contact", first, options).await {
             Err(fault) if fault.error.kind() == ErrorKind::PermissionDenied => {
-                let error = self.shared.explain(fault, "read", self.shared.keys.prefix());
-                let log = self.shared.client.calls.log();
-                log.info(format_args!("not all names can be read: {error}"));
+                if !self.limits_told.swap(true, Ordering::Relaxed) {
+                    let error = self.shared.explain(fault, "read", self.shared.keys.prefix());
+                    let log = self.shared.client.calls.log();
+                    log.info(format_args!("not all names can be read: {error}"));
+                }
                 Ok(())
             }
             Err(fault) => Err(self.shared.explain(fault, "read", self.shared.keys.prefix())),
