@@ -188,22 +188,12 @@ const TABLE: &[(&str, Cause, ErrorKind, &str)] = &[
     ("proposal dropped", Cause::Member, ErrorKind::Unavailable, ""),
 ];
 
-/// What a failed call of `etcd_client` means. `endpoint` is the member that was asked.
+/// What a failed call of `etcd_client` means: what [`judge_status`] says of its status. `endpoint` is the member that was
+/// asked.
 pub(crate) fn judge(error: etcd_client::Error, endpoint: &str) -> Fault {
     match error {
         etcd_client::Error::GRpcStatus(status) => judge_status(status, endpoint),
-        etcd_client::Error::WatchError(text) => Fault::new(
-            Cause::Broken,
-            ErrorKind::Unavailable,
-            format!("the stream to {endpoint} broke: {text}"),
-        ),
-        etcd_client::Error::TransportError(e) => {
-            let message = format!("cannot reach {endpoint}: {}", root_of(&e));
-            Fault::of(
-                Cause::NotSent,
-                Error::new(ErrorKind::Unavailable, message).at(endpoint).caused_by(e),
-            )
-        }
+        // It connects by itself nowhere here, and opens no stream: what is left is no answer of a server.
         other => {
             let message = format!("unexpected failure of the etcd client: {other}");
             Fault::of(

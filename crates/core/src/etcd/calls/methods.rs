@@ -55,5 +55,7 @@ pub const TXN: usize = 3;
 
 /// Gives a token for a password.
 pub(in crate::etcd) const AUTHENTICATE: &str = "/etcdserverpb.Auth/Authenticate";
+/// The stream of watches.
+pub(in crate::etcd) const WATCH: &str = "/etcdserverpb.Watch/Watch";
 /// The stream of renewals.
 pub(in crate::etcd) const LEASE_KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";

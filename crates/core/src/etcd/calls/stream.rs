@@ -10,6 +10,7 @@ use super::caller::{Caller, Route};
 use super::tries::Tries;
 use crate::etcd::error::{Fault, judge_status};
 use crate::etcd::transport::bytes::ByteStream;
+use crate::etcd::transport::endpoints::Connection;
 
 /// Requests of a stream that wait to be sent.
 const STREAM_QUEUE: usize = 128;
@@ -29,7 +30,7 @@ impl Caller {
         let Some(more) = more else {
             return self.answers(path, first, needs_leader, deadline).await;
         };
-        let (requests, answers, route) = self.open_stream(path, &[first], needs_leader, deadline).await?;
+        let (requests, answers, route) = self.open_stream(path, path, first, needs_leader, deadline).await?;
         let forward = tokio::spawn(forward(more, requests));
         Ok(Messages {
             answers,
@@ -64,34 +65,43 @@ impl Caller {
     }
 
     /// Opens a stream with `first` as its first request: etcd's streams answer nothing before, not even that they are
-    /// open. Tried on all members. What goes wrong afterwards is the stream's, and the caller's.
+    /// open. Tried on all members. What goes wrong afterwards is the stream's, and the caller's. `op` names it in messages.
     pub(in crate::etcd) async fn open_stream(
         &self,
+        op: &'static str,
         path: &'static str,
-        first: &[Bytes],
+        first: Bytes,
         needs_leader: bool,
         deadline: Instant,
     ) -> Result<(mpsc::Sender<Bytes>, ByteStream, Route), Fault> {
         let limit = self.options().max_message_bytes;
         let ((requests, answers), route) = self
-            .attempt(path, Tries::until(deadline), |connection| {
-                let (requests, queue) = mpsc::channel(STREAM_QUEUE.max(first.len()));
-                for request in first {
-                    let _ = requests.try_send(request.clone()); // there is room for all of them
-                }
-                let queue = futures::stream::unfold(queue, |mut queue| async move {
-                    let request = queue.recv().await?;
-                    Some((request, queue))
-                });
-                async move {
-                    let answers = connection.transport.stream(path, queue, needs_leader, limit).await;
-                    let answers = answers.map_err(|status| judge_status(status, &connection.url))?;
-                    Ok((requests, answers))
-                }
+            .attempt(op, Tries::until(deadline), |connection| {
+                let first = first.clone();
+                async move { open_stream_over(&connection, path, first, needs_leader, limit).await }
             })
             .await?;
         Ok((requests, answers, route))
     }
+}
+
+/// Opens a stream with `first` over this connection. One try.
+pub(in crate::etcd) async fn open_stream_over(
+    connection: &Connection,
+    path: &'static str,
+    first: Bytes,
+    needs_leader: bool,
+    limit: usize,
+) -> Result<(mpsc::Sender<Bytes>, ByteStream), Fault> {
+    let (requests, queue) = mpsc::channel(STREAM_QUEUE);
+    let _ = requests.try_send(first); // there is room
+    let queue = futures::stream::unfold(queue, |mut queue| async move {
+        let request = queue.recv().await?;
+        Some((request, queue))
+    });
+    let answers = connection.transport.stream(path, queue, needs_leader, limit).await;
+    let answers = answers.map_err(|status| judge_status(status, &connection.url))?;
+    Ok((requests, answers))
 }
 
 /// Passes requests on until there are no more: the end of one queue is that of the other.
@@ -103,7 +113,7 @@ async fn forward(mut more: mpsc::Receiver<Bytes>, requests: mpsc::Sender<Bytes>)
     }
 }
 
-/// What a [`byte_stream`](EtcdClient::byte_stream) answers. Dropping it ends the stream.
+/// What a [`byte_stream`](Caller::byte_stream) answers. Dropping it ends the stream.
 pub struct Messages {
     answers: ByteStream,
     url: Box<str>,

@@ -187,7 +187,7 @@ async fn observe(
                     let Some(value) = proclaimed else { break };
                     let changed = leader.send_if_modified(|known| match known {
                         Some(leader) if leader.value != value => {
-                            leader.value = value;
+                            leader.value = value.to_vec();
                             true
                         }
                         _ => false,

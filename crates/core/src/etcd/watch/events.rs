@@ -1,12 +1,16 @@
-//! What a watch tells.
+//! What a watch tells, made of etcd's messages.
+
+use bytes::Bytes;
+
+use crate::etcd::messages::{Event, ResponseHeader};
 
 /// One change of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// The key.
-    pub key: Vec<u8>,
+    /// The key, a slice of the message that it came in: to be copied where it is kept.
+    pub key: Bytes,
     /// Its new value; `None` when it was deleted, by whatever: a delete, a revoked or an expired lease.
-    pub value: Option<Vec<u8>>,
+    pub value: Option<Bytes>,
     /// The lease it is attached to; 0 = none.
     pub lease: i64,
     /// The revision of the change.
@@ -20,71 +24,23 @@ pub struct Batch {
     pub changes: Vec<Change>,
 }
 
-/// A key as etcd tells it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct KeyValue {
-    /// The key.
-    pub key: Vec<u8>,
-    /// Its value; empty when it was deleted.
-    pub value: Vec<u8>,
-    /// The revision that made it; 0 when it was deleted.
-    pub create_revision: i64,
-    /// The revision of its last change, which may be its deletion.
-    pub mod_revision: i64,
-    /// How often it was written since it was made; 0 when it was deleted.
-    pub version: i64,
-    /// The lease it is attached to; 0 = none.
-    pub lease: i64,
-}
-
-/// One change as etcd tells it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
-    /// A deletion, by whatever; else a put.
-    pub is_delete: bool,
-    /// The key after the change.
-    pub kv: KeyValue,
-    /// The key before the change, if that was asked for, there was one, and it is not compacted.
-    pub previous: Option<KeyValue>,
-}
-
-impl Event {
-    /// The bytes that it holds.
-    pub fn bytes(&self) -> usize {
-        let previous = self.previous.as_ref().map_or(0, |kv| kv.key.len() + kv.value.len());
-        self.kv.key.len() + self.kv.value.len() + previous
-    }
-}
-
 impl From<Event> for Change {
     fn from(event: Event) -> Self {
+        let is_delete = event.is_delete();
         Self {
             key: event.kv.key,
-            value: (!event.is_delete).then_some(event.kv.value),
+            value: (!is_delete).then_some(event.kv.value),
             lease: event.kv.lease,
             mod_revision: event.kv.mod_revision,
         }
     }
 }
 
-/// Who answered, and at which revision.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Header {
-    /// The cluster.
-    pub cluster_id: u64,
-    /// The member.
-    pub member_id: u64,
-    /// The revision of the member's store when it answered, which may be far ahead of the events that come with it.
-    pub revision: i64,
-    /// The raft term.
-    pub raft_term: u64,
-}
-
 /// etcd has created a watch.
 #[derive(Debug, Clone, Copy)]
 pub struct Created {
     /// The header of the answer.
-    pub header: Header,
+    pub header: ResponseHeader,
     /// The id of the watch on its stream. It changes with every creation.
     pub watch_id: i64,
     /// Where the watch would resume from now on.
@@ -96,8 +52,8 @@ pub struct Created {
 /// Events, or the word that there are none up to the revision of the header.
 #[derive(Debug, Clone)]
 pub struct Response {
-    /// The header of etcd's answer.
-    pub header: Header,
+    /// The header of etcd's answer. Its revision is that of the member when it answered, which may be far ahead of the events.
+    pub header: ResponseHeader,
     /// The id of the watch on its stream.
     pub watch_id: i64,
     /// Whether the last revision goes on in the next response; only with [`WatchRequest::fragment`](super::request::WatchRequest::fragment).

@@ -15,7 +15,8 @@
 //! and a second one if there is a previous one; a key-value is its mod revision, create revision, version and lease (2
 //! each), and how many bytes of key and of value come next.
 
-use super::events::{Created, Header, KeyValue, Response};
+use super::events::{Created, Response};
+use crate::etcd::messages::{KeyValue, ResponseHeader};
 
 /// A response with its events.
 pub const RESPONSE: i32 = 0;
@@ -74,11 +75,11 @@ impl Pack {
         self.long(response.watch_id);
         self.header(&response.header);
         for event in &response.events {
-            let delete = if event.is_delete { DELETE } else { 0 };
-            let previous = if event.previous.is_some() { PREVIOUS } else { 0 };
+            let delete = if event.is_delete() { DELETE } else { 0 };
+            let previous = if event.prev_kv.is_some() { PREVIOUS } else { 0 };
             self.numbers.push(delete | previous);
             self.key_value(&event.kv);
-            if let Some(previous) = &event.previous {
+            if let Some(previous) = &event.prev_kv {
                 self.key_value(previous);
             }
         }
@@ -96,7 +97,7 @@ impl Pack {
         self.bytes.extend_from_slice(&kv.value);
     }
 
-    fn header(&mut self, header: &Header) {
+    fn header(&mut self, header: &ResponseHeader) {
         self.long(header.cluster_id.cast_signed());
         self.long(header.member_id.cast_signed());
         self.long(header.revision);

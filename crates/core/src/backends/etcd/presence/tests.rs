@@ -51,8 +51,8 @@ fn held(lease: i64, value: &str, mod_revision: i64, cluster: u64) -> Found<'_> {
 
 fn change(lease: i64, value: Option<&str>, mod_revision: i64) -> Change {
     Change {
-        key: b"/microservices/orders/a".to_vec(),
-        value: value.map(Into::into),
+        key: b"/microservices/orders/a".as_slice().into(),
+        value: value.map(|value| value.to_owned().into()),
         lease,
         mod_revision,
     }

@@ -75,8 +75,8 @@ fn in_a_term(machine: &Machine) -> (Arc<Term>, Arc<Slot>) {
 
 fn change(key: &str, value: Option<&str>, lease: i64) -> Batch {
     let change = Change {
-        key: key.into(),
-        value: value.map(Into::into),
+        key: key.to_owned().into(),
+        value: value.map(|value| value.to_owned().into()),
         lease,
         mod_revision: 9,
     };

@@ -5,23 +5,22 @@ use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::proto::PbWatchResponse;
 use futures::FutureExt as _;
 
 use super::ahead::{Reader, may_read, settle};
 use super::door::HubCommand;
-use super::entry::{Watch, header_of};
+use super::entry::Watch;
 use super::progress::WHOLE_STREAM;
 use super::stream::{Open, Unanswered, Wanted};
 use super::{Hub, Stop, TOKEN_TRIES};
 use crate::error::{Error, ErrorKind};
 use crate::etcd::error::{Cause, judge_reason};
-use crate::etcd::watch::events::Header;
+use crate::etcd::messages::{ResponseHeader, WatchResponse};
 use crate::etcd::watch::sink::{Delivery, WatchEnd};
 
 impl Hub {
-    pub(super) fn answer(&mut self, mut response: PbWatchResponse, open: &mut Open) -> ControlFlow<Stop> {
-        let header = header_of(response.header.as_ref());
+    pub(super) fn answer(&mut self, mut response: WatchResponse, open: &mut Open) -> ControlFlow<Stop> {
+        let header = response.header.unwrap_or_default();
         if !response.created {
             return self.news(response, header, open);
         }
@@ -41,7 +40,7 @@ impl Hub {
         done
     }
 
-    fn created(&mut self, response: &PbWatchResponse, header: Header, open: &mut Open) -> ControlFlow<Stop> {
+    fn created(&mut self, response: &WatchResponse, header: ResponseHeader, open: &mut Open) -> ControlFlow<Stop> {
         let wire = response.watch_id;
         let Some((id, watch)) = watch_of(&mut self.watches, open, wire) else {
             return Continue(()); // cancelled by us a moment ago
@@ -72,7 +71,7 @@ impl Hub {
         Continue(())
     }
 
-    fn news(&mut self, response: PbWatchResponse, header: Header, open: &mut Open) -> ControlFlow<Stop> {
+    fn news(&mut self, response: WatchResponse, header: ResponseHeader, open: &mut Open) -> ControlFlow<Stop> {
         let wire = response.watch_id;
         if wire == WHOLE_STREAM {
             if open.progress.is_sure() && !response.canceled && response.events.is_empty() {
@@ -112,7 +111,7 @@ impl Hub {
 
     /// Every watch that the server knew when it was asked has been told everything up to the header's revision. Their
     /// sinks are not told: they asked for nothing.
-    fn progressed(&mut self, header: &Header, open: &Open) {
+    fn progressed(&mut self, header: &ResponseHeader, open: &Open) {
         for id in open.wires.values() {
             if let Some(watch) = self.watches.get_mut(id) {
                 watch.progressed(header);
@@ -126,7 +125,7 @@ impl Hub {
         self.finish(id, WatchEnd::HistoryBroke(why));
     }
 
-    fn canceled(&mut self, id: i64, response: &PbWatchResponse, open: &mut Open) -> ControlFlow<Stop> {
+    fn canceled(&mut self, id: i64, response: &WatchResponse, open: &mut Open) -> ControlFlow<Stop> {
         open.wires.remove(&response.watch_id);
         if response.compact_revision > 0 {
             self.finish(id, WatchEnd::Compacted(response.compact_revision));

@@ -17,12 +17,13 @@ use self::ahead::{Ahead, ask_leader};
 use self::door::{HubCommand, HubState};
 use self::entry::Watch;
 use self::progress::Progress;
-use self::stream::{Open, Silence, Unanswered, Wanted, asked, send};
+use self::stream::{Gone, Open, Silence, Unanswered, Wanted, asked, send};
 use super::request::OnDisconnect;
 use super::sink::WatchEnd;
 use crate::error::{Error, ErrorKind};
 use crate::etcd::calls::caller::{Caller, Route};
-use crate::etcd::error::{Cause, Fault, judge};
+use crate::etcd::calls::methods::WATCH;
+use crate::etcd::error::{Cause, Fault};
 
 mod ahead;
 mod answers;
@@ -202,28 +203,17 @@ impl Hub {
         let (Some(first), Some(watch)) = (first, watch) else {
             return Err(Fault::new(Cause::Refused, ErrorKind::Internal, "nothing to watch"));
         };
-        let (key, options) = (watch.request.key.clone(), watch.options(first));
-        let limit = self.calls.options().max_message_bytes;
+        let creation = stream::encode(watch.creation(first));
         let deadline = Instant::now() + self.calls.options().timeout;
-        let (stream, route) = self
-            .calls
-            .call_until("watch", deadline, |client| {
-                let (key, options) = (key.clone(), options.clone());
-                async move {
-                    let mut watches = client.watch_client().max_decoding_message_size(limit);
-                    watches.watch(key, Some(options)).await
-                }
-            })
-            .await?;
+        let (requests, answers, route) = self.calls.open_stream("watch", WATCH, creation, true, deadline).await?;
         let renewed = self.renewed.take();
         let has_new_token = renewed.is_some_and(|renewed| renewed.is_over_the_same_connection(&route));
         for watch in self.watches.values_mut() {
             watch.has_new_token = has_new_token;
         }
-        let (requests, responses) = stream.split();
         let open = Open {
             requests,
-            responses,
+            answers,
             route,
             wanted,
             unanswered: VecDeque::from([Unanswered::Watch(first)]),
@@ -252,18 +242,13 @@ impl Hub {
             // while they are always there, what is commanded would not be done, not even the end of what brings them.
             tokio::select! {
                 biased;
-                message = open.responses.message(), if answers < ANSWERS_IN_A_ROW => {
+                answer = open.answers.message(), if answers < ANSWERS_IN_A_ROW => {
                     answers += 1;
                     open.silence.ends();
                     let url = self.calls.url_of(&open.route);
-                    let next = match message {
-                        Ok(Some(response)) => self.answer(response.0, open),
-                        Ok(None) => Break(Stop::Broke(Fault::new(
-                            Cause::Broken,
-                            ErrorKind::Unavailable,
-                            format!("{url} ended the watch stream"),
-                        ))),
-                        Err(error) => Break(Stop::Broke(judge(error, url))),
+                    let next = match stream::read(answer, url) {
+                        Ok(response) => self.answer(response, open),
+                        Err(fault) => Break(Stop::Broke(fault)),
                     };
                     if let Break(stop) = next {
                         return stop;
@@ -277,7 +262,7 @@ impl Hub {
                     open.leader = None;
                     self.compare(said, open);
                 }
-                sent = send(&mut open.requests, open.wanted.front(), &open.wires, &self.watches), if !open.wanted.is_empty() => {
+                sent = send(&open.requests, open.wanted.front(), &open.wires, &self.watches), if !open.wanted.is_empty() => {
                     match sent {
                         Ok(sent) => {
                             open.wanted.pop_front();
@@ -288,7 +273,7 @@ impl Hub {
                             }
                         }
                         // The stream is going; its answers say why.
-                        Err(_) => open.wanted.clear(),
+                        Err(Gone) => open.wanted.clear(),
                     }
                 }
                 () = tokio::time::sleep_until(open.progress.due()), if !open.wires.is_empty() => self.ask_progress(open),
@@ -313,7 +298,8 @@ impl Hub {
     fn ask_progress(&self, open: &mut Open) {
         let watch = open.wires.values().find_map(|id| self.watches.get(id));
         if let (true, Some(watch)) = (open.progress.begin(), watch) {
-            let question = progress::is_held_back(open.route.connection.client.clone(), &watch.request);
+            let most = self.calls.options().max_message_bytes;
+            let question = progress::is_held_back(Arc::clone(&open.route.connection), &watch.request, most);
             let limit = self.calls.options().timeout;
             open.progress.question = Some(async move { tokio::time::timeout(limit, question).await.ok()? }.boxed());
         } else if open.progress.is_sure() {

@@ -6,12 +6,17 @@
 //! events that wait, and answer also while a watch is behind. Which of the two it is cannot be asked by a user without
 //! rights over the cluster (3.7 keeps the version to administrators), so it is tried, on a stream of its own.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Client, WatchFilterType, WatchOptions};
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 
+use super::stream::{encode, read};
+use crate::etcd::calls::methods::WATCH;
+use crate::etcd::calls::stream::open_stream_over;
+use crate::etcd::messages::{NO_DELETE, NO_PUT, WatchCreateRequest, WatchProgressRequest};
+use crate::etcd::transport::endpoints::Connection;
 use crate::etcd::watch::request::WatchRequest;
 
 /// The id of what is about all watches of a stream.
@@ -88,42 +93,44 @@ impl Progress {
 /// past, so is behind for up to 100 ms. Those that do not hold it back send it before the answer to the next creation, by
 /// one queue. `None` when it could not be tried.
 pub(super) fn is_held_back(
-    client: Client,
+    connection: Arc<Connection>,
     request: &WatchRequest,
+    limit: usize,
 ) -> impl Future<Output = Option<bool>> + Send + 'static + use<> {
     let (key, range_end) = (request.key.clone(), request.range_end.clone());
-    let options = move |wire, start| {
-        let options = WatchOptions::new().with_watch_id(wire).with_start_revision(start);
-        let options = options.with_filters([WatchFilterType::NoPut, WatchFilterType::NoDelete]);
-        if range_end.is_empty() {
-            Some(options)
-        } else {
-            Some(options.with_range(range_end.clone()))
-        }
+    let creation = move |watch_id, start_revision| {
+        encode(WatchCreateRequest {
+            key: key.clone(),
+            range_end: range_end.clone(),
+            start_revision,
+            filters: vec![NO_PUT, NO_DELETE],
+            watch_id,
+            ..WatchCreateRequest::default()
+        })
     };
     async move {
-        let stream = client.watch_client().watch(key.clone(), options(1, 0)).await;
-        let (mut requests, mut responses) = stream.ok()?.split();
-        let first = responses.message().await.ok()??;
-        let now = first.header().map_or(0, etcd_client::ResponseHeader::revision);
-        if first.canceled() || now <= 0 {
+        let opened = open_stream_over(&connection, WATCH, creation(1, 0), true, limit).await;
+        let (requests, mut answers) = opened.ok()?;
+        let first = read(answers.message().await, &connection.url).ok()?;
+        let now = first.header.map_or(0, |header| header.revision);
+        if first.canceled || now <= 0 {
             return None; // denied or the like, which says nothing
         }
-        requests.watch(key.clone(), options(2, now)).await.ok()?;
-        requests.request_progress().await.ok()?;
+        requests.send(creation(2, now)).await.ok()?;
+        requests.send(encode(WatchProgressRequest {})).await.ok()?;
         // The id is taken: refused at once, by every version.
-        requests.watch(key, options(2, now)).await.ok()?;
+        requests.send(creation(2, now)).await.ok()?;
         let mut created = 0;
-        while let Some(response) = responses.message().await.ok()? {
-            if response.created() {
+        loop {
+            let response = read(answers.message().await, &connection.url).ok()?;
+            if response.created {
                 created += 1;
-            } else if response.watch_id() == WHOLE_STREAM {
+            } else if response.watch_id == WHOLE_STREAM {
                 return Some(false);
             }
             if created == 2 {
                 return Some(true);
             }
         }
-        None
     }
 }

@@ -3,15 +3,21 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use etcd_client::{WatchRequestSender, WatchResponseStream};
+use bytes::Bytes;
 use futures::future::BoxFuture;
+use prost::Message as _;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tonic::Status;
 
 use super::ahead::Ahead;
 use super::entry::Watch;
 use super::progress::Progress;
+use crate::error::ErrorKind;
 use crate::etcd::calls::caller::Route;
-use crate::etcd::error::Fault;
+use crate::etcd::error::{Cause, Fault, judge_status};
+use crate::etcd::messages::{WatchCancelRequest, WatchMessage, WatchProgressRequest, WatchResponse};
+use crate::etcd::transport::bytes::ByteStream;
 
 /// What is to be sent. Watches are named by their id on the stream; see [`Open::wires`].
 #[derive(Debug, Clone, Copy)]
@@ -32,8 +38,8 @@ pub(super) enum Unanswered {
 }
 
 pub(super) struct Open {
-    pub(super) requests: WatchRequestSender,
-    pub(super) responses: WatchResponseStream,
+    pub(super) requests: mpsc::Sender<Bytes>,
+    pub(super) answers: ByteStream,
     pub(super) route: Route,
     /// Requests that wait for room: the stream takes a hundred at a time, and its answers must be read meanwhile.
     pub(super) wanted: VecDeque<Wanted>,
@@ -143,34 +149,45 @@ pub(super) async fn asked<T>(question: &mut Option<BoxFuture<'static, T>>) -> T 
     }
 }
 
+/// The stream takes no more requests. Its answers say why.
+pub(super) struct Gone;
+
 /// Puts a request on the stream; says what is unanswered since. Cancel-safe: a request that was not taken has not been
-/// sent.
+/// sent. It is made when there is room for it.
 pub(super) async fn send(
-    requests: &mut WatchRequestSender,
+    requests: &mpsc::Sender<Bytes>,
     wanted: Option<&Wanted>,
     wires: &HashMap<i64, i64>,
     watches: &HashMap<i64, Box<Watch>>,
-) -> Result<Option<Unanswered>, etcd_client::Error> {
-    let watch_of = |wire: &i64| wires.get(wire).and_then(|id| watches.get(id));
-    match wanted {
-        Some(Wanted::Create(wire)) => {
-            let Some(watch) = watch_of(wire) else {
-                return Ok(None); // dropped before it was created
-            };
-            let key = watch.request.key.clone();
-            requests.watch(key, Some(watch.options(*wire))).await?;
-            Ok(Some(Unanswered::Watch(*wire)))
-        }
-        Some(Wanted::Probe(wire)) => {
-            let Some(watch) = watch_of(wire) else {
-                return Ok(None);
-            };
-            let key = watch.request.key.clone();
-            requests.watch(key, Some(watch.options(*wire))).await?;
-            Ok(Some(Unanswered::Probe))
-        }
-        Some(Wanted::Cancel(wire)) => requests.cancel(*wire).await.map(|()| None),
-        Some(Wanted::Progress) => requests.request_progress().await.map(|()| None),
-        None => Ok(None),
+) -> Result<Option<Unanswered>, Gone> {
+    let room = requests.reserve().await.map_err(|_| Gone)?;
+    let creation = |wire: i64| Some(watches.get(wires.get(&wire)?)?.creation(wire)); // `None`: dropped before
+    let (request, unanswered) = match wanted {
+        Some(Wanted::Create(wire)) => (creation(*wire).map(encode), Some(Unanswered::Watch(*wire))),
+        Some(Wanted::Probe(wire)) => (creation(*wire).map(encode), Some(Unanswered::Probe)),
+        Some(Wanted::Cancel(wire)) => (Some(encode(WatchCancelRequest { watch_id: *wire })), None),
+        Some(Wanted::Progress) => (Some(encode(WatchProgressRequest {})), None),
+        None => (None, None),
+    };
+    let Some(request) = request else { return Ok(None) };
+    room.send(request);
+    Ok(unanswered)
+}
+
+/// A request as it goes out.
+pub(super) fn encode(request: impl Into<WatchMessage>) -> Bytes {
+    request.into().encode_to_vec().into()
+}
+
+/// What came next on a stream from `url`, whose good end is a failure too: it is to go on.
+pub(super) fn read(answer: Result<Option<Bytes>, Status>, url: &str) -> Result<WatchResponse, Fault> {
+    let broke = |kind, text| Fault::new(Cause::Broken, kind, text);
+    match answer {
+        Ok(Some(body)) => WatchResponse::decode(body).map_err(|error| {
+            let text = format!("what {url} tells of a watch cannot be read: {error}");
+            broke(ErrorKind::Internal, text)
+        }),
+        Ok(None) => Err(broke(ErrorKind::Unavailable, format!("{url} ended the watch stream"))),
+        Err(status) => Err(judge_status(status, url)),
     }
 }

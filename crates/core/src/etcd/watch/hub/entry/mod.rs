@@ -1,10 +1,8 @@
 //! One watch as the hub keeps it: where it is in the history, and what its sink has been told.
 
-use etcd_client::proto::{PbEvent, PbKeyValue, PbResponseHeader};
-use etcd_client::{WatchFilterType, WatchOptions};
-
 use crate::etcd::error::Fault;
-use crate::etcd::watch::events::{Created, Event, Header, KeyValue, Response};
+use crate::etcd::messages::{Event, NO_DELETE, NO_PUT, ResponseHeader, WatchCreateRequest};
+use crate::etcd::watch::events::{Created, Response};
 use crate::etcd::watch::request::WatchRequest;
 use crate::etcd::watch::sink::{Delivery, WatchEnd, WatchSink};
 
@@ -86,36 +84,30 @@ impl Watch {
         }
     }
 
-    pub(in crate::etcd::watch) fn options(&self, wire: i64) -> WatchOptions {
-        let mut options = WatchOptions::new()
-            .with_watch_id(wire)
-            .with_start_revision(self.next_revision)
+    /// The request that creates it under this id of the stream, from where it is.
+    pub(in crate::etcd::watch) fn creation(&self, wire: i64) -> WatchCreateRequest {
+        let WatchRequest { key, range_end, .. } = &self.request;
+        let filters = [(self.request.no_put, NO_PUT), (self.request.no_delete, NO_DELETE)];
+        WatchCreateRequest {
+            key: key.clone(),
+            range_end: range_end.clone(),
+            start_revision: self.next_revision,
             // Revisions that pass without events are told every ten minutes, by every version and in order. Where it is
             // safe we ask more often, see `progress.rs`.
-            .with_progress_notify()
+            progress_notify: true,
+            filters: filters
+                .into_iter()
+                .filter(|(wanted, _)| *wanted)
+                .map(|(_, filter)| filter)
+                .collect(),
+            prev_kv: self.request.prev_kv,
+            watch_id: wire,
             // Without it one large transaction would exceed the decode limit and end the stream, again and again.
-            .with_fragment();
-        let mut filters = Vec::new();
-        if self.request.no_put {
-            filters.push(WatchFilterType::NoPut);
-        }
-        if self.request.no_delete {
-            filters.push(WatchFilterType::NoDelete);
-        }
-        if !filters.is_empty() {
-            options = options.with_filters(filters);
-        }
-        if self.request.prev_kv {
-            options = options.with_prev_key();
-        }
-        if self.request.range_end.is_empty() {
-            options
-        } else {
-            options.with_range(self.request.range_end.clone())
+            fragment: true,
         }
     }
 
-    pub(in crate::etcd::watch) fn is_of_another_cluster(&self, header: &Header) -> bool {
+    pub(in crate::etcd::watch) fn is_of_another_cluster(&self, header: &ResponseHeader) -> bool {
         self.request.cluster != 0 && header.cluster_id != 0 && self.request.cluster != header.cluster_id
     }
 
@@ -127,7 +119,7 @@ impl Watch {
     }
 
     /// etcd has created it. Returns whether its revision is ahead of `header` and should not be.
-    pub(in crate::etcd::watch) fn created(&mut self, header: Header, watch_id: i64) -> bool {
+    pub(in crate::etcd::watch) fn created(&mut self, header: ResponseHeader, watch_id: i64) -> bool {
         let is_wish = std::mem::replace(&mut self.is_wish, false);
         self.created_at = Some(header.revision);
         self.token_refusals = 0;
@@ -168,7 +160,7 @@ impl Watch {
 
     /// An answer about the whole stream. It may be to a question that the member took before this watch: then its revision
     /// is not above the one of the creation, and says nothing.
-    pub(in crate::etcd::watch) fn progressed(&mut self, header: &Header) {
+    pub(in crate::etcd::watch) fn progressed(&mut self, header: &ResponseHeader) {
         let is_later = self.created_at.is_some_and(|created| header.revision > created);
         if is_later && !self.is_paused && !self.is_within && !self.is_of_another_cluster(header) {
             self.passed(header.revision);
@@ -185,7 +177,7 @@ impl Watch {
     }
 
     /// Everything up to the header's revision has been delivered.
-    pub(in crate::etcd::watch) fn progress(&mut self, header: Header, watch_id: i64) -> Delivery {
+    pub(in crate::etcd::watch) fn progress(&mut self, header: ResponseHeader, watch_id: i64) -> Delivery {
         self.passed(header.revision);
         self.hand_over(header, watch_id, false, Vec::new())
     }
@@ -194,21 +186,17 @@ impl Watch {
     /// resumption the server may begin earlier than asked for, and repeats a revision of which a part was delivered.
     pub(in crate::etcd::watch) fn take(
         &mut self,
-        header: Header,
+        header: ResponseHeader,
         watch_id: i64,
-        events: Vec<PbEvent>,
+        mut events: Vec<Event>,
         more: bool,
         bytes_most: usize,
     ) -> Delivery {
         self.is_within = more;
-        let last = events.iter().rev().find_map(|event| event.kv.as_ref());
         let unfinished = self.parts.last().map_or(0, |event| event.kv.mod_revision);
-        let last = last.map_or(unfinished, |kv| kv.mod_revision);
-        let mut events: Vec<Event> = events
-            .into_iter()
-            .filter_map(event_of)
-            .filter(|event| self.is_new(event.kv.mod_revision))
-            .collect();
+        let mut revisions = events.iter().rev().map(|event| event.kv.mod_revision);
+        let last = revisions.find(|revision| *revision > 0).unwrap_or(unfinished);
+        events.retain(|event| event.is_known() && self.is_new(event.kv.mod_revision));
         if self.request.fragment {
             self.has_come(
                 last,
@@ -258,7 +246,7 @@ impl Watch {
         }
     }
 
-    fn hand_over(&mut self, header: Header, watch_id: i64, fragment: bool, events: Vec<Event>) -> Delivery {
+    fn hand_over(&mut self, header: ResponseHeader, watch_id: i64, fragment: bool, events: Vec<Event>) -> Delivery {
         let next_revision = self.next_revision;
         let delivery = self.sink.deliver(Response {
             header,
@@ -279,40 +267,6 @@ impl Watch {
 /// Whether who waits for `next_revision` has seen more than all there is at `revision`.
 pub(in crate::etcd::watch) fn is_ahead(next_revision: i64, revision: i64) -> bool {
     revision + 1 < next_revision
-}
-
-pub(in crate::etcd::watch) fn header_of(header: Option<&PbResponseHeader>) -> Header {
-    header.map_or_else(Header::default, |header| Header {
-        cluster_id: header.cluster_id,
-        member_id: header.member_id,
-        revision: header.revision,
-        raft_term: header.raft_term,
-    })
-}
-
-/// `None` for what is no change of a key that we know: a later etcd may tell more than puts and deletes.
-fn event_of(event: PbEvent) -> Option<Event> {
-    let is_delete = match event.r#type {
-        0 => false,
-        1 => true,
-        _ => return None,
-    };
-    Some(Event {
-        is_delete,
-        kv: kv_of(event.kv?),
-        previous: event.prev_kv.map(kv_of),
-    })
-}
-
-fn kv_of(kv: PbKeyValue) -> KeyValue {
-    KeyValue {
-        key: kv.key,
-        value: kv.value,
-        create_revision: kv.create_revision,
-        mod_revision: kv.mod_revision,
-        version: kv.version,
-        lease: kv.lease,
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use proptest::prelude::*;
 
 use super::*;
+use crate::etcd::messages::KeyValue;
 
 /// What was handed over: a revision and which of its events, by delivery.
 type Delivered = Vec<Vec<(i64, u8)>>;
@@ -32,22 +33,22 @@ impl WatchSink for Notes {
     fn end(self: Box<Self>, _: WatchEnd) {}
 }
 
-fn header(revision: i64) -> Header {
-    Header {
+fn header(revision: i64) -> ResponseHeader {
+    ResponseHeader {
         cluster_id: 7,
         revision,
-        ..Header::default()
+        ..ResponseHeader::default()
     }
 }
 
-fn event(revision: i64, which: u8) -> PbEvent {
-    PbEvent {
-        kv: Some(PbKeyValue {
-            key: vec![which],
+fn event(revision: i64, which: u8) -> Event {
+    Event {
+        kv: KeyValue {
+            key: vec![which].into(),
             mod_revision: revision,
-            ..PbKeyValue::default()
-        }),
-        ..PbEvent::default()
+            ..KeyValue::default()
+        },
+        ..Event::default()
     }
 }
 
@@ -67,7 +68,7 @@ struct Bench {
     /// The first revision that was not made ready to be sent.
     next: i64,
     /// What is ready to be sent, and whether its answer goes on behind it.
-    ready: Vec<(Vec<PbEvent>, bool)>,
+    ready: Vec<(Vec<Event>, bool)>,
     is_within: bool,
 }
 
@@ -290,7 +291,7 @@ fn one_revision_that_is_too_large_ends_it() {
 fn another_cluster_says_nothing_about_it() {
     let (mut watch, _) = watch(WatchRequest::default());
     watch.created(header(10), 1);
-    let other = Header {
+    let other = ResponseHeader {
         cluster_id: 8,
         ..header(99)
     };
