@@ -7,6 +7,7 @@ const file = (path: string) => fileURLToPath(new URL(path, import.meta.url));
 const aliases = (etcd: string) => [
   { find: /^rollcall$/, replacement: file('./dist/esm/index.js') },
   { find: /^rollcall\/etcd$/, replacement: file(etcd) },
+  { find: /^rollcall\/http$/, replacement: file('./dist/esm/http/index.js') },
 ];
 
 // Tests prove the built package: run `npm run build` first.

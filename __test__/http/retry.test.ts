@@ -8,6 +8,7 @@ import { type CalledService, isRepeatable, originOf, Tries } from '../../lib/htt
 import type { ServiceInstance } from '../../lib/registry/instance.js';
 import { RetryBudget } from '../../lib/service/budget.js';
 import { parseEndpoint } from '../../lib/service/endpoint.js';
+import { each } from '../../lib/service/pick/filters.js';
 
 /** A service that picks the first that is not excluded. */
 function fake(ids: string[], budget = new RetryBudget({}, () => 0)) {
@@ -18,6 +19,7 @@ function fake(ids: string[], budget = new RetryBudget({}, () => 0)) {
     state: 'live',
     budget,
     ready: async () => undefined,
+    refresh: () => {},
     noteRetry: () => void retries++,
     pick({ exclude }) {
       const id = ids.find((one) => !exclude?.has(one));
@@ -41,13 +43,14 @@ function fake(ids: string[], budget = new RetryBudget({}, () => 0)) {
   return { service, told, retries: () => retries };
 }
 
+const filter = each('any', () => true);
 const unsent = { sent: false, repeatable: false, late: false };
 const broken = { sent: true, repeatable: true, late: false };
 
 describe('the next try', () => {
   it('goes to another instance each time, and never back to one that refused', () => {
     const { service, retries } = fake(['a', 'b', 'c']);
-    const tries = new Tries(service, { key: undefined, retries: 9 });
+    const tries = new Tries(service, { key: undefined, retries: 9, filter });
     const first = tries.first();
     const second = tries.next(first, unsent);
     const third = second && tries.next(second, unsent);
@@ -58,25 +61,25 @@ describe('the next try', () => {
 
   it('goes to the only instance again when its connection broke, not when it was late', () => {
     const { service } = fake(['a']);
-    const one = new Tries(service, { key: undefined, retries: 2 });
+    const one = new Tries(service, { key: undefined, retries: 2, filter });
     expect(one.next(one.first(), broken)?.instance.id).toBe('a');
-    const two = new Tries(service, { key: undefined, retries: 2 });
+    const two = new Tries(service, { key: undefined, retries: 2, filter });
     expect(two.next(two.first(), { ...broken, late: true })).toBeUndefined();
   });
 
   it('is none for what was sent and may not be repeated, and none beyond `retries`', () => {
     const { service } = fake(['a', 'b', 'c']);
-    const one = new Tries(service, { key: undefined, retries: 2 });
+    const one = new Tries(service, { key: undefined, retries: 2, filter });
     expect(one.next(one.first(), { sent: true, repeatable: false, late: false })).toBeUndefined();
-    const two = new Tries(service, { key: undefined, retries: 0 });
+    const two = new Tries(service, { key: undefined, retries: 0, filter });
     expect(two.next(two.first(), unsent)).toBeUndefined();
   });
 
   it('is asked of the budget; the pick of one that it refuses counts for nothing', () => {
     const { service, told, retries } = fake(['a', 'b'], new RetryBudget({ ratio: 0, minPerSecond: 0.1 }, () => 0));
-    const one = new Tries(service, { key: undefined, retries: 2 });
+    const one = new Tries(service, { key: undefined, retries: 2, filter });
     expect(one.next(one.first(), unsent)?.instance.id).toBe('b');
-    const two = new Tries(service, { key: undefined, retries: 2 });
+    const two = new Tries(service, { key: undefined, retries: 2, filter });
     expect(two.next(two.first(), unsent)).toBeUndefined();
     expect(told).toEqual(['b AbortError']);
     expect(retries()).toBe(1);
@@ -213,7 +216,7 @@ describe('a redirect', () => {
     [304, '/x'],
     [302, undefined],
   ])('%i with location %s is none', (status, location) => {
-    expect(redirectOf(answer(status, location), origin, asked('GET'))).toBeUndefined();
+    expect(redirectOf(answer(status, location), [origin], asked('GET'))).toBeUndefined();
   });
 
   it.each([
@@ -223,7 +226,7 @@ describe('a redirect', () => {
     ['http://10.0.0.1:8080/whole', '/whole'],
     ['//10.0.0.1:8080/x', '/x'],
   ])('to %s stays on the name, with credentials', (location, path) => {
-    const next = redirectOf(answer(307, location), origin, asked('GET'));
+    const next = redirectOf(answer(307, location), [origin], asked('GET'));
     expect(next).toMatchObject({ to: 'name', asked: { path, method: 'GET' } });
     expect(names(next)).toContain('authorization');
   });
@@ -235,7 +238,7 @@ describe('a redirect', () => {
     'http://10.0.0.1/x',
     '\\\\evil.example/x',
   ])('to %s leaves the service, without credentials', (location) => {
-    const next = redirectOf(answer(307, location), origin, asked('GET'));
+    const next = redirectOf(answer(307, location), [origin], asked('GET'));
     expect(next).toMatchObject({ to: 'url' });
     expect(names(next)).toEqual(['accept', 'content-type']);
   });
@@ -249,7 +252,7 @@ describe('a redirect', () => {
     [307, 'POST', 'POST'],
     [308, 'POST', 'POST'],
   ])('%i makes of %s a %s', (status, method, then) => {
-    const next = redirectOf(answer(status, '/x'), origin, asked(method, 'body'));
+    const next = redirectOf(answer(status, '/x'), [origin], asked(method, 'body'));
     expect(next).toMatchObject({ to: 'name', asked: { method: then } });
     if (then === method) expect(names(next)).toContain('content-type');
     else expect(names(next)).not.toContain('content-type');
@@ -258,14 +261,23 @@ describe('a redirect', () => {
   it.each(['http://', 'ftp://10.0.0.1/x', 'javascript:alert(1)', 'http://user:pw@10.0.0.1:8080/'])(
     'to %s is not followed',
     (location) => {
-      expect(redirectOf(answer(302, location), origin, asked('GET'))).toMatchObject({ to: 'nowhere' });
+      expect(redirectOf(answer(302, location), [origin], asked('GET'))).toMatchObject({ to: 'nowhere' });
     },
   );
 
+  it('to any origin of the service stays on the name; what is relative counts from the first', () => {
+    const both = ['http://orders', origin];
+    const to = (location: string) => redirectOf(answer(307, location), both, asked('GET'));
+    for (const location of ['/x', 'http://orders/x', 'http://10.0.0.1:8080/x']) {
+      expect(to(location)).toMatchObject({ to: 'name', asked: { path: '/x' } });
+    }
+    expect(to('https://orders/x')).toMatchObject({ to: 'url' });
+  });
+
   it('that would send a stream twice is not followed', () => {
     const stream = () => new ReadableStream();
-    expect(redirectOf(answer(307, '/x'), origin, asked('POST', stream()))).toMatchObject({ to: 'nowhere' });
-    expect(redirectOf(answer(303, '/x'), origin, asked('POST', stream()))).toMatchObject({ to: 'name' });
+    expect(redirectOf(answer(307, '/x'), [origin], asked('POST', stream()))).toMatchObject({ to: 'nowhere' });
+    expect(redirectOf(answer(303, '/x'), [origin], asked('POST', stream()))).toMatchObject({ to: 'name' });
   });
 });
 

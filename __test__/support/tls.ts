@@ -32,6 +32,8 @@ export interface CertificateOptions {
   /** Of the authority; P-256 by default, as all of them. */
   readonly caKey?: Key;
   readonly clientKey?: Key;
+  /** Of the server, in the place of localhost and 127.0.0.1. */
+  readonly serverNames?: readonly string[];
   /** The server's certificate is one that it signed itself, as an authority: `ca` is the same. */
   readonly selfSigned?: boolean;
 }
@@ -52,6 +54,7 @@ export async function makeCertificates({
   clientName = 'rollcall-client',
   caKey,
   clientKey,
+  serverNames,
   selfSigned = false,
 }: CertificateOptions = {}): Promise<Certificates> {
   const { path: folder, remove } = temporaryFolder('rollcall-tls-');
@@ -98,7 +101,7 @@ basicConstraints = critical, CA:false
 keyUsage = critical, digitalSignature
 # An etcd that asks for client certificates also calls itself.
 extendedKeyUsage = serverAuth, clientAuth
-subjectAltName = DNS:localhost, IP:127.0.0.1
+subjectAltName = ${serverNames?.map((name) => `DNS:${name}`).join(', ') ?? 'DNS:localhost, IP:127.0.0.1'}
 [client]
 basicConstraints = critical, CA:false
 keyUsage = critical, digitalSignature

@@ -15,6 +15,18 @@ export type FailureKind =
 /** Codes of undici for what the program gave it. */
 const ARGUMENT = new Set(['UND_ERR_INVALID_ARG', 'UND_ERR_NOT_SUPPORTED', 'UND_ERR_REQ_CONTENT_LENGTH_MISMATCH']);
 
+/** Whether undici does not take what the program gave it. */
+export function isArgument(error: unknown): boolean {
+  return ARGUMENT.has(String(bagOf(error).code));
+}
+
+const unsent = new WeakSet<object>();
+
+/** Remembers of an error that nothing was sent, where what it says would not tell. */
+export function noteUnsent(error: unknown): void {
+  if (typeof error === 'object' && error !== null) unsent.add(error);
+}
+
 /**
  * `fetch` rejects with a TypeError for everything. What the network did is its cause; without one it is an argument. A
  * failure counts as unsent only if it says so: of `connect()`, of the look-up of a host, of the time for a connection.
@@ -22,11 +34,13 @@ const ARGUMENT = new Set(['UND_ERR_INVALID_ARG', 'UND_ERR_NOT_SUPPORTED', 'UND_E
 export function kindOfFailure(error: unknown): FailureKind {
   const { cause, code } = bagOf(error);
   if (cause === undefined && code === undefined) return 'argument';
-  if (ARGUMENT.has(String(bagOf(cause).code))) return 'argument';
-  return isCausedBy(error, isUnconnected) ? 'unsent' : 'broken';
+  if (isArgument(cause)) return 'argument';
+  return isCausedBy(error, isUnsent) ? 'unsent' : 'broken';
 }
 
-function isUnconnected({ code, syscall, message }: ErrorBag): boolean {
+function isUnsent(error: ErrorBag): boolean {
+  if (unsent.has(error)) return true;
+  const { code, syscall, message } = error;
   if (syscall === 'connect' || syscall === 'getaddrinfo' || code === 'UND_ERR_CONNECT_TIMEOUT') return true;
   return message === 'bad port' && code === undefined; // a port that no fetch calls, such as 6000
 }

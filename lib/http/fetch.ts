@@ -1,4 +1,4 @@
-/** `fetch()` by name: the built-in `fetch` with the address of an instance in the place of the name. */
+/** `fetch()` by name: tries, deadlines and redirects around what sends a request to one instance. */
 
 import { now, turn } from '../common/clock.js';
 import { aborted, TimeoutError, UnavailableError } from '../errors.js';
@@ -8,7 +8,8 @@ import { kindOfFailure, late, refused, unavailable } from './failure.js';
 import { Limit } from './limit.js';
 import { type CallSettings, checkInit, checkPath, HTTP_DEFAULTS, type HttpSettings, type Rest } from './options.js';
 import { type Asked, MOST_REDIRECTS, redirectOf } from './redirect.js';
-import { type CalledService, isRepeatable, NOT_CALLED, originOf, Tries } from './retry.js';
+import { type CalledService, isRepeatable, NOT_CALLED, Tries } from './retry.js';
+import { addresses, type Sender } from './sender.js';
 
 /** `service.fetch(path, init)`. */
 export async function fetchOfService(
@@ -16,6 +17,7 @@ export async function fetchOfService(
   path: unknown,
   init: unknown,
   settings: HttpSettings = HTTP_DEFAULTS,
+  sender: Sender = addresses,
 ): Promise<Response> {
   const { to, how, headers, body, rest } = checked('fetch', () => ({
     to: checkPath(path),
@@ -24,7 +26,7 @@ export async function fetchOfService(
   const { method = 'GET', ...others } = rest;
   const asked = { path: to, method, headers, body: bodyOf(body) };
   try {
-    const response = await new Call(service, how, others).run(asked);
+    const response = await new Call(service, { how, rest: others, sender }).run(asked);
     asked.body.settle();
     return response;
   } catch (error) {
@@ -36,7 +38,8 @@ export async function fetchOfService(
 /** What came of one request to the service. */
 interface Answer {
   readonly response: Response;
-  readonly origin: string;
+  /** What a redirect may name in the place of the service. */
+  readonly origins: readonly string[];
 }
 
 /** One call: requests to instances, and where redirects lead. */
@@ -44,13 +47,15 @@ class Call {
   readonly #service: CalledService;
   readonly #how: CallSettings;
   readonly #rest: Rest;
+  readonly #sender: Sender;
   /** By the clock. */
   readonly #until: number;
 
-  constructor(service: CalledService, how: CallSettings, rest: Rest) {
+  constructor(service: CalledService, { how, rest, sender }: { how: CallSettings; rest: Rest; sender: Sender }) {
     this.#service = service;
     this.#how = how;
     this.#rest = rest;
+    this.#sender = sender;
     this.#until = how.timeoutMs === 0 ? Number.POSITIVE_INFINITY : now() + how.timeoutMs;
   }
 
@@ -60,8 +65,8 @@ class Call {
     if (this.#service.state === 'loading') await this.#firstList(signal, timeoutMs);
     let asked = first;
     for (let redirects = 0; ; redirects++) {
-      const { response, origin } = await this.#ask(asked);
-      const next = redirect === 'manual' ? undefined : redirectOf(response, origin, asked);
+      const { response, origins } = await this.#ask(asked);
+      const next = redirect === 'manual' ? undefined : redirectOf(response, origins, asked);
       if (!next) return redirects > 0 ? redirected(response) : response;
       response.body?.cancel().catch(() => {}); // nobody reads it
       if (redirect === 'error') throw this.#unfollowed('init.redirect is "error"');
@@ -87,12 +92,11 @@ class Call {
     const { signal, idempotent, perTryTimeoutMs, failedStatuses, timeoutMs } = this.#how;
     const { body, headers, method, path } = asked;
     const repeatable = isRepeatable(method, idempotent, headers) && body.repeatable;
-    const tries = new Tries(this.#service, this.#how);
+    const tries = new Tries(this.#service, { ...this.#how, filter: this.#sender.filter });
     // After a pause of the process, the new list and the ends of connections wait in one turn. What can't be sent twice waits
     // for the end of it, or it would be written to a connection whose other side is gone.
     if (!repeatable) await turn();
     for (let picked = tries.first(); ; ) {
-      const origin = originOf(picked.endpoint);
       const left = this.#until - now();
       const isLast = perTryTimeoutMs === 0 || left <= perTryTimeoutMs;
       const patience = isLast ? left : perTryTimeoutMs;
@@ -100,9 +104,10 @@ class Call {
       const limit = new Limit(patience, tooLate, signal);
       let thrown: unknown;
       try {
-        const response = await this.#send(`${origin}${path}`, asked, limit, 'manual');
+        const to = picked; // of this round
+        const response = await this.#send((init) => this.#sender.send(to, path, init), asked, limit, 'manual');
         picked.done(failedStatuses.includes(response.status) ? { failed: true } : undefined);
-        return { response, origin };
+        return { response, origins: this.#sender.origins(picked) };
       } catch (error) {
         thrown = error;
       }
@@ -126,17 +131,22 @@ class Call {
     const { timeoutMs, signal } = this.#how;
     const limit = new Limit(this.#until - now(), () => late(name, timeoutMs, 'a redirect: no answer'), signal);
     try {
-      return await this.#send(url, asked, limit, 'follow');
+      return await this.#send((init) => fetch(url, init), asked, limit, 'follow');
     } catch (error) {
       if (signal?.aborted || asked.body.error) throw this.#ownFault(error, asked);
       throw limit.late ?? unavailable(name, error, new URL(url).origin, false);
     }
   }
 
-  async #send(url: string, { method, headers, body }: Asked, limit: Limit, redirect: 'manual' | 'follow') {
+  async #send(
+    send: (init: RequestInit) => Promise<Response>,
+    { method, headers, body }: Asked,
+    limit: Limit,
+    redirect: 'manual' | 'follow',
+  ): Promise<Response> {
     try {
       const init = { ...this.#rest, method, headers, body: body.next(), redirect, signal: limit.signal };
-      const response = await fetch(url, init as RequestInit);
+      const response = await send(init as RequestInit);
       limit.answered();
       return response;
     } catch (error) {

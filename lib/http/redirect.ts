@@ -29,13 +29,17 @@ const OF_ORIGIN = ['authorization', 'proxy-authorization', 'cookie'];
 /** Headers of a body that is left behind. */
 const OF_BODY = ['content-encoding', 'content-language', 'content-location', 'content-type', 'content-length'];
 
-/** Where an answer of the instance at `origin` leads; `undefined`: it is no redirect. */
-export function redirectOf(response: Response, origin: string, asked: Asked): Next | undefined {
+/**
+ * Where an answer leads; `undefined`: it is no redirect.
+ *
+ * @param origins those that mean the service: what the request was sent to comes first
+ */
+export function redirectOf(response: Response, origins: readonly string[], asked: Asked): Next | undefined {
   const location = response.headers.get('location');
   if (!STATUSES.has(response.status) || location === null) return undefined;
   let url: URL;
   try {
-    url = new URL(location, `${origin}${asked.path}`);
+    url = new URL(location, `${origins[0]}${asked.path}`);
   } catch {
     return { to: 'nowhere', why: 'its location is no URL' };
   }
@@ -57,8 +61,8 @@ export function redirectOf(response: Response, origin: string, asked: Asked): Ne
     headers,
     body: becomesGet ? bodyOf(undefined) : asked.body,
   };
-  // Who writes whole URLs takes the host from the request, and that is the address which was picked.
-  if (url.origin === new URL(origin).origin) return { to: 'name', asked: next };
+  // Who writes whole URLs takes the host from the request, or has its own address there.
+  if (origins.some((origin) => url.origin === new URL(origin).origin)) return { to: 'name', asked: next };
   for (const name of OF_ORIGIN) headers.delete(name);
   return { to: 'url', url: url.href, asked: next };
 }

@@ -3,7 +3,7 @@
 import { NoInstanceError } from '../errors.js';
 import type { RetryBudget } from '../service/budget.js';
 import type { Endpoint } from '../service/endpoint.js';
-import { each } from '../service/pick/filters.js';
+import type { Filter } from '../service/pick/types.js';
 import type { Picked } from '../service/ticket.js';
 import type { PickOptions } from '../service/view.js';
 
@@ -14,6 +14,8 @@ export interface CalledService {
   readonly budget: RetryBudget;
   pick(options: PickOptions): Picked;
   ready(options: { timeoutMs?: number | undefined; signal?: AbortSignal | undefined }): Promise<unknown>;
+  /** Looks whether there is a newer list that this thread has not heard of. */
+  refresh(): void;
   /** A call is tried again. */
   noteRetry(): void;
 }
@@ -41,8 +43,8 @@ export function originOf({ secure, host, port }: Endpoint): string {
   return `${secure ? 'https' : 'http'}://${host.includes(':') ? `[${host}]` : host}:${port}`;
 }
 
-/** Those that the built-in `fetch` can call. It knows no Unix socket. */
-const CALLABLE = each('http', ({ endpoint }) => {
+/** Whether it can be called over HTTP. Unix sockets are not. */
+export function isCallable(endpoint: Endpoint): boolean {
   if (endpoint.scheme !== 'http' && endpoint.scheme !== 'https') return false;
   try {
     // A host such as `a\b` would be another one to `fetch`.
@@ -50,7 +52,7 @@ const CALLABLE = each('http', ({ endpoint }) => {
   } catch {
     return false;
   }
-});
+}
 
 /** Of a pick that comes to nothing: it counts for nothing. */
 export const NOT_CALLED = Object.freeze({ error: Object.freeze({ name: 'AbortError' }) });
@@ -63,18 +65,24 @@ export const NOT_CALLED = Object.freeze({ error: Object.freeze({ name: 'AbortErr
 export class Tries {
   readonly #service: CalledService;
   readonly #key: string | undefined;
+  readonly #filter: Filter;
   readonly #tried = new Set<string>();
   #left: number;
 
-  constructor(service: CalledService, { key, retries }: { key: string | undefined; retries: number }) {
+  constructor(
+    service: CalledService,
+    { key, retries, filter }: { key: string | undefined; retries: number; filter: Filter },
+  ) {
     this.#service = service;
     this.#key = key;
+    this.#filter = filter;
     this.#left = retries;
   }
 
   /** For the first try. @throws as `pick()` */
   first(): Picked {
-    const picked = this.#service.pick({ key: this.#key, filter: CALLABLE });
+    this.#service.refresh();
+    const picked = this.#service.pick({ key: this.#key, filter: this.#filter });
     this.#service.budget.deposit();
     return picked;
   }
@@ -83,6 +91,7 @@ export class Tries {
   next({ instance }: Picked, { sent, repeatable, late }: Failure): Picked | undefined {
     if (this.#left === 0 || (sent && !repeatable)) return undefined;
     this.#tried.add(instance.id);
+    this.#service.refresh();
     // A connection that was kept may have been closed meanwhile: another one to the only instance may do.
     const picked = this.#another(this.#tried) ?? (sent && !late ? this.#another(undefined) : undefined);
     if (!picked) return undefined;
@@ -97,7 +106,7 @@ export class Tries {
 
   #another(exclude: ReadonlySet<string> | undefined): Picked | undefined {
     try {
-      return this.#service.pick({ key: this.#key, filter: CALLABLE, exclude });
+      return this.#service.pick({ key: this.#key, filter: this.#filter, exclude });
     } catch (error) {
       if (error instanceof NoInstanceError) return undefined;
       throw error;

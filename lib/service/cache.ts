@@ -210,6 +210,15 @@ export class ServiceCache {
   }
 
   /**
+   * Looks at what the native side has heard and this thread not yet: before a request, to send none to who has left.
+   *
+   * @internal
+   */
+  refresh(): void {
+    this.#service.refresh();
+  }
+
+  /**
    * A call is tried again.
    *
    * @internal

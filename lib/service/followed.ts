@@ -198,6 +198,15 @@ export class SharedService {
     this.wake();
   }
 
+  /**
+   * Takes over the list that the native side has. It hears of a change at once, and this thread when its turn comes: on a busy
+   * machine that is too late for a request to an instance that has left.
+   */
+  refresh(): void {
+    const list = this.closed ? undefined : this.#watcher.current;
+    if (list) this.#take(list);
+  }
+
   /** Those who wait look again. */
   wake(): void {
     for (const look of [...this.#waits]) look();

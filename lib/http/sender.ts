@@ -1,0 +1,23 @@
+/** What sends a request to one instance. */
+
+import { each } from '../service/pick/filters.js';
+import type { Filter } from '../service/pick/types.js';
+import type { Picked } from '../service/ticket.js';
+import { isCallable, originOf } from './retry.js';
+
+/** Sends a request to the instance that was picked. */
+export interface Sender {
+  /** Which it can call. */
+  readonly filter: Filter;
+  /** What a redirect of an instance may name in the place of the service: first what the request was sent to. */
+  origins(picked: Picked): readonly string[];
+  /** One try. Rejects as the built-in `fetch` does. */
+  send(picked: Picked, path: string, init: RequestInit): Promise<Response>;
+}
+
+/** The built-in `fetch` with the address of the instance in the place of the name. */
+export const addresses: Sender = {
+  filter: each('http', ({ endpoint }) => isCallable(endpoint)),
+  origins: ({ endpoint }) => [originOf(endpoint)],
+  send: ({ endpoint }, path, init) => fetch(`${originOf(endpoint)}${path}`, init),
+};
