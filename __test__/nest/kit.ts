@@ -17,7 +17,17 @@ export type ModuleKind = 'cjs' | 'esm';
 /** What belongs together. */
 const PACKAGES: Record<NestVersion, readonly string[]> = {
   10: ['common', 'core', 'platform-express', 'platform-fastify', 'microservices', 'testing', 'terminus@11', 'config@3'],
-  11: ['common', 'core', 'platform-express', 'platform-fastify', 'microservices', 'testing', 'terminus@11', 'config@4'],
+  11: [
+    'common',
+    'core',
+    'platform-express',
+    'platform-fastify',
+    'microservices',
+    'testing',
+    'terminus@11',
+    'config@4',
+    'axios@4',
+  ],
   12: [
     'common',
     'core',
@@ -73,7 +83,7 @@ export async function project(version: NestVersion): Promise<Project> {
 async function installNest(folder: string, version: NestVersion): Promise<void> {
   const named = PACKAGES[version].map((name) => `@nestjs/${name.includes('@') ? name : `${name}@${version}`}`);
   const rest = [
-    ...(version === 11 ? ['@swc/core@1'] : []),
+    ...(version === 11 ? ['@swc/core@1', 'axios@1'] : []),
     'rxjs@7',
     'reflect-metadata@0.2',
     '@grpc/grpc-js@1',

@@ -13,6 +13,10 @@ import { type Ground, suite } from './suite.js';
 suite(11, { kind: 'cjs', adapter: 'express', more });
 
 function more(ground: () => Ground): void {
+  it('calls by name: ServiceModule.forFeature(), and the HttpModule of @nestjs/axios', async () => {
+    expect(await ground().apps.run('calls.cjs')).toBe('calls');
+  });
+
   describe('a start that can not succeed', () => {
     it.each([
       ['noHosts', {}, 'EtcdModule: options.hosts: expected the members, such as "10.0.0.1:2379", got undefined'],

@@ -6,6 +6,7 @@ import {
   getEtcdToken,
   getRegistryServiceToken,
   getRegistryToken,
+  getServiceToken,
   markHandler,
   markSetting,
 } from './shared/index.js';
@@ -21,6 +22,9 @@ export const InjectEtcdService = (name?: string): InjectDecorator => Inject(getE
 export const InjectRegistry = (name?: string): InjectDecorator => Inject(getRegistryToken(name));
 /** Injects the `RegistryService` of a registry: of the default one, or of that of a name. */
 export const InjectRegistryService = (name?: string): InjectDecorator => Inject(getRegistryServiceToken(name));
+/** Injects a service to be called, the `ServiceCache` of `ServiceModule.forFeature(service)`; of the registry of a name. */
+export const InjectService = (service: string, registry?: string): InjectDecorator =>
+  Inject(getServiceToken(service, registry));
 
 /**
  * The method is called with the current list of a service once the application has started, and with every change of it.

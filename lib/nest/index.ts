@@ -9,6 +9,7 @@ export {
   InjectEtcdService,
   InjectRegistry,
   InjectRegistryService,
+  InjectService,
   OnServiceChange,
 } from './decorators.js';
 export {
@@ -23,6 +24,7 @@ export {
   type RegistryModuleOptions,
   type RegistryOptionsFactory,
 } from './registry-module.js';
+export { type ServiceFeatureOptions, ServiceModule } from './service-module.js';
 export {
   ETCD_CLIENT,
   ETCD_CLIENT_OPTIONS,
@@ -36,6 +38,7 @@ export {
   getRegistryOptionsToken,
   getRegistryServiceToken,
   getRegistryToken,
+  getServiceToken,
   type HealthResult,
   type HealthStatus,
   type Json,

@@ -29,6 +29,7 @@ export {
   getRegistryOptionsToken,
   getRegistryServiceToken,
   getRegistryToken,
+  getServiceToken,
   isDefault,
   REGISTRY_CLIENT,
 } from './tokens.js';

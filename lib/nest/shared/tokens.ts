@@ -28,3 +28,5 @@ export const getRegistryToken = (name?: string): string => named(REGISTRY_CLIENT
 export const getRegistryServiceToken = (name?: string): string => named('REGISTRY_SERVICE', name);
 /** The token of the options of a registry: what a test overrides. */
 export const getRegistryOptionsToken = (name?: string): string => named('REGISTRY_OPTIONS', name);
+/** The token of a service that `ServiceModule.forFeature()` gives. */
+export const getServiceToken = (service: string, registry?: string): string => named(`SERVICE:${service}`, registry);
