@@ -76,6 +76,8 @@ export declare class EtcdHandle {
    * a sign of life is asked for: answer each with its call.
    */
   static open(options: NativeEtcdClientOptions, wake: () => void, notify: () => void): EtcdHandle
+  /** A registry on the connection of this client; no I/O. Closing it leaves the client open. `wake` as of `ClientHandle`. */
+  openRegistry(options: NativeOptions, wake: () => void): ClientHandle
   /** Answers the event `tokenTime`: with the milliseconds for this exchange, `null` for no limit, or why there are none. */
   tokenTime(number: number, millis?: number | undefined | null, error?: string | undefined | null): void
   /** Takes the calls of one tick from `page`: `count` records, `len` bytes of bodies. See `pageLayout()`. */
@@ -351,16 +353,21 @@ export interface NativeEtcdClientOptions {
   logLevel: 'debug' | 'info' | 'warn' | 'error' | 'off'
 }
 
-export interface NativeEtcdOptions {
+export interface NativeEtcdConnection {
   hosts: Array<string>
-  prefix: string
-  codec: 'kratos' | 'metadata' | 'json'
   username: string | null
   password: string | null
   tls: NativeTlsOptions | null
   keepAliveMs: number
   keepAliveTimeoutMs: number
   maxMessageBytes: number
+}
+
+export interface NativeEtcdOptions {
+  prefix: string
+  codec: 'kratos' | 'metadata' | 'json'
+  /** `null` where the registry works on the connection of another client. */
+  connection: NativeEtcdConnection | null
 }
 
 /** One event. `id` is the watcher's or registration's, else 0; `level` and `text` belong to log lines and reasons. */

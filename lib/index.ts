@@ -1,5 +1,6 @@
 /** rollcall: register, discover and watch services. Enter at `connect()`. */
 
+export type { SharedClient } from './common/lending.js';
 export type { Logger } from './common/logger.js';
 export {
   AbortedError,
@@ -21,7 +22,7 @@ export {
 } from './errors.js';
 export { type Application, type RegisterSelfOptions, registerSelf, type SelfServer } from './register-self.js';
 export type { ConsulOptions } from './registry/backends/consul.js';
-export type { EtcdOptions } from './registry/backends/etcd.js';
+export type { EtcdOptions, SharedEtcdOptions } from './registry/backends/etcd.js';
 export type { RegistryOptions } from './registry/backends/index.js';
 export type { MemoryOptions } from './registry/backends/memory.js';
 export type { ZookeeperOptions } from './registry/backends/zookeeper.js';

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use napi::bindgen_prelude::{Function, PromiseRaw};
 use napi::{Env, Result};
 use napi_derive::napi;
+use rollcall_core::backend::Backend;
 use rollcall_core::log::Log;
 use rollcall_core::metrics::Calls;
 use rollcall_core::registry::{Hooks, RegisterOptions, Registry};
@@ -84,44 +85,7 @@ impl ClientHandle {
     /// is asked for: always answer it with `drain()`.
     #[napi(factory, catch_unwind)]
     pub fn open(env: Env, options: NativeOptions, wake: Function<'_, (), ()>) -> Result<Self> {
-        let io = Io::of(env)?;
-        let alive = KeepAlive::new(wake.create_ref()?);
-        let mailbox = Arc::new(Mailbox::new(
-            wake.build_threadsafe_function::<()>().weak::<true>().build()?,
-        ));
-        let log = match options.level() {
-            None => Log::default(),
-            Some(level) => {
-                let mailbox = mailbox.clone();
-                Log::new(level, move |level, line| mailbox.log(level, line))
-            }
-        };
-        let common = options.common();
-        let backend = {
-            // Backends may start tasks of their own when they are made.
-            let _inside = io.handle().enter();
-            backends::open(options, log.clone())
-        };
-        let backend = match backend {
-            Ok(backend) => backend,
-            Err(error) => return Err(NativeFailure::from(&error.during("connect")).thrown(env)),
-        };
-        let (bad_records, statuses) = (mailbox.clone(), mailbox.clone());
-        let hooks = Hooks {
-            on_bad_record: Some(Arc::new(move |record| bad_records.bad_record(record))),
-            pulse: Some(mailbox.clone()),
-            on_status: Some(Arc::new(move |status: Status| statuses.put(status.as_str(), 0, None))),
-            log,
-        };
-        let registry = Registry::new(backend, common, hooks);
-        io.adopt(registry.clone());
-        Ok(Self {
-            io,
-            registry,
-            mailbox,
-            ids: AtomicU32::new(1),
-            alive,
-        })
+        Self::of(env, options, wake, backends::open)
     }
 
     #[napi(catch_unwind)]
@@ -323,6 +287,55 @@ impl ClientHandle {
         let registry = self.registry.clone();
         promise(env, &self.io, None, "close", async move {
             registry.close(ms(drain_ms), ms(timeout_ms)).await
+        })
+    }
+}
+
+impl ClientHandle {
+    /// A client of the backend that `open` makes of the options.
+    pub(crate) fn of(
+        env: Env,
+        options: NativeOptions,
+        wake: Function<'_, (), ()>,
+        open: impl FnOnce(NativeOptions, Log) -> rollcall_core::Result<Arc<dyn Backend>>,
+    ) -> Result<Self> {
+        let io = Io::of(env)?;
+        let alive = KeepAlive::new(wake.create_ref()?);
+        let mailbox = Arc::new(Mailbox::new(
+            wake.build_threadsafe_function::<()>().weak::<true>().build()?,
+        ));
+        let log = match options.level() {
+            None => Log::default(),
+            Some(level) => {
+                let mailbox = mailbox.clone();
+                Log::new(level, move |level, line| mailbox.log(level, line))
+            }
+        };
+        let common = options.common();
+        let backend = {
+            // Backends may start tasks of their own when they are made.
+            let _inside = io.handle().enter();
+            open(options, log.clone())
+        };
+        let backend = match backend {
+            Ok(backend) => backend,
+            Err(error) => return Err(NativeFailure::from(&error.during("connect")).thrown(env)),
+        };
+        let (bad_records, statuses) = (mailbox.clone(), mailbox.clone());
+        let hooks = Hooks {
+            on_bad_record: Some(Arc::new(move |record| bad_records.bad_record(record))),
+            pulse: Some(mailbox.clone()),
+            on_status: Some(Arc::new(move |status: Status| statuses.put(status.as_str(), 0, None))),
+            log,
+        };
+        let registry = Registry::new(backend, common, hooks);
+        io.adopt(registry.clone());
+        Ok(Self {
+            io,
+            registry,
+            mailbox,
+            ids: AtomicU32::new(1),
+            alive,
         })
     }
 }

@@ -61,15 +61,17 @@ describe('defaults', () => {
     const { native } = await settle({ backend: 'etcd' });
     expect(native).toMatchObject({ ...noGroups, etcd: expect.anything() });
     expect(native.etcd).toEqual({
-      hosts: ['http://127.0.0.1:2379'],
       prefix: '/microservices',
       codec: 'kratos',
-      username: null,
-      password: null,
-      tls: null,
-      keepAliveMs: 10_000,
-      keepAliveTimeoutMs: 5000,
-      maxMessageBytes: 67_108_864,
+      connection: {
+        hosts: ['http://127.0.0.1:2379'],
+        username: null,
+        password: null,
+        tls: null,
+        keepAliveMs: 10_000,
+        keepAliveTimeoutMs: 5000,
+        maxMessageBytes: 67_108_864,
+      },
     });
   });
 
@@ -104,13 +106,13 @@ describe('hosts', () => {
       ['http://[::1]:2379', 'http://[fe80::1]:2379'],
     ],
   ])('reads %j', async (hosts, expected) => {
-    expect((await settle({ backend: 'etcd', hosts })).native.etcd?.hosts).toEqual(expected);
+    expect((await settle({ backend: 'etcd', hosts })).native.etcd?.connection?.hosts).toEqual(expected);
   });
 
   it('says https when tls is on', async () => {
     const { native } = await settle({ backend: 'etcd', hosts: 'a:1', tls: true });
-    expect(native.etcd?.hosts).toEqual(['https://a:1']);
-    expect(native.etcd?.tls).toEqual({ ca: null, cert: null, key: null, serverName: null, ...NO_FILES });
+    expect(native.etcd?.connection?.hosts).toEqual(['https://a:1']);
+    expect(native.etcd?.connection?.tls).toEqual({ ca: null, cert: null, key: null, serverName: null, ...NO_FILES });
   });
 });
 
@@ -119,7 +121,7 @@ describe('tls', () => {
     const foreign = runInNewContext('Uint8Array.from(bytes)', { bytes: [...Buffer.from(PEM)] });
     for (const tls of [{ ca: PEM }, { ca: Buffer.from(PEM) }, { ca: foreign }, { caFile: join(folder, 'ca.pem') }]) {
       const { native } = await settle({ backend: 'etcd', tls });
-      expect(native.etcd?.tls?.ca?.toString()).toBe(PEM);
+      expect(native.etcd?.connection?.tls?.ca?.toString()).toBe(PEM);
     }
   });
 
@@ -137,7 +139,7 @@ describe('objects of another realm', () => {
       '({ backend: "etcd", hosts: ["a:1"], tls: { serverName: "x" }, signals: ["SIGTERM"], logger: { info() {} } })',
     );
     const { native, signals } = await settle(options);
-    expect(native.etcd?.hosts).toEqual(['https://a:1']);
+    expect(native.etcd?.connection?.hosts).toEqual(['https://a:1']);
     expect(signals).toEqual(['SIGTERM']);
     expect(native.logLevel).toBe('info');
   });

@@ -120,7 +120,8 @@ export class Etcd3 extends Namespace {
 
   /**
    * Ends everything: calls under way reject with `ClientClosedError`, watchers end, campaigns and observers stop, leases
-   * are revoked (those given up by `release()` excepted), connections are closed. What can't be revoked in time expires.
+   * are revoked (those given up by `release()` excepted), registries that share the connection are closed with what they have
+   * registered, connections are closed. What can't be revoked in time expires.
    *
    * Resolves when all that is done, and never rejects. Without `await` it happens all the same. It may be called again.
    */

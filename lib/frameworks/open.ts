@@ -1,9 +1,11 @@
 /** From the options of a module to a client, with failures that say what to change. */
 
-import { integer, invalid, kindOf, record } from '../common/shape.js';
+import type { SharedClient } from '../common/lending.js';
+import { integer, invalid, kindOf, record, text } from '../common/shape.js';
 import { RollcallError } from '../errors.js';
 import { Etcd3 } from '../etcd/client.js';
 import type { IOptions } from '../etcd/transport/options.js';
+import type { SharedEtcdOptions } from '../registry/backends/etcd.js';
 import type { RegistryOptions } from '../registry/backends/index.js';
 import { named } from '../registry/call.js';
 import { connect } from '../registry/connect.js';
@@ -12,26 +14,59 @@ import type { Registry } from '../registry/registry.js';
 import { isUrl, parseUrl } from '../registry/url.js';
 import type { AppLogger } from './logger.js';
 
+/** A registry on the connection of an etcd client of the application, by the name of the client. */
+export interface RegistryOnEtcd extends Omit<SharedEtcdOptions, 'client'> {
+  /** The name of the client; `default` is the default one. */
+  etcd: string;
+}
+
 /** What is needed of the options of a `RegistryModule`. */
 export interface OpenOptions {
-  registry?: string | URL | RegistryOptions | undefined;
+  registry?: string | URL | RegistryOptions | RegistryOnEtcd | undefined;
   lazy?: boolean | undefined;
 }
 
+/** Finds the etcd client of a name, or says why there is none. */
+export type FindEtcd = (name: string) => SharedClient | Promise<SharedClient>;
+
 /** Connects to the registry of a module; `where` is how messages call the module. */
-export async function openRegistry(where: string, options: OpenOptions, log: AppLogger): Promise<Registry> {
+export async function openRegistry(
+  where: string,
+  options: OpenOptions,
+  log: AppLogger,
+  findEtcd: FindEtcd,
+): Promise<Registry> {
   try {
     const { origin, given } = chosen(options, log);
     try {
       // What the program gave counts before what the module would.
       const lazy = options.lazy === undefined ? {} : { lazy: options.lazy };
-      return await connect({ logger: log, ...given, ...lazy } as RegistryOptions);
+      const whole = { logger: log, ...(await onEtcd(given, findEtcd)), ...lazy };
+      return await connect(whole as RegistryOptions);
     } catch (error) {
       throw origin === '' ? error : prefixed(error, '', ` (from ${origin})`);
     }
   } catch (error) {
     throw explained(where, named(error, 'connect'));
   }
+}
+
+/** The name of the etcd client whose connection a registry is to share; `undefined` where it has its own. */
+export function etcdOf({ registry }: OpenOptions): string | undefined {
+  if (typeof registry !== 'object' || registry === null || !('etcd' in registry)) return undefined;
+  const name = text('registry.etcd', registry.etcd);
+  if (name === undefined) throw invalid('registry.etcd', 'expected the name of an etcd client, got undefined');
+  return name;
+}
+
+/** With the client in the place of its name. */
+async function onEtcd(given: object, findEtcd: FindEtcd): Promise<object> {
+  const name = etcdOf({ registry: given as RegistryOnEtcd });
+  if (name === undefined) return given;
+  const { etcd: _, ...rest } = given as RegistryOnEtcd;
+  const twice = ['client', 'hosts'].find((other) => other in rest);
+  if (twice) throw invalid('registry.etcd', `given together with registry.${twice}`);
+  return { ...rest, client: await findEtcd(name) };
 }
 
 /** What is needed of the options of an `EtcdModule`, besides those of the client. */

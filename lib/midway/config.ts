@@ -1,6 +1,7 @@
 /** What the component takes from the configuration of an application. */
 
 import type { IOptions } from '../etcd/index.js';
+import type { RegistryOnEtcd } from '../frameworks/open.js';
 import type { SelfOptions } from '../frameworks/self-registration.js';
 import type { CommonOptions, InstanceInput, RegistryOptions, ServiceInstance } from '../index.js';
 
@@ -38,8 +39,8 @@ export interface RegistryUrlOptions extends CommonOptions {
   url?: string | undefined;
 }
 
-/** A registry: a URL, or options. With `lazy: true` the application starts, and is registered, without waiting for it. */
-export type RegistryClientOptions = string | RegistryUrlOptions | RegistryOptions;
+/** A registry: a URL, or options; `{ etcd: 'default' }` shares the connection of that client of `etcd.clients`. With `lazy: true` the application starts, and is registered, without waiting for it. */
+export type RegistryClientOptions = string | RegistryUrlOptions | RegistryOptions | RegistryOnEtcd;
 
 /** Chooses one of the instances of a service; there is at least one. */
 export interface InstanceBalancer {

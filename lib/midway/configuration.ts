@@ -82,6 +82,7 @@ export class RollcallConfiguration {
   /** Takes the application out of the registry while its servers still answer, drains, then closes all clients. */
   async onStop(): Promise<void> {
     if (this.#registry) await this.#registry.leave();
-    await Promise.all([this.#registry?.stop(), this.#etcd?.stop()]);
+    await this.#registry?.stop(); // before the clients whose connections its own may share
+    await this.#etcd?.stop();
   }
 }

@@ -9,6 +9,8 @@ import {
   Scope,
   ScopeEnum,
 } from '@midwayjs/core';
+import { invalid } from '../common/shape.js';
+import type { Etcd3 } from '../etcd/index.js';
 import { staleOf } from '../frameworks/follow.js';
 import { drainOf, leave } from '../frameworks/leaving.js';
 import { explained, type OpenOptions, openRegistry } from '../frameworks/open.js';
@@ -19,6 +21,7 @@ import type { Watcher } from '../registry/watcher.js';
 import { ClientFactory, placeOf } from './client-factory.js';
 import type { RegistryClientOptions, RegistryConfig } from './config.js';
 import { configOf, loggerOf } from './container.js';
+import { ETCDServiceFactory } from './etcd.js';
 
 /** All registry clients of an application. */
 @Provide()
@@ -122,15 +125,24 @@ export class RegistryServiceFactory extends ClientFactory<Registry> {
       if (this.#unsaid && isEmpty(config)) options = {};
       else if (isEmpty(rest) && !url)
         options = { registry: undefined }; // the variable, or a failure that says so
-      else if ('backend' in rest && !url) options = { registry: rest as never };
+      else if (['backend', 'client', 'etcd'].some((key) => key in rest) && !url) options = { registry: rest as never };
       else options = { registry: given && ({ ...parseUrl(given), ...rest } as never) };
     } catch (error) {
       throw explained(where, error);
     }
-    const registry = await openRegistry(where, options, log);
+    const registry = await openRegistry(where, options, log, (name) => this.#etcd(name));
     if ((options.registry as { lazy?: boolean } | undefined)?.lazy) this.#lazy.add(registry);
     // Until the application has started nothing of it is to keep the process alive: a start that fails ends it.
     return registry.unref();
+  }
+
+  async #etcd(name: string): Promise<Etcd3> {
+    const factory = await this.container.getAsync(ETCDServiceFactory);
+    if (factory.has(name)) return factory.get(name);
+    throw invalid(
+      'registry.etcd',
+      `there is no client "${name}": give it in etcd.clients, or "default" as etcd.client`,
+    );
   }
 
   protected override async destroyClient(registry: Registry): Promise<void> {

@@ -81,8 +81,8 @@ export interface ClientKind {
   readonly classes: { readonly client: InjectionToken; readonly service: InjectionToken; readonly health: Type };
   /** The modules that were asked for. */
   readonly definitions: Definitions<DynamicModule>;
-  /** The providers of the client, its service and its indicator. */
-  providers(tokens: ClientTokens, place: ClientPlace): Provider[];
+  /** The providers of the client, its service and its indicator. `known` are options that no factory makes. */
+  providers(tokens: ClientTokens, place: ClientPlace, known?: object): Provider[];
   /** What lives with the application, made of what is injected. */
   resident: {
     inject(tokens: ClientTokens): InjectionToken[];
@@ -93,7 +93,7 @@ export interface ClientKind {
 /** The module of options that are known. */
 export function ofOptions(kind: ClientKind, { name, isGlobal, ...rest }: ModuleExtras & object): DynamicModule {
   return kind.definitions.of({ ...extrasOf({ name, isGlobal }), rest }, () =>
-    assembled(kind, { name, isGlobal }, [{ provide: kind.tokens.options(name), useValue: rest }]),
+    assembled(kind, { name, isGlobal }, [{ provide: kind.tokens.options(name), useValue: rest }], [], rest),
   );
 }
 
@@ -119,6 +119,7 @@ function assembled(
   extras: ModuleExtras,
   options: Provider[],
   imports: ModuleMetadata['imports'] = [],
+  known?: object,
 ): DynamicModule {
   const { whole, first, last } = kind.modules;
   const { name, isGlobal } = extrasOf(extras);
@@ -157,7 +158,7 @@ function assembled(
           return true; // something must be provided
         },
       },
-      ...kind.providers(tokens, place),
+      ...kind.providers(tokens, place, known),
       {
         provide: resident,
         inject: [HttpAdapterHost, ModulesContainer, ...kind.resident.inject(tokens)],

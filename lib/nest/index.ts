@@ -47,6 +47,7 @@ export {
   type OnSetting,
   REGISTRY_CLIENT,
   RegistryHealthIndicator,
+  type RegistryOnEtcd,
   RegistryService,
   type SelfOptions,
 } from './shared/index.js';

@@ -2,19 +2,22 @@
 
 import { type DynamicModule, Inject, Module } from '@nestjs/common';
 import type { ModulesContainer } from '@nestjs/core';
-import type { RegistryOptions } from '../index.js';
+import type { RegistryOptions, SharedClient } from '../index.js';
 import type { AsyncOptions, ModuleExtras } from './async-options.js';
 import { type ClientKind, type ClientTokens, checkGiven, ofFactory, ofOptions, refusesBare } from './client-module.js';
 import {
   checkedSelf,
   Definitions,
   explained,
+  getEtcdToken,
   getRegistryOptionsToken,
   getRegistryServiceToken,
   getRegistryToken,
+  invalid,
   openRegistry,
   Registry,
   RegistryHealthIndicator,
+  type RegistryOnEtcd,
   RegistryResident,
   RegistryService,
   type SelfOptions,
@@ -26,8 +29,11 @@ export interface RegistryModuleOptions {
   /**
    * The registry, as `connect()` takes it: a URL or options. Default: the environment variable `ROLLCALL_REGISTRY`, else
    * the memory of this process. Written down and yet `undefined` or empty it fails the start.
+   *
+   * `{ etcd: 'default' }` shares the connection of the client of that name of `EtcdModule`. With `forRootAsync()` inject the
+   * client, and give it as `{ client }`.
    */
-  registry?: string | URL | RegistryOptions | undefined;
+  registry?: string | URL | RegistryOptions | RegistryOnEtcd | undefined;
   /**
    * `true`: start although the registry can't be reached, and register when it can. Default false: the start fails unless
    * the registry answers within its `connectTimeoutMs`.
@@ -81,6 +87,7 @@ export class RegistryModule {
 }
 
 const selfOf = (tokens: ClientTokens) => `${tokens.service}:self`;
+const etcdTokenOf = (tokens: ClientTokens) => `${tokens.service}:etcd`;
 
 refusesBare(RegistryModule, 'RegistryModule');
 
@@ -92,13 +99,19 @@ const REGISTRY: ClientKind = {
   definitions: new Definitions(),
   classes: { client: Registry, service: RegistryService, health: RegistryHealthIndicator },
 
-  providers: (tokens, { where, log }) => [
+  providers: (tokens, { where, log }, known?: RegistryModuleOptions) => [
+    {
+      // Known before anything is made, or not injected: Nest orders by what it injects.
+      provide: etcdTokenOf(tokens),
+      inject: etcdNameOf(known).map((name) => ({ token: getEtcdToken(name), optional: true })),
+      useFactory: (etcd?: SharedClient) => etcd ?? false, // something must be provided
+    },
     {
       provide: tokens.client,
-      inject: [tokens.options, tokens.only],
-      useFactory: async (given: RegistryModuleOptions) => {
+      inject: [tokens.options, tokens.only, etcdTokenOf(tokens)],
+      useFactory: async (given: RegistryModuleOptions, _: unknown, etcd: SharedClient | false) => {
         checked(where, given);
-        const registry = await openRegistry(where, given, log);
+        const registry = await openRegistry(where, given, log, (name) => etcd || noEtcd(name, known !== undefined));
         // Until the application has started nothing of it is to keep the process alive: a start that fails ends it.
         return registry.unref();
       },
@@ -127,6 +140,21 @@ const REGISTRY: ClientKind = {
       new RegistryResident({ ...application, registry, service, self: self || undefined }),
   },
 };
+
+/** The name of the etcd client that options of `forRoot()` ask for; what is wrong with them is said at the start. */
+function etcdNameOf(known: RegistryModuleOptions | undefined): string[] {
+  const { etcd } = (known?.registry ?? {}) as { etcd?: unknown };
+  return typeof etcd === 'string' ? [etcd] : [];
+}
+
+function noEtcd(name: string, isKnown: boolean): never {
+  throw invalid(
+    'registry.etcd',
+    isKnown
+      ? `there is no etcd client "${name}": import EtcdModule.forRoot(…) for it in the root module`
+      : 'a name is for forRoot(): in forRootAsync() inject the client, by getEtcdToken(), and give it as { client }',
+  );
+}
 
 function checked(where: string, options: RegistryModuleOptions): void {
   try {

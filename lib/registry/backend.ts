@@ -1,5 +1,6 @@
 /** What a backend says of itself on this side; the backends are in `backends/`. */
 
+import type { Lender } from '../common/lending.js';
 import { invalid, text } from '../common/shape.js';
 import type { NativeOptions } from '../native.js';
 import type { CommonOptions } from './common-options.js';
@@ -7,8 +8,8 @@ import type { CommonOptions } from './common-options.js';
 /** Options as they are given: nothing is known of their values yet. */
 export type Bag = Record<string, unknown>;
 
-/** How the text of an option in a URL is read. Another table: a group of options, given as `group.name=value`. */
-export type OptionKind = 'number' | 'boolean' | 'text' | 'list' | 'off' | OptionKinds;
+/** How the text of an option in a URL is read; `object` has none. Another table: a group of options, given as `group.name=value`. */
+export type OptionKind = 'number' | 'boolean' | 'text' | 'list' | 'off' | 'object' | OptionKinds;
 
 /** The names of options, each with its kind. */
 export type OptionKinds = { readonly [name: string]: OptionKind };
@@ -29,12 +30,16 @@ export interface Backend<Options extends CommonOptions & { backend: keyof Native
   readonly options: Readonly<Record<Exclude<keyof Options, 'backend' | keyof CommonOptions>, OptionKind>>;
   /** Its default of `ttlMs`, in milliseconds, where that is not 15000: Kratos's for that registry. */
   readonly ttlMs?: number;
+  /** Which of its options says that it is this backend, where none is named. */
+  readonly impliedBy?: string;
   /** Its URLs as messages show them, one for each scheme. */
   readonly urls: readonly `${string}://${string}`[];
   /** The options that the head of a URL stands for. They are checked afterwards, by `settle`. */
   fromUrl(head: UrlHead): Bag;
   /** Checks its own options and completes them. The names of the options are known by then. */
   settle(options: Bag): NativeGroup<Options['backend']> | Promise<NativeGroup<Options['backend']>>;
+  /** Whose connection it is to work on, where the options give one that is there. Called after `settle`. */
+  lender?(options: Bag): Lender | undefined;
 }
 
 /** The options of one backend on the native side: the group that has its name. */

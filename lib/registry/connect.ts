@@ -15,12 +15,14 @@ let defaultTold = false;
 /**
  * Connects to a registry: given by options, by a URL (`etcd://user:password@host:2379?prefix=/x`; the query names the same
  * options, values percent-encoded), or without an argument by the environment variable `ROLLCALL_REGISTRY`, which holds
- * a URL, else the memory of this process.
+ * a URL, else the memory of this process. `{ client }` with an `Etcd3` of `rollcall/etcd` makes it work on the connection of
+ * that client.
  *
  * Resolves after the first contact, in which credentials are proved; with `lazy: true` at once and without one. It tries
  * until `connectTimeoutMs` have passed, except when the server refuses.
  *
- * @throws `ERR_INVALID_ARGUMENT`, `ERR_TIMEOUT`, `ERR_UNAVAILABLE`, `ERR_UNAUTHENTICATED`, `ERR_PERMISSION_DENIED`.
+ * @throws `ERR_INVALID_ARGUMENT`, `ERR_TIMEOUT`, `ERR_UNAVAILABLE`, `ERR_UNAUTHENTICATED`, `ERR_PERMISSION_DENIED`; for a
+ * `client` that is closed `ERR_CLOSED`, and for a mocked one `ERR_UNSUPPORTED`.
  */
 export async function connect(options?: string | URL | RegistryOptions): Promise<Registry> {
   let settings: Settings;
@@ -37,7 +39,11 @@ export async function connect(options?: string | URL | RegistryOptions): Promise
   }
   let registry: Registry;
   try {
-    registry = Registry.open(settings, (wake) => native().ClientHandle.open(settings.native, wake));
+    registry = Registry.open(settings, (wake) =>
+      settings.lender
+        ? settings.lender.openRegistry(settings.native, wake)
+        : native().ClientHandle.open(settings.native, wake),
+    );
   } catch (error) {
     throw fromNative(error, 'connect');
   }

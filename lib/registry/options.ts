@@ -1,6 +1,7 @@
 /** The way from the options of `connect()` to what the native side takes: checked, and with every default. */
 
 import { constants } from 'node:os';
+import type { Lender } from '../common/lending.js';
 import { type Log, logOf } from '../common/logger.js';
 import {
   boolean,
@@ -28,6 +29,8 @@ export interface Settings {
   readonly lazy: boolean;
   readonly signals: readonly NodeJS.Signals[];
   readonly log: Log;
+  /** Whose connection the registry works on; `undefined` for its own. */
+  readonly lender: Lender | undefined;
 }
 
 /** Kinds of the common options. */
@@ -58,7 +61,7 @@ export function unknownOption(backend: BackendName, key: string): string {
 /** Checks and completes options; reads the files that they name. */
 export async function settle(given: unknown): Promise<Settings> {
   const options = record('options', given, 'a URL or an object with `backend`');
-  const backend = choice('options.backend', options.backend, BACKEND_NAMES);
+  const backend = choice('options.backend', options.backend ?? impliedBackend(options), BACKEND_NAMES);
   onlyKnown('options', options, ['backend', ...Object.keys(optionsOf(backend))], (key) => unknownOption(backend, key));
 
   const log = logOf('options.logger', options.logger);
@@ -79,7 +82,16 @@ export async function settle(given: unknown): Promise<Settings> {
     lazy: boolean('options.lazy', options.lazy, false),
     signals: signalNames(options.signals),
     log,
+    lender: BACKENDS[backend].lender?.(options),
   };
+}
+
+/** The backend that an option of its own stands for. */
+function impliedBackend(options: Readonly<Record<string, unknown>>): BackendName | undefined {
+  return BACKEND_NAMES.find((name) => {
+    const { impliedBy } = BACKENDS[name];
+    return impliedBy !== undefined && options[impliedBy] !== undefined;
+  });
 }
 
 type Groups = { [Name in BackendName]: NativeGroup<Name> | null };

@@ -43,7 +43,10 @@ const OWN_REASONS = ['withdrawn', 'unhealthy'] as const;
 
 /** The events of a registration. What the program does itself is no loss. */
 export interface RegistrationEvents {
-  /** The instance is not in the registry any more, and why: once per loss. It is being put back. */
+  /**
+   * The instance is not in the registry any more, and why: once per loss. It is being put back, unless the registry has ended
+   * because the etcd client that it shares was closed before it.
+   */
   lost: [reason: string];
   /** The instance is back: once per repair. */
   restored: [];
@@ -108,8 +111,8 @@ export interface RegistrationSource {
   readonly handle: RegistrationHandle;
   readonly timeoutMs: number;
   readonly log: Log;
-  /** Whether the registry is closed. */
-  closed(): boolean;
+  /** Why the registry is closed; `undefined` while it is open. */
+  closed(): string | undefined;
   /** Called when it is wanted no longer. */
   released(registration: Registration): void;
   readonly newCancel?: NewCancel;
@@ -336,7 +339,8 @@ export class Registration {
   }
 
   #refuseClosed(operation: string): void {
-    if (this.#source.closed()) throw new ClosedError(`${operation}: the registry is closed`, { operation });
+    const why = this.#source.closed();
+    if (why !== undefined) throw new ClosedError(`${operation}: ${why}`, { operation });
   }
 
   async #remove({ drainMs, timeoutMs }: Removal): Promise<void> {

@@ -9,7 +9,7 @@ import type { CancelHandle, ClientHandle, NativeEvent, RegistrationHandle } from
 import type { ServiceCache } from '../service/cache.js';
 import type { ServiceOptions } from '../service/options.js';
 import type { Services } from '../service/services.js';
-import type { RegistryOptions } from './backends/index.js';
+import type { BackendName } from './backends/index.js';
 import { call, checked, type NewCancel } from './call.js';
 import type { Capabilities } from './capabilities.js';
 import { Events, type RegistryEvents } from './events.js';
@@ -51,6 +51,11 @@ export interface WatchOptions {
   signal?: AbortSignal | undefined;
 }
 
+const LENDER_CLOSED = 'the etcd client that the registry shares was closed';
+
+/** How long a client that closes waits for what its registries have registered, in milliseconds: as for its own leases. */
+const LEAVE_MS = 800;
+
 /** What is asked of a watch of either kind. */
 type Asked = Pick<WatcherSource<unknown>, 'signal' | 'refused'>;
 
@@ -60,7 +65,7 @@ type Asked = Pick<WatcherSource<unknown>, 'signal' | 'refused'>;
  */
 export class Registry {
   /** The kind of registry. */
-  readonly backend: RegistryOptions['backend'];
+  readonly backend: BackendName;
   /** What this registry can do. */
   readonly capabilities: Capabilities;
   /** Whether `close()` was called. */
@@ -86,9 +91,13 @@ export class Registry {
   #alive = false;
   #closing: Promise<void> | undefined;
   readonly #share = new Share((most) => this.#drain(most));
+  /** Why it is closed, for errors. */
+  #why = 'the registry is closed';
+  /** Takes back that its lender tells it of its end. */
+  #unlend: (() => void) | undefined;
 
   private constructor(settings: Settings, open: (wake: () => void) => ClientHandle, newCancel?: NewCancel) {
-    this.backend = settings.native.backend as RegistryOptions['backend'];
+    this.backend = settings.native.backend as BackendName;
     this.#settings = settings;
     this.#newCancel = newCancel;
     this.#events = new Events<RegistryEvents>(['badRecord', 'connected', 'disconnected'], settings.log, {
@@ -110,6 +119,7 @@ export class Registry {
       },
     });
     track(this, settings.signals, settings.log);
+    this.#unlend = settings.lender?.lendTo({ lenderCloses: () => this.#lenderCloses() });
   }
 
   /** @internal */
@@ -166,13 +176,13 @@ export class Registry {
       await call('register', undefined, () => handle.deregister(0, how.timeoutMs)).catch(() => {});
       throw aborted(signal, 'register');
     }
-    if (this.closed) throw closedError('register'); // `close()` removes it
+    if (this.closed) throw this.#closedError('register'); // `close()` removes it
     const id = handle.id(); // asking opens its events: they come in a later turn, when the caller listens
     const registration = Registration.of({
       handle,
       timeoutMs: native.timeoutMs,
       log,
-      closed: () => this.closed,
+      closed: () => (this.closed ? this.#why : undefined),
       released: (self) => this.#forget(id, self),
       newCancel: this.#newCancel,
     });
@@ -322,7 +332,7 @@ export class Registry {
     const { kind } = feeds;
     const common = { ...asked, kind, log: this.#settings.log };
     const over = (failure?: unknown) => follow({ ...common, failure, released() {} });
-    if (this.closed) return over(closedError(kind.operation));
+    if (this.closed) return over(this.#closedError(kind.operation));
     if (asked.signal?.aborted) return over();
 
     let handle: H;
@@ -505,11 +515,32 @@ export class Registry {
       this.#live.clear();
       this.#keepAlive();
       untrack(this);
+      this.#unlend?.();
     }
   }
 
+  /** The client whose connection this is closes first: everything ends with it, and says why. */
+  async #lenderCloses(): Promise<void> {
+    const alive = this.closed ? [] : this.live();
+    if (!this.closed) this.#why = LENDER_CLOSED;
+    if (alive.length > 0) {
+      const what = alive.length === 1 ? `${alive[0]?.name} is` : `${alive.length} instances are`;
+      this.#settings.log.write('warn', `${LENDER_CLOSED}, so ${what} taken out: close the registry before the client`);
+    }
+    try {
+      await this.close({ timeoutMs: LEAVE_MS });
+    } catch {
+      // What could not be removed in time expires with its lease.
+    }
+    for (const registration of alive) registration.notify('lost', LENDER_CLOSED);
+  }
+
   #refuseClosed(operation: string): void {
-    if (this.closed) throw closedError(operation);
+    if (this.closed) throw this.#closedError(operation);
+  }
+
+  #closedError(operation: string): ClosedError {
+    return new ClosedError(`${operation}: ${this.#why}`, { operation });
   }
 
   /** Events that have come, `most` of them; says whether there may be more. */
@@ -586,8 +617,4 @@ const serviceModule = () => require('../service/services.js') as typeof import('
 function serviceName(name: unknown): void {
   if (typeof name !== 'string') throw invalid('name', `expected a string, got ${kindOf(name)}`);
   wellFormed('name', name);
-}
-
-function closedError(operation: string): ClosedError {
-  return new ClosedError(`${operation}: the registry is closed`, { operation });
 }

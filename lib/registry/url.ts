@@ -100,6 +100,8 @@ function parsed(kind: OptionKind, path: string, value: string): unknown {
     case 'off':
       if (flag(path, value)) throw invalid(path, 'expected false: a URL can only turn it off');
       return false;
+    case 'object':
+      throw invalid(path, 'expected in an object of options: a URL has no place for it');
     case 'list':
       return value.split(',').filter((part) => part !== '');
     default:

@@ -6,10 +6,16 @@ use super::tls::NativeTlsOptions;
 
 #[napi(object, use_nullable = true)]
 pub struct NativeEtcdOptions {
-    pub hosts: Vec<String>,
     pub prefix: String,
     #[napi(ts_type = "'kratos' | 'metadata' | 'json'")]
     pub codec: String,
+    /// `null` where the registry works on the connection of another client.
+    pub connection: Option<NativeEtcdConnection>,
+}
+
+#[napi(object, use_nullable = true)]
+pub struct NativeEtcdConnection {
+    pub hosts: Vec<String>,
     pub username: Option<String>,
     pub password: Option<String>,
     pub tls: Option<NativeTlsOptions>,
@@ -24,9 +30,10 @@ mod opening {
 
     use rollcall_core::backend::Backend;
     use rollcall_core::backends::etcd::{EtcdBackend, EtcdRecords};
-    use rollcall_core::etcd::EtcdOptions;
+    use rollcall_core::etcd::{EtcdClient, EtcdOptions};
     use rollcall_core::instance::Codec;
     use rollcall_core::log::Log;
+    use rollcall_core::{Error, ErrorKind};
 
     use super::super::Times;
     use super::NativeEtcdOptions;
@@ -36,28 +43,46 @@ mod opening {
         /// The backend of these options.
         #[allow(clippy::cast_sign_loss)] // TypeScript has checked the range
         pub(in crate::backends) fn open(self, times: Times, log: Log) -> rollcall_core::Result<Arc<dyn Backend>> {
-            let records = EtcdRecords {
+            let records = self.records(times);
+            let Some(connection) = self.connection else {
+                return Err(Error::new(ErrorKind::Internal, "no connection for backend etcd"));
+            };
+            let options = EtcdOptions {
+                hosts: connection.hosts,
+                username: connection.username,
+                password: connection.password,
+                tls: connection.tls.map(Into::into),
+                timeout: times.timeout,
+                connect_timeout: times.connect,
+                keep_alive: ms(connection.keep_alive_ms),
+                keep_alive_timeout: ms(connection.keep_alive_timeout_ms),
+                max_message_bytes: connection.max_message_bytes as usize,
+                ..EtcdOptions::default()
+            };
+            Ok(Arc::new(EtcdBackend::new(options, &records, log)?))
+        }
+
+        /// The backend of these options on the connection of a client.
+        pub(in crate::backends) fn open_over(
+            self,
+            client: &EtcdClient,
+            times: Times,
+            log: Log,
+        ) -> rollcall_core::Result<Arc<dyn Backend>> {
+            let records = self.records(times);
+            Ok(Arc::new(EtcdBackend::over(client, times.timeout, &records, log)?))
+        }
+
+        fn records(&self, times: Times) -> EtcdRecords {
+            EtcdRecords {
                 codec: match self.codec.as_str() {
                     "metadata" => Codec::Metadata,
                     "json" => Codec::Json,
                     _ => Codec::Kratos,
                 },
-                prefix: self.prefix,
+                prefix: self.prefix.clone(),
                 ttl: times.ttl,
-            };
-            let options = EtcdOptions {
-                hosts: self.hosts,
-                username: self.username,
-                password: self.password,
-                tls: self.tls.map(Into::into),
-                timeout: times.timeout,
-                connect_timeout: times.connect,
-                keep_alive: ms(self.keep_alive_ms),
-                keep_alive_timeout: ms(self.keep_alive_timeout_ms),
-                max_message_bytes: self.max_message_bytes as usize,
-                ..EtcdOptions::default()
-            };
-            Ok(Arc::new(EtcdBackend::new(options, &records, log)?))
+            }
         }
     }
 }

@@ -76,14 +76,19 @@ struct Times {
     connect: Duration,
 }
 
-/// Opens the backend that the options name. No I/O. Errors: `InvalidArgument`, naming the option; `Unsupported` when this
-/// addon was built without it.
-pub fn open(options: NativeOptions, log: Log) -> rollcall_core::Result<Arc<dyn Backend>> {
-    let times = Times {
+/// What all backends are given, of the options of a client.
+fn times_of(options: &NativeOptions) -> Times {
+    Times {
         ttl: ms(options.ttl_ms),
         timeout: ms(options.timeout_ms),
         connect: ms(options.connect_timeout_ms),
-    };
+    }
+}
+
+/// Opens the backend that the options name. No I/O. Errors: `InvalidArgument`, naming the option; `Unsupported` when this
+/// addon was built without it.
+pub fn open(options: NativeOptions, log: Log) -> rollcall_core::Result<Arc<dyn Backend>> {
+    let times = times_of(&options);
     let opened = match options.backend.as_str() {
         #[cfg(feature = "memory")]
         "memory" => options.memory.map(|memory| memory.open(times, log)),
@@ -99,8 +104,23 @@ pub fn open(options: NativeOptions, log: Log) -> rollcall_core::Result<Arc<dyn B
             return Err(Error::new(ErrorKind::Unsupported, text));
         }
     };
-    opened.unwrap_or_else(|| {
-        let text = format!("no options for backend {:?}", options.backend);
-        Err(Error::new(ErrorKind::Internal, text))
-    })
+    opened.unwrap_or_else(|| Err(none_for(&options.backend)))
+}
+
+/// Opens etcd's backend on the connection of a client. No I/O. Errors as those of [`open`].
+#[cfg(feature = "etcd")]
+pub fn open_over(
+    client: &rollcall_core::etcd::EtcdClient,
+    options: NativeOptions,
+    log: Log,
+) -> rollcall_core::Result<Arc<dyn Backend>> {
+    let times = times_of(&options);
+    let Some(etcd) = options.etcd else {
+        return Err(none_for("etcd"));
+    };
+    etcd.open_over(client, times, log)
+}
+
+fn none_for(backend: &str) -> Error {
+    Error::new(ErrorKind::Internal, format!("no options for backend {backend:?}"))
 }

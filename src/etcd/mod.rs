@@ -20,7 +20,9 @@ use rollcall_core::stall::StallMonitor;
 
 use crate::alive::KeepAlive;
 use crate::backends::tls::NativeTlsOptions;
+use crate::backends::{self, NativeOptions};
 use crate::call::{JsResult, ms, promise};
+use crate::client::ClientHandle;
 use crate::events::{Mailbox, NativeEvent};
 use crate::failure::NativeFailure;
 use crate::io::Io;
@@ -121,6 +123,14 @@ impl EtcdHandle {
             alive,
             questions,
             pacer: Mutex::default(),
+        })
+    }
+
+    /// A registry on the connection of this client; no I/O. Closing it leaves the client open. `wake` as of `ClientHandle`.
+    #[napi(catch_unwind)]
+    pub fn open_registry(&self, env: Env, options: NativeOptions, wake: Function<'_, (), ()>) -> Result<ClientHandle> {
+        ClientHandle::of(env, options, wake, |options, log| {
+            backends::open_over(&self.client, options, log)
         })
     }
 

@@ -1,11 +1,12 @@
 /** One native client, shared by an `Etcd3` and its namespaces: every call and everything that lives longer goes through it. */
 
 import { onAbort } from '../../common/abort.js';
+import type { Borrower, Lender } from '../../common/lending.js';
 import type { LogLevel } from '../../common/logger.js';
 import { describe } from '../../common/logger.js';
 import { MAX_MS } from '../../common/shape.js';
 import { Share, took } from '../../common/turns.js';
-import type { EtcdHandle, NativeEtcdClientOptions, NativeEvent } from '../../native.js';
+import type { ClientHandle, EtcdHandle, NativeEtcdClientOptions, NativeEvent, NativeOptions } from '../../native.js';
 import { native } from '../../native.js';
 import { plainError } from '../check.js';
 import { ClientClosedError, fromFailure } from '../errors.js';
@@ -48,7 +49,7 @@ const RANGE = methodOf('KV', 'range') as RpcMethod;
 const PUT = methodOf('KV', 'put') as RpcMethod;
 
 /** @internal */
-export class Connection implements ICallable<unknown> {
+export class Connection implements ICallable<unknown>, Lender {
   /** Private, so that a program that prints its client does not print its password. */
   readonly #options: SettledOptions;
   readonly callOptionsFactory: CallOptionsFactory | undefined;
@@ -62,6 +63,7 @@ export class Connection implements ICallable<unknown> {
   readonly #receivers = new Map<number, (event: NativeEvent) => void>();
   #lastId = 0;
   readonly #live = new Set<Live>();
+  readonly #borrowers = new Set<Borrower>();
   #wanted = true;
   #busy = false;
   /** Calls under way that don't go through the pages. */
@@ -303,6 +305,16 @@ export class Connection implements ICallable<unknown> {
     };
   }
 
+  /** A registry on this connection: the native side of one. It keeps the process alive by itself. */
+  openRegistry(options: NativeOptions, wake: () => void): ClientHandle {
+    return this.native.openRegistry(options, wake);
+  }
+
+  lendTo(borrower: Borrower): () => void {
+    this.#borrowers.add(borrower);
+    return () => this.#borrowers.delete(borrower);
+  }
+
   /** A call is under way that doesn't go through the pages: it keeps the process alive, as any. Gives what ends it. */
   work(): () => void {
     this.#working += 1;
@@ -336,9 +348,13 @@ export class Connection implements ICallable<unknown> {
 
   async #close(): Promise<void> {
     await undefined; // `closed` is true from here on, for what is ended below
-    const ending = [...this.#live].map(async (thing) => {
+    const ends = [
+      ...[...this.#borrowers].map((borrower) => () => borrower.lenderCloses()),
+      ...[...this.#live].map((thing) => () => thing.end()),
+    ];
+    const ending = ends.map(async (end) => {
       try {
-        await thing.end();
+        await end();
       } catch (error) {
         this.#options.log.write('error', `something did not end well: ${describe(error)}`);
       }

@@ -3,7 +3,6 @@
 import { invalid, text } from '../../common/shape.js';
 import { UnsupportedError } from '../../errors.js';
 import type { Etcd3 } from '../../etcd/client.js';
-import type { SettledOptions } from '../../etcd/transport/options.js';
 import { follow } from '../../frameworks/follow.js';
 import type { AppLogger } from '../../frameworks/logger.js';
 import { named } from '../../registry/call.js';
@@ -211,29 +210,15 @@ export class EtcdService {
     }
   }
 
-  /** The registry client of the same etcd. Made at the first use: most programs use only the settings, or only the rest. */
+  /** A registry on the connection of the client. Made at the first use: most programs use only the settings, or only the rest. */
   #services(): Promise<Registry> {
     this.#registry ??= (async () => {
-      const { hosts, tls, auth, keepAliveMs, keepAliveTimeoutMs } = this.#place();
       const registry = await connect({
-        backend: 'etcd',
-        hosts,
+        client: this.#shared(),
         prefix: PREFIX,
         codec: 'json',
         ttlMs: TTL_MS,
         lazy: true,
-        tls: tls
-          ? {
-              ca: tls.ca ?? undefined,
-              cert: tls.cert ?? undefined,
-              key: tls.key ?? undefined,
-              serverName: tls.serverName ?? undefined,
-            }
-          : false,
-        username: auth?.username,
-        password: auth?.password,
-        keepAliveMs,
-        keepAliveTimeoutMs,
         logger: this.#log,
       });
       return this.#settle(registry);
@@ -244,10 +229,10 @@ export class EtcdService {
     return this.#registry;
   }
 
-  /** Where the client that was injected leads to, which a test may have put in its place. */
-  #place(): SettledOptions {
+  /** The client that was injected, which a test may have put in its place. */
+  #shared(): Etcd3 {
     const { connection } = this.client as Partial<Etcd3>;
-    if (connection?.options && !connection.mocked) return connection.options;
+    if (connection && !connection.mocked) return this.client;
     throw new UnsupportedError(
       'services of EtcdService need a client of a real etcd, and this one was replaced or is mocked: replace ' +
         'EtcdService itself, by overrideProvider(EtcdService)',

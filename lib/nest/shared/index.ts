@@ -3,10 +3,11 @@
  * that programs inject by type are the same, whichever way they come.
  */
 
+export { invalid } from '../../common/shape.js';
 export { Etcd3 } from '../../etcd/index.js';
 export type { OnServiceList } from '../../frameworks/follow.js';
 export type { AppLogger } from '../../frameworks/logger.js';
-export { type EtcdOpenOptions, explained, openEtcd, openRegistry } from '../../frameworks/open.js';
+export { type EtcdOpenOptions, explained, openEtcd, openRegistry, type RegistryOnEtcd } from '../../frameworks/open.js';
 export { checkedSelf, type SelfOptions, SelfRegistration } from '../../frameworks/self-registration.js';
 export { connect, Registry } from '../../index.js';
 export { EtcdResident } from './etcd-resident.js';

@@ -31,13 +31,20 @@ export class Definitions<Definition> {
   readonly #known: { readonly asked: unknown; readonly made: Definition }[] = [];
 
   of(asked: unknown, make: () => Definition): Definition {
-    const known = this.#known.find((one) => isDeepStrictEqual(one.asked, asked));
+    const known = this.#known.find((one) => isSame(one.asked, asked));
     if (known) return known.made;
     const made = make();
     this.#known.push({ asked, made });
     if (this.#known.length > REMEMBERED) this.#known.shift();
     return made;
   }
+}
+
+/** Two clients that are handed over are the same only if they are one: what they are connected to can't be seen. */
+function isSame(a: unknown, b: unknown): boolean {
+  const clientOf = (asked: unknown) =>
+    (asked as { rest?: { registry?: { client?: unknown } } } | undefined)?.rest?.registry?.client;
+  return clientOf(a) === clientOf(b) && isDeepStrictEqual(a, b);
 }
 
 /** Refuses a second `forRoot` with other options. `token` is a provider that the client's module has. */

@@ -1,14 +1,17 @@
 /** The etcd backend: its options and its URL. */
 
 import { hostList, hostOf, secureOf } from '../../common/hosts.js';
+import { lenderOf, type SharedClient } from '../../common/lending.js';
 import { choice, integer, invalid, onlyKnown, record, text } from '../../common/shape.js';
-import { type Backend, type Bag, credentialsOf, noPath, userAndHosts } from '../backend.js';
+import { type Backend, type Bag, credentialsOf, type NativeGroup, noPath, userAndHosts } from '../backend.js';
 import type { CommonOptions } from '../common-options.js';
 import { settleTls, TLS, type TlsOptions } from '../tls.js';
 
 /** An etcd cluster, version 3.4 or later. */
 export interface EtcdOptions extends CommonOptions {
   backend: 'etcd';
+  /** The client whose connection it shares, as of `SharedEtcdOptions`. Default: a connection of its own. */
+  client?: SharedClient | undefined;
   /**
    * The members: `host`, `host:port` or `http(s)://host:port`, as a list or separated by commas. Port 2379 unless given.
    * Default `127.0.0.1:2379`.
@@ -37,9 +40,41 @@ export interface EtcdOptions extends CommonOptions {
   maxMessageBytes?: number | undefined;
 }
 
+/** The cluster of an etcd client that is there, over the client's own connection. */
+export interface SharedEtcdOptions extends CommonOptions {
+  /** Not needed: the client says it. (`{ backend: 'etcd', client }` is the same.) */
+  backend?: undefined;
+  /**
+   * The client: its connections, user, token, TLS and streams serve the registry too, so `hosts`, `auth`, `tls` and what else
+   * is the client's own can't be given beside it. Its policies (`faultHandling`), `observe` and `groupGets` are for its own
+   * calls alone. Closing the registry leaves the client open. Close the registry first: a client that is closed before takes
+   * the registry with it, whose registrations are removed and tell `lost`.
+   */
+  client: SharedClient;
+  /** As of `EtcdOptions`. */
+  prefix?: string | undefined;
+  /** As of `EtcdOptions`. */
+  codec?: 'kratos' | 'metadata' | 'json' | undefined;
+}
+
+/** What a client that is shared has of its own. */
+const OF_CLIENT = [
+  'hosts',
+  'username',
+  'password',
+  'auth',
+  'tls',
+  'keepAliveMs',
+  'keepAliveTimeoutMs',
+  'maxMessageBytes',
+] as const;
+
 /** @internal */
 export const etcd: Backend<EtcdOptions> = {
+  impliedBy: 'client',
+
   options: {
+    client: 'object',
     hosts: 'list',
     prefix: 'text',
     codec: 'text',
@@ -60,22 +95,36 @@ export const etcd: Backend<EtcdOptions> = {
   },
 
   async settle(options) {
-    const hosts = hostList(options.hosts, hostOf);
-    const tls = await settleTls(options.tls, secureOf(hosts));
-    return {
-      hosts: hosts.map(({ name, port = 2379 }) => `${tls ? 'https' : 'http'}://${name}:${port}`),
+    const records = {
       prefix: text('options.prefix', options.prefix) ?? '/microservices',
       codec: choice('options.codec', options.codec, ['kratos', 'metadata', 'json'], 'kratos'),
-      ...credentialsOf(withAuth(options)),
-      tls,
-      keepAliveMs: integer('options.keepAliveMs', options.keepAliveMs, 10_000, { min: 5000 }),
-      keepAliveTimeoutMs: integer('options.keepAliveTimeoutMs', options.keepAliveTimeoutMs, 5000, { min: 100 }),
-      maxMessageBytes: integer('options.maxMessageBytes', options.maxMessageBytes, 64 * 1024 * 1024, {
-        min: 64 * 1024,
-      }),
     };
+    if (options.client !== undefined) {
+      const twice = OF_CLIENT.find((name) => options[name] !== undefined);
+      if (twice)
+        throw invalid(`options.${twice}`, 'given together with options.client, which has its own: leave it out');
+      return { ...records, connection: null };
+    }
+    return { ...records, connection: await settleConnection(options) };
   },
+
+  lender: ({ client }) => (client === undefined ? undefined : lenderOf('options.client', client)),
 };
+
+async function settleConnection(options: Bag): Promise<NonNullable<NativeGroup<'etcd'>['connection']>> {
+  const hosts = hostList(options.hosts, hostOf);
+  const tls = await settleTls(options.tls, secureOf(hosts));
+  return {
+    hosts: hosts.map(({ name, port = 2379 }) => `${tls ? 'https' : 'http'}://${name}:${port}`),
+    ...credentialsOf(withAuth(options)),
+    tls,
+    keepAliveMs: integer('options.keepAliveMs', options.keepAliveMs, 10_000, { min: 5000 }),
+    keepAliveTimeoutMs: integer('options.keepAliveTimeoutMs', options.keepAliveTimeoutMs, 5000, { min: 100 }),
+    maxMessageBytes: integer('options.maxMessageBytes', options.maxMessageBytes, 64 * 1024 * 1024, {
+      min: 64 * 1024,
+    }),
+  };
+}
 
 /** `auth` in the place of the user and the password. */
 function withAuth(options: Bag): Bag {

@@ -2,15 +2,15 @@
 
 import type { Backend } from '../backend.js';
 import { type ConsulOptions, consul } from './consul.js';
-import { type EtcdOptions, etcd } from './etcd.js';
+import { type EtcdOptions, etcd, type SharedEtcdOptions } from './etcd.js';
 import { type MemoryOptions, memory } from './memory.js';
 import { type ZookeeperOptions, zookeeper } from './zookeeper.js';
 
 /** The options of `connect()`, told apart by `backend`. */
-export type RegistryOptions = MemoryOptions | EtcdOptions | ConsulOptions | ZookeeperOptions;
+export type RegistryOptions = MemoryOptions | EtcdOptions | SharedEtcdOptions | ConsulOptions | ZookeeperOptions;
 
 /** @internal */
-export type BackendName = RegistryOptions['backend'];
+export type BackendName = NonNullable<RegistryOptions['backend']>;
 
 /**
  * In the order in which messages list them.

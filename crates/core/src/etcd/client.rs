@@ -1,5 +1,7 @@
 //! The client of one etcd cluster: what makes calls, and what is made of it.
 
+use std::time::Duration;
+
 use tokio_util::sync::CancellationToken;
 
 use super::calls::caller::Caller;
@@ -39,6 +41,16 @@ impl EtcdClient {
             watches,
             elections,
         })
+    }
+
+    /// The same client for other users: see [`Caller::with`]. Leases, watches and elections keep the time and the log that
+    /// the client was made with.
+    #[must_use]
+    pub fn with(&self, timeout: Duration, log: Log) -> Self {
+        Self {
+            calls: self.calls.with(timeout, log),
+            ..self.clone()
+        }
     }
 
     /// What it was made with.

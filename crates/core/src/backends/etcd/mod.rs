@@ -10,6 +10,7 @@ mod shared;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::GetOptions;
@@ -29,21 +30,36 @@ pub struct EtcdBackend {
     shared: Arc<Shared>,
     /// Whether it was said that this user may not read all names: it is as true at each contact, and no news.
     limits_told: AtomicBool,
+    /// The client is another's, and stays open.
+    is_guest: bool,
 }
 
 impl EtcdBackend {
     /// A backend for these options. No I/O; errors are `InvalidArgument` and name the option.
     pub fn new(options: EtcdOptions, records: &EtcdRecords, log: Log) -> Result<Self> {
         records.validate()?;
-        let client = EtcdClient::new(options, log)?;
-        Ok(Self {
-            shared: Arc::new(Shared {
-                client,
-                keys: Keys::new(&records.prefix, records.codec),
-                ttl: records.ttl,
-            }),
+        Ok(Self::of(EtcdClient::new(options, log)?, records, false))
+    }
+
+    /// A backend over a client that is there: it shares the connections, the token and the streams, and leaves the client open
+    /// at its end. `timeout` and `log` are its own; a lease is granted within the time of the client. No I/O; errors are
+    /// `InvalidArgument` and name the option. After the client is closed every call fails with `Closed`.
+    pub fn over(client: &EtcdClient, timeout: Duration, records: &EtcdRecords, log: Log) -> Result<Self> {
+        records.validate()?;
+        Ok(Self::of(client.with(timeout, log), records, true))
+    }
+
+    fn of(client: EtcdClient, records: &EtcdRecords, is_guest: bool) -> Self {
+        let shared = Arc::new(Shared {
+            client,
+            keys: Keys::new(&records.prefix, records.codec),
+            ttl: records.ttl,
+        });
+        Self {
+            shared,
+            is_guest,
             limits_told: AtomicBool::new(false),
-        })
+        }
     }
 }
 
@@ -112,6 +128,8 @@ impl Backend for EtcdBackend {
     }
 
     async fn close(&self) {
-        self.shared.client.close();
+        if !self.is_guest {
+            self.shared.client.close();
+        }
     }
 }

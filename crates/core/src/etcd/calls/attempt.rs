@@ -34,7 +34,7 @@ const ROUNDS_OF_ONE: u32 = 4;
 const QUICK: Duration = Duration::from_secs(2);
 
 impl Caller {
-    /// Makes a call within the time of the options, over as many members as that takes.
+    /// Makes a call within the time of this caller, over as many members as that takes.
     ///
     /// `op` names it in messages. `make` is called once per try with the client of one connection; a try whose answer was
     /// lost is followed by another, so the call must do the same twice as once.
@@ -45,7 +45,7 @@ impl Caller {
         F: Fn(etcd_client::Client) -> Fut,
         Fut: Future<Output = Result<T, etcd_client::Error>>,
     {
-        let deadline = Instant::now() + self.options().timeout;
+        let deadline = Instant::now() + self.timeout();
         self.call_until(op, deadline, make).await.map(|(answer, _)| answer)
     }
 

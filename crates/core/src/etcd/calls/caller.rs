@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -23,12 +24,14 @@ const GROUP_MOST: usize = 128;
 #[derive(Clone)]
 pub struct Caller {
     inner: Arc<CallerInner>,
+    /// The longest one call may take that is given no time of its own.
+    timeout: Duration,
+    log: Log,
 }
 
 struct CallerInner {
     endpoints: EndpointSet,
     options: EtcdOptions,
-    log: Log,
     /// Set once the cluster has said that it has no authentication, so that it is said once.
     auth_off_told: AtomicBool,
     metrics: Metrics,
@@ -57,10 +60,11 @@ impl Caller {
         options.validate()?;
         let endpoints = EndpointSet::new(&options, &log)?;
         Ok(Self {
+            timeout: options.timeout,
+            log,
             inner: Arc::new(CallerInner {
                 endpoints,
                 options,
-                log,
                 auth_off_told: AtomicBool::new(false),
                 metrics: Metrics::default(),
                 group_size: AtomicUsize::new(GROUP_MOST),
@@ -69,13 +73,29 @@ impl Caller {
         })
     }
 
+    /// The same caller for other users: with their own time for a call that is given none, and their own log. All else is
+    /// shared, its end too.
+    #[must_use]
+    pub fn with(&self, timeout: Duration, log: Log) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            timeout,
+            log,
+        }
+    }
+
     /// What it was made with.
     pub fn options(&self) -> &EtcdOptions {
         &self.inner.options
     }
 
+    /// The longest one call may take that is given no time of its own.
+    pub(in crate::etcd) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     pub(crate) fn log(&self) -> &Log {
-        &self.inner.log
+        &self.log
     }
 
     pub(super) fn endpoints(&self) -> &EndpointSet {
