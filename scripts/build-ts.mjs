@@ -15,7 +15,15 @@ const require = createRequire(import.meta.url);
 const work = join(root, 'build', `dist-${process.pid}`);
 
 /** Entry points and other modules that are thin in dist/esm: a path below dist/cjs and dist/esm. */
-const THIN = ['index', 'etcd/index', 'http/index', 'nest/shared/index', 'midway/index', 'midway/discovery/index'];
+const THIN = [
+  'index',
+  'etcd/index',
+  'http/index',
+  'grpc/index',
+  'nest/shared/index',
+  'midway/index',
+  'midway/discovery/index',
+];
 /** Folders of lib that are compiled twice, without their folders. What they import is among the above. */
 const TWICE = ['nest'];
 /** Entry points. */

@@ -19,7 +19,12 @@ export function parseUrl(url: string): Bag {
   const [head = '', name = '', authority = ''] = /^([a-z][a-z0-9+.-]*):\/\/([^/?#]*)/i.exec(url) ?? [];
   const scheme = name.toLowerCase();
   const backend = SCHEMES.get(scheme);
-  if (!backend) throw invalid('options', `expected a URL such as ${FORMS}${didYouMean(scheme, [...SCHEMES.keys()])}`);
+  if (!backend) {
+    const hint = /^discovery(\+tls)?$/.test(scheme)
+      ? '; "discovery:///name" is what a client of gRPC dials: see rollcall/grpc'
+      : didYouMean(scheme, [...SCHEMES.keys()]);
+    throw invalid('options', `expected a URL such as ${FORMS}${hint}`);
+  }
   const rest = url.slice(head.length);
   if (rest.includes('@')) {
     throw invalid(

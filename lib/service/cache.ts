@@ -9,6 +9,7 @@ import type { RetryBudget } from './budget.js';
 import type { ServiceCacheEvents, ServiceMetrics, SharedService } from './followed.js';
 import type { FetchOfService, ServiceRequestInit } from './http.js';
 import { checkPick } from './options.js';
+import type { Candidate } from './pick/types.js';
 import type { Picked } from './ticket.js';
 import type { Explanation, PickOptions, View } from './view.js';
 
@@ -225,6 +226,65 @@ export class ServiceCache {
    */
   noteRetry(): void {
     this.#service.retries++;
+  }
+
+  /**
+   * Of each instance that fits, set aside or not, the endpoint to call; `undefined` before the first list.
+   *
+   * @internal
+   */
+  get fitting(): readonly Candidate[] | undefined {
+    return this.#service.list && this.#view.fitting;
+  }
+
+  /**
+   * Why there is no list: what the registry refuses with, or that it is closed.
+   *
+   * @internal
+   */
+  get refusal(): Error | undefined {
+    try {
+      this.#service.refuse();
+    } catch (error) {
+      return error as Error;
+    }
+    return this.#service.closed ? new ClosedError('the registry is closed', { operation: 'service' }) : undefined;
+  }
+
+  /**
+   * Says why nobody fits.
+   *
+   * @internal
+   */
+  get nobody(): NoInstanceError {
+    return this.#view.nobody;
+  }
+
+  /**
+   * Calls back whenever something may have changed, the first list too. Keeps no process alive.
+   *
+   * @internal
+   */
+  onWake(look: () => void): () => void {
+    return this.#service.onWake(look);
+  }
+
+  /**
+   * A filter of this cache would judge otherwise now.
+   *
+   * @internal
+   */
+  refilter(): void {
+    this.#view.refilter();
+  }
+
+  /**
+   * One more call to an instance that was picked before, while it fits.
+   *
+   * @internal
+   */
+  again(picked: Picked): Picked | undefined {
+    return this.#view.again(picked);
   }
 
   /** Why this one and why not those: which instances a pick with these options could give now. Nothing is picked. */

@@ -102,6 +102,7 @@ export class SharedService {
       ejected: (ejection) => {
         this.#ejections++;
         this.#tell('ejected', ejection);
+        this.wake();
       },
       restored: (instance) => {
         this.#tell('restored', instance);
@@ -205,6 +206,12 @@ export class SharedService {
   refresh(): void {
     const list = this.closed ? undefined : this.#watcher.current;
     if (list) this.#take(list);
+  }
+
+  /** Calls back with those who wait, and keeps no process alive. */
+  onWake(look: () => void): () => void {
+    this.#waits.add(look);
+    return () => void this.#waits.delete(look);
   }
 
   /** Those who wait look again. */

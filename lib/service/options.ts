@@ -164,7 +164,7 @@ function schemes(value: unknown): Filter[] {
 }
 
 /** Runs what names its argument by itself; the path is put before it, in the place of `instead`. */
-function within<T>(path: string, make: () => T, instead = ''): T {
+export function within<T>(path: string, make: () => T, instead = ''): T {
   try {
     return make();
   } catch (error) {

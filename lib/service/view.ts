@@ -122,6 +122,31 @@ export class View {
     return this.#fitting.length === 0 ? 0 : this.#panic ? this.#fitting.length : this.#fitting.length - this.#ejected;
   }
 
+  /** Of each instance that fits, set aside or not, the endpoint to call. */
+  get fitting(): readonly Candidate[] {
+    this.#sync();
+    return this.#fitting;
+  }
+
+  /** Why nobody fits. */
+  get nobody(): NoInstanceError {
+    return this.#nobody(0);
+  }
+
+  /** A live filter would judge otherwise now. */
+  refilter(): void {
+    this.#healthVersion = -1;
+  }
+
+  /** One more call to an instance that was picked before, while it fits. */
+  again({ endpoint }: Picked): Picked | undefined {
+    this.#sync();
+    const candidate = this.#fitting.find((one) => one.endpoint === endpoint);
+    if (!candidate || !this.#picker) return undefined;
+    this.#balancer.clock = this.#balancer.tools.now();
+    return this.#tickets.issue(candidate, this.#picker, false);
+  }
+
   explain(options: PickOptions | undefined): Explanation {
     if (options && (options.scheme !== undefined || options.filter || options.strategy)) {
       return this.#derive(options).#explain(options);
