@@ -15,6 +15,8 @@
 // A watch writes {"event":"list","watch":4,"name":"hello","instances":[…]} for every list that Kratos
 // delivers, and {"event":"error","watch":4,"name":"hello","error":"…"} when it fails to.
 //
+// With --serve it is an application of Kratos with a gRPC server instead, and reads no commands: see serve.go.
+//
 // "stop" deregisters what is registered, like a Kratos application does. The end of standard input
 // ends the process at once and deregisters nothing, like a crash.
 package main
@@ -69,14 +71,14 @@ type event struct {
 
 type key struct{ name, id string }
 
-// kratos is what Kratos's registries have in common.
-type kratos interface {
+// backend is what Kratos's registries have in common.
+type backend interface {
 	registry.Registrar
 	registry.Discovery
 }
 
 type peer struct {
-	registry kratos
+	registry backend
 
 	output sync.Mutex
 
@@ -98,16 +100,17 @@ func main() {
 	agent := flag.String("consul", "", "an agent of Consul, instead of etcd")
 	interval := flag.Duration("interval", 10*time.Second, "between two renewals in Consul, half the time to live")
 	health := flag.Bool("health", true, "whether the agent of Consul itself checks the endpoints")
+	serving := flag.String("serve", "", "serve orders over gRPC under this id, as an application of Kratos does")
 	flag.Parse()
 
-	var backend kratos
+	var chosen backend
 	if *agent != "" {
 		client, err := api.NewClient(&api.Config{Address: *agent})
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "peer: cannot use %s: %v\n", *agent, err)
 			os.Exit(1)
 		}
-		backend = consul.New(client,
+		chosen = consul.New(client,
 			consul.WithHealthCheck(*health),
 			consul.WithHealthCheckInterval(int(interval.Seconds())))
 	} else {
@@ -121,13 +124,20 @@ func main() {
 			fmt.Fprintf(os.Stderr, "peer: cannot connect to %s: %v\n", *endpoints, err)
 			os.Exit(1)
 		}
-		backend = etcd.New(client, etcd.Namespace(*namespace), etcd.RegisterTTL(*ttl))
+		chosen = etcd.New(client, etcd.Namespace(*namespace), etcd.RegisterTTL(*ttl))
 	}
 
 	p := &peer{
-		registry:   backend,
+		registry:   chosen,
 		registered: make(map[key]*registry.ServiceInstance),
 		watches:    make(map[int64]context.CancelFunc),
+	}
+	if *serving != "" {
+		if err := serve(*serving, p); err != nil {
+			fmt.Fprintf(os.Stderr, "peer: %v\n", err)
+			os.Exit(1)
+		}
+		return
 	}
 	input := bufio.NewScanner(os.Stdin)
 	input.Buffer(nil, 16<<20)
