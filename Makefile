@@ -32,8 +32,9 @@ hard: build ## Runs the hard tests in their full size, about fifteen minutes; `m
 	@scripts/setup test
 	@ROUNDS=1000 npm test -- __test__/conformance/traffic.test.ts -t 'leave no lease'
 	@OUTAGES=100 NAMES=20000 CROWD=6 npm test -- __test__/faults/zookeeper-session.test.ts __test__/faults/consul-load.test.ts
-	@OUTAGE_MS=60000 npm test -- __test__/http/fleet.test.ts -t outage
+	@OUTAGE_MS=60000 npm test -- __test__/http/fleet.test.ts __test__/grpc/fleet.test.ts -t outage
 	@NODES=22,24,26 npm test -- __test__/http/undici.test.ts
+	@NAMES=10000 CHANGES=1000 npm test -- __test__/grpc/resolver.test.ts -t 'dialled|changes'
 
 lint: ## Checks format, lint, types and licences
 	@scripts/setup test

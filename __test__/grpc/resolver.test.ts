@@ -300,7 +300,9 @@ test('a registry that is closed leaves the connections that are there, and tells
   });
 });
 
-test('names that are dialled by three users each and let go leave no watch behind', async (context) => {
+test('names that are dialled by three users each and let go leave no watch behind', {
+  timeout: 60_000 + 60 * NAMES,
+}, async (context) => {
   const { registry } = await memory(context);
   // A function of its own: what it held is garbage when it is over.
   const dialled = async (n: number) => {
