@@ -77,6 +77,23 @@ test('calls that succeed and calls that fail: a span each, ended once, and a mea
   expect(JSON.stringify([spans, measured])).not.toContain('"observed"');
 });
 
+test('an observer that throws or rejects costs no call, and is logged once', async () => {
+  const boom = () => {
+    throw new Error('boom');
+  };
+  const reject = () => Promise.reject(new Error('boom'));
+  for (const begin of [boom, () => boom, reject, () => reject] as never[]) {
+    const logged: string[] = [];
+    const logger = { error: (text: string) => void logged.push(text) };
+    const client = new Etcd3({ hosts: etcd.hosts as string[], observe: { begin }, logger });
+    await client.put('observed').value('1');
+    expect(await client.get('observed').string()).toBe('1');
+    await expect(client.get('observed').revision(1_000_000).string()).rejects.toMatchObject({ grpcCode: 11 });
+    await client.close();
+    expect(logged).toEqual([expect.stringContaining('the observer of the etcd client failed')]);
+  }
+});
+
 test('what is no observer is refused by name', () => {
   for (const observe of [1, 'x', {}, { begin: 1 }]) {
     expect(() => new Etcd3({ hosts: 'a:1', observe: observe as never })).toThrow(/options\.observe: expected/);

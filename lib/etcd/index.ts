@@ -1,6 +1,7 @@
 /** rollcall/etcd: a client of etcd, for programs written for etcd3. Enter at `Etcd3`. */
 
 export type { Logger } from '../common/logger.js';
+export type { MeterLike, ObservableLike, TracerLike } from '../common/telemetry.js';
 export {
   AbortedError,
   ClosedError,
@@ -118,13 +119,7 @@ export type {
   PolicyContext,
 } from './transport/fault-handling.js';
 export type { IMethodMetrics, IMetrics } from './transport/metrics.js';
-export {
-  type CallObserver,
-  type MeterLike,
-  type ObservedCall,
-  openTelemetry,
-  type TracerLike,
-} from './transport/observe.js';
+export { type CallObserver, type ObservedCall, openTelemetry } from './transport/observe.js';
 export type { AuthOptions, ClientTlsOptions, IOptions } from './transport/options.js';
 export { WatchBuilder } from './watch/builder.js';
 export type { WatchChange, WatchedKey, WatchList } from './watch/iterator.js';

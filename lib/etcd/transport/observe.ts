@@ -1,5 +1,6 @@
 /** Telling others of every call: a hook, and what makes OpenTelemetry's spans and measurements of it. */
 
+import { type MeterLike, spanOf, type TracerLike } from '../../common/telemetry.js';
 import type { CallContext } from '../rpc/calls.js';
 
 /** A call that begins. */
@@ -15,38 +16,12 @@ export interface ObservedCall {
  * thread, and takes calls off the quick path: a call costs some microseconds more then. `client.metrics()` costs nothing.
  */
 export interface CallObserver {
-  /** A call begins. What it gives is called once when the call ends: with the error, if it failed. Must not throw. */
+  /**
+   * A call begins. What it gives is called once when the call ends: with the error, if it failed. What they throw harms no
+   * call: the first time it is logged.
+   */
   begin(call: ObservedCall): ((error?: Error) => void) | undefined;
 }
-
-interface Attributes {
-  [name: string]: string | number | boolean | undefined;
-}
-
-/** A tracer of `@opentelemetry/api` 1.x, as far as it is used. */
-export interface TracerLike {
-  startSpan(
-    name: string,
-    options?: { kind?: number; attributes?: Attributes },
-  ): {
-    setAttribute(name: string, value: string | number | boolean): unknown;
-    setStatus(status: { code: number; message?: string }): unknown;
-    recordException(error: Error): unknown;
-    end(): void;
-  };
-}
-
-/** A meter of `@opentelemetry/api` 1.x, as far as it is used. */
-export interface MeterLike {
-  createHistogram(
-    name: string,
-    options?: { unit?: string; description?: string },
-  ): { record(value: number, attributes?: Attributes): void };
-}
-
-// Of `@opentelemetry/api`: SpanKind.CLIENT and SpanStatusCode.ERROR.
-const KIND_CLIENT = 2;
-const STATUS_ERROR = 2;
 
 /**
  * An observer that reports calls to OpenTelemetry: a client span for each when there is a `tracer`, and the histogram
@@ -68,18 +43,12 @@ export function openTelemetry({ tracer, meter }: { tracer?: TracerLike; meter?: 
   return {
     begin({ service, method }) {
       const rpc = { 'rpc.system': 'grpc', 'rpc.service': `etcdserverpb.${service}`, 'rpc.method': method };
-      const span = tracer?.startSpan(`etcdserverpb.${service}/${method}`, { kind: KIND_CLIENT, attributes: rpc });
+      const ended = spanOf(tracer, `etcdserverpb.${service}/${method}`, rpc);
       const start = performance.now();
       return (error) => {
         const code = error ? ((error as { grpcCode?: number }).grpcCode ?? 2) : 0;
         duration?.record(performance.now() - start, { ...rpc, 'rpc.grpc.status_code': code });
-        if (!span) return;
-        span.setAttribute('rpc.grpc.status_code', code);
-        if (error) {
-          span.recordException(error);
-          span.setStatus({ code: STATUS_ERROR, message: error.message });
-        }
-        span.end();
+        ended({ 'rpc.grpc.status_code': code }, error);
       };
     },
   };

@@ -1,5 +1,6 @@
 /** The options of a client: those of etcd3, checked as etcd3 does, and those of rollcall. */
 
+import { Harmless } from '../../common/harmless.js';
 import { type Host, hostOf } from '../../common/hosts.js';
 import { type Log, type Logger, logOf } from '../../common/logger.js';
 import { checkedPem } from '../../common/pem.js';
@@ -210,7 +211,7 @@ export function settleOptions(given: IOptions | undefined): SettledOptions {
     maxRequestBytes: channel.maxRequestBytes ?? MAX_MS,
     maxInFlight: integer('options.maxInFlight', options.maxInFlight, 4096, { min: 1, max: 1_000_000 }),
     groupGets: boolean('options.groupGets', options.groupGets, false),
-    observe: settleObserver(options.observe),
+    observe: settleObserver(options.observe, log),
     authority: channel.authority ?? null,
     userAgent: channel.userAgent ?? null,
     log,
@@ -369,10 +370,20 @@ function settleFaultHandling(value: unknown): FaultHandlingOptions {
   return { host, global, watchBackoff } as FaultHandlingOptions;
 }
 
-function settleObserver(value: unknown): CallObserver | undefined {
+/** One that harms no call. */
+function settleObserver(value: unknown, log: Log): CallObserver | undefined {
   if (value === undefined || value === null) return undefined;
-  if (typeof (value as Partial<CallObserver>).begin === 'function') return value as CallObserver;
-  throw invalid('options.observe', `expected an object with a method begin, got ${kindOf(value)}`);
+  const observer = value as CallObserver;
+  if (typeof observer.begin !== 'function') {
+    throw invalid('options.observe', `expected an object with a method begin, got ${kindOf(value)}`);
+  }
+  const harmless = new Harmless('the observer of the etcd client', log);
+  return {
+    begin(call) {
+      const ended = harmless.try(() => observer.begin(call));
+      return typeof ended === 'function' ? (error) => harmless.try(() => ended(error)) : undefined;
+    },
+  };
 }
 
 function checkFactory(path: string, value: unknown): void {
