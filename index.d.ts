@@ -30,11 +30,13 @@ export declare class CampaignHandle {
   resign(limitMs: number): Promise<NativeCampaignFailure | null>
 }
 
-/** Aborts the calls it was given to. One for each `AbortSignal` in use. */
+/** Aborts the calls it was given to, and counts their attempts. One for each call with an `AbortSignal` or an observer. */
 export declare class CancelHandle {
   constructor()
   /** Aborts; harmless afterwards. */
   cancel(): void
+  /** How many attempts were begun. */
+  attempts(): number
 }
 
 export declare class ClientHandle {
@@ -197,6 +199,8 @@ export declare class RegistrationHandle {
   id(): number
   instance(): NativeInstance
   state(): 'registering' | 'registered' | 'lost' | 'stalled' | 'out' | 'replaced' | 'deregistering' | 'deregistered'
+  /** How often it was tried up to now to publish it and to remove it. */
+  attempts(): number
   /** What holds it out of traffic. */
   outFor(): Array<'stalled' | 'withdrawn' | 'unhealthy' | 'draining'>
   /** Out of traffic for this reason, `'withdrawn'` or `'unhealthy'`. */
@@ -215,6 +219,8 @@ export declare class ServicesWatcherHandle {
   stale(): boolean
   /** The number of the latest list; 0 while there is none. */
   version(): number
+  /** How often it was tried up to now to begin to follow it, for all its watchers. */
+  attempts(): number
   /** The latest list: what is new in it, if the list `known` was the last one taken through this handle. */
   take(known: number): NativeNames
   /** Why the registry refuses the watch, if it does. */
@@ -246,6 +252,8 @@ export declare class WatcherHandle {
   stale(): boolean
   /** The number of the latest list; 0 while there is none. */
   version(): number
+  /** How often it was tried up to now to begin to follow it, for all its watchers. */
+  attempts(): number
   /** The latest list: what is new in it, if the list `known` was the last one taken through this handle. */
   take(known: number): NativeList
   /** Why the registry refuses the watch, if it does. */

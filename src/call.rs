@@ -7,17 +7,19 @@ use std::time::Duration;
 use napi::bindgen_prelude::{PromiseRaw, ToNapiValue};
 use napi::{Env, Result, sys};
 use napi_derive::napi;
+use rollcall_core::tally::Tally;
 use rollcall_core::{Error, ErrorKind};
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::NativeFailure;
 use crate::io::Io;
 
-/// Aborts the calls it was given to. One for each `AbortSignal` in use.
+/// Aborts the calls it was given to, and counts their attempts. One for each call with an `AbortSignal` or an observer.
 #[napi]
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub struct CancelHandle {
     token: CancellationToken,
+    tally: Tally,
 }
 
 #[napi]
@@ -31,6 +33,12 @@ impl CancelHandle {
     #[napi(catch_unwind)]
     pub fn cancel(&self) {
         self.token.cancel();
+    }
+
+    /// How many attempts were begun.
+    #[napi(catch_unwind)]
+    pub fn attempts(&self) -> u32 {
+        self.tally.attempts()
     }
 }
 
@@ -62,12 +70,12 @@ pub fn promise<'env, T>(
 where
     T: ToNapiValue + Send + 'static,
 {
-    let cancelled = cancel.map(|handle| handle.token.clone()).unwrap_or_default();
+    let CancelHandle { token, tally } = cancel.cloned().unwrap_or_default();
     let task = io.handle().spawn(async move {
         tokio::select! {
             biased;
-            () = cancelled.cancelled() => Err(Error::new(ErrorKind::Aborted, "the operation was aborted")),
-            result = future => result,
+            () = token.cancelled() => Err(Error::new(ErrorKind::Aborted, "the operation was aborted")),
+            result = tally.within(future) => result,
         }
     });
     env.spawn_future(async move {

@@ -96,6 +96,12 @@ impl RegistrationHandle {
         self.registration.state().as_str()
     }
 
+    /// How often it was tried up to now to publish it and to remove it.
+    #[napi(catch_unwind)]
+    pub fn attempts(&self) -> u32 {
+        self.registration.attempts()
+    }
+
     /// What holds it out of traffic.
     #[napi(
         catch_unwind,

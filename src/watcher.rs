@@ -71,6 +71,11 @@ impl<E: Entry> Following<E> {
         watcher.as_ref().map(|watcher| watcher.peek(look)).unwrap_or_default()
     }
 
+    /// 0 once it was stopped.
+    fn attempts(&self) -> u32 {
+        lock(&self.watcher).as_ref().map_or(0, Watcher::attempts)
+    }
+
     #[allow(clippy::cast_precision_loss)] // exact to 2^53 lists
     fn version(&self) -> f64 {
         self.peek(|view| view.version as f64)
@@ -159,6 +164,12 @@ impl WatcherHandle {
         self.0.version()
     }
 
+    /// How often it was tried up to now to begin to follow it, for all its watchers.
+    #[napi(catch_unwind)]
+    pub fn attempts(&self) -> u32 {
+        self.0.attempts()
+    }
+
     /// The latest list: what is new in it, if the list `known` was the last one taken through this handle.
     #[napi(catch_unwind)]
     pub fn take<'env>(&self, env: &'env Env, known: f64) -> Result<NativeList<'env>> {
@@ -220,6 +231,12 @@ impl ServicesWatcherHandle {
     #[napi(catch_unwind)]
     pub fn version(&self) -> f64 {
         self.0.version()
+    }
+
+    /// How often it was tried up to now to begin to follow it, for all its watchers.
+    #[napi(catch_unwind)]
+    pub fn attempts(&self) -> u32 {
+        self.0.attempts()
     }
 
     /// The latest list: what is new in it, if the list `known` was the last one taken through this handle.

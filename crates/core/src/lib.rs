@@ -23,6 +23,7 @@ pub mod registry;
 pub mod stall;
 pub mod status;
 pub mod sync;
+pub mod tally;
 #[cfg(test)]
 mod testing;
 #[cfg(feature = "tls")]

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::out::OutReason;
 use super::phase::{Input, Phase};
 use super::standing::{Name, Standing};
-use super::state::{State, Wanted};
+use super::state::{Shared, State, Wanted};
 use crate::backend::{Loss, Presence};
 use crate::backoff::{Backoff, FIRST};
 use crate::error::{Error, ErrorKind, Result};
@@ -91,6 +91,7 @@ impl Machine {
             let _permit = permits.acquire().await;
             self.attempt = Some(Instant::now());
             self.standing.meter.attempts.add();
+            self.standing.shared.count();
             match timeout(self.timeout, self.presence.publish(&instance, intent)).await {
                 Ok(result) => result,
                 Err(_) => Err(Error::no_answer(self.timeout)),
@@ -185,7 +186,7 @@ impl Machine {
             ..
         } = self;
         let limit = stall.as_ref().map_or(Duration::ZERO, Stall::limit);
-        let failed = note_failure(standing, "taken out of traffic");
+        let (shared, failed) = (standing.shared.clone(), note_failure(standing, "taken out of traffic"));
         let mut removal = pin!(async move {
             if never_tried {
                 return;
@@ -194,7 +195,7 @@ impl Machine {
             if let Some(last) = called_back {
                 sleep_until(last + FIRST).await; // an attempt that was called back may have been in vain
             }
-            while !withdraw(presence, withdrawals, reach, *timeout, WITHDRAW_FOR, &failed).await {}
+            while !withdraw(presence, withdrawals, reach, &shared, *timeout, WITHDRAW_FOR, &failed).await {}
         });
         let mut is_removed = false;
         loop {
@@ -228,6 +229,7 @@ impl Machine {
                 &mut self.presence,
                 &self.withdrawals,
                 &self.reach,
+                &self.standing.shared,
                 self.timeout,
                 WITHDRAW_FOR,
                 failed,
@@ -243,6 +245,7 @@ impl Machine {
             &mut self.presence,
             &self.withdrawals,
             &self.reach,
+            &self.standing.shared,
             self.timeout,
             self.timeout,
             |_| (),
@@ -266,6 +269,7 @@ async fn withdraw(
     presence: &mut Box<dyn Presence>,
     withdrawals: &Semaphore,
     reach: &Reach,
+    shared: &Shared,
     attempt: Duration,
     within: Duration,
     failed: impl Fn(Error),
@@ -277,6 +281,7 @@ async fn withdraw(
         let result = {
             // A thousand removals at once are paced like publications. Never closed.
             let _permit = withdrawals.acquire().await;
+            shared.count();
             let answer = timeout(attempt, presence.withdraw()).await;
             answer.unwrap_or_else(|_| Err(Error::no_answer(attempt)))
         };

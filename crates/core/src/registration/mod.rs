@@ -13,6 +13,7 @@ mod standing;
 mod state;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
@@ -101,6 +102,7 @@ impl Registration {
             backend: setup.backend,
             advertise_host: setup.advertise_host,
             over: setup.over,
+            attempts: AtomicU32::new(0),
         });
         let machine = Machine {
             presence: setup.presence,
@@ -158,6 +160,11 @@ impl Registration {
         } else {
             own
         }
+    }
+
+    /// How often it was tried up to now to publish it and to remove it, whoever asked for that.
+    pub fn attempts(&self) -> u32 {
+        self.shared.attempts.load(Ordering::Relaxed)
     }
 
     /// Waits until the first publication is visible.

@@ -1,6 +1,7 @@
 //! Where a registration stands, what it tells, and what is wanted of it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -112,9 +113,16 @@ pub(super) struct RegistrationInner {
     pub(super) backend: Arc<dyn Backend>,
     pub(super) advertise_host: Option<String>,
     pub(super) over: CancellationToken,
+    /// How often something was tried for it: to publish it and to remove it.
+    pub(super) attempts: AtomicU32,
 }
 
 impl RegistrationInner {
+    /// One more attempt begins.
+    pub(super) fn count(&self) {
+        self.attempts.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// It stands: what was taken back is done with. Nothing that anybody waits for.
     pub(super) fn is_back(&self) {
         self.wanted.send_if_modified(|wanted| {

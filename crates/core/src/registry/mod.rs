@@ -21,6 +21,7 @@ use crate::registration::{OnEvent, Registration, Setup};
 use crate::stall::{Pulse, StallMonitor};
 use crate::status::{OnStatus, Reach, Status};
 use crate::sync::lock;
+use crate::tally;
 use crate::watch::{Breaks, Instances, List, Names, OnBad, Reflectors, Source, Watcher, to_list};
 
 /// Publications, and apart from them removals, in flight per client. A thousand instances return from an outage within
@@ -184,6 +185,7 @@ impl Registry {
         let ping = async {
             self.ensure_open()?;
             let began = Instant::now();
+            tally::count(1);
             let answer = tokio::select! {
                 () = self.inner.closed.cancelled() => return Err(closed()),
                 answer = timeout(limit, self.inner.backend.contact()) => answer,
@@ -278,9 +280,12 @@ impl Registry {
         };
         let registration = start().map_err(|e| e.during("register"))?;
         if !options.background {
-            let guard = GiveUpOnDrop(Some(&registration));
+            let mut guard = GiveUpOnDrop {
+                registration: &registration,
+                keep: false,
+            };
             let visible = registration.visible(options.timeout).await;
-            guard.keep_if(visible.is_ok());
+            guard.keep = visible.is_ok();
             visible.map_err(|e| e.during("register"))?;
         }
         Ok(registration)
@@ -438,6 +443,7 @@ impl Registry {
         let tries = async {
             let mut backoff = Backoff::new();
             loop {
+                tally::count(1);
                 match attempt().await {
                     Err(error) if error.is_retryable() => last = Some(error),
                     result => return result,
@@ -476,20 +482,18 @@ fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the registry client is closed")
 }
 
-/// Gives a registration up unless it was kept: a `register()` that failed or was aborted leaves nothing behind.
-struct GiveUpOnDrop<'a>(Option<&'a Registration>);
-
-impl GiveUpOnDrop<'_> {
-    fn keep_if(mut self, keep: bool) {
-        if keep {
-            self.0 = None;
-        }
-    }
+/// Gives a registration up unless it was kept: a `register()` that failed or was aborted leaves nothing behind. Counts its
+/// attempts, however it ends.
+struct GiveUpOnDrop<'a> {
+    registration: &'a Registration,
+    keep: bool,
 }
 
 impl Drop for GiveUpOnDrop<'_> {
     fn drop(&mut self) {
-        if let Some(registration) = self.0 {
+        let Self { registration, keep } = self;
+        tally::count(registration.attempts());
+        if !*keep {
             registration.begin_deregister();
         }
     }

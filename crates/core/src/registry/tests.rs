@@ -6,6 +6,7 @@ use super::*;
 use crate::ErrorKind;
 use crate::backends::memory::{MemoryBackend, MemoryServer};
 use crate::registration::{OutReason, State};
+use crate::tally::Tally;
 use crate::testing::{Answer, Scripted, ScriptedBackend, instance};
 
 const TTL: Duration = Duration::from_secs(3);
@@ -492,4 +493,43 @@ async fn ping_asks_once_and_ready_until_it_is_answered() {
     ] {
         assert_eq!(error.kind(), ErrorKind::Closed);
     }
+}
+
+/// What `call` gives, and how many attempts it took.
+async fn counted<T>(call: impl Future<Output = T>) -> (T, u32) {
+    let tally = Tally::default();
+    let value = tally.within(call).await;
+    (value, tally.attempts())
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_is_told_how_many_attempts_a_call_took() {
+    let (registry, server) = memory("attempts");
+    let (read, once) = counted(registry.get_service("orders", true, LIMIT)).await;
+    assert_eq!((read.is_ok(), once), (true, 1));
+    let new = || registry.register(instance("a", "1"), quick(), Box::new(|_| ()));
+    server.set_away(true);
+    let (read, tries) = counted(registry.get_service("orders", true, LIMIT)).await;
+    assert!(read.is_err() && tries > 1, "{tries}");
+    let (pinged, once) = counted(registry.ping(LIMIT)).await;
+    assert_eq!((pinged.is_err(), once), (true, 1));
+    let (registered, tries) = counted(new()).await;
+    assert!(registered.is_err() && tries > 1, "{tries}");
+    let (dropped, tries) = counted(timeout(LIMIT / 2, new())).await;
+    assert!(dropped.is_err() && tries > 0, "{tries}");
+
+    let mut watcher = registry.watch("orders").unwrap();
+    sleep(LIMIT).await;
+    server.set_away(false);
+    assert!(watcher.next().await.unwrap().unwrap().is_empty() && watcher.attempts() > 1);
+    let (known, none) = counted(registry.get_service("orders", false, LIMIT)).await;
+    assert_eq!((known.is_ok(), none), (true, 0));
+    let (registration, once) = counted(new()).await;
+    let registration = registration.unwrap();
+    assert_eq!((once, registration.attempts()), (1, 1));
+    registration.withdraw(OutReason::Withdrawn, LIMIT).await.unwrap();
+    registration.restore(OutReason::Withdrawn, LIMIT).await.unwrap();
+    assert_eq!(registration.attempts(), 3);
+    registration.deregister(LIMIT).await.unwrap();
+    assert_eq!(registration.attempts(), 4);
 }

@@ -6,6 +6,7 @@
 //! The newest list lies in a `tokio::sync::watch` channel: the latest wins, nothing queues, a slow consumer skips states.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use tokio::sync::watch;
@@ -38,6 +39,7 @@ pub(crate) struct Reflectors<S: Subject> {
 /// Where a reflector puts what it reads. Its task ends with the last `Arc`.
 struct Store<E> {
     view: watch::Sender<View<E>>,
+    attempts: Arc<AtomicU32>,
     over: CancellationToken,
 }
 
@@ -74,10 +76,11 @@ impl<S: Subject> Reflectors<S> {
             }
             let store = Arc::new(Store {
                 view: watch::Sender::new(View::default()),
+                attempts: Arc::default(),
                 over: CancellationToken::new(),
             });
             by_subject.insert(subject.clone(), Arc::downgrade(&store));
-            let reflector = Reflector::new(self.source.clone(), subject, store.view.clone());
+            let reflector = Reflector::new(self.source.clone(), subject, store.view.clone(), store.attempts.clone());
             let (over, closed) = (store.over.clone(), self.source.closed.clone());
             self.source.tasks.spawn(async move {
                 tokio::select! {
@@ -139,6 +142,12 @@ impl<E: Entry> Watcher<E> {
     /// Looks at what is known now without copying it. `look` must be short: it holds up the next list.
     pub fn peek<T>(&self, look: impl FnOnce(&View<E>) -> T) -> T {
         look(&self.store.view.borrow())
+    }
+
+    /// How often it was tried up to now to begin to follow the subject, for all its watchers: once, and once more after each
+    /// break.
+    pub fn attempts(&self) -> u32 {
+        self.store.attempts.load(Ordering::Relaxed)
     }
 
     /// Changes of the view, for those who look at it themselves.

@@ -1,6 +1,7 @@
 //! Follows one subject, a name or the names: reads it, steps its state, and reads it anew when the connection is lost.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream, StreamExt as _};
@@ -70,12 +71,18 @@ pub(super) struct Reflector<S: Subject> {
     subject: S,
     state: State<S::Entry>,
     view: watch::Sender<View<S::Entry>>,
+    attempts: Arc<AtomicU32>,
     _followed: Held,
     stale: Option<Held>,
 }
 
 impl<S: Subject> Reflector<S> {
-    pub(super) fn new(source: Arc<Source>, subject: S, view: watch::Sender<View<S::Entry>>) -> Self {
+    pub(super) fn new(
+        source: Arc<Source>,
+        subject: S,
+        view: watch::Sender<View<S::Entry>>,
+        attempts: Arc<AtomicU32>,
+    ) -> Self {
         Self {
             _followed: source.meter.followed.hold(),
             stale: None,
@@ -83,6 +90,7 @@ impl<S: Subject> Reflector<S> {
             subject,
             state: State::default(),
             view,
+            attempts,
         }
     }
 
@@ -90,6 +98,7 @@ impl<S: Subject> Reflector<S> {
         let mut backoff = Backoff::new();
         loop {
             let started = Instant::now();
+            self.attempts.fetch_add(1, Ordering::Relaxed);
             let broke = self.follow_once().await;
             // A stream that stood longer than the longest pause was no failed try.
             if started.elapsed() > CEILING {
