@@ -301,10 +301,10 @@ export function fromNative(thrown: unknown, operation: string): RollcallError {
 }
 
 /**
- * The error of a call whose signal fired.
+ * The error of a call whose signal fired, or that was ended by the program in another way.
  *
  * @internal
  */
-export function aborted(signal: AbortSignal, operation: string): AbortedError {
-  return new AbortedError(`${operation}: aborted`, { operation, cause: signal.reason });
+export function aborted(signal: AbortSignal | undefined, operation: string): AbortedError {
+  return new AbortedError(`${operation}: aborted`, { operation, cause: signal?.reason });
 }

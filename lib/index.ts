@@ -2,6 +2,7 @@
 
 export type { SharedClient } from './common/lending.js';
 export type { Logger } from './common/logger.js';
+export type { MeterLike, ObservableLike, TracerLike } from './common/telemetry.js';
 export {
   AbortedError,
   BadRecordError,
@@ -26,15 +27,18 @@ export type { EtcdOptions, SharedEtcdOptions } from './registry/backends/etcd.js
 export type { RegistryOptions } from './registry/backends/index.js';
 export type { MemoryOptions } from './registry/backends/memory.js';
 export type { ZookeeperOptions } from './registry/backends/zookeeper.js';
+export type { CallOptions, GetServiceOptions, RegisterOptions, WatchOptions } from './registry/call-options.js';
 export type { Capabilities } from './registry/capabilities.js';
 export type { CommonOptions } from './registry/common-options.js';
-export { connect } from './registry/connect.js';
+export { connect, type UrlOptions } from './registry/connect.js';
 export type { RegistryEvents } from './registry/events.js';
 export type { OnServiceList } from './registry/follow.js';
 export type { BadRecord, InstanceInput, InstanceUpdate, ServiceInstance, ServiceList } from './registry/instance.js';
 export { MemoryServer } from './registry/memory-server.js';
 export type { CallMetrics, RegistryMetrics } from './registry/metrics.js';
 export { type ServiceName, type ServiceNames, ServicesWatcher } from './registry/names.js';
+export type { RegistryCall, RegistryCallEnd, RegistryMethod, RegistryObserver } from './registry/observe.js';
+export { openTelemetry } from './registry/open-telemetry.js';
 export {
   type DrainOptions,
   type OutReason,
@@ -45,13 +49,7 @@ export {
   type TrafficOptions,
   type UpdateOptions,
 } from './registry/registration.js';
-export {
-  type CallOptions,
-  type GetServiceOptions,
-  type RegisterOptions,
-  Registry,
-  type WatchOptions,
-} from './registry/registry.js';
+export { Registry } from './registry/registry.js';
 export type { RegistryStatus } from './registry/status.js';
 export type { TlsOptions } from './registry/tls.js';
 export { type ListWatcher, Watcher, type WatcherEvents } from './registry/watcher.js';
@@ -61,8 +59,9 @@ export type { ReadyOptions, ServiceCache, ServiceCacheState, WaitForOptions } fr
 export type { ServiceChange } from './service/diff.js';
 export type { EjectionReason, OutlierOptions } from './service/ejector.js';
 export type { Endpoint } from './service/endpoint.js';
-export type { ServiceCacheEvents, ServiceMetrics } from './service/followed.js';
+export type { ServiceCacheEvents } from './service/followed.js';
 export type { HttpOptions, ServiceRequestInit } from './service/http.js';
+export type { ServiceMetrics } from './service/metrics.js';
 export type { ServiceOptions, ZoneOptions } from './service/options.js';
 export type { ConsistentHashOptions } from './service/pick/consistent-hash.js';
 export type { MetadataPredicate, ZoneFilterOptions } from './service/pick/filters.js';

@@ -28,6 +28,7 @@ export class FakeCancel {
   readonly cancelled = new Promise<never>((_, reject) => {
     this.cancel = () => reject(nativeError('ERR_ABORTED'));
   });
+  attempts = () => 1;
 }
 
 export class FakeWatcher {
@@ -46,6 +47,9 @@ export class FakeWatcher {
   }
   stale() {
     return this.isStale;
+  }
+  attempts() {
+    return 3;
   }
   version() {
     return this.client.lists.get(this.name)?.version ?? 0;
@@ -87,6 +91,10 @@ export class FakeRegistration {
   }
   state() {
     return this.current;
+  }
+  tried = 0;
+  attempts() {
+    return this.tried;
   }
   async update(version: string | null, metadata: Record<string, string> | null, endpoints: string[] | null) {
     if (version !== null) this.record.version = version;
@@ -233,12 +241,12 @@ export interface Opened {
 }
 
 /** A registry on a fake client. */
-export async function openFake(): Promise<Opened> {
+export async function openFake(more: object = {}): Promise<Opened> {
   const client = new FakeClient();
   const logged: Opened['logged'] = [];
   const write = (level: LogLevel) => (message: string) => void logged.push({ level, message });
   const logger = { debug: write('debug'), info: write('info'), warn: write('warn'), error: write('error') };
-  const settings = await settle({ backend: 'memory', logger });
+  const settings = await settle({ backend: 'memory', logger, ...more });
   const registry = Registry.open(
     settings,
     (wake) => {

@@ -8,7 +8,7 @@ import type { IOptions } from '../etcd/transport/options.js';
 import type { SharedEtcdOptions } from '../registry/backends/etcd.js';
 import type { RegistryOptions } from '../registry/backends/index.js';
 import { named } from '../registry/call.js';
-import { connect } from '../registry/connect.js';
+import { connect, type UrlOptions } from '../registry/connect.js';
 import { NONE_GIVEN, urlOfVariable, VARIABLE } from '../registry/environment.js';
 import type { Registry } from '../registry/registry.js';
 import { isUrl, parseUrl } from '../registry/url.js';
@@ -22,7 +22,7 @@ export interface RegistryOnEtcd extends Omit<SharedEtcdOptions, 'client'> {
 
 /** What is needed of the options of a `RegistryModule`. */
 export interface OpenOptions {
-  registry?: string | URL | RegistryOptions | RegistryOnEtcd | undefined;
+  registry?: string | URL | UrlOptions | RegistryOptions | RegistryOnEtcd | undefined;
   lazy?: boolean | undefined;
 }
 

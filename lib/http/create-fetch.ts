@@ -77,7 +77,7 @@ export function createFetch(registry: ServiceRegistry, options?: CreateFetchOpti
       const { name, ...url } = namedUrl('input', urlOf(input));
       return { ...url, how: isRequest(input) ? ofRequest(input, init) : init, kept: names.get(name) };
     });
-    return await fetchOfService(kept.service, path, how, settings.http, kept.sender(secure));
+    return await fetchOfService(kept.service, path, how, settings.http, { sender: kept.sender(secure) });
   };
   const close = async () => {
     await Promise.all(names.close().map((kept) => kept.closed()));

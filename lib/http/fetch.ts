@@ -11,13 +11,21 @@ import { type Asked, MOST_REDIRECTS, redirectOf } from './redirect.js';
 import { type CalledService, isRepeatable, NOT_CALLED, Tries } from './retry.js';
 import { addresses, type Sender } from './sender.js';
 
+/** What a call goes by besides its settings. */
+interface Ways {
+  /** What sends it. Default: the built-in `fetch`, to the address. */
+  readonly sender: Sender;
+  /** Counts its tries. */
+  readonly tally: { attempts: number };
+}
+
 /** `service.fetch(path, init)`. */
 export async function fetchOfService(
   service: CalledService,
   path: unknown,
   init: unknown,
   settings: HttpSettings = HTTP_DEFAULTS,
-  sender: Sender = addresses,
+  { sender = addresses, tally = { attempts: 0 } }: { [way in keyof Ways]?: Ways[way] | undefined } = {},
 ): Promise<Response> {
   const { to, how, headers, body, rest } = checked('fetch', () => ({
     to: checkPath(path),
@@ -26,7 +34,7 @@ export async function fetchOfService(
   const { method = 'GET', ...others } = rest;
   const asked = { path: to, method, headers, body: bodyOf(body) };
   try {
-    const response = await new Call(service, { how, rest: others, sender }).run(asked);
+    const response = await new Call(service, { how, rest: others, sender, tally }).run(asked);
     asked.body.settle();
     return response;
   } catch (error) {
@@ -48,14 +56,16 @@ class Call {
   readonly #how: CallSettings;
   readonly #rest: Rest;
   readonly #sender: Sender;
+  readonly #tally: Ways['tally'];
   /** By the clock. */
   readonly #until: number;
 
-  constructor(service: CalledService, { how, rest, sender }: { how: CallSettings; rest: Rest; sender: Sender }) {
+  constructor(service: CalledService, { how, rest, sender, tally }: Ways & { how: CallSettings; rest: Rest }) {
     this.#service = service;
     this.#how = how;
     this.#rest = rest;
     this.#sender = sender;
+    this.#tally = tally;
     this.#until = how.timeoutMs === 0 ? Number.POSITIVE_INFINITY : now() + how.timeoutMs;
   }
 
@@ -103,6 +113,7 @@ class Call {
       const tooLate = () => (isLast ? late(name, timeoutMs) : late(name, perTryTimeoutMs, 'no answer to a try'));
       const limit = new Limit(patience, tooLate, signal);
       let thrown: unknown;
+      this.#tally.attempts++;
       try {
         const to = picked; // of this round
         const response = await this.#send((init) => this.#sender.send(to, path, init), asked, limit, 'manual');

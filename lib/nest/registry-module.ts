@@ -2,7 +2,7 @@
 
 import { type DynamicModule, Inject, Module } from '@nestjs/common';
 import type { ModulesContainer } from '@nestjs/core';
-import type { RegistryOptions, SharedClient } from '../index.js';
+import type { RegistryOptions, SharedClient, UrlOptions } from '../index.js';
 import type { AsyncOptions, ModuleExtras } from './async-options.js';
 import { type ClientKind, type ClientTokens, checkGiven, ofFactory, ofOptions, refusesBare } from './client-module.js';
 import {
@@ -27,13 +27,13 @@ import {
 /** Options of a `RegistryModule`. */
 export interface RegistryModuleOptions {
   /**
-   * The registry, as `connect()` takes it: a URL or options. Default: the environment variable `ROLLCALL_REGISTRY`, else
+   * The registry, as `connect()` takes it: a URL, options, or both. Default: the environment variable `ROLLCALL_REGISTRY`, else
    * the memory of this process. Written down and yet `undefined` or empty it fails the start.
    *
    * `{ etcd: 'default' }` shares the connection of the client of that name of `EtcdModule`. With `forRootAsync()` inject the
    * client, and give it as `{ client }`.
    */
-  registry?: string | URL | RegistryOptions | RegistryOnEtcd | undefined;
+  registry?: string | URL | UrlOptions | RegistryOptions | RegistryOnEtcd | undefined;
   /**
    * `true`: start although the registry can't be reached, and register when it can. Default false: the start fails unless
    * the registry answers within its `connectTimeoutMs`.

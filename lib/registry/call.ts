@@ -1,8 +1,9 @@
 /** One call of the native side: abortable, its failure turned into the error that the caller sees. */
 
 import { onAbort } from '../common/abort.js';
-import { aborted, fromNative, RollcallError } from '../errors.js';
+import { aborted, ClosedError, fromNative, RollcallError } from '../errors.js';
 import { type CancelHandle, native } from '../native.js';
+import type { Tally } from './observe.js';
 
 /** Makes a handle that aborts a call. */
 export type NewCancel = () => CancelHandle;
@@ -11,31 +12,33 @@ const newCancel: NewCancel = () => new (native().CancelHandle)();
 
 /**
  * Awaits `start`, cancelled when `signal` fires: the rejection is then an `AbortedError`. A signal that has fired before
- * rejects without a call. Await it in the async method of the caller, whose frames are then in the stack.
+ * rejects without a call. `tally` counts the attempts. Await it in the async method of the caller, whose frames are then in the stack.
  */
 export async function call<T>(
   operation: string,
   signal: AbortSignal | undefined,
   start: (cancel: CancelHandle | null) => Promise<T>,
   cancelHandle: NewCancel = newCancel,
+  tally?: Tally,
 ): Promise<T> {
-  if (!signal) {
+  if (!signal && !tally) {
     try {
       return await start(null);
     } catch (error) {
       throw fromNative(error, operation);
     }
   }
-  if (signal.aborted) throw aborted(signal, operation);
+  if (signal?.aborted) throw aborted(signal, operation);
   const cancel = cancelHandle();
-  const unlisten = onAbort(signal, () => cancel.cancel());
+  const unlisten = signal && onAbort(signal, () => cancel.cancel());
   try {
     return await start(cancel);
   } catch (error) {
     const failure = fromNative(error, operation);
-    throw failure.code === 'ERR_ABORTED' && signal.aborted ? aborted(signal, operation) : failure;
+    throw failure.code === 'ERR_ABORTED' && signal?.aborted ? aborted(signal, operation) : failure;
   } finally {
-    unlisten();
+    unlisten?.();
+    if (tally) tally.attempts += cancel.attempts();
   }
 }
 
@@ -52,4 +55,9 @@ export function checked<T>(operation: string, check: () => T): T {
 export function named(error: unknown, operation: string): unknown {
   if (error instanceof RollcallError && error.operation === '') (error as { operation: string }).operation = operation;
   return error;
+}
+
+/** The error of a call of a registry that was closed. */
+export function closedError(operation: string, why: string): ClosedError {
+  return new ClosedError(`${operation}: ${why}`, { operation });
 }

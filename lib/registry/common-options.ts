@@ -1,6 +1,7 @@
 /** The options that every backend has. */
 
 import type { Logger } from '../common/logger.js';
+import type { RegistryObserver } from './observe.js';
 
 /** Options of every backend. */
 export interface CommonOptions {
@@ -40,4 +41,6 @@ export interface CommonOptions {
   signals?: readonly `SIG${string}`[] | undefined;
   /** Where log lines go; `false` is nowhere. Default: warnings and errors to `console`. */
   logger?: Logger | false | undefined;
+  /** Is told of every call, for traces and measurements: see `openTelemetry()`. `false`, the default: nobody. */
+  observe?: RegistryObserver | false | undefined;
 }

@@ -1,7 +1,7 @@
 /** What a registry client has counted, as a plain object. */
 
 import type { ClientHandle } from '../native.js';
-import type { ServiceMetrics } from '../service/followed.js';
+import type { ServiceMetrics } from '../service/metrics.js';
 
 /** The counters of one kind of call. */
 export interface CallMetrics {

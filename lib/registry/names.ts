@@ -1,5 +1,6 @@
 /** The names of a registry that have instances. */
 
+import { invalid, kindOf, wellFormed } from '../common/shape.js';
 import type { NativeNames, ServicesWatcherHandle } from '../native.js';
 import { mended } from './instance.js';
 import { type ListKind, ListWatcher, type WatcherSource } from './watcher.js';
@@ -47,4 +48,10 @@ export class ServicesWatcher extends ListWatcher<ServiceName> {
   static follow(source: WatcherSource<ServiceName>): ServicesWatcher {
     return new ServicesWatcher(source);
   }
+}
+
+/** Refuses what is no name of a service, before anything is asked of it. */
+export function serviceName(name: unknown): void {
+  if (typeof name !== 'string') throw invalid('name', `expected a string, got ${kindOf(name)}`);
+  wellFormed('name', name);
 }

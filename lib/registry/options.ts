@@ -19,6 +19,7 @@ import type { NativeOptions } from '../native.js';
 import type { NativeGroup, OptionKind, OptionKinds } from './backend.js';
 import { BACKEND_NAMES, BACKENDS, type BackendName } from './backends/index.js';
 import type { CommonOptions } from './common-options.js';
+import { observerOf, type RegistryObserver } from './observe.js';
 
 /** The environment variable that stands in for `advertiseHost`. */
 const ADVERTISE = 'ROLLCALL_ADVERTISE_HOST';
@@ -31,6 +32,7 @@ export interface Settings {
   readonly log: Log;
   /** Whose connection the registry works on; `undefined` for its own. */
   readonly lender: Lender | undefined;
+  readonly observe: RegistryObserver | undefined;
 }
 
 /** Kinds of the common options. */
@@ -44,6 +46,7 @@ const COMMON = {
   advertiseHost: 'text',
   signals: 'list',
   logger: 'off',
+  observe: 'off',
 } as const satisfies Record<keyof CommonOptions, OptionKind>;
 
 /** Every option of a backend, with its kind. */
@@ -83,6 +86,7 @@ export async function settle(given: unknown): Promise<Settings> {
     signals: signalNames(options.signals),
     log,
     lender: BACKENDS[backend].lender?.(options),
+    observe: observerOf(options.observe),
   };
 }
 

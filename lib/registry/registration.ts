@@ -2,11 +2,11 @@
 
 import type { Log } from '../common/logger.js';
 import { abortSignal, choice, integer, invalid, onlyKnown, optional } from '../common/shape.js';
-import { ClosedError } from '../errors.js';
 import type { RegistrationHandle } from '../native.js';
-import { call, checked, type NewCancel } from './call.js';
+import { call, checked, closedError, type NewCancel } from './call.js';
 import { Events } from './events.js';
 import { frozenInstance, type InstanceUpdate, patchOf, type ServiceInstance } from './instance.js';
+import type { RegistryMethod, Teller } from './observe.js';
 import { callTimeout, type Removal, removal } from './options.js';
 
 /**
@@ -116,6 +116,8 @@ export interface RegistrationSource {
   /** Called when it is wanted no longer. */
   released(registration: Registration): void;
   readonly newCancel?: NewCancel;
+  /** Tells the observer, if there is one. */
+  readonly teller?: Teller | undefined;
 }
 
 /**
@@ -166,6 +168,15 @@ export class Registration {
   }
 
   /**
+   * How often it was tried up to now to publish it and to remove it.
+   *
+   * @internal
+   */
+  get attempts(): number {
+    return this.#source.handle.attempts();
+  }
+
+  /**
    * Whether it has ended, or is about to: nothing that must keep the process alive.
    *
    * @internal
@@ -210,7 +221,11 @@ export class Registration {
    * @throws `ERR_INVALID_ARGUMENT`, `ERR_TIMEOUT`, `ERR_UNAVAILABLE`, `ERR_PERMISSION_DENIED`, `ERR_UNAUTHENTICATED`,
    * `ERR_REPLACED`, `ERR_ABORTED`, `ERR_CLOSED`.
    */
-  async update(patch: InstanceUpdate, options?: UpdateOptions): Promise<void> {
+  update(patch: InstanceUpdate, options?: UpdateOptions): Promise<void> {
+    return this.#observed('update', () => this.#update(patch, options));
+  }
+
+  async #update(patch: InstanceUpdate, options?: UpdateOptions): Promise<void> {
     const { version, metadata, endpoints, timeoutMs, signal } = checked('update', () => {
       const given = optional('options', options);
       onlyKnown('options', given, ['timeoutMs', 'signal']);
@@ -241,8 +256,8 @@ export class Registration {
    * @throws `ERR_INVALID_ARGUMENT`; `ERR_TIMEOUT` when it could not be taken out in time; `ERR_ABORTED`, also when
    * `restore()` was called before others had seen it go; `ERR_REPLACED`; `ERR_CLOSED` after `deregister()` and `close()`.
    */
-  async withdraw(reason?: 'withdrawn' | 'unhealthy', options?: TrafficOptions): Promise<void> {
-    await this.#move('withdraw', reason, options);
+  withdraw(reason?: 'withdrawn' | 'unhealthy', options?: TrafficOptions): Promise<void> {
+    return this.#observed('withdraw', () => this.#move('withdraw', reason, options));
   }
 
   /**
@@ -254,8 +269,8 @@ export class Registration {
    * not back in time; `ERR_PERMISSION_DENIED`, `ERR_UNAUTHENTICATED`; `ERR_ABORTED`, also when `withdraw()` was called
    * before it was back; `ERR_REPLACED`; `ERR_CLOSED` after `deregister()` and `close()`.
    */
-  async restore(reason?: 'withdrawn' | 'unhealthy', options?: TrafficOptions): Promise<void> {
-    await this.#move('restore', reason, options);
+  restore(reason?: 'withdrawn' | 'unhealthy', options?: TrafficOptions): Promise<void> {
+    return this.#observed('restore', () => this.#move('restore', reason, options));
   }
 
   /**
@@ -267,7 +282,11 @@ export class Registration {
    * @throws as `deregister()`, and without the wait: in every case the registration ends and the instance doesn't come back.
    * `ERR_INVALID_ARGUMENT`; `ERR_REPLACED`; `ERR_CLOSED` after `deregister()` and `close()`.
    */
-  async drain(ms: number, options?: DrainOptions): Promise<void> {
+  drain(ms: number, options?: DrainOptions): Promise<void> {
+    return this.#observed('drain', () => this.#drain(ms, options));
+  }
+
+  async #drain(ms: number, options?: DrainOptions): Promise<void> {
     const { waitMs, timeoutMs } = checked('drain', () => {
       if (ms === undefined) throw invalid('ms', 'expected for how long, in milliseconds');
       const waitMs = integer('ms', ms, 0, { min: 0 });
@@ -296,7 +315,7 @@ export class Registration {
     } catch (error) {
       return Promise.reject(error);
     }
-    this.#removal ??= this.#remove(how).catch((error: unknown) => {
+    this.#removal ??= this.#observed('deregister', () => this.#remove(how)).catch((error: unknown) => {
       this.#removal = undefined;
       throw error;
     });
@@ -323,6 +342,20 @@ export class Registration {
     }
   }
 
+  /** Makes a call, of which the observer is told if there is one. */
+  #observed(method: RegistryMethod, make: () => Promise<void>): Promise<void> {
+    const { teller } = this.#source;
+    if (!teller) return make();
+    const before = this.attempts;
+    return teller.call(method, this.name, async (tally) => {
+      try {
+        await make();
+      } finally {
+        tally.attempts = this.attempts - before;
+      }
+    });
+  }
+
   async #move(how: 'withdraw' | 'restore', reason: unknown, options: unknown): Promise<void> {
     const { why, timeoutMs, signal } = checked(how, () => {
       const given = optional('options', options);
@@ -340,7 +373,7 @@ export class Registration {
 
   #refuseClosed(operation: string): void {
     const why = this.#source.closed();
-    if (why !== undefined) throw new ClosedError(`${operation}: ${why}`, { operation });
+    if (why !== undefined) throw closedError(operation, why);
   }
 
   async #remove({ drainMs, timeoutMs }: Removal): Promise<void> {

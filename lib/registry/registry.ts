@@ -1,55 +1,34 @@
 /** The client of one registry: register, discover, watch, close. */
 
-import type { LogLevel } from '../common/logger.js';
-import { describe } from '../common/logger.js';
-import { abortSignal, boolean, invalid, kindOf, onlyKnown, optional, wellFormed } from '../common/shape.js';
+import { describe, type LogLevel } from '../common/logger.js';
+import { abortSignal, boolean, invalid, kindOf, onlyKnown, optional } from '../common/shape.js';
 import { Share, took } from '../common/turns.js';
-import { aborted, ClosedError, fromNative, type RollcallError } from '../errors.js';
+import { aborted, type ClosedError, fromNative, type RollcallError } from '../errors.js';
 import type { CancelHandle, ClientHandle, NativeEvent, RegistrationHandle } from '../native.js';
 import type { ServiceCache } from '../service/cache.js';
 import type { ServiceOptions } from '../service/options.js';
 import type { Services } from '../service/services.js';
 import type { BackendName } from './backends/index.js';
-import { call, checked, type NewCancel } from './call.js';
+import { call, checked, closedError, type NewCancel } from './call.js';
+import {
+  type CallOptions,
+  type GetServiceOptions,
+  type RegisterOptions,
+  signalOf,
+  type WatchOptions,
+} from './call-options.js';
 import type { Capabilities } from './capabilities.js';
 import { Events, type RegistryEvents } from './events.js';
 import { callBack, type OnServiceList, refusedText } from './follow.js';
 import { frozenList, type InstanceInput, instanceOf, type ServiceInstance, type ServiceList } from './instance.js';
 import { track, trackLeave, untrack } from './lifecycle.js';
 import { type RegistryMetrics, toMetrics } from './metrics.js';
-import { NAMES, ServicesWatcher } from './names.js';
+import { NAMES, ServicesWatcher, serviceName } from './names.js';
+import { type RegistryMethod, type Tally, Teller } from './observe.js';
 import { callTimeout, type Removal, removal, type Settings, stallTimeout } from './options.js';
 import { Registration, type RemovalOptions } from './registration.js';
 import type { RegistryStatus } from './status.js';
 import { Feeds, type Handle, INSTANCES, type ListWatcher, Watcher, type WatcherSource } from './watcher.js';
-
-/** Options of every call that waits. */
-export interface CallOptions {
-  /** In milliseconds. Default: `timeoutMs` of the registry. */
-  timeoutMs?: number | undefined;
-  /** Aborts the call, which then rejects with `ERR_ABORTED`. */
-  signal?: AbortSignal | undefined;
-}
-
-/** Options of `register()`. */
-export interface RegisterOptions extends CallOptions {
-  /** `true`: resolve at once; the instance comes when it can. Default false. */
-  background?: boolean | undefined;
-  /** Of the stall guard of this instance, in milliseconds; 0 turns it off. Default: that of the registry. */
-  stallTimeoutMs?: number | undefined;
-}
-
-/** Options of `getService()` and `services()`. */
-export interface GetServiceOptions extends CallOptions {
-  /** `true`: read the server, also when the name, or the names, are watched. Default false. */
-  consistent?: boolean | undefined;
-}
-
-/** Options of `watch()`. */
-export interface WatchOptions {
-  /** Ends the watch, with `done` and without an error. */
-  signal?: AbortSignal | undefined;
-}
 
 const LENDER_CLOSED = 'the etcd client that the registry shares was closed';
 
@@ -77,6 +56,9 @@ export class Registry {
   readonly #client: ClientHandle;
   readonly #settings: Settings;
   readonly #newCancel: NewCancel | undefined;
+  /** Tells the observer, if there is one. */
+  readonly #teller: Teller | undefined;
+  readonly #detach: (() => void) | undefined;
   readonly #events: Events<RegistryEvents>;
   readonly #instances = new Feeds(INSTANCES);
   readonly #names = new Feeds(NAMES);
@@ -120,6 +102,8 @@ export class Registry {
     });
     track(this, settings.signals, settings.log);
     this.#unlend = settings.lender?.lendTo({ lenderCloses: () => this.#lenderCloses() });
+    this.#teller = settings.observe && new Teller(settings.observe, this.backend, settings.log);
+    this.#detach = this.#teller?.attach(() => this.metrics());
   }
 
   /** @internal */
@@ -134,10 +118,13 @@ export class Registry {
    */
   async contact(): Promise<void> {
     try {
-      await this.#client.contact(null);
+      await this.#observed('connect', undefined, (tally) => {
+        const contact = (cancel: CancelHandle | null) => this.#client.contact(cancel);
+        return call('connect', undefined, contact, this.#newCancel, tally);
+      });
     } catch (error) {
       this.close({ timeoutMs: 1 }).catch(() => {}); // nothing is registered yet
-      throw fromNative(error, 'connect');
+      throw error;
     }
   }
 
@@ -150,7 +137,11 @@ export class Registry {
    * @throws `ERR_INVALID_ARGUMENT`, `ERR_TIMEOUT`, `ERR_UNAVAILABLE`, `ERR_PERMISSION_DENIED`, `ERR_UNAUTHENTICATED`,
    * `ERR_ABORTED`, `ERR_UNSUPPORTED`, `ERR_CLOSED`. With `background: true` only those that need no server.
    */
-  async register(instance: InstanceInput, options?: RegisterOptions): Promise<Registration> {
+  register(instance: InstanceInput, options?: RegisterOptions): Promise<Registration> {
+    return this.#observed('register', instance, (tally) => this.#register(instance, options, tally));
+  }
+
+  async #register(instance: InstanceInput, options?: RegisterOptions, tally?: Tally): Promise<Registration> {
     const { native, log } = this.#settings;
     const { wanted, how, signal } = checked('register', () => {
       const wanted = instanceOf(instance);
@@ -170,6 +161,7 @@ export class Registry {
       signal,
       (cancel) => this.#client.register(wanted, how, cancel),
       this.#newCancel,
+      tally,
     );
     if (signal?.aborted) {
       // It came through in the moment of the abort.
@@ -185,6 +177,7 @@ export class Registry {
       closed: () => (this.closed ? this.#why : undefined),
       released: (self) => this.#forget(id, self),
       newCancel: this.#newCancel,
+      teller: this.#teller,
     });
     this.#registrations.set(id, registration);
     if (!registration.over) this.#hold(registration);
@@ -198,21 +191,14 @@ export class Registry {
    * @throws `ERR_INVALID_ARGUMENT`, `ERR_TIMEOUT`, `ERR_UNAVAILABLE`, `ERR_PERMISSION_DENIED`, `ERR_UNAUTHENTICATED`,
    * `ERR_ABORTED`, `ERR_CLOSED`.
    */
-  async getService(name: string, options?: GetServiceOptions): Promise<ServiceList> {
+  getService(name: string, options?: GetServiceOptions): Promise<ServiceList> {
+    return this.#observed('getService', name, (tally) => this.#getService(name, options, tally));
+  }
+
+  async #getService(name: string, options?: GetServiceOptions, tally?: Tally): Promise<ServiceList> {
     const followed = options === undefined ? this.#instances.known(name) : undefined;
     if (followed) return followed; // the usual case, in a microsecond
-    const { consistent, timeoutMs, signal } = checked('getService', () => {
-      const given = optional('options', options);
-      onlyKnown('options', given, ['consistent', 'timeoutMs', 'signal']);
-      serviceName(name);
-      return {
-        consistent: boolean('options.consistent', given.consistent, false),
-        timeoutMs: callTimeout(given.timeoutMs, this.#settings.native.timeoutMs),
-        signal: abortSignal('options.signal', given.signal),
-      };
-    });
-    this.#refuseClosed('getService');
-    if (signal?.aborted) throw aborted(signal, 'getService');
+    const { consistent, timeoutMs, signal } = this.#checkRead('getService', options, () => serviceName(name));
 
     const known = consistent ? undefined : this.#instances.known(name);
     if (known) return known;
@@ -221,6 +207,7 @@ export class Registry {
       signal,
       (cancel) => this.#client.getService(name, consistent, timeoutMs, cancel),
       this.#newCancel,
+      tally,
     );
     return frozenList(list);
   }
@@ -231,23 +218,33 @@ export class Registry {
    *
    * @throws as `getService()`, and `ERR_UNSUPPORTED` where `capabilities.listsNames` is false.
    */
-  async services(options?: GetServiceOptions): Promise<string[]> {
-    const { consistent, timeoutMs, signal } = checked('services', () => {
+  services(options?: GetServiceOptions): Promise<string[]> {
+    return this.#observed('services', undefined, (tally) => this.#listServices(options, tally));
+  }
+
+  async #listServices(options?: GetServiceOptions, tally?: Tally): Promise<string[]> {
+    const { consistent, timeoutMs, signal } = this.#checkRead('services', options);
+    const known = consistent ? undefined : this.#names.known('');
+    if (known) return known.map(({ name }) => name);
+    const read = (cancel: CancelHandle | null) => this.#client.services(consistent, timeoutMs, cancel);
+    return await call('services', signal, read, this.#newCancel, tally);
+  }
+
+  /** What a read was asked for; throws where it can't be made. */
+  #checkRead(operation: string, options: GetServiceOptions | undefined, check?: () => void) {
+    const asked = checked(operation, () => {
       const given = optional('options', options);
       onlyKnown('options', given, ['consistent', 'timeoutMs', 'signal']);
+      check?.();
       return {
         consistent: boolean('options.consistent', given.consistent, false),
         timeoutMs: callTimeout(given.timeoutMs, this.#settings.native.timeoutMs),
         signal: abortSignal('options.signal', given.signal),
       };
     });
-    this.#refuseClosed('services');
-    if (signal?.aborted) throw aborted(signal, 'services');
-
-    const known = consistent ? undefined : this.#names.known('');
-    if (known) return known.map(({ name }) => name);
-    const read = (cancel: CancelHandle | null) => this.#client.services(consistent, timeoutMs, cancel);
-    return await call('services', signal, read, this.#newCancel);
+    this.#refuseClosed(operation);
+    if (asked.signal?.aborted) throw aborted(asked.signal, operation);
+    return asked;
   }
 
   /**
@@ -258,9 +255,7 @@ export class Registry {
   watch(name: string, options?: WatchOptions): Watcher {
     const signal = checked('watch', () => {
       serviceName(name);
-      const given = optional('options', options);
-      onlyKnown('options', given, ['signal']);
-      return abortSignal('options.signal', given.signal);
+      return signalOf(options);
     });
     return this.#watch(name, { signal });
   }
@@ -277,9 +272,7 @@ export class Registry {
     const signal = checked('onChange', () => {
       serviceName(name);
       if (typeof listener !== 'function') throw invalid('listener', `expected a function, got ${kindOf(listener)}`);
-      const given = optional('options', options);
-      onlyKnown('options', given, ['signal']);
-      return abortSignal('options.signal', given.signal);
+      return signalOf(options);
     });
     this.#refuseClosed('onChange');
     const { log } = this.#settings;
@@ -308,11 +301,7 @@ export class Registry {
    * the first `next()`.
    */
   watchServices(options?: WatchOptions): ServicesWatcher {
-    const signal = checked('watchServices', () => {
-      const given = optional('options', options);
-      onlyKnown('options', given, ['signal']);
-      return abortSignal('options.signal', given.signal);
-    });
+    const signal = checked('watchServices', () => signalOf(options));
     return this.#follow('', this.#names, () => this.#client.watchServices(), ServicesWatcher.follow, { signal });
   }
 
@@ -331,7 +320,12 @@ export class Registry {
   ): W {
     const { kind } = feeds;
     const common = { ...asked, kind, log: this.#settings.log };
-    const over = (failure?: unknown) => follow({ ...common, failure, released() {} });
+    const ended = this.#teller?.begin(kind.operation, name || undefined);
+    const isKnown = ended !== undefined && feeds.known(name) !== undefined;
+    const over = (failure?: unknown) => {
+      ended?.(failure ?? aborted(asked.signal, kind.operation), 0);
+      return follow({ ...common, failure, released() {} });
+    };
     if (this.closed) return over(this.#closedError(kind.operation));
     if (asked.signal?.aborted) return over();
 
@@ -341,15 +335,17 @@ export class Registry {
     } catch (error) {
       const failure = fromNative(error, kind.operation);
       // What no time changes is told at once.
-      if (failure.code === 'ERR_INVALID_ARGUMENT' || failure.code === 'ERR_UNSUPPORTED') throw failure;
-      return over(failure);
+      if (failure.code !== 'ERR_INVALID_ARGUMENT' && failure.code !== 'ERR_UNSUPPORTED') return over(failure);
+      ended?.(failure, 0);
+      throw failure;
     }
     const following = feeds.join(name, handle);
     const released = (watcher: object) => {
       this.#watchers.delete(following.id);
       this.#release(watcher);
     };
-    const watcher = follow({ ...common, following, released });
+    const first = ended && ((error?: unknown) => ended(error, isKnown ? 0 : following.attempts()));
+    const watcher = follow({ ...common, following, released, first });
     this.#watchers.set(following.id, watcher);
     if (keepsAlive) this.#hold(watcher);
     return watcher;
@@ -371,6 +367,7 @@ export class Registry {
       log: this.#settings.log,
       timeoutMs: this.#settings.native.timeoutMs,
       isMemory: this.backend === 'memory',
+      teller: this.#teller,
     });
     return this.#services.open(name, options);
   }
@@ -408,8 +405,8 @@ export class Registry {
    * @throws `ERR_INVALID_ARGUMENT`, `ERR_TIMEOUT`, `ERR_UNAVAILABLE`, `ERR_UNAUTHENTICATED`, `ERR_PERMISSION_DENIED`,
    * `ERR_ABORTED`, `ERR_CLOSED`.
    */
-  async ping(options?: CallOptions): Promise<number> {
-    return await this.#ask('ping', options, (timeoutMs, cancel) => this.#client.ping(timeoutMs, cancel));
+  ping(options?: CallOptions): Promise<number> {
+    return this.#ask('ping', options, (timeoutMs, cancel) => this.#client.ping(timeoutMs, cancel));
   }
 
   /**
@@ -418,25 +415,32 @@ export class Registry {
    *
    * @throws as `ping()`, with what hindered the last try.
    */
-  async ready(options?: CallOptions): Promise<void> {
-    await this.#ask('ready', options, (timeoutMs, cancel) => this.#client.ready(timeoutMs, cancel));
+  ready(options?: CallOptions): Promise<void> {
+    return this.#ask('ready', options, (timeoutMs, cancel) => this.#client.ready(timeoutMs, cancel));
   }
 
-  async #ask<T>(
-    operation: string,
+  #ask<T>(
+    operation: 'ping' | 'ready',
     options: CallOptions | undefined,
     ask: (timeoutMs: number, cancel: CancelHandle | null) => Promise<T>,
   ): Promise<T> {
-    const { timeoutMs, signal } = checked(operation, () => {
-      const given = optional('options', options);
-      onlyKnown('options', given, ['timeoutMs', 'signal']);
-      return {
-        timeoutMs: callTimeout(given.timeoutMs, this.#settings.native.timeoutMs),
-        signal: abortSignal('options.signal', given.signal),
-      };
+    return this.#observed(operation, undefined, async (tally) => {
+      const { timeoutMs, signal } = checked(operation, () => {
+        const given = optional('options', options);
+        onlyKnown('options', given, ['timeoutMs', 'signal']);
+        return {
+          timeoutMs: callTimeout(given.timeoutMs, this.#settings.native.timeoutMs),
+          signal: abortSignal('options.signal', given.signal),
+        };
+      });
+      this.#refuseClosed(operation);
+      return await call(operation, signal, (cancel) => ask(timeoutMs, cancel), this.#newCancel, tally);
     });
-    this.#refuseClosed(operation);
-    return await call(operation, signal, (cancel) => ask(timeoutMs, cancel), this.#newCancel);
+  }
+
+  /** Makes a call, of which the observer is told if there is one. */
+  #observed<T>(method: RegistryMethod, about: unknown, make: (tally?: Tally) => Promise<T>): Promise<T> {
+    return this.#teller ? this.#teller.call(method, about, make) : make();
   }
 
   /**
@@ -497,7 +501,7 @@ export class Registry {
     } catch (error) {
       return Promise.reject(error);
     }
-    this.#closing ??= this.#close(how);
+    this.#closing ??= this.#observed('close', undefined, (tally) => this.#close(how, tally));
     return this.#closing;
   }
 
@@ -505,17 +509,22 @@ export class Registry {
     await this.close();
   }
 
-  async #close(how: Removal): Promise<void> {
+  async #close(how: Removal, tally?: Tally): Promise<void> {
+    const removed = tally && [...this.#registrations.values()];
+    const attempts = () => (removed ?? []).reduce((sum, registration) => sum + registration.attempts, 0);
+    const before = attempts();
     (this as { closed: boolean }).closed = true;
     this.#services?.close();
     for (const watcher of [...this.#watchers.values()]) watcher.stop();
     try {
       await call('close', undefined, () => this.#client.close(how.drainMs, how.timeoutMs));
     } finally {
+      if (tally) tally.attempts += attempts() - before;
       this.#live.clear();
       this.#keepAlive();
       untrack(this);
       this.#unlend?.();
+      this.#detach?.();
     }
   }
 
@@ -540,7 +549,7 @@ export class Registry {
   }
 
   #closedError(operation: string): ClosedError {
-    return new ClosedError(`${operation}: ${this.#why}`, { operation });
+    return closedError(operation, this.#why);
   }
 
   /** Events that have come, `most` of them; says whether there may be more. */
@@ -613,8 +622,3 @@ export class Registry {
 
 /** Loaded at use: importing the package should cost next to nothing. */
 const serviceModule = () => require('../service/services.js') as typeof import('../service/services.js');
-
-function serviceName(name: unknown): void {
-  if (typeof name !== 'string') throw invalid('name', `expected a string, got ${kindOf(name)}`);
-  wellFormed('name', name);
-}

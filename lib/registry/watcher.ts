@@ -3,7 +3,7 @@
 import { onAbort } from '../common/abort.js';
 import type { Log } from '../common/logger.js';
 import { invalid } from '../common/shape.js';
-import { fromNative, type RollcallError } from '../errors.js';
+import { aborted, fromNative, type RollcallError } from '../errors.js';
 import type { NativeFailure, ServicesWatcherHandle, WatcherHandle } from '../native.js';
 import { Events } from './events.js';
 import { nextList, type ServiceInstance, sameInstance } from './instance.js';
@@ -23,7 +23,10 @@ const VOIDS = { stale: ['stale', 'fresh'], fresh: ['stale', 'fresh'] };
  *
  * @internal
  */
-export type Handle = Pick<WatcherHandle & ServicesWatcherHandle, 'id' | 'stale' | 'version' | 'error' | 'stop'>;
+export type Handle = Pick<
+  WatcherHandle & ServicesWatcherHandle,
+  'id' | 'stale' | 'version' | 'error' | 'attempts' | 'stop'
+>;
 
 /**
  * What lists are made of, and how they come from the native side.
@@ -32,7 +35,7 @@ export type Handle = Pick<WatcherHandle & ServicesWatcherHandle, 'id' | 'stale' 
  */
 export interface ListKind<T, H extends Handle> {
   /** What errors call the watch. */
-  readonly operation: string;
+  readonly operation: 'watch' | 'watchServices';
   /** The latest list and its number: what `previous`, whose number is `known`, has of it is kept. */
   next(handle: H, known: number, previous: readonly T[]): [version: number, list: readonly T[]];
   /** Whether two entries say the same. */
@@ -101,6 +104,7 @@ export class Feeds<T, H extends Handle> {
       id: handle.id(),
       stale: () => handle.stale(),
       error: () => handle.error(),
+      attempts: () => handle.attempts(),
       latest: () => joined.latest(handle),
       stop: () => {
         handle.stop();
@@ -123,6 +127,7 @@ interface Following<T> {
   readonly id: number;
   stale(): boolean;
   error(): NativeFailure | null;
+  attempts(): number;
   latest(): readonly T[] | undefined;
   stop(): void;
 }
@@ -142,6 +147,8 @@ export interface WatcherSource<T> {
   readonly failure?: unknown;
   /** Hears that the registry refuses, once until it has told something, in place of an end. */
   readonly refused?: ((error: RollcallError) => void) | undefined;
+  /** Hears of the first list, or why there is none: then it may be called again. */
+  readonly first?: ((error?: unknown) => void) | undefined;
   /** Called once, when it is over. */
   released(watcher: object): void;
 }
@@ -289,6 +296,7 @@ export abstract class ListWatcher<T> implements AsyncIterableIterator<readonly T
     if (this.#over) return;
     if (kind === 'watch') {
       this.#complained = false;
+      this.#source.first?.();
       this.#deliver();
     } else if (kind === 'stale' || kind === 'fresh') this.#events.tell(kind);
     else if (kind === 'watchError') {
@@ -340,16 +348,19 @@ export abstract class ListWatcher<T> implements AsyncIterableIterator<readonly T
 
   #fail(error: unknown): void {
     this.#refresh();
-    this.#end();
+    this.#end(error);
     const [first, ...rest] = this.#waiting.splice(0);
     if (first) first.reject(error);
     else this.#failure = { error };
     for (const { resolve } of rest) resolve(DONE);
   }
 
-  #end(): void {
+  #end(failure?: unknown): void {
     this.#over = true;
     this.#unlisten();
+    const { first, kind, signal } = this.#source;
+    // No news, if a list has come.
+    first?.(failure === undefined ? aborted(signal, kind.operation) : fromNative(failure, kind.operation));
     this.#source.following?.stop();
     this.#source.released(this);
   }

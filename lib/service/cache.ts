@@ -5,9 +5,11 @@ import { ClosedError, NoInstanceError } from '../errors.js';
 import { checked } from '../registry/call.js';
 import { Events } from '../registry/events.js';
 import type { ServiceList } from '../registry/instance.js';
+import type { Tally } from '../registry/observe.js';
 import type { RetryBudget } from './budget.js';
-import type { ServiceCacheEvents, ServiceMetrics, SharedService } from './followed.js';
+import type { ServiceCacheEvents, SharedService } from './followed.js';
 import type { FetchOfService, ServiceRequestInit } from './http.js';
+import type { ServiceMetrics } from './metrics.js';
 import { checkPick } from './options.js';
 import type { Candidate } from './pick/types.js';
 import type { Picked } from './ticket.js';
@@ -198,11 +200,17 @@ export class ServiceCache {
    *   redirect can't be followed (`retryable` is false where an instance may have acted on it); `ERR_TIMEOUT`; `ERR_ABORTED`;
    *   `ERR_CLOSED`; `ERR_INVALID_ARGUMENT`; what a stream in `init.body` fails with.
    */
-  async fetch(path: string, init?: ServiceRequestInit): Promise<Response> {
+  fetch(path: string, init?: ServiceRequestInit): Promise<Response> {
+    const { teller } = this.#service;
+    const make = (tally?: Tally) => this.#fetch(path, init, tally);
+    return teller ? teller.call('fetch', this.name, make) : make();
+  }
+
+  async #fetch(path: string, init?: ServiceRequestInit, tally?: Tally): Promise<Response> {
     this.#refuseReleased('fetch');
     // Loaded at use, and known by its type alone: lib/http stands above this folder.
     const { fetchOfService } = require('../http/fetch.js') as { fetchOfService: FetchOfService };
-    return await fetchOfService(this, path, init, this.#http);
+    return await fetchOfService(this, path, init, this.#http, { tally });
   }
 
   /** What was counted of the service since it is followed, for all of its users. */

@@ -6,11 +6,13 @@ import { after, now } from '../common/clock.js';
 import type { Log } from '../common/logger.js';
 import { aborted, fromNative, type NoInstanceError, type RollcallError, TimeoutError } from '../errors.js';
 import type { ServiceInstance, ServiceList } from '../registry/instance.js';
+import type { Teller } from '../registry/observe.js';
 import type { Watcher } from '../registry/watcher.js';
 import { Balancer, type Ejection } from './balance.js';
 import { RetryBudget } from './budget.js';
 import type { ServiceChange } from './diff.js';
 import { lag } from './lag.js';
+import type { ServiceMetrics } from './metrics.js';
 import { DEFAULT_VIEW, type SharedSettings } from './options.js';
 import { Tickets } from './ticket.js';
 import { View, type ViewSettings } from './view.js';
@@ -25,6 +27,8 @@ export interface ServiceSource {
   readonly log: Log;
   readonly timeoutMs: number;
   readonly isMemory: boolean;
+  /** Tells the observer, if there is one. */
+  readonly teller?: Teller | undefined;
 }
 
 /** What a cache tells. */
@@ -46,20 +50,6 @@ export interface ServiceCacheEvents {
 /** Who hears what a service tells. */
 interface Listener {
   tell<E extends keyof ServiceCacheEvents>(event: E, ...args: ServiceCacheEvents[E]): void;
-}
-
-/** What was counted of a service since it is followed. */
-export interface ServiceMetrics {
-  /** Picks, those of retries among them. */
-  readonly picks: number;
-  /** Calls under way. */
-  readonly inFlight: number;
-  /** How often an instance was set aside. */
-  readonly ejections: number;
-  /** Tries after the first one of a call, those of `fetch()`. */
-  readonly retries: number;
-  /** How many retries are left in the budget now. */
-  readonly budget: number;
 }
 
 /** Who keeps the services. */
@@ -129,6 +119,10 @@ export class SharedService {
 
   get log(): Log {
     return this.#source.log;
+  }
+
+  get teller(): Teller | undefined {
+    return this.#source.teller;
   }
 
   get timeoutMs(): number {

@@ -33,4 +33,10 @@ export interface ServiceRequestInit extends Omit<RequestInit, 'dispatcher' | 'si
 }
 
 /** `fetch()` of a service, as lib/http has it. */
-export type FetchOfService = (service: unknown, path: unknown, init: unknown, settings: unknown) => Promise<Response>;
+export type FetchOfService = (
+  service: unknown,
+  path: unknown,
+  init: unknown,
+  settings: unknown,
+  ways?: { tally?: { attempts: number } | undefined },
+) => Promise<Response>;

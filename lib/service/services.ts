@@ -4,7 +4,8 @@ import { after, now } from '../common/clock.js';
 import { invalid } from '../common/shape.js';
 import { checked } from '../registry/call.js';
 import { ServiceCache } from './cache.js';
-import { type ServiceMetrics, type ServiceSource, SharedService } from './followed.js';
+import { type ServiceSource, SharedService } from './followed.js';
+import type { ServiceMetrics } from './metrics.js';
 import { checkOptions, type SharedSettings, sharedDefaults } from './options.js';
 
 /** Names that are followed and that nobody uses; over it the one that was let go first is ended. */

@@ -5,9 +5,10 @@ import { UnsupportedError } from '../../errors.js';
 import { follow, type OnServiceList, refusedOf, staleOf } from '../../frameworks/follow.js';
 import type { AppLogger } from '../../frameworks/logger.js';
 import type { SelfRegistration } from '../../frameworks/self-registration.js';
+import type { GetServiceOptions, RegisterOptions, WatchOptions } from '../../registry/call-options.js';
 import type { InstanceInput, ServiceList } from '../../registry/instance.js';
 import type { Registration, TrafficOptions } from '../../registry/registration.js';
-import type { GetServiceOptions, RegisterOptions, Registry, WatchOptions } from '../../registry/registry.js';
+import type { Registry } from '../../registry/registry.js';
 import type { Watcher } from '../../registry/watcher.js';
 import { madeByModule } from './by-module.js';
 
