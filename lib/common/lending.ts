@@ -12,6 +12,16 @@ export interface SharedClient {
   close(): Promise<void>;
 }
 
+/** @internal */
+export const LENDER_CLOSED = 'the etcd client that the registry shares was closed';
+
+/**
+ * How long a client that closes waits for what its registries have registered, in milliseconds: as for its own leases.
+ *
+ * @internal
+ */
+export const LEAVE_MS = 800;
+
 /**
  * Who works on the connection of another.
  *

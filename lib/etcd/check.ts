@@ -28,6 +28,22 @@ export function leaseTtl(seconds: number): number {
 }
 
 /**
+ * The time to live of options, in seconds: `ttlSeconds`, or `ttl` as it was called before.
+ *
+ * @internal
+ */
+export function secondsOf(
+  { ttlSeconds, ttl }: { ttlSeconds?: number | undefined; ttl?: number | undefined },
+  what: string,
+  fallback: number,
+): number {
+  if (ttlSeconds !== undefined && ttl !== undefined) {
+    throw new InvalidArgumentError(`${what}({ ttl }): given together with ttlSeconds, which it is another name of`);
+  }
+  return leaseTtl(ttlSeconds ?? ttl ?? fallback);
+}
+
+/**
  * A key or prefix as bytes. A Buffer is not copied.
  *
  * @internal

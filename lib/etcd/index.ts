@@ -66,7 +66,12 @@ export { type Rangable, Range } from './kv/range.js';
 export type { IOperation } from './kv/request.js';
 export { type ISTMOptions, Isolation, SoftwareTransaction } from './kv/stm.js';
 export { ComparatorBuilder, type Comparison, comparator, compareTarget, type ICompareTarget } from './kv/txn.js';
-export { type IRestored, LastingLease, type LastingLeaseEvents } from './lease/lasting-lease.js';
+export {
+  type ILastingLeaseOptions,
+  type IRestored,
+  LastingLease,
+  type LastingLeaseEvents,
+} from './lease/lasting-lease.js';
 export { type ILeaseOptions, Lease, LeaseState } from './lease/lease.js';
 export { type ILeaseTimeToLive, Namespace } from './namespace.js';
 export {

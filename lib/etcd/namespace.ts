@@ -24,9 +24,13 @@ import { WatchBuilder } from './watch/builder.js';
 /** What is left of a lease. */
 export interface ILeaseTimeToLive {
   id: bigint;
-  /** What is left, in seconds. */
+  /** What is left. */
+  ttlSeconds: number;
+  /** What was granted. */
+  grantedTtlSeconds: number;
+  /** The same as `ttlSeconds`, by its older name. */
   ttl: number;
-  /** What was granted, in seconds. */
+  /** The same as `grantedTtlSeconds`, by its older name. */
   grantedTtl: number;
   /** The keys of the lease that lie in the namespace, in order, without its prefix. Empty unless they were asked for. */
   keys: Buffer[];
@@ -174,6 +178,8 @@ export class Namespace {
     if (ttl < 0) return null;
     return {
       id: BigInt(answer.ID),
+      ttlSeconds: ttl,
+      grantedTtlSeconds: Number(answer.grantedTTL),
       ttl,
       grantedTtl: Number(answer.grantedTTL),
       // In etcd's own order, which differs from version to version, they would be of no order at all.

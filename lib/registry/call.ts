@@ -1,6 +1,7 @@
 /** One call of the native side: abortable, its failure turned into the error that the caller sees. */
 
 import { onAbort } from '../common/abort.js';
+import { outcomeOf } from '../common/waiting.js';
 import { aborted, ClosedError, fromNative, RollcallError } from '../errors.js';
 import { type CancelHandle, native } from '../native.js';
 import type { Tally } from './observe.js';
@@ -40,6 +41,20 @@ export async function call<T>(
     unlisten?.();
     if (tally) tally.attempts += cancel.attempts();
   }
+}
+
+/**
+ * Waits for what goes on by itself; the signal ends the wait alone, with an `AbortedError`. Without a signal it is the same
+ * promise.
+ */
+export function waited<T>(operation: string, work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  return signal ? waitedUntil(operation, work, signal) : work;
+}
+
+async function waitedUntil<T>(operation: string, work: Promise<T>, signal: AbortSignal): Promise<T> {
+  const outcome = await outcomeOf(work, signal);
+  if (typeof outcome === 'string') throw aborted(signal, operation);
+  return outcome.value;
 }
 
 /** Checks arguments by `check`: its refusals name the operation. What a getter of the caller throws goes through. */

@@ -4,6 +4,7 @@ import { constants } from 'node:os';
 import type { Lender } from '../common/lending.js';
 import { type Log, logOf } from '../common/logger.js';
 import {
+  abortSignal,
   boolean,
   choice,
   didYouMean,
@@ -141,13 +142,19 @@ export const defaultDrain = (backend: string): number => (backend === 'memory' ?
 export interface Removal {
   readonly drainMs: number;
   readonly timeoutMs: number;
+  /** Of this call alone: others that share the removal go on waiting. */
+  readonly signal: AbortSignal | undefined;
 }
 
 /** Checks and completes the options of `deregister()` and `close()`. */
 export function removal(options: unknown, timeoutMs: number): Removal {
   const given = optional('options', options);
-  onlyKnown('options', given, ['drainMs', 'timeoutMs']);
-  return { drainMs: drainTime(given.drainMs), timeoutMs: callTimeout(given.timeoutMs, timeoutMs) };
+  onlyKnown('options', given, ['drainMs', 'timeoutMs', 'signal']);
+  return {
+    drainMs: drainTime(given.drainMs),
+    timeoutMs: callTimeout(given.timeoutMs, timeoutMs),
+    signal: abortSignal('options.signal', given.signal),
+  };
 }
 
 /** `options.drainMs` of a removal. */

@@ -2,8 +2,9 @@
 
 import type { Log } from '../common/logger.js';
 import { abortSignal, choice, integer, invalid, onlyKnown, optional } from '../common/shape.js';
+import { aborted } from '../errors.js';
 import type { RegistrationHandle } from '../native.js';
-import { call, checked, closedError, type NewCancel } from './call.js';
+import { call, checked, closedError, type NewCancel, waited } from './call.js';
 import { Events } from './events.js';
 import { frozenInstance, type InstanceUpdate, patchOf, type ServiceInstance } from './instance.js';
 import type { RegistryMethod, Teller } from './observe.js';
@@ -92,6 +93,8 @@ export interface TrafficOptions {
 export interface DrainOptions {
   /** Time for the removal itself, in milliseconds. Default: `timeoutMs` of the registry. */
   timeoutMs?: number | undefined;
+  /** Ends the wait of the caller with `ERR_ABORTED`; the drain goes on. */
+  signal?: AbortSignal | undefined;
 }
 
 /** Options of `deregister()` and `close()`. */
@@ -100,6 +103,8 @@ export interface RemovalOptions {
   drainMs?: number | undefined;
   /** Time for the removal itself, in milliseconds. Default: `timeoutMs` of the registry. */
   timeoutMs?: number | undefined;
+  /** Ends the wait of the caller with `ERR_ABORTED`; the removal goes on. */
+  signal?: AbortSignal | undefined;
 }
 
 /**
@@ -287,14 +292,20 @@ export class Registration {
   }
 
   async #drain(ms: number, options?: DrainOptions): Promise<void> {
-    const { waitMs, timeoutMs } = checked('drain', () => {
+    const { waitMs, timeoutMs, signal } = checked('drain', () => {
       if (ms === undefined) throw invalid('ms', 'expected for how long, in milliseconds');
       const waitMs = integer('ms', ms, 0, { min: 0 });
       const given = optional('options', options);
-      onlyKnown('options', given, ['timeoutMs']);
-      return { waitMs, timeoutMs: callTimeout(given.timeoutMs, this.#source.timeoutMs) };
+      onlyKnown('options', given, ['timeoutMs', 'signal']);
+      const signal = abortSignal('options.signal', given.signal);
+      return { waitMs, timeoutMs: callTimeout(given.timeoutMs, this.#source.timeoutMs), signal };
     });
     this.#refuseClosed('drain');
+    if (signal?.aborted) throw aborted(signal, 'drain');
+    await waited('drain', this.#drainAndGo(waitMs, timeoutMs), signal);
+  }
+
+  async #drainAndGo(waitMs: number, timeoutMs: number): Promise<void> {
     try {
       await call('drain', undefined, () => this.#source.handle.drain(waitMs, timeoutMs));
     } finally {
@@ -315,11 +326,12 @@ export class Registration {
     } catch (error) {
       return Promise.reject(error);
     }
+    if (how.signal?.aborted) return Promise.reject(aborted(how.signal, 'deregister'));
     this.#removal ??= this.#observed('deregister', () => this.#remove(how)).catch((error: unknown) => {
       this.#removal = undefined;
       throw error;
     });
-    return this.#removal;
+    return waited('deregister', this.#removal, how.signal);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,5 +1,6 @@
 /** The client of one registry: register, discover, watch, close. */
 
+import { LEAVE_MS, LENDER_CLOSED } from '../common/lending.js';
 import { describe, type LogLevel } from '../common/logger.js';
 import { abortSignal, boolean, invalid, kindOf, onlyKnown, optional } from '../common/shape.js';
 import { Share, took } from '../common/turns.js';
@@ -9,7 +10,7 @@ import type { ServiceCache } from '../service/cache.js';
 import type { ServiceOptions } from '../service/options.js';
 import type { Services } from '../service/services.js';
 import type { BackendName } from './backends/index.js';
-import { call, checked, closedError, type NewCancel } from './call.js';
+import { call, checked, closedError, type NewCancel, waited } from './call.js';
 import {
   type CallOptions,
   type GetServiceOptions,
@@ -20,6 +21,7 @@ import {
 import type { Capabilities } from './capabilities.js';
 import { Events, type RegistryEvents } from './events.js';
 import { callBack, type OnServiceList, refusedText } from './follow.js';
+import { Holds } from './holds.js';
 import { frozenList, type InstanceInput, instanceOf, type ServiceInstance, type ServiceList } from './instance.js';
 import { track, trackLeave, untrack } from './lifecycle.js';
 import { type RegistryMetrics, toMetrics } from './metrics.js';
@@ -29,11 +31,6 @@ import { callTimeout, type Removal, removal, type Settings, stallTimeout } from 
 import { Registration, type RemovalOptions } from './registration.js';
 import type { RegistryStatus } from './status.js';
 import { Feeds, type Handle, INSTANCES, type ListWatcher, Watcher, type WatcherSource } from './watcher.js';
-
-const LENDER_CLOSED = 'the etcd client that the registry shares was closed';
-
-/** How long a client that closes waits for what its registries have registered, in milliseconds: as for its own leases. */
-const LEAVE_MS = 800;
 
 /** What is asked of a watch of either kind. */
 type Asked = Pick<WatcherSource<unknown>, 'signal' | 'refused'>;
@@ -64,13 +61,10 @@ export class Registry {
   readonly #names = new Feeds(NAMES);
   readonly #watchers = new Map<number, ListWatcher<unknown>>();
   readonly #registrations = new Map<number, Registration>();
-  /** What keeps the process alive. */
-  readonly #live = new Set<object>();
+  readonly #holds: Holds;
   /** Which of its states was told last. */
   #told: RegistryStatus = 'disconnected';
   #services: Services | undefined;
-  #wanted = true;
-  #alive = false;
   #closing: Promise<void> | undefined;
   readonly #share = new Share((most) => this.#drain(most));
   /** Why it is closed, for errors. */
@@ -92,6 +86,7 @@ export class Registry {
       const registry = self.deref();
       if (registry) registry.#share.wake();
     });
+    this.#holds = new Holds(this.#client);
     this.capabilities = Object.freeze({ ...this.#client.capabilities() });
     Object.defineProperty(this, 'status', {
       enumerable: true,
@@ -180,7 +175,7 @@ export class Registry {
       teller: this.#teller,
     });
     this.#registrations.set(id, registration);
-    if (!registration.over) this.#hold(registration);
+    if (!registration.over) this.#holds.add(registration);
     return registration;
   }
 
@@ -342,12 +337,12 @@ export class Registry {
     const following = feeds.join(name, handle);
     const released = (watcher: object) => {
       this.#watchers.delete(following.id);
-      this.#release(watcher);
+      this.#holds.delete(watcher);
     };
     const first = ended && ((error?: unknown) => ended(error, isKnown ? 0 : following.attempts()));
     const watcher = follow({ ...common, following, released, first });
     this.#watchers.set(following.id, watcher);
-    if (keepsAlive) this.#hold(watcher);
+    if (keepsAlive) this.#holds.add(watcher);
     return watcher;
   }
 
@@ -362,8 +357,8 @@ export class Registry {
     this.#refuseClosed('service');
     this.#services ??= new (serviceModule().Services)({
       watch: (name, refused) => this.#watch(name, { refused }, false),
-      hold: (waiting) => this.#hold(waiting),
-      release: (waiting) => this.#release(waiting),
+      hold: (waiting) => this.#holds.add(waiting),
+      release: (waiting) => this.#holds.delete(waiting),
       log: this.#settings.log,
       timeoutMs: this.#settings.native.timeoutMs,
       isMemory: this.backend === 'memory',
@@ -476,15 +471,13 @@ export class Registry {
 
   /** What is registered or watched keeps the process alive: the default. */
   ref(): this {
-    this.#wanted = true;
-    this.#keepAlive();
+    this.#holds.want(true);
     return this;
   }
 
   /** What is registered or watched doesn't keep the process alive. A call that is under way does. */
   unref(): this {
-    this.#wanted = false;
-    this.#keepAlive();
+    this.#holds.want(false);
     return this;
   }
 
@@ -501,8 +494,9 @@ export class Registry {
     } catch (error) {
       return Promise.reject(error);
     }
+    if (how.signal?.aborted) return Promise.reject(aborted(how.signal, 'close'));
     this.#closing ??= this.#observed('close', undefined, (tally) => this.#close(how, tally));
-    return this.#closing;
+    return waited('close', this.#closing, how.signal);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -520,8 +514,7 @@ export class Registry {
       await call('close', undefined, () => this.#client.close(how.drainMs, how.timeoutMs));
     } finally {
       if (tally) tally.attempts += attempts() - before;
-      this.#live.clear();
-      this.#keepAlive();
+      this.#holds.clear();
       untrack(this);
       this.#unlend?.();
       this.#detach?.();
@@ -596,27 +589,9 @@ export class Registry {
     }
   }
 
-  #hold(subject: object): void {
-    this.#live.add(subject);
-    this.#keepAlive();
-  }
-
   #forget(id: number, registration: Registration): void {
     this.#registrations.delete(id);
-    this.#release(registration);
-  }
-
-  #release(subject: object): void {
-    this.#live.delete(subject);
-    this.#keepAlive();
-  }
-
-  #keepAlive(): void {
-    const alive = this.#wanted && this.#live.size > 0;
-    if (alive === this.#alive) return;
-    this.#alive = alive;
-    if (alive) this.#client.ref();
-    else this.#client.unref();
+    this.#holds.delete(registration);
   }
 }
 

@@ -4,6 +4,7 @@ import { InvalidArgumentError } from '../../errors.js';
 import { type Bytes, bytes, int64, valueBytes } from '../check.js';
 import { fromFailure, keyMissing } from '../errors.js';
 import type { IKeyValue, IPutRequest, IPutResponse, IRequestOp, IResponseHeader } from '../rpc/messages.js';
+import { dueBy, waited } from '../transport/waiting.js';
 import type { Keyspace } from './keyspace.js';
 import { type Caller, type IOperation, LazyRequest } from './request.js';
 
@@ -109,8 +110,12 @@ export class PutBuilder extends LazyRequest<IPutResponse> implements IOperation 
         }
       }
     }
-    const lease = this.#lease === undefined ? undefined : await this.#leaseId();
-    return await this.caller.exec<IPutResponse>('KV', 'put', this.#request(lease, form), this.callOptions);
+    if (this.#lease === undefined) {
+      return await this.caller.exec<IPutResponse>('KV', 'put', this.#request(undefined, form), this.callOptions);
+    }
+    const options = dueBy(this.callOptions); // the wait for the grant counts
+    const lease = await waited(this.#leaseId(), options, 'KV.put');
+    return await this.caller.exec<IPutResponse>('KV', 'put', this.#request(lease, form), options);
   }
 
   async #leaseId(): Promise<string | number | undefined> {

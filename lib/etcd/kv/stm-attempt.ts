@@ -62,6 +62,8 @@ type Write =
 export class Attempt implements Caller {
   readonly #caller: Caller;
   readonly #checks: Checks;
+  /** Options of reads that have none of their own. */
+  readonly #defaults: CallOptions | undefined;
   readonly #reads = new Map<string, Read>();
   #writes: Write[] = [];
   /** The first read that is under way or done; the others wait for its revision. */
@@ -71,9 +73,10 @@ export class Attempt implements Caller {
   /** Whether etcd has compacted the revision that the reads are pinned to. */
   #lost = false;
 
-  constructor(caller: Caller, checks: Checks) {
+  constructor(caller: Caller, checks: Checks, defaults: CallOptions | undefined) {
     this.#caller = caller;
     this.#checks = checks;
+    this.#defaults = defaults;
   }
 
   /** Whether the run failed for no fault of the program, and may be made again. */
@@ -88,7 +91,7 @@ export class Attempt implements Caller {
 
   /** Reads keys ahead of their use. Failures show when a key is used. */
   prefetch(keys: readonly Buffer[]): void {
-    for (const key of keys) this.#read({ key, limit: 1 }, undefined).answer.catch(() => {});
+    for (const key of keys) this.#read({ key, limit: 1 }, this.#defaults).answer.catch(() => {});
   }
 
   async exec<T>(_service: 'KV', method: string, params: unknown, options?: CallOptions): Promise<T> {
@@ -100,7 +103,7 @@ export class Attempt implements Caller {
     }
     switch (method) {
       case 'range':
-        return (await this.#get(params as IRangeRequest, options)) as T;
+        return (await this.#get(params as IRangeRequest, options ?? this.#defaults)) as T;
       case 'put':
         return this.#put(params as IPutRequest) as T;
       case 'deleteRange':

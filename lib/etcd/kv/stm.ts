@@ -34,7 +34,7 @@ export interface ISTMOptions {
   prefetch: string[];
   /** Default: `Isolation.SerializableSnapshot`. */
   isolation: Isolation;
-  /** Options of the commit. The reads have their own, by `tx.get(key).options()`. */
+  /** Options of the commit, and of the reads that have none of their own by `tx.get(key).options()`. */
   callOptions?: CallOptions | undefined;
 }
 
@@ -96,7 +96,7 @@ export class SoftwareTransaction {
     const { retries, prefetch, isolation, callOptions } = this.#options;
     const ahead = prefetch.map((key) => this.#keyspace.key(bytes(key, 'stm({ prefetch })')));
     for (let left = retries; ; left--) {
-      const attempt = new Attempt(this.#caller, CHECKS[isolation]);
+      const attempt = new Attempt(this.#caller, CHECKS[isolation], callOptions);
       this.#running.add(attempt);
       try {
         attempt.prefetch(ahead);

@@ -7,6 +7,7 @@ import { DeleteBuilder } from '../kv/delete.js';
 import { SingleRangeBuilder } from '../kv/get.js';
 import type { Scope } from '../kv/keyspace.js';
 import { ComparatorBuilder } from '../kv/txn.js';
+import type { CallOptions } from '../rpc/calls.js';
 import { type ILeaseOptions, Lease } from './lease.js';
 
 /** The events of a lasting lease. */
@@ -25,6 +26,12 @@ export interface IRestored {
   taken: string[];
   /** Keys that etcd refused, and why: forgotten. */
   refused: { key: string; error: Error }[];
+}
+
+/** Options of a lasting lease. */
+export interface ILastingLeaseOptions extends ILeaseOptions {
+  /** The time to live of each lease, in seconds, from 1 on. */
+  ttlSeconds: number;
 }
 
 /** Who listens late hears how it stands, and not what is over. */
@@ -46,7 +53,7 @@ const pause = (ms: number) => new Promise<void>((resolve) => void after(ms, reso
  * the only one of its kind (a lock, a leader) must not do so: it needs to know that it was not the one in between.
  *
  * ```js
- * const lasting = new LastingLease(client, 10);
+ * const lasting = new LastingLease(client, { ttlSeconds: 10 });
  * await lasting.put('hosts/a', 'up');
  * lasting.on('restored', ({ taken }) => console.log('listed again', taken));
  * ```
@@ -65,14 +72,20 @@ export class LastingLease extends Emitter {
   #former: string[] = [];
   #over = false;
 
-  /** @throws RangeError for a ttl that is missing or below 1. */
-  constructor(namespace: Scope, ttl: number, options: ILeaseOptions = {}) {
+  /**
+   * @param ttl in seconds, or options with `ttlSeconds`.
+   * @throws RangeError for a ttl that is missing or below 1.
+   */
+  constructor(namespace: Scope, options: ILastingLeaseOptions);
+  constructor(namespace: Scope, ttl: number, options?: ILeaseOptions);
+  constructor(namespace: Scope, ttl: number | ILastingLeaseOptions, more: ILeaseOptions = {}) {
     super(VOIDS);
+    const { ttlSeconds, ...options } = typeof ttl === 'object' && ttl !== null ? ttl : { ttlSeconds: ttl, ...more };
     const { deadline: _deadline, signal: _signal, timeoutMs: _timeoutMs, ...lasting } = options;
     this.#namespace = namespace;
-    this.#ttl = ttl;
+    this.#ttl = ttlSeconds;
     this.#options = lasting;
-    this.#current = new Lease(namespace.connection, namespace.keyspace, ttl, options);
+    this.#current = new Lease(namespace.connection, namespace.keyspace, ttlSeconds, options);
     this.#follow(this.#current);
   }
 
@@ -88,24 +101,24 @@ export class LastingLease extends Emitter {
 
   /**
    * Writes a key under the lease and remembers it. One that rejects is not remembered; while the lease is lost it waits for
-   * the next one.
+   * the next one, within the options of the call.
    */
-  async put(key: string, value: string | Buffer | number): Promise<void> {
-    await this.#current.put(key).value(value).exec();
+  async put(key: string, value: string | Buffer | number, options?: CallOptions): Promise<void> {
+    await this.#current.put(key).value(value).options(options).exec();
     this.#values.set(key, value);
   }
 
   /** Deletes a key and forgets it. */
-  async delete(key: string): Promise<void> {
+  async delete(key: string, options?: CallOptions): Promise<void> {
     this.#values.delete(key);
     const { connection, keyspace } = this.#namespace;
-    await new DeleteBuilder(connection, keyspace).key(key).exec();
+    await new DeleteBuilder(connection, keyspace).key(key).options(options).exec();
   }
 
   /** Ends it, and deletes the keys. As `Lease.revoke()`. */
-  async revoke(): Promise<void> {
+  async revoke(options?: CallOptions): Promise<void> {
     this.#over = true;
-    await this.#current.revoke();
+    await this.#current.revoke(options);
   }
 
   /** The same as `revoke()`. */

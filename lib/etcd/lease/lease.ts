@@ -10,6 +10,7 @@ import { PutBuilder } from '../kv/put.js';
 import type { CallOptions } from '../rpc/calls.js';
 import type { ILeaseKeepAliveResponse } from '../rpc/messages.js';
 import type { Connection } from '../transport/connection.js';
+import { waited } from '../transport/waiting.js';
 import { failed, type Keeper, type Kept, type News } from './keeper.js';
 import { MockKeeper } from './mock-keeper.js';
 import { NativeKeeper } from './native-keeper.js';
@@ -194,10 +195,11 @@ export class Lease extends Emitter {
   /**
    * Resolves with the id once the lease is granted, however often it is called. Nothing has to wait for it: `put()` does.
    *
-   * Rejects with what `lost` carried when it could not be granted.
+   * Rejects with what `lost` carried when it could not be granted. `timeoutMs` and a `signal` end the wait alone: those of
+   * the lease itself end the grant.
    */
-  async grant(): Promise<string> {
-    return await this.#grant;
+  async grant(options?: CallOptions): Promise<string> {
+    return await waited(this.#grant, options, 'Lease.leaseGrant');
   }
 
   /**
@@ -207,7 +209,7 @@ export class Lease extends Emitter {
    * Rejects when etcd could not be told; the lease is renewed no more in any case, and expires.
    */
   async revoke(options: CallOptions = this.#defaults): Promise<void> {
-    if (this.#ending) return await this.#ending;
+    if (this.#ending) return await waited(this.#ending, options, 'Lease.leaseRevoke');
     this.#giveUp();
     this.#revoking += 1;
     try {

@@ -8,8 +8,10 @@ import { ClientClosedError, fromFailure, type NotCampaigningError } from '../err
 import { SingleRangeBuilder } from '../kv/get.js';
 import { MultiRangeBuilder } from '../kv/get-all.js';
 import type { Scope } from '../kv/keyspace.js';
+import type { CallOptions } from '../rpc/calls.js';
 import type { ICompare } from '../rpc/messages.js';
 import type { Connection } from '../transport/connection.js';
+import { dueBy, waited } from '../transport/waiting.js';
 import { CLOSING_MS, errorOf, type IStallOptions, notCampaigning, stallMs, stillCreated, thrown } from './settings.js';
 
 /** Options of a campaign. */
@@ -247,14 +249,21 @@ export class Campaign extends Emitter {
 
   /**
    * Resolves when it leads, at once if it does. Rejects with the error when it fails, with `NotCampaigningError` when it
-   * resigns, at once if it has.
+   * resigns, at once if it has. With `timeoutMs` or a `signal` the wait ends earlier; the campaign goes on.
    */
-  async wait(): Promise<this> {
+  async wait(options?: CallOptions): Promise<this> {
     if (this.#over) throw this.#over === true ? notCampaigning('wait', 'it has resigned') : this.#over;
     if (!(this.#told && this.isLeader)) {
-      await new Promise<void>((resolve, reject) => {
-        this.#waiters.add({ resolve, reject });
+      let waiter: Waiter | undefined;
+      const leads = new Promise<void>((resolve, reject) => {
+        waiter = { resolve, reject };
+        this.#waiters.add(waiter);
       });
+      try {
+        await waited(leads, options, 'wait');
+      } finally {
+        this.#waiters.delete(waiter as unknown as Waiter);
+      }
     }
     this.isKnown('elected');
     return this;
@@ -263,25 +272,28 @@ export class Campaign extends Emitter {
   /**
    * Changes the value, once the key is there, without giving up the place in the queue. A value that is the present one is
    * not sent. Rejects with `NotCampaigningError` when the campaign is over, or its key or lease turns out to be gone, which
-   * ends it. When etcd can't be reached `outcomeUnknown` is true if the value may have been written; the same again settles it.
+   * ends it. When etcd can't be reached `outcomeUnknown` is true if the value may have been written; the same again settles it. It may have been as well when `timeoutMs` or a
+   * `signal` ends the wait.
    */
-  async proclaim(value: string | Buffer): Promise<void> {
+  async proclaim(value: string | Buffer, options?: CallOptions): Promise<void> {
     const bytes = valueBytes(value, 'proclaim()');
     if (this.#over || !this.#handle) throw this.#notCampaigning('proclaim');
-    const failure = await this.#handle.proclaim(bytes).catch((raw: unknown) => {
+    const done = this.#handle.proclaim(bytes).catch((raw: unknown) => {
       throw thrown(raw, 'proclaim', undefined);
     });
+    const failure = await waited(done, options, 'proclaim');
     if (!failure) return;
     const over = failure.reason === 'over';
     throw over ? this.#notCampaigning('proclaim') : errorOf(failure, 'campaign', 'proclaim', this.#handle.lease());
   }
 
   /** The key, with the prefix of the namespace, as soon as the lease is granted. Rejects when it never is. */
-  async getCampaignKey(): Promise<string> {
+  async getCampaignKey(options?: CallOptions): Promise<string> {
     if (!this.#handle) throw this.#notCampaigning('getCampaignKey');
-    const failure = await this.#handle.granted().catch((raw: unknown) => {
+    const granted = this.#handle.granted().catch((raw: unknown) => {
       throw thrown(raw, 'getCampaignKey', undefined);
     });
+    const failure = await waited(granted, options, 'getCampaignKey');
     if (failure) throw errorOf(failure, 'campaign', 'getCampaignKey', this.#handle.lease());
     return (this.#handle.key() as Buffer).toString();
   }
@@ -300,11 +312,12 @@ export class Campaign extends Emitter {
 
   /**
    * Ends the campaign: at once for this process, and for others when the lease is revoked, which this waits for. Rejects
-   * when etcd can't be reached; it is tried for ten minutes more, and the lease expires at the latest. Harmless a second time.
+   * when etcd can't be reached; it is tried for ten minutes more, and the lease expires at the latest. `timeoutMs` and a
+   * `signal` end the wait alone. Harmless a second time.
    */
-  resign(): Promise<void> {
+  resign(options?: CallOptions): Promise<void> {
     this.#resigned ??= this.#resign(0);
-    return this.#resigned;
+    return options === undefined ? this.#resigned : waited(this.#resigned, options, 'resign');
   }
 
   /** @internal */
@@ -437,21 +450,26 @@ export class Election {
   }
 
   /** The value of the leader; `undefined` when there is none. A read: tried again on other members. */
-  async leader(encoding?: BufferEncoding): Promise<string | undefined>;
-  async leader(encoding: 'buffer'): Promise<Buffer | undefined>;
-  async leader(encoding: BufferEncoding | 'buffer' = 'utf8'): Promise<string | Buffer | undefined> {
+  async leader(encoding?: BufferEncoding, options?: CallOptions): Promise<string | undefined>;
+  async leader(encoding: 'buffer', options?: CallOptions): Promise<Buffer | undefined>;
+  async leader(
+    encoding: BufferEncoding | 'buffer' = 'utf8',
+    options?: CallOptions,
+  ): Promise<string | Buffer | undefined> {
     const { connection, keyspace } = this.#namespace;
-    const { header, kvs } = await new MultiRangeBuilder(connection, keyspace).sort('Create', 'Ascend').limit(1).exec();
+    const until = dueBy(options);
+    const all = new MultiRangeBuilder(connection, keyspace).sort('Create', 'Ascend').limit(1).options(until);
+    const { header, kvs } = await all.exec();
     const [oldest] = kvs;
     const leads = !oldest || connection.mocked || isCandidate(oldest.key, oldest.lease);
-    const value = leads ? oldest?.value : await oldestCandidate(this.#namespace, header.revision);
+    const value = leads ? oldest?.value : await oldestCandidate(this.#namespace, header.revision, until);
     return encoding === 'buffer' ? value : value?.toString(encoding);
   }
 
   /** Follows the leader. Resolves when it is known who leads, or that nobody does; rejects when that can't be found out. */
-  async observe(): Promise<ElectionObserver> {
+  async observe(options?: CallOptions): Promise<ElectionObserver> {
     const observer = new ElectionObserver(this.#namespace);
-    await new Promise<void>((resolve, reject) => {
+    const known = new Promise<void>((resolve, reject) => {
       observer.once('error', reject);
       observer.whenOver(() => reject(new ClientClosedError('Election')));
       observer.once('change', () => {
@@ -459,6 +477,12 @@ export class Election {
         resolve();
       });
     });
+    try {
+      await waited(known, options, 'observe');
+    } catch (error) {
+      await observer.cancel();
+      throw error;
+    }
     observer.isUnknown('change'); // the first one is in `leader()`; the listener that heard it was ours
     return observer;
   }
@@ -474,13 +498,18 @@ function isCandidate(name: Buffer, lease: string): boolean {
 }
 
 /** The value of the oldest candidate, by looking through all keys, a page of names at a time. */
-async function oldestCandidate({ connection, keyspace }: Scope, revision: string): Promise<Buffer | undefined> {
+async function oldestCandidate(
+  { connection, keyspace }: Scope,
+  revision: string,
+  options: CallOptions | undefined,
+): Promise<Buffer | undefined> {
   let oldest: { created: bigint; value: Buffer } | undefined;
-  const names = new MultiRangeBuilder(connection, keyspace).revision(revision).namesOnly();
+  const names = new MultiRangeBuilder(connection, keyspace).revision(revision).options(options).namesOnly();
   for await (const { key, createRevision } of names) {
     if (!LEASE_ID.test(key.toString('latin1')) || (oldest && oldest.created < createRevision)) continue;
     // etcd 3.7 tells no leases with names alone.
-    const [kv] = (await new SingleRangeBuilder(connection, keyspace, key).revision(revision).exec()).kvs;
+    const [kv] = (await new SingleRangeBuilder(connection, keyspace, key).revision(revision).options(options).exec())
+      .kvs;
     if (kv && isCandidate(key, kv.lease)) oldest = { created: createRevision, value: kv.value };
   }
   return oldest?.value;

@@ -5,6 +5,7 @@ import type { Keyspace } from '../kv/keyspace.js';
 import type { CallOptions } from '../rpc/calls.js';
 import type { ICompare } from '../rpc/messages.js';
 import type { Connection } from '../transport/connection.js';
+import { waited } from '../transport/waiting.js';
 import { type Acquisition, Holder, isTaken } from './acquisition.js';
 import { MockAcquisition } from './mock-acquisition.js';
 import { NativeAcquisition } from './native-acquisition.js';
@@ -123,13 +124,14 @@ export class Lock {
 
   /**
    * Gives the lock back, by revoking its lease. Rejects when etcd can't be reached; it is tried for ten minutes more, and
-   * the lease expires at the latest. Harmless a second time, and when the lock was lost.
+   * the lease expires at the latest. `timeoutMs` and a `signal` end the wait alone. Harmless a second time, and when the
+   * lock was lost.
    *
    * @throws Error, and not as a rejection, when `acquire()` was never called.
    */
-  release(): Promise<void> {
+  release(options?: CallOptions): Promise<void> {
     if (this.#holder.state === 'unused') throw plainError('Attempted to release a lock which was not acquired');
-    return this.#holder.release();
+    return waited(this.#holder.release(), options, 'release');
   }
 
   /**

@@ -1,11 +1,13 @@
 /** The queueing lock of etcd's Go client and of `etcdctl lock`. */
 
 import { UnsupportedError } from '../../errors.js';
-import { type Bytes, leaseTtl } from '../check.js';
+import { type Bytes, secondsOf } from '../check.js';
 import { EtcdLockFailedError } from '../errors.js';
 import type { Keyspace } from '../kv/keyspace.js';
+import type { CallOptions } from '../rpc/calls.js';
 import type { ICompare } from '../rpc/messages.js';
 import type { Connection } from '../transport/connection.js';
+import { waited } from '../transport/waiting.js';
 import { Holder, isTaken } from './acquisition.js';
 import { NativeAcquisition } from './native-acquisition.js';
 import { type IStallOptions, stallMs, timeFor } from './settings.js';
@@ -21,6 +23,8 @@ export interface IAcquireOptions {
 /** Options of a `Mutex`. */
 export interface IMutexOptions extends IStallOptions {
   /** The time to live of the lease, in seconds; default 30. How long the lock of a process that died stays at most. */
+  ttlSeconds?: number | undefined;
+  /** The same as `ttlSeconds`, by its older name. */
   ttl?: number | undefined;
 }
 
@@ -30,7 +34,7 @@ export interface IMutexOptions extends IStallOptions {
  * in hexadecimal>`, and the oldest holds the lock. It knows nothing of `Lock`, even of the same name.
  *
  * ```js
- * const mutex = client.mutex('job', { ttl: 10 });
+ * const mutex = client.mutex('job', { ttlSeconds: 10 });
  * await mutex.acquire({ timeoutMs: 5000 });
  * try {
  *   await client.if(mutex.guard()).then(client.put('result').value(1)).commit();
@@ -54,7 +58,7 @@ export class Mutex {
     this.#connection = connection;
     this.#name = keyspace.key(name);
     this.#shown = String(name);
-    this.#ttl = leaseTtl(options.ttl ?? 30);
+    this.#ttl = secondsOf(options, 'mutex', 30);
     this.#stallTimeoutMs = stallMs(options, 'mutex');
   }
 
@@ -128,10 +132,10 @@ export class Mutex {
 
   /**
    * Gives the lock back, or its place in the queue. Rejects when etcd can't be reached; it is tried for ten minutes more,
-   * and the lease expires at the latest. Harmless when there is nothing to give back.
+   * and the lease expires at the latest. `timeoutMs` and a `signal` end the wait alone. Harmless when there is nothing to give back.
    */
-  async release(): Promise<void> {
-    await this.#holder.release();
+  async release(options?: CallOptions): Promise<void> {
+    await waited(this.#holder.release(), options, 'release');
   }
 
   /** Acquires the lock, runs `fn`, and releases the lock whatever became of it; see `Lock.do()`. */

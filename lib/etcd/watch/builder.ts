@@ -7,6 +7,7 @@ import { type Rangable, Range } from '../kv/range.js';
 import { FilterType } from '../rpc/enums.js';
 import type { IWatchCreateRequest } from '../rpc/messages.js';
 import type { Connection } from '../transport/connection.js';
+import { waited } from '../transport/waiting.js';
 import type { WatchChange, WatchList } from './iterator.js';
 import { Watcher, type WatchOptions } from './watcher.js';
 
@@ -132,7 +133,7 @@ export class WatchBuilder<E = WatchChange> {
   }
 
   /**
-   * Begins to watch, and resolves once etcd has confirmed it; changes wait until the program listens or iterates. While no member can be reached it goes on trying: give it a `signal`.
+   * Begins to watch, and resolves once etcd has confirmed it; changes wait until the program listens or iterates. While no member can be reached it goes on trying: give it `timeoutMs` or a `signal`.
    *
    * @throws CompactedError when the start revision is compacted, `EtcdPermissionDeniedError` when the range may not be
    * watched, and whatever else etcd refuses it with; other watches are not touched. Also what `watcher()` throws.
@@ -140,7 +141,13 @@ export class WatchBuilder<E = WatchChange> {
   async create(options?: WatchOptions): Promise<Watcher<E>> {
     if (options?.signal?.aborted) throw abortedCall(options.signal, 'Watch.watch');
     const watcher = this.#make({ ...options, awaited: true });
-    const failure = await watcher.opened();
+    let failure: Awaited<ReturnType<typeof watcher.opened>>;
+    try {
+      failure = await waited(watcher.opened(), { timeoutMs: options?.timeoutMs }, 'Watch.watch');
+    } catch (error) {
+      await watcher.cancel();
+      throw error;
+    }
     if (failure) throw failure(); // made here, so that its stack shows the caller
     return watcher;
   }

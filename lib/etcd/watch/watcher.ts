@@ -35,6 +35,11 @@ const LIST_TRIES = 3;
 export interface WatchOptions {
   /** Cancels the watch when it fires. A `create()` that is waiting rejects with `GRPCCancelledError`. */
   signal?: AbortSignal | undefined;
+  /**
+   * How long a `create()` waits until etcd has confirmed the watch, in milliseconds; then the watch is cancelled. Default: until
+   * it is.
+   */
+  timeoutMs?: number | undefined;
 }
 
 /**
