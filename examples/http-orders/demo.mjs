@@ -38,7 +38,18 @@ const running = ['orders-1', 'orders-2', 'orders-3'];
 const servers = running.map((id) => start('server.mjs', id));
 await listed(...running);
 const client = start('client.mjs');
-await delay(1000);
+const answered = new Set();
+client.on('message', (id) => answered.add(id));
+
+/** Waits until each of these has answered the client. */
+async function called(...ids) {
+  const deadline = Date.now() + 60_000;
+  while (!ids.every((id) => answered.has(id))) {
+    if (Date.now() > deadline) throw new Error(`the client did not call all of ${ids}`);
+    await delay(20);
+  }
+}
+await called(...running);
 
 for (const [n, old] of servers.entries()) {
   console.log(`restarting ${running[n]}`);
@@ -47,7 +58,7 @@ for (const [n, old] of servers.entries()) {
   running[n] = `orders-${n + 4}`;
   start('server.mjs', running[n]);
   await listed(...running);
-  await delay(500);
+  await called(running[n]);
 }
 
 client.kill('SIGTERM'); // its last line is the count
