@@ -1,7 +1,8 @@
 /** The tarball as a user gets it: installed into an empty project, loaded both ways, type-checked every way. */
 
 import { execFile } from 'node:child_process';
-import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -46,13 +47,44 @@ describe('the tarball', () => {
   it('holds what is needed and nothing else', () => {
     const rest = packed.filter((path) => !/^dist\/(cjs|esm)\/[\w/-]+(\.d\.ts|\.js)$/.test(path)).sort();
     const expected = [/^dist\/esm\/package\.json$/, /^index\.d\.ts$/, /^index\.js$/, /^package\.json$/];
-    const allowed = [/^(README|CHANGELOG)\.md$/, /^LICENSE-(MIT|APACHE)$/, /^rollcall\.[\w-]+\.node$/];
+    const pages = [/^(README|CHANGELOG)(\.[\w-]+)?\.md$/, /^docs\/[\w./-]+\.md$/];
+    const allowed = [...pages, /^LICENSE-(MIT|APACHE)$/, /^rollcall\.[\w-]+\.node$/];
     for (const pattern of expected)
       expect(
         rest.some((path) => pattern.test(path)),
         String(pattern),
       ).toBe(true);
     expect(rest.filter((path) => ![...expected, ...allowed].some((pattern) => pattern.test(path)))).toEqual([]);
+  });
+
+  it('holds the pages that its README names', async () => {
+    const readme = await readFile(join(project, 'node_modules', 'rollcall', 'README.md'), 'utf8');
+    const pages = [...readme.matchAll(/\]\((docs\/[^)#]+\.md)/g)].map(([, page]) => page);
+    expect(pages.length).toBeGreaterThan(10);
+    expect(pages.filter((page) => !packed.includes(page as string))).toEqual([]);
+  });
+
+  it('is found by the words that people look for', async () => {
+    const { keywords } = JSON.parse(await readFile(join(project, 'node_modules', 'rollcall', 'package.json'), 'utf8'));
+    expect(keywords).toEqual(
+      expect.arrayContaining(['nestjs', 'midway', 'etcd', 'etcd3', 'consul', 'zookeeper', 'kratos']),
+    );
+  });
+
+  it('is not made for a release that does not say where its repository is', async () => {
+    const released = await mkdtemp(join(folder, 'released-'));
+    const manifest = JSON.parse(await readFile(join(root, 'package.json'), 'utf8'));
+    await mkdir(join(released, 'dist', 'cjs'), { recursive: true });
+    await writeFile(join(released, 'dist', 'cjs', 'index.js'), '');
+    await cp(join(root, 'scripts', 'prepack.mjs'), join(released, 'scripts', 'prepack.mjs'));
+    const pack = async (more: object) => {
+      const { repository: _, ...rest } = manifest;
+      await writeFile(join(released, 'package.json'), JSON.stringify({ ...rest, optionalDependencies: {}, ...more }));
+      return output('npm', ['pack', '--dry-run', '--json'], released);
+    };
+    await expect(pack({})).rejects.toThrow('package.json has no repository');
+    const url = 'git+https://example.org/rollcall.git';
+    expect(await pack({ repository: { type: 'git', url } })).toContain('package.json');
   });
 
   it('is not made before the package is built', async () => {
@@ -120,6 +152,17 @@ describe('an empty project', () => {
   });
 });
 
+/** A compiler of an older version, which stays in `build/` from one run to the next. */
+async function typescript(version: string): Promise<string> {
+  const place = join(root, 'build', 'test-projects', `typescript-${version}`);
+  const compiler = join(place, 'node_modules', '.bin', 'tsc');
+  if (existsSync(compiler)) return compiler;
+  await mkdir(place, { recursive: true });
+  await writeFile(join(place, 'package.json'), '{ "name": "compiler", "private": true }\n');
+  await output('npm', ['install', '--prefer-offline', '--no-audit', '--no-fund', `typescript@${version}`], place);
+  return compiler;
+}
+
 describe('the types', () => {
   it.each([
     ['a CommonJS file', 'cts', 'NodeNext', 'NodeNext'],
@@ -147,6 +190,27 @@ describe('the types', () => {
     await writeFile(join(project, config), JSON.stringify({ compilerOptions, files: [name] }));
     await output(tool('tsc'), ['--project', config]);
   });
+
+  it.each(['5.0', 'current'])(
+    'and the smallest program of docs/faq.md compile with TypeScript %s, and it runs',
+    { timeout: 300_000 }, // the older one is installed once
+    async (version) => {
+      const compiler = version === 'current' ? tool('tsc') : await typescript(version);
+      const faq = await readFile(join(root, 'docs', 'faq.md'), 'utf8');
+      const [program = '', config = ''] = ['ts', 'json'].map(
+        (kind) => faq.split(`\`\`\`${kind}\n`)[1]?.split('```')[0],
+      );
+      const small = join(project, `small-${version}`);
+      await mkdir(join(small, 'node_modules'), { recursive: true });
+      await writeFile(join(small, 'package.json'), '{ "type": "module" }');
+      await writeFile(join(small, 'main.ts'), program);
+      await cp(join(fixtures, 'consumer.ts'), join(small, 'consumer.ts'));
+      await writeFile(join(small, 'tsconfig.json'), config);
+      await symlink(join(root, 'node_modules', '@types'), join(small, 'node_modules', '@types'));
+      await output(compiler, ['--project', small]);
+      expect(await output('node', [join(small, 'main.js')])).toBe('http://10.1.2.3:8080 registered');
+    },
+  );
 
   it('and the exports map please publint', async () => {
     await output(tool('publint'), ['--strict', tarball], root);

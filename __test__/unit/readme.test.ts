@@ -25,11 +25,17 @@ describe('the quick start', () => {
   });
 });
 
+const pages = [
+  ...readdirSync(root),
+  ...readdirSync(join(root, 'docs'), { recursive: true, encoding: 'utf8' }).map((page) => join('docs', page)),
+].filter((page) => page.endsWith('.md'));
+
+it('no page runs a package of the registry by a name that is not published', () => {
+  expect(pages.filter((page) => /\bnpx\b/.test(read(page)))).toEqual([]);
+});
+
 describe('every relative link points to a file', () => {
-  const pages = readdirSync(join(root, 'docs'), { recursive: true, encoding: 'utf8' }).map((page) =>
-    join('docs', page),
-  );
-  it.each(['README.md', 'CONTRIBUTING.md', ...pages.filter((page) => page.endsWith('.md'))])('in %s', (page) => {
+  it.each(pages)('in %s', (page) => {
     const prose = read(page).replace(/^(```+)[^\n]*\n.*?^\1$/gms, '');
     const inline = [...prose.matchAll(/\]\(<?([^()\s<>]+)>?(?:\s+"[^"]*")?\)/g)];
     const references = [...prose.matchAll(/^\[[^\]]+\]:\s+<?([^\s<>]+)/gm)];
