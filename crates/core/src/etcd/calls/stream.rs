@@ -1,5 +1,6 @@
 //! Streams in bytes, opened on whichever member takes them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,13 +31,9 @@ impl Caller {
         let Some(more) = more else {
             return self.answers(path, first, needs_leader, deadline).await;
         };
-        let (requests, answers, route) = self.open_stream(path, path, first, needs_leader, deadline).await?;
-        let forward = tokio::spawn(forward(more, requests));
-        Ok(Messages {
-            answers,
-            url: self.url_of(&route).into(),
-            forward: Some(forward.abort_handle()),
-        })
+        let (requests, mut messages, _) = self.open_stream(path, path, first, needs_leader, deadline).await?;
+        messages.forward = Some(tokio::spawn(forward(more, requests)).abort_handle());
+        Ok(messages)
     }
 
     /// A method with one request and many answers. The server waits for the end of the requests before it answers.
@@ -73,26 +70,37 @@ impl Caller {
         first: Bytes,
         needs_leader: bool,
         deadline: Instant,
-    ) -> Result<(mpsc::Sender<Bytes>, ByteStream, Route), Fault> {
+    ) -> Result<(mpsc::Sender<Bytes>, Messages, Route), Fault> {
         let limit = self.options().max_message_bytes;
-        let ((requests, answers), route) = self
+        let ((requests, messages), route) = self
             .attempt(op, Tries::until(deadline), |connection| {
                 let first = first.clone();
-                async move { open_stream_over(&connection, path, first, needs_leader, limit).await }
+                async move { open_over(&connection, path, first, needs_leader, limit).await }
             })
             .await?;
-        Ok((requests, answers, route))
+        Ok((requests, messages, route))
+    }
+
+    /// Opens another stream where `route` leads. One try.
+    pub(in crate::etcd) async fn open_stream_over(
+        &self,
+        route: &Route,
+        path: &'static str,
+        first: Bytes,
+        needs_leader: bool,
+    ) -> Result<(mpsc::Sender<Bytes>, Messages), Fault> {
+        let limit = self.options().max_message_bytes;
+        open_over(&route.connection, path, first, needs_leader, limit).await
     }
 }
 
-/// Opens a stream with `first` over this connection. One try.
-pub(in crate::etcd) async fn open_stream_over(
+async fn open_over(
     connection: &Connection,
     path: &'static str,
     first: Bytes,
     needs_leader: bool,
     limit: usize,
-) -> Result<(mpsc::Sender<Bytes>, ByteStream), Fault> {
+) -> Result<(mpsc::Sender<Bytes>, Messages), Fault> {
     let (requests, queue) = mpsc::channel(STREAM_QUEUE);
     let _ = requests.try_send(first); // there is room
     let queue = futures::stream::unfold(queue, |mut queue| async move {
@@ -101,7 +109,12 @@ pub(in crate::etcd) async fn open_stream_over(
     });
     let answers = connection.transport.stream(path, queue, needs_leader, limit).await;
     let answers = answers.map_err(|status| judge_status(status, &connection.url))?;
-    Ok((requests, answers))
+    let messages = Messages {
+        answers,
+        url: Arc::clone(&connection.url),
+        forward: None,
+    };
+    Ok((requests, messages))
 }
 
 /// Passes requests on until there are no more: the end of one queue is that of the other.
@@ -113,16 +126,16 @@ async fn forward(mut more: mpsc::Receiver<Bytes>, requests: mpsc::Sender<Bytes>)
     }
 }
 
-/// What a [`byte_stream`](Caller::byte_stream) answers. Dropping it ends the stream.
+/// What a stream answers, [`byte_stream`](Caller::byte_stream)s and the core's own. Dropping it ends the stream.
 pub struct Messages {
     answers: ByteStream,
-    url: Box<str>,
+    url: Arc<str>,
     /// What passes requests on.
     forward: Option<tokio::task::AbortHandle>,
 }
 
 impl Messages {
-    /// The next message; `None` when the server has ended the stream well.
+    /// The next message; `None` when the server has ended the stream well. Cancel-safe.
     pub async fn message(&mut self) -> Result<Option<Bytes>, Fault> {
         self.answers
             .message()

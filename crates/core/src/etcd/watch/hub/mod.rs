@@ -27,6 +27,7 @@ use crate::etcd::error::{Cause, Fault};
 
 mod ahead;
 mod answers;
+mod codec;
 pub(super) mod door;
 pub(super) mod entry;
 mod progress;
@@ -203,7 +204,7 @@ impl Hub {
         let (Some(first), Some(watch)) = (first, watch) else {
             return Err(Fault::new(Cause::Refused, ErrorKind::Internal, "nothing to watch"));
         };
-        let creation = stream::encode(watch.creation(first));
+        let creation = codec::encode(watch.creation(first));
         let deadline = Instant::now() + self.calls.options().timeout;
         let (requests, answers, route) = self.calls.open_stream("watch", WATCH, creation, true, deadline).await?;
         let renewed = self.renewed.take();
@@ -246,7 +247,7 @@ impl Hub {
                     answers += 1;
                     open.silence.ends();
                     let url = self.calls.url_of(&open.route);
-                    let next = match stream::read(answer, url) {
+                    let next = match codec::read(answer, url) {
                         Ok(response) => self.answer(response, open),
                         Err(fault) => Break(Stop::Broke(fault)),
                     };
@@ -298,8 +299,7 @@ impl Hub {
     fn ask_progress(&self, open: &mut Open) {
         let watch = open.wires.values().find_map(|id| self.watches.get(id));
         if let (true, Some(watch)) = (open.progress.begin(), watch) {
-            let most = self.calls.options().max_message_bytes;
-            let question = progress::is_held_back(Arc::clone(&open.route.connection), &watch.request, most);
+            let question = progress::is_held_back(self.calls.clone(), open.route.clone(), &watch.request);
             let limit = self.calls.options().timeout;
             open.progress.question = Some(async move { tokio::time::timeout(limit, question).await.ok()? }.boxed());
         } else if open.progress.is_sure() {

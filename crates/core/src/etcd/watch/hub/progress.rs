@@ -6,17 +6,15 @@
 //! events that wait, and answer also while a watch is behind. Which of the two it is cannot be asked by a user without
 //! rights over the cluster (3.7 keeps the version to administrators), so it is tried, on a stream of its own.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::stream::{encode, read};
+use super::codec::{encode, read};
+use crate::etcd::calls::caller::{Caller, Route};
 use crate::etcd::calls::methods::WATCH;
-use crate::etcd::calls::stream::open_stream_over;
 use crate::etcd::messages::{NO_DELETE, NO_PUT, WatchCreateRequest, WatchProgressRequest};
-use crate::etcd::transport::endpoints::Connection;
 use crate::etcd::watch::request::WatchRequest;
 
 /// The id of what is about all watches of a stream.
@@ -93,9 +91,9 @@ impl Progress {
 /// past, so is behind for up to 100 ms. Those that do not hold it back send it before the answer to the next creation, by
 /// one queue. `None` when it could not be tried.
 pub(super) fn is_held_back(
-    connection: Arc<Connection>,
+    calls: Caller,
+    route: Route,
     request: &WatchRequest,
-    limit: usize,
 ) -> impl Future<Output = Option<bool>> + Send + 'static + use<> {
     let (key, range_end) = (request.key.clone(), request.range_end.clone());
     let creation = move |watch_id, start_revision| {
@@ -109,9 +107,10 @@ pub(super) fn is_held_back(
         })
     };
     async move {
-        let opened = open_stream_over(&connection, WATCH, creation(1, 0), true, limit).await;
+        let opened = calls.open_stream_over(&route, WATCH, creation(1, 0), true).await;
         let (requests, mut answers) = opened.ok()?;
-        let first = read(answers.message().await, &connection.url).ok()?;
+        let url = calls.url_of(&route);
+        let first = read(answers.message().await, url).ok()?;
         let now = first.header.map_or(0, |header| header.revision);
         if first.canceled || now <= 0 {
             return None; // denied or the like, which says nothing
@@ -122,7 +121,7 @@ pub(super) fn is_held_back(
         requests.send(creation(2, now)).await.ok()?;
         let mut created = 0;
         loop {
-            let response = read(answers.message().await, &connection.url).ok()?;
+            let response = read(answers.message().await, url).ok()?;
             if response.created {
                 created += 1;
             } else if response.watch_id == WHOLE_STREAM {

@@ -5,19 +5,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tonic::Status;
 
 use super::ahead::Ahead;
+use super::codec::encode;
 use super::entry::Watch;
 use super::progress::Progress;
-use crate::error::ErrorKind;
 use crate::etcd::calls::caller::Route;
-use crate::etcd::error::{Cause, Fault, judge_status};
-use crate::etcd::messages::{WatchCancelRequest, WatchMessage, WatchProgressRequest, WatchResponse};
-use crate::etcd::transport::bytes::ByteStream;
+use crate::etcd::calls::stream::Messages;
+use crate::etcd::error::Fault;
+use crate::etcd::messages::{WatchCancelRequest, WatchProgressRequest};
 
 /// What is to be sent. Watches are named by their id on the stream; see [`Open::wires`].
 #[derive(Debug, Clone, Copy)]
@@ -39,9 +37,9 @@ pub(super) enum Unanswered {
 
 pub(super) struct Open {
     pub(super) requests: mpsc::Sender<Bytes>,
-    pub(super) answers: ByteStream,
+    pub(super) answers: Messages,
     pub(super) route: Route,
-    /// Requests that wait for room: the stream takes a hundred at a time, and its answers must be read meanwhile.
+    /// Requests that wait for room: the stream takes 128 at a time, and its answers must be read meanwhile.
     pub(super) wanted: VecDeque<Wanted>,
     /// Creations sent and not answered, in order. Some servers answer a denied one with id -1.
     pub(super) unanswered: VecDeque<Unanswered>,
@@ -172,22 +170,4 @@ pub(super) async fn send(
     let Some(request) = request else { return Ok(None) };
     room.send(request);
     Ok(unanswered)
-}
-
-/// A request as it goes out.
-pub(super) fn encode(request: impl Into<WatchMessage>) -> Bytes {
-    request.into().encode_to_vec().into()
-}
-
-/// What came next on a stream from `url`, whose good end is a failure too: it is to go on.
-pub(super) fn read(answer: Result<Option<Bytes>, Status>, url: &str) -> Result<WatchResponse, Fault> {
-    let broke = |kind, text| Fault::new(Cause::Broken, kind, text);
-    match answer {
-        Ok(Some(body)) => WatchResponse::decode(body).map_err(|error| {
-            let text = format!("what {url} tells of a watch cannot be read: {error}");
-            broke(ErrorKind::Internal, text)
-        }),
-        Ok(None) => Err(broke(ErrorKind::Unavailable, format!("{url} ended the watch stream"))),
-        Err(status) => Err(judge_status(status, url)),
-    }
 }
