@@ -16,11 +16,12 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::agents::{Answer, Own, Queue, hash, segment};
 use super::bell::{Bell, SLACK};
+use super::index::{AGAIN, Index};
 use super::life::Life;
 use super::options::Consistency;
-use super::shared::{LAG, Shared, snapshot};
+use super::shared::{Shared, snapshot};
 use crate::backend::Snapshot;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// Queries of one name: so many at once, then one every so often.
 const BURST: u32 = 20;
@@ -38,7 +39,7 @@ struct HealthWatch {
     path: String,
     /// The agent that is asked, once there was an answer.
     agent: Option<(usize, Arc<Life>)>,
-    index: u64,
+    index: Index,
     /// What the last list said.
     digest: u64,
     turn: Option<Turn>,
@@ -60,11 +61,11 @@ pub(super) fn follow(shared: Arc<Shared>, name: &str) -> BoxStream<'static, Resu
         Err(error) => return stream::once(async { Err(error) }).boxed(),
     };
     let start = HealthWatch {
+        index: Index::new(shared.options.consistency),
         shared,
         name: name.to_owned(),
         path,
         agent: None,
-        index: 0,
         digest: 0,
         turn: None,
         allowed: Instant::now(),
@@ -90,7 +91,7 @@ impl HealthWatch {
             let path = format!("{}{}", self.path, self.shared.options.first_read());
             let (agent, answer) = self.shared.agents.read(&path).await?;
             let snapshot = snapshot(&self.name, &answer)?;
-            self.index = index_of(&answer);
+            self.index.moves_to(index_of(&answer));
             self.digest = digest(&snapshot);
             self.agent = Some((agent, self.shared.lives.of(&self.shared.agents, agent)));
             return Ok(snapshot);
@@ -103,7 +104,6 @@ impl HealthWatch {
 
     /// The next list with a higher index.
     async fn changed(&mut self, agent: usize) -> Result<Snapshot> {
-        let mut lagging: Option<Instant> = None;
         loop {
             let turn = self.take_turn(agent);
             let answer = match &mut *self.turn.insert(turn) {
@@ -112,7 +112,7 @@ impl HealthWatch {
                     None => continue,
                 },
                 Turn::Bell(bell, rung) => {
-                    let (bell, index) = (Arc::clone(bell), self.index);
+                    let (bell, index) = (Arc::clone(bell), self.index.at());
                     let anyway = ANYWAY.mul_f64(0.5 + fastrand::f64() / 2.0);
                     let _ = timeout(anyway, rung.changed()).await; // an end of the bell is as good as a ring
                     self.pace().await;
@@ -127,31 +127,24 @@ impl HealthWatch {
                 }
             };
             let index = index_of(&answer);
-            if index == self.index {
+            if index == self.index.at() {
+                self.index.moves_to(index); // whoever lagged has caught up
                 continue;
             }
             let snapshot = snapshot(&self.name, &answer)?;
             let digest = digest(&snapshot);
-            if index > self.index {
-                (self.index, self.digest) = (index, digest);
+            if index > self.index.at() {
+                self.index.moves_to(index);
+                self.digest = digest;
                 return Ok(snapshot);
             }
             if digest == self.digest {
                 // The same list, counted otherwise: a read is answered by the store, a held query by the agent's view of
                 // this one name, whose index knows nothing of other names. From here on the view's is asked for.
-                self.index = index;
-                lagging = None;
+                self.index.moves_to(index);
             } else {
-                // Another server may answer a stale read, and not know yet what we know. Else it is another history.
-                let since = *lagging.get_or_insert_with(Instant::now);
-                if self.shared.options.consistency == Consistency::Stale && since.elapsed() < LAG {
-                    sleep(GAP * 2).await;
-                    continue;
-                }
-                return Err(Error::new(
-                    ErrorKind::Unavailable,
-                    format!("Consul's index went back from {} to {index}", self.index),
-                ));
+                self.index.went_back(index, Instant::now())?;
+                sleep(AGAIN).await;
             }
         }
     }
@@ -160,7 +153,7 @@ impl HealthWatch {
     async fn hold(&mut self, agent: usize) -> Result<Option<Answer>> {
         self.pace().await;
         let wait = self.shared.options.wait.mul_f64(0.9 + fastrand::f64() / 10.0);
-        let path = format!("{}&index={}&wait={}ms", self.path, self.index, wait.as_millis());
+        let path = format!("{}&index={}&wait={}ms", self.path, self.index.at(), wait.as_millis());
         let limit = wait + wait / 8 + SLACK;
         let own = match &self.turn {
             Some(Turn::Own(own)) => Some(own),

@@ -8,6 +8,7 @@ mod agents;
 mod bell;
 mod follow;
 mod http;
+mod index;
 mod life;
 mod names;
 mod options;

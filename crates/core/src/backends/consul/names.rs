@@ -12,17 +12,15 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::bell::Bell;
+use super::index::{AGAIN, Index};
 use super::life::Life;
-use super::options::Consistency;
-use super::shared::{LAG, Shared, snapshot};
+use super::shared::{Shared, snapshot};
 use super::words::CONSUL;
 use crate::backend::ServiceName;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// They are read at least this often, should the bell have missed something.
 const ANYWAY: Duration = Duration::from_secs(60);
-/// Between two looks at a server that lags behind.
-const AGAIN: Duration = Duration::from_millis(100);
 
 /// One reading.
 pub(super) struct Reading {
@@ -55,7 +53,7 @@ pub(super) async fn read(shared: &Shared, how: &str) -> Result<Reading> {
 struct NamesWatch {
     shared: Arc<Shared>,
     at: Option<At>,
-    index: u64,
+    index: Index,
     names: Vec<String>,
 }
 
@@ -70,9 +68,9 @@ struct At {
 
 pub(super) fn follow(shared: Arc<Shared>) -> BoxStream<'static, Result<Vec<Arc<ServiceName>>>> {
     let start = NamesWatch {
+        index: Index::new(shared.options.consistency),
         shared,
         at: None,
-        index: 0,
         names: Vec::new(),
     };
     stream::unfold(Some(start), |state| async move {
@@ -107,7 +105,8 @@ impl NamesWatch {
             let bell = self.shared.bells.hear(&self.shared.agents, &self.shared.options);
             let rung = bell.listen();
             let reading = read(&self.shared, self.shared.options.first_read()).await?;
-            (self.index, self.names) = (reading.index, reading.names);
+            self.index.moves_to(reading.index);
+            self.names = reading.names;
             self.at = Some(At {
                 agent: reading.agent,
                 life: self.shared.lives.of(&self.shared.agents, reading.agent),
@@ -123,10 +122,9 @@ impl NamesWatch {
         }
     }
 
-    async fn changed(shared: &Arc<Shared>, at: &mut At, index: &mut u64, names: &mut Vec<String>) -> Result<()> {
-        let mut lagging: Option<Instant> = None;
+    async fn changed(shared: &Arc<Shared>, at: &mut At, index: &mut Index, names: &mut Vec<String>) -> Result<()> {
         loop {
-            if lagging.is_some() {
+            if index.is_behind() {
                 sleep(AGAIN).await;
             } else {
                 let anyway = ANYWAY.mul_f64(0.5 + fastrand::f64() / 2.0);
@@ -135,23 +133,15 @@ impl NamesWatch {
             let limit = shared.agents.timeout();
             let reading = timeout(limit, read(shared, "")).await;
             let reading = reading.unwrap_or_else(|_| Err(Error::no_answer(limit)))?;
-            if reading.index < *index {
-                // Another server may answer a stale read, and not know yet what we know. Else it is another history.
-                let since = *lagging.get_or_insert_with(Instant::now);
-                if shared.options.consistency == Consistency::Stale && since.elapsed() < LAG {
-                    continue;
-                }
-                return Err(Error::new(
-                    ErrorKind::Unavailable,
-                    format!("Consul's index went back from {index} to {}", reading.index),
-                ));
+            if reading.index < index.at() {
+                index.went_back(reading.index, Instant::now())?;
+                continue;
             }
-            lagging = None;
+            index.moves_to(reading.index);
             if reading.agent != at.agent {
                 at.agent = reading.agent;
                 at.life = shared.lives.of(&shared.agents, reading.agent);
             }
-            *index = reading.index;
             if *names != reading.names {
                 *names = reading.names;
                 return Ok(());
