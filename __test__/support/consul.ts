@@ -5,7 +5,7 @@ import { Agent as HttpAgent, request as httpRequest } from 'node:http';
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import { join } from 'node:path';
 import { freePorts } from './ports.js';
-import { spawnGuarded, temporaryFolder, uniqueName, waitFor, within } from './process.js';
+import { spawnGuarded, temporaryFolder, uniqueName, untilStopped, waitFor, within } from './process.js';
 import { builtProgram } from './programs.js';
 import type { CertificateOptions, Certificates } from './tls.js';
 import { makeCertificates } from './tls.js';
@@ -223,6 +223,7 @@ export class ConsulAgent {
   freeze(): void {
     if (!this.child?.kill('SIGSTOP')) throw new Error(`${this.name} does not run`);
     this.frozen = true;
+    untilStopped(this.child.pid as number);
   }
 
   thaw(): void {

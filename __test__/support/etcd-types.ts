@@ -77,6 +77,8 @@ export interface EtcdCluster {
   thaw(): void;
   /** Stops, deletes all data and starts: a server restored from nothing, with the users it was started with. */
   wipe(): Promise<void>;
+  /** Takes a snapshot; what it gives stops all members and starts them from that, with `etcdutl snapshot restore`. */
+  backup(): Promise<() => Promise<void>>;
   /** etcdctl of the server's version, as root when authentication is on. */
   ctl(...args: string[]): Promise<string>;
   get(key: string): Promise<string | null>;

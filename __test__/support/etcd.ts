@@ -1,12 +1,12 @@
 // Real etcd servers for tests: on free ports of 127.0.0.1, with their data in a temporary folder.
 import type { ChildProcess } from 'node:child_process';
-import { readdirSync, readFileSync, rmSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { join } from 'node:path';
 import type { EtcdCluster, EtcdMember, EtcdOptions, EtcdRole, EtcdUser, EtcdVersion } from './etcd-types.js';
 import { freePorts } from './ports.js';
-import { output, spawnGuarded, temporaryFolder, uniqueName, waitFor, within } from './process.js';
+import { output, spawnGuarded, temporaryFolder, uniqueName, untilStopped, waitFor, within } from './process.js';
 import { builtProgram, installedProgram } from './programs.js';
 import type { Certificates } from './tls.js';
 import { makeCertificates } from './tls.js';
@@ -40,17 +40,6 @@ class Refused extends Error {
     readonly answer: string,
   ) {
     super(`${path}: ${status} ${answer}`);
-  }
-}
-
-/** Whether every thread of a process is stopped. Where there is no /proc, the signal has to do. */
-function allStopped(pid: number): boolean {
-  try {
-    return readdirSync(`/proc/${pid}/task`).every((task) =>
-      / [Tt] /.test(readFileSync(`/proc/${pid}/task/${task}/stat`, 'utf8').replace(/^.*\)/s, '').slice(0, 3)),
-    );
-  } catch {
-    return true;
   }
 }
 
@@ -208,8 +197,7 @@ class Member implements EtcdMember {
   freeze(): void {
     if (!this.child?.kill('SIGSTOP')) throw new Error(`${this.name} does not run`);
     this.frozen = true;
-    // The last of its threads stops a moment later, and a write could still get through.
-    for (const deadline = Date.now() + 1000; !allStopped(this.child.pid as number) && Date.now() < deadline; );
+    untilStopped(this.child.pid as number);
   }
 
   thaw(): void {
@@ -219,6 +207,21 @@ class Member implements EtcdMember {
 
   wipe(): void {
     rmSync(this.data, { recursive: true, force: true, maxRetries: 5 });
+  }
+
+  /** Makes its data anew from a snapshot; it must not run. */
+  async restore(snapshot: string): Promise<void> {
+    this.wipe();
+    const old = this.shape.version.startsWith('3.4.');
+    await output(
+      old ? installedProgram('/usr/bin/etcdctl', 'etcd-client') : builtProgram('etcdutl'),
+      [
+        ...['snapshot', 'restore', snapshot, '--name', this.name, '--data-dir', this.data],
+        ...['--initial-cluster-token', this.shape.token, '--initial-advertise-peer-urls', this.peerUrl],
+        ...['--initial-cluster', this.everyone.map((one) => `${one.name}=${one.peerUrl}`).join(',')],
+      ],
+      old ? { ETCDCTL_API: '3' } : {},
+    );
   }
 
   async isLeader(): Promise<boolean> {
@@ -345,6 +348,16 @@ class Cluster implements EtcdCluster {
     this.token = undefined;
     await this.start();
     if (this.users.length > 0) await this.enableAuth(this.users);
+  }
+
+  async backup(): Promise<() => Promise<void>> {
+    const snapshot = join(this.shape.folder, uniqueName('snapshot'));
+    await this.ctl('snapshot', 'save', snapshot);
+    return async () => {
+      await this.kill();
+      await this.each((member) => member.restore(snapshot));
+      await this.start();
+    };
   }
 
   async close(): Promise<void> {

@@ -3,7 +3,7 @@
 import type { ChildProcess, SpawnOptions } from 'node:child_process';
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { availableParallelism, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -290,4 +290,20 @@ export async function output(command: string, args: readonly string[], env: Node
   const { code, signal, stdout, stderr } = await program.exit;
   if (code !== 0) throw new Error(`${command} ${args.join(' ')} ended with ${signal ?? code}:\n${stderr}${stdout}`);
   return stdout;
+}
+
+/** Whether every thread of a process is stopped. Where there is no /proc, the signal has to do. */
+function allStopped(pid: number): boolean {
+  try {
+    return readdirSync(`/proc/${pid}/task`).every((task) =>
+      / [Tt] /.test(readFileSync(`/proc/${pid}/task/${task}/stat`, 'utf8').replace(/^.*\)/s, '').slice(0, 3)),
+    );
+  } catch {
+    return true;
+  }
+}
+
+/** After a SIGSTOP: the last of the threads stops a moment later, and would still answer, or write, until then. */
+export function untilStopped(pid: number): void {
+  for (const deadline = Date.now() + 1000; !allStopped(pid) && Date.now() < deadline; );
 }

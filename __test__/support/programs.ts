@@ -12,7 +12,7 @@ function executable(path: string): boolean {
 }
 
 /** A program of servers/bin. */
-export function builtProgram(name: 'etcd' | 'etcdctl' | 'consul' | 'toxiproxy' | 'peer'): string {
+export function builtProgram(name: 'etcd' | 'etcdctl' | 'etcdutl' | 'consul' | 'toxiproxy' | 'peer'): string {
   const path = fileURLToPath(new URL(`../../servers/bin/${name}`, import.meta.url));
   if (executable(path)) return path;
   throw new Error(`servers/bin/${name} is missing: run \`make servers\``);

@@ -1,10 +1,10 @@
 // Real ZooKeeper servers for tests: Debian's 3.8, on free ports of 127.0.0.1, with their data in a temporary folder.
 import type { ChildProcess } from 'node:child_process';
-import { accessSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { accessSync, cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { freePorts } from './ports.js';
-import { spawnGuarded, temporaryFolder, waitFor, within } from './process.js';
+import { spawnGuarded, temporaryFolder, untilStopped, waitFor, within } from './process.js';
 import { installedProgram } from './programs.js';
 import { type Certificates, makeCertificates } from './tls.js';
 import { ZkClient } from './zookeeper-client.js';
@@ -60,6 +60,8 @@ export interface ZookeeperEnsemble {
   start(): Promise<void>;
   freeze(): void;
   thaw(): void;
+  /** Copies the data while the members run; what it gives kills them and starts them with that. */
+  backup(): () => Promise<void>;
   /** Kills, deletes all data and starts. */
   wipe(): Promise<void>;
   close(): Promise<void>;
@@ -108,16 +110,6 @@ function exists(path: string): boolean {
     return true;
   } catch {
     return false;
-  }
-}
-
-function allStopped(pid: number): boolean {
-  try {
-    return readdirSync(`/proc/${pid}/task`).every((task) =>
-      / [Tt] /.test(readFileSync(`/proc/${pid}/task/${task}/stat`, 'utf8').replace(/^.*\)/s, '').slice(0, 3)),
-    );
-  } catch {
-    return true;
   }
 }
 
@@ -234,7 +226,7 @@ class Member implements ZookeeperMember {
   freeze(): void {
     if (!this.child?.kill('SIGSTOP')) throw new Error(`${this.name} does not run`);
     this.frozen = true;
-    for (const deadline = Date.now() + 1000; !allStopped(this.child.pid as number) && Date.now() < deadline; );
+    untilStopped(this.child.pid as number);
   }
 
   thaw(): void {
@@ -244,6 +236,16 @@ class Member implements ZookeeperMember {
 
   wipe(): void {
     rmSync(join(this.folder, 'data', 'version-2'), { recursive: true, force: true, maxRetries: 5 });
+  }
+
+  /** Copies the data, and gives the way back to that, when it must not run. */
+  backup(): () => void {
+    const [data, copy] = ['data', 'backup'].map((name) => join(this.folder, name)) as [string, string];
+    cpSync(data, copy, { recursive: true });
+    return () => {
+      this.wipe();
+      cpSync(copy, data, { recursive: true });
+    };
   }
 
   async isLeader(): Promise<boolean> {
@@ -318,6 +320,15 @@ class Ensemble implements ZookeeperEnsemble {
 
   thaw(): void {
     for (const member of this.members) if (member.frozen) member.thaw();
+  }
+
+  backup(): () => Promise<void> {
+    const restores = this.members.map((member) => member.backup());
+    return async () => {
+      await this.kill();
+      for (const restore of restores) restore();
+      await this.start();
+    };
   }
 
   async wipe(): Promise<void> {
