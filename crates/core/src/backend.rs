@@ -26,7 +26,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 pub use crate::instance::BadRecord;
 use crate::instance::ServiceInstance;
 
@@ -146,6 +146,17 @@ pub trait Backend: Send + Sync + 'static {
     /// What messages call it, such as `etcd at 10.0.0.1:2379, 10.0.0.2:2379`. No secrets.
     fn place(&self) -> String;
 
+    /// The server that is asked, or would be asked next, as its errors have it; `None` where nobody can tell. No I/O. Core
+    /// names it when its own deadline is over before an answer has come.
+    fn endpoint(&self) -> Option<String> {
+        None
+    }
+
+    /// How its errors call what they are about: the key, node or path of an instance, or of a name where there is no id.
+    fn key(&self, name: &str, id: Option<&str>) -> String {
+        id.map_or_else(|| name.to_owned(), |id| format!("{name}/{id}"))
+    }
+
     /// How many reads of one client core has in flight at most; a reflector holds one of the places while its stream opens.
     fn reads_in_flight(&self) -> usize {
         32
@@ -182,6 +193,17 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Ends shared sessions, streams and tasks. Called once, after every presence and stream has been dropped.
     async fn close(&self);
+}
+
+/// The error of a deadline of core's own that ran out without a word from the registry; `key` is what was asked about.
+pub(crate) fn no_answer(backend: &dyn Backend, within: Duration, key: Option<&str>) -> Error {
+    let (place, ms) = (backend.place(), within.as_millis());
+    let error = Error::new(ErrorKind::Timeout, format!("{place} did not answer within {ms} ms"));
+    let error = error.at(&backend.endpoint().unwrap_or_default());
+    match key {
+        Some(key) => error.about(key),
+        None => error,
+    }
 }
 
 /// One registration in a registry. It lives as long as the registration, because it must know every lease, session and

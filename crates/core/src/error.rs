@@ -96,15 +96,6 @@ impl Error {
         Self::new(ErrorKind::InvalidArgument, message)
     }
 
-    /// The time allowed ran out without a word from the registry.
-    pub(crate) fn no_answer(within: std::time::Duration) -> Self {
-        let ms = within.as_millis();
-        Self::new(
-            ErrorKind::Timeout,
-            format!("the registry did not answer within {ms} ms"),
-        )
-    }
-
     /// Names the public operation (`register`, `getService`, …) unless a name was given deeper down.
     #[must_use]
     pub fn during(mut self, operation: &'static str) -> Self {
@@ -123,10 +114,12 @@ impl Error {
         self
     }
 
-    /// Names the key, node or path that it is about.
+    /// Names the key, node or path that it is about, unless one was named deeper down.
     #[must_use]
     pub fn about(mut self, key: &str) -> Self {
-        self.context().key = Some(key.into());
+        if self.key().is_none() && !key.is_empty() {
+            self.context().key = Some(key.into());
+        }
         self
     }
 
@@ -250,7 +243,8 @@ mod tests {
             (Some("http://a:2379"), Some("/k"), Some(7))
         );
         // The first to name a server is the one that was asked.
-        assert_eq!(outer.at("http://b:2379").endpoint(), Some("http://a:2379"));
+        assert_eq!(outer.clone().at("http://b:2379").endpoint(), Some("http://a:2379"));
+        assert_eq!(outer.about("/").key(), Some("/k"));
         let repeated =
             Error::new(ErrorKind::Internal, "x").caused_by(std::io::Error::other(Error::invalid("the same")));
         assert_eq!(repeated.causes(), ["the same"]);

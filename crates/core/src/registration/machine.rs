@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::out::OutReason;
 use super::phase::{Input, Phase};
 use super::standing::{Name, Standing};
-use super::state::{Shared, State, Wanted};
+use super::state::{RegistrationInner, State, Wanted};
 use crate::backend::{Loss, Presence};
 use crate::backoff::{Backoff, FIRST};
 use crate::error::{Error, ErrorKind, Result};
@@ -91,10 +91,10 @@ impl Machine {
             let _permit = permits.acquire().await;
             self.attempt = Some(Instant::now());
             self.standing.meter.attempts.add();
-            self.standing.shared.count();
+            self.standing.inner.count();
             match timeout(self.timeout, self.presence.publish(&instance, intent)).await {
                 Ok(result) => result,
-                Err(_) => Err(Error::no_answer(self.timeout)),
+                Err(_) => Err(self.standing.inner.no_answer(self.timeout)),
             }
         };
         let result = tokio::select! {
@@ -186,7 +186,7 @@ impl Machine {
             ..
         } = self;
         let limit = stall.as_ref().map_or(Duration::ZERO, Stall::limit);
-        let (shared, failed) = (standing.shared.clone(), note_failure(standing, "taken out of traffic"));
+        let (shared, failed) = (standing.inner.clone(), note_failure(standing, "taken out of traffic"));
         let mut removal = pin!(async move {
             if never_tried {
                 return;
@@ -195,7 +195,7 @@ impl Machine {
             if let Some(last) = called_back {
                 sleep_until(last + FIRST).await; // an attempt that was called back may have been in vain
             }
-            while !withdraw(presence, withdrawals, reach, &shared, *timeout, WITHDRAW_FOR, &failed).await {}
+            while !withdraw(presence, &shared, withdrawals, reach, *timeout, WITHDRAW_FOR, &failed).await {}
         });
         let mut is_removed = false;
         loop {
@@ -227,9 +227,9 @@ impl Machine {
         let done = self.attempt.is_none()
             || withdraw(
                 &mut self.presence,
+                &self.standing.inner,
                 &self.withdrawals,
                 &self.reach,
-                &self.standing.shared,
                 self.timeout,
                 WITHDRAW_FOR,
                 failed,
@@ -243,9 +243,9 @@ impl Machine {
         // Best effort: what cannot be cleaned up expires.
         withdraw(
             &mut self.presence,
+            &self.standing.inner,
             &self.withdrawals,
             &self.reach,
-            &self.standing.shared,
             self.timeout,
             self.timeout,
             |_| (),
@@ -267,9 +267,9 @@ fn note_failure(standing: &Standing, what: &'static str) -> impl Fn(Error) + use
 /// Tries to withdraw until it is done or `within` has passed; says whether it is done.
 async fn withdraw(
     presence: &mut Box<dyn Presence>,
+    shared: &RegistrationInner,
     withdrawals: &Semaphore,
     reach: &Reach,
-    shared: &Shared,
     attempt: Duration,
     within: Duration,
     failed: impl Fn(Error),
@@ -283,7 +283,7 @@ async fn withdraw(
             let _permit = withdrawals.acquire().await;
             shared.count();
             let answer = timeout(attempt, presence.withdraw()).await;
-            answer.unwrap_or_else(|_| Err(Error::no_answer(attempt)))
+            answer.unwrap_or_else(|_| Err(shared.no_answer(attempt)))
         };
         reach.note(&result);
         match result {

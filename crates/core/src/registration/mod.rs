@@ -164,7 +164,7 @@ impl Registration {
 
     /// How often it was tried up to now to publish it and to remove it, whoever asked for that.
     pub fn attempts(&self) -> u32 {
-        self.shared.attempts.load(Ordering::Relaxed)
+        self.inner.attempts.load(Ordering::Relaxed)
     }
 
     /// Waits until the first publication is visible.
@@ -281,11 +281,10 @@ impl Registration {
             (progress.out.has(reason) && progress.is_removed).then_some(Ok(()))
         };
         self.wait(limit, is_out).await.unwrap_or_else(|| {
-            Err(late(
+            Err(self.late(
                 "the instance is not out of traffic",
                 limit,
                 "it is not renewed any more, and its removal is tried for as long as the registration lives",
-                self.inner.progress.borrow().failure.clone(),
             ))
         })
     }
@@ -309,14 +308,9 @@ impl Registration {
             let refusal = progress.refusal(wanted.generation);
             refusal.filter(|_| progress.out.is_empty()).map(Err)
         };
-        self.wait(limit, is_back).await.unwrap_or_else(|| {
-            Err(late(
-                "the instance is not back in traffic",
-                limit,
-                "it is tried on",
-                self.inner.progress.borrow().failure.clone(),
-            ))
-        })
+        self.wait(limit, is_back)
+            .await
+            .unwrap_or_else(|| Err(self.late("the instance is not back in traffic", limit, "it is tried on")))
     }
 
     /// What is left of `drain` after `begin_withdraw`.
@@ -343,25 +337,20 @@ impl Registration {
     pub async fn deregister(&self, limit: Duration) -> Result<()> {
         self.begin_deregister();
         let mut progress = self.inner.progress.subscribe();
-        let outcome = tokio::select! {
+        tokio::select! {
             biased;
-            _ = progress.wait_for(|p| p.state.is_final()) => return Ok(()),
-            () = self.inner.over.cancelled() => {
-                return Err(Error::new(
-                    ErrorKind::Closed,
-                    "the client was closed before the record could be removed; it is not renewed any more and expires",
-                ));
-            }
-            () = sleep(limit) => self.inner.progress.borrow().failure.clone(),
-        };
-        let why = outcome.map(|(_, e)| format!(" ({e})")).unwrap_or_default();
-        Err(Error::new(
-            ErrorKind::Timeout,
-            format!(
-                "the record could not be removed within {} ms{why}; it is not renewed any more, removal is tried on in the background, and it expires",
-                limit.as_millis()
-            ),
-        ))
+            _ = progress.wait_for(|p| p.state.is_final()) => Ok(()),
+            () = self.inner.over.cancelled() => Err(Error::new(
+                ErrorKind::Closed,
+                "the client was closed before the record could be removed; it is not renewed any more and expires",
+            )
+            .about(&self.inner.key())),
+            () = sleep(limit) => Err(self.late(
+                "the record could not be removed",
+                limit,
+                "it is not renewed any more, removal is tried on in the background, and it expires",
+            )),
+        }
     }
 
     /// Wants the record gone, without waiting.
@@ -385,7 +374,7 @@ impl Registration {
                 "the registration was deregistered; register the instance anew",
             ));
         }
-        (self.state() == State::Replaced).then(replaced)
+        (self.state() == State::Replaced).then(|| replaced().about(&self.inner.key()))
     }
 
     /// Waits until a generation has been published, or kept for the return.
@@ -400,14 +389,24 @@ impl Registration {
         self.wait(limit, reached).await.unwrap_or_else(|| {
             let failure = self.inner.progress.borrow().failure.clone();
             Err(match failure.filter(|(of, _)| *of >= generation) {
-                Some((_, error)) => Error::new(
-                    ErrorKind::Timeout,
-                    format!("not visible within {} ms: {error}", limit.as_millis()),
-                )
-                .caused_by(error),
-                None => Error::no_answer(limit),
+                Some((_, error)) => {
+                    let message = format!("not visible within {} ms: {error}", limit.as_millis());
+                    self.inner.late(message, Some(error))
+                }
+                None => self.inner.no_answer(limit),
             })
         })
+    }
+
+    /// The error of what was not achieved in time, with what hindered it, and what becomes of it.
+    fn late(&self, what: &str, limit: Duration, then: &str) -> Error {
+        let hindrance = self.inner.progress.borrow().failure.clone().map(|(_, error)| error);
+        let why = hindrance
+            .as_ref()
+            .map(|error| format!(" ({error})"))
+            .unwrap_or_default();
+        let message = format!("{what} within {} ms{why}; {then}", limit.as_millis());
+        self.inner.late(message, hindrance)
     }
 
     /// Waits until `look` has an answer, looking after every change; the error of a registration that ends meanwhile.
@@ -450,15 +449,6 @@ impl Patch {
             instance.endpoints.clone_from(endpoints);
         }
     }
-}
-
-/// The error of what was not achieved in time, and what becomes of it.
-fn late(what: &str, limit: Duration, then: &str, failure: Option<(u64, Error)>) -> Error {
-    let ms = limit.as_millis();
-    let Some((_, cause)) = failure else {
-        return Error::new(ErrorKind::Timeout, format!("{what} within {ms} ms; {then}"));
-    };
-    Error::new(ErrorKind::Timeout, format!("{what} within {ms} ms ({cause}); {then}")).caused_by(cause)
 }
 
 /// The error of a `restore` that has nothing to take back.

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::out::{OutFor, OutReason};
-use crate::backend::Backend;
-use crate::error::Error;
+use crate::backend::{Backend, no_answer};
+use crate::error::{Error, ErrorKind};
 use crate::instance::ServiceInstance;
 
 /// Where a registration stands.
@@ -121,6 +122,26 @@ impl RegistrationInner {
     /// One more attempt begins.
     pub(super) fn count(&self) {
         self.attempts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The registry did not answer a question about the instance in time.
+    pub(super) fn no_answer(&self, within: Duration) -> Error {
+        no_answer(&*self.backend, within, Some(&self.key()))
+    }
+
+    /// The error of what was not achieved in time, by what hindered it last.
+    pub(super) fn late(&self, message: String, hindrance: Option<Error>) -> Error {
+        let error = Error::new(ErrorKind::Timeout, message).about(&self.key());
+        match hindrance {
+            Some(cause) => error.caused_by(cause),
+            None => error.at(&self.backend.endpoint().unwrap_or_default()),
+        }
+    }
+
+    /// How errors call the instance.
+    pub(super) fn key(&self) -> String {
+        let instance = self.wanted.borrow().instance.clone();
+        self.backend.key(&instance.name, Some(&instance.id))
     }
 
     /// It stands: what was taken back is done with. Nothing that anybody waits for.

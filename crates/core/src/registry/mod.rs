@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::advertise;
-use crate::backend::{Backend, BadRecord, Capabilities, ServiceName};
+use crate::backend::{Backend, BadRecord, Capabilities, ServiceName, no_answer};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{ServiceInstance, validate_name};
@@ -190,7 +190,7 @@ impl Registry {
                 () = self.inner.closed.cancelled() => return Err(closed()),
                 answer = timeout(limit, self.inner.backend.contact()) => answer,
             };
-            let answer = answer.unwrap_or_else(|_| Err(Error::no_answer(limit)));
+            let answer = answer.unwrap_or_else(|_| Err(no_answer(&*self.inner.backend, limit, None)));
             self.inner.reach.note(&answer);
             answer.map(|()| began.elapsed())
         };
@@ -202,7 +202,7 @@ impl Registry {
         let once = self.inner.options.timeout;
         let attempt = || async {
             let answer = timeout(once, self.inner.backend.contact()).await;
-            let answer = answer.unwrap_or_else(|_| Err(Error::no_answer(once)));
+            let answer = answer.unwrap_or_else(|_| Err(no_answer(&*self.inner.backend, once, None)));
             self.inner.reach.note(&answer);
             answer.inspect_err(|error| {
                 if error.is_retryable() {
@@ -221,7 +221,8 @@ impl Registry {
                 None => Error::new(
                     ErrorKind::Timeout,
                     format!("{place} did not answer within {ms} ms ({option}): is it the right host and port?"),
-                ),
+                )
+                .at(&self.inner.backend.endpoint().unwrap_or_default()),
             })
         })
     }
@@ -301,7 +302,8 @@ impl Registry {
                 return Ok(list);
             }
             let (calls, fetch) = (&self.inner.meter.get_service, || self.inner.backend.fetch(name));
-            let snapshot = self.bounded(limit, calls, fetch).await?;
+            let key = self.inner.backend.key(name, None);
+            let snapshot = self.bounded(limit, calls, Some(&key), fetch).await?;
             (self.inner.on_bad)(name, &snapshot.bad);
             Ok(to_list(snapshot.instances, &[]))
         };
@@ -318,7 +320,7 @@ impl Registry {
                 return Ok(list.iter().map(|service| service.name.to_string()).collect());
             }
             let (calls, list) = (&self.inner.meter.services, || self.inner.backend.services());
-            let mut names = self.bounded(limit, calls, list).await?;
+            let mut names = self.bounded(limit, calls, None, list).await?;
             names.sort_unstable();
             names.dedup();
             Ok(names)
@@ -405,8 +407,14 @@ impl Registry {
         .during("close"))
     }
 
-    /// One read: counted, paced, and persistent.
-    async fn bounded<T, F>(&self, limit: Duration, calls: &CallMeter, read: impl Fn() -> F) -> Result<T>
+    /// One read, about `key` if it is about one: counted, paced, and persistent.
+    async fn bounded<T, F>(
+        &self,
+        limit: Duration,
+        calls: &CallMeter,
+        key: Option<&str>,
+        read: impl Fn() -> F,
+    ) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
@@ -420,7 +428,7 @@ impl Registry {
         };
         let result = self.persist(limit, paced).await.unwrap_or_else(|last| {
             // What hindered the last try says more than that time is over.
-            let late = Err(last.unwrap_or_else(|| Error::no_answer(limit)));
+            let late = Err(last.unwrap_or_else(|| no_answer(&*self.inner.backend, limit, key)));
             // Who was in a hurry has not shown that nobody answers.
             if limit >= self.inner.options.timeout {
                 reach.note(&late);

@@ -14,7 +14,7 @@ use super::breaks::Breaks;
 use super::list::{List, to_list};
 use super::state::{Input, State, Told};
 use super::subject::{OnBad, Subject};
-use crate::backend::{Backend, Follow};
+use crate::backend::{self, Backend, Follow};
 use crate::backoff::{Backoff, CEILING};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::ServiceInstance;
@@ -122,7 +122,7 @@ impl<S: Subject> Reflector<S> {
                 let _permit = self.source.reads.acquire().await;
                 let Ok(first) = timeout(self.source.timeout, stream.next()).await else {
                     return Input::Broke {
-                        error: Error::no_answer(self.source.timeout),
+                        error: no_answer(&self.source, &self.subject),
                         read_for: Duration::ZERO,
                     };
                 };
@@ -225,7 +225,7 @@ impl<S: Subject> Reflector<S> {
                 sleep(pause?).await;
                 let _permit = source.reads.acquire().await; // never closed
                 let read = timeout(source.timeout, subject.fetch(&*source.backend)).await;
-                let read = read.unwrap_or_else(|_| Err(Error::no_answer(source.timeout)));
+                let read = read.unwrap_or_else(|_| Err(no_answer(&source, &subject)));
                 // Jittered, so that a thousand names do not fall into step.
                 let next = read.is_ok().then(|| every.mul_f64(0.9 + fastrand::f64() / 5.0));
                 Some((read, next))
@@ -239,6 +239,11 @@ impl<S: Subject> Reflector<S> {
         let entries = self.subject.entries(read, &self.source.on_bad);
         to_list(entries, self.state.list().map_or(&[], |list| list))
     }
+}
+
+fn no_answer<S: Subject>(source: &Source, subject: &S) -> Error {
+    let backend = &*source.backend;
+    backend::no_answer(backend, source.timeout, subject.key(backend).as_deref())
 }
 
 fn broken<T>(end: Option<Result<T>>) -> Error {

@@ -26,6 +26,9 @@ pub(crate) trait Subject: Clone + Eq + Hash + Send + Sync + 'static {
     /// What messages call it.
     fn called(&self) -> &str;
 
+    /// What errors are about.
+    fn key(&self, backend: &dyn Backend) -> Option<String>;
+
     fn follow(&self, backend: &dyn Backend) -> Follow<Self::Read>;
 
     async fn fetch(&self, backend: &dyn Backend) -> Result<Self::Read>;
@@ -46,6 +49,10 @@ impl Subject for Instances {
 
     fn called(&self) -> &str {
         &self.0
+    }
+
+    fn key(&self, backend: &dyn Backend) -> Option<String> {
+        Some(backend.key(&self.0, None))
     }
 
     fn follow(&self, backend: &dyn Backend) -> Follow {
@@ -74,6 +81,10 @@ impl Subject for Names {
 
     fn called(&self) -> &'static str {
         "the names of the services"
+    }
+
+    fn key(&self, _: &dyn Backend) -> Option<String> {
+        None
     }
 
     fn follow(&self, backend: &dyn Backend) -> Follow<Self::Read> {

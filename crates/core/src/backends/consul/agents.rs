@@ -147,6 +147,28 @@ impl Agents {
         &self.all[agent].host
     }
 
+    /// The agent that is asked first, as errors have it.
+    pub(super) fn next(&self) -> Option<&str> {
+        Some(&self.all[self.order(None).next()?].base)
+    }
+
+    /// An error of one agent.
+    pub(super) fn error(&self, agent: usize, kind: ErrorKind, message: impl AsRef<str>) -> Error {
+        self.said_by(agent, Error::new(kind, message))
+    }
+
+    /// The same error, of what an agent has said.
+    pub(super) fn said_by(&self, agent: usize, error: Error) -> Error {
+        error.at(&self.all[agent].base)
+    }
+
+    /// The error of an agent that did not answer in time.
+    pub(super) fn silent(&self, agent: usize, waited: Duration) -> Error {
+        let (host, ms) = (self.host(agent), waited.as_millis());
+        let text = format!("the Consul agent at {host} did not answer within {ms} ms");
+        self.error(agent, ErrorKind::Timeout, text)
+    }
+
     /// The agents in the order in which they are to be asked, `first` before all, else the one that answered last.
     pub(super) fn order(&self, first: Option<usize>) -> impl Iterator<Item = usize> + use<> {
         let (n, first) = (
@@ -235,11 +257,7 @@ impl Agents {
         });
         let deadline = start + self.timeout.max(limit);
         let answer = while_heard(whole, &heard, start + limit, Some(deadline)).await;
-        let answer = answer.unwrap_or_else(|| {
-            let (host, waited) = (self.host(agent), start.elapsed().as_millis());
-            let text = format!("the Consul agent at {host} did not answer within {waited} ms");
-            Err(Error::new(ErrorKind::Timeout, text))
-        });
+        let answer = answer.unwrap_or_else(|| Err(self.silent(agent, start.elapsed())));
         answer.map_err(|error| error.at(&self.all[agent].base))
     }
 

@@ -21,7 +21,7 @@ use super::life::Life;
 use super::options::Consistency;
 use super::shared::{Shared, snapshot};
 use crate::backend::Snapshot;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Queries of one name: so many at once, then one every so often.
 const BURST: u32 = 20;
@@ -78,7 +78,7 @@ pub(super) fn follow(shared: Arc<Shared>, name: &str) -> BoxStream<'static, Resu
                 if let Some((agent, _)) = following.agent.filter(|_| error.is_retryable()) {
                     following.shared.agents.failed(agent);
                 }
-                Some((Err(error), None))
+                Some((Err(error.about(&following.name)), None))
             }
         }
     })
@@ -143,7 +143,9 @@ impl HealthWatch {
                 // this one name, whose index knows nothing of other names. From here on the view's is asked for.
                 self.index.moves_to(index);
             } else {
-                self.index.went_back(index, Instant::now())?;
+                self.index
+                    .went_back(index, Instant::now())
+                    .map_err(|error| self.shared.agents.said_by(agent, error))?;
                 sleep(AGAIN).await;
             }
         }
@@ -167,7 +169,7 @@ impl HealthWatch {
         };
         let answer = tokio::select! {
             answer = timeout(limit, self.shared.agents.block(agent, own, &path)) => {
-                answer.unwrap_or_else(|_| Err(Error::no_answer(limit)))?
+                answer.unwrap_or_else(|_| Err(self.shared.agents.silent(agent, limit)))?
             }
             () = recalled => None,
         };

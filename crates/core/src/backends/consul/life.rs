@@ -33,7 +33,8 @@ pub(super) struct Lives {
 pub(super) struct Life {
     over: watch::Receiver<bool>,
     task: AbortHandle,
-    host: String,
+    agents: Arc<Agents>,
+    agent: usize,
 }
 
 impl Drop for Life {
@@ -63,7 +64,8 @@ impl Lives {
         let life = Arc::new(Life {
             over,
             task: task.abort_handle(),
-            host: agents.host(agent).to_owned(),
+            agents: Arc::clone(agents),
+            agent,
         });
         lives.insert(agent, Arc::downgrade(&life));
         life
@@ -85,10 +87,9 @@ impl Life {
         if over.wait_for(|over| *over).await.is_err() {
             std::future::pending::<()>().await; // the observation was stopped, and with it everything
         }
-        Error::new(
-            ErrorKind::Unavailable,
-            format!("the Consul agent at {} does not answer any more", self.host),
-        )
+        let host = self.agents.host(self.agent);
+        let why = format!("the Consul agent at {host} does not answer any more");
+        self.agents.error(self.agent, ErrorKind::Unavailable, why)
     }
 }
 

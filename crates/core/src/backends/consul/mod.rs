@@ -33,7 +33,7 @@ pub use self::options::{Consistency, ConsulOptions, HealthCheck};
 use self::presence::ConsulPresence;
 use self::shared::{Shared, snapshot};
 use crate::backend::{Backend, Capabilities, Follow, Presence, ServiceName, Snapshot};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::instance::ServiceInstance;
 use crate::log::Log;
 
@@ -75,14 +75,20 @@ impl Backend for ConsulBackend {
         format!("Consul at {}", self.shared.options.hosts.join(", "))
     }
 
+    fn endpoint(&self) -> Option<String> {
+        self.shared.agents.next().map(str::to_owned)
+    }
+
     /// Asks who leads, and whether the token is known. What the token may do, each call tells.
     async fn contact(&self) -> Result<()> {
         let agents = &self.shared.agents;
-        let leader: Value = agents.read("/v1/status/leader").await?.1.json()?;
+        let (agent, answer) = agents.read("/v1/status/leader").await?;
+        let leader: Value = answer.json()?;
+        let unavailable = |why| Err(agents.error(agent, ErrorKind::Unavailable, why));
         match leader.as_str() {
-            Some("") => return Err(Error::new(ErrorKind::Unavailable, "Consul has no leader at the moment")),
+            Some("") => return unavailable("Consul has no leader at the moment"),
             Some(_) => {}
-            None => return Err(Error::new(ErrorKind::Unavailable, "the answer is none of Consul's")),
+            None => return unavailable("the answer is none of Consul's"),
         }
         if self.shared.options.token.is_some() {
             let (_, answer) = agents.ask("/v1/acl/token/self").await?;
@@ -106,7 +112,7 @@ impl Backend for ConsulBackend {
         let path = self.shared.health_path(name)?;
         let read = self.shared.agents.read(&path).await;
         read.and_then(|(_, answer)| snapshot(name, &answer))
-            .map_err(|error| error.about(name))
+            .map_err(|error| error.about(&self.key(name, None)))
     }
 
     fn follow(&self, name: &str) -> Follow {

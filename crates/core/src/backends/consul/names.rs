@@ -17,7 +17,7 @@ use super::life::Life;
 use super::shared::{Shared, snapshot};
 use super::words::CONSUL;
 use crate::backend::ServiceName;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// They are read at least this often, should the bell have missed something.
 const ANYWAY: Duration = Duration::from_secs(60);
@@ -132,9 +132,11 @@ impl NamesWatch {
             }
             let limit = shared.agents.timeout();
             let reading = timeout(limit, read(shared, "")).await;
-            let reading = reading.unwrap_or_else(|_| Err(Error::no_answer(limit)))?;
+            let reading = reading.unwrap_or_else(|_| Err(shared.agents.silent(at.agent, limit)))?;
             if reading.index < index.at() {
-                index.went_back(reading.index, Instant::now())?;
+                index
+                    .went_back(reading.index, Instant::now())
+                    .map_err(|error| shared.agents.said_by(reading.agent, error))?;
                 continue;
             }
             index.moves_to(reading.index);

@@ -24,7 +24,7 @@ use crate::instance::ServiceInstance;
 const LATE: Duration = Duration::from_millis(300);
 
 pub(super) struct ConsulPresence {
-    record: Arc<Record>,
+    pub(super) record: Arc<Record>,
     /// Counts the publications. A record of an older one is a write that came late.
     generation: u64,
     renewal: Option<(AbortHandle, watch::Receiver<Option<Loss>>)>,
@@ -81,12 +81,43 @@ async fn pass(record: &Record, agent: usize) {
 #[async_trait]
 impl Presence for ConsulPresence {
     async fn publish(&mut self, instance: &ServiceInstance, intent: Intent) -> Result<()> {
+        let published = self.publish_once(instance, intent).await;
+        published.map_err(|error| self.record.named(error))
+    }
+
+    async fn lost(&mut self) -> Loss {
+        let Some((_, loss)) = &mut self.renewal else {
+            return Loss::Gone("it is not renewed".to_owned());
+        };
+        match loss.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(loss)) => loss.clone(),
+            _ => Loss::Gone("its renewal has ended".to_owned()),
+        }
+    }
+
+    fn stop(&mut self) {
+        if let Some((task, _)) = self.renewal.take() {
+            task.abort();
+        }
+    }
+
+    async fn withdraw(&mut self) -> Result<()> {
+        let withdrawn = self.withdraw_once().await;
+        withdrawn.map_err(|error| self.record.named(error))
+    }
+
+    fn ttl(&self) -> Duration {
+        self.record.shared.options.ttl
+    }
+}
+
+impl ConsulPresence {
+    async fn publish_once(&mut self, instance: &ServiceInstance, intent: Intent) -> Result<()> {
         self.generation += 1;
         let generation = self.generation;
         let record = Arc::clone(&self.record);
         let _moving = record.moving.lock().await;
-        let registered = self.register(instance, intent).await;
-        let agent = registered.map_err(|error| error.about(&format!("{}/{}", record.name, record.id)))?;
+        let agent = self.register(instance, intent).await?;
         tokio::select! {
             seen = record.seen(agent, instance, generation, intent) => seen?,
             error = record.overtaken(agent, generation) => return Err(error),
@@ -108,23 +139,7 @@ impl Presence for ConsulPresence {
         Ok(())
     }
 
-    async fn lost(&mut self) -> Loss {
-        let Some((_, loss)) = &mut self.renewal else {
-            return Loss::Gone("it is not renewed".to_owned());
-        };
-        match loss.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(loss)) => loss.clone(),
-            _ => Loss::Gone("its renewal has ended".to_owned()),
-        }
-    }
-
-    fn stop(&mut self) {
-        if let Some((task, _)) = self.renewal.take() {
-            task.abort();
-        }
-    }
-
-    async fn withdraw(&mut self) -> Result<()> {
+    async fn withdraw_once(&mut self) -> Result<()> {
         self.stop();
         let (written, late) = {
             let mut state = self.record.lock();
@@ -160,9 +175,5 @@ impl Presence for ConsulPresence {
             Some(agent) => self.record.invisible(agent).await,
             None => Ok(()),
         }
-    }
-
-    fn ttl(&self) -> Duration {
-        self.record.shared.options.ttl
     }
 }

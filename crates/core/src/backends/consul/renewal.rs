@@ -60,7 +60,11 @@ impl Renewal {
             let deadline = self.record.lock().renewed.unwrap_or_else(Instant::now) + ttl;
             let beat = match timeout_at(deadline, self.beat()).await {
                 Ok(beat) => beat,
-                Err(_) => Beat::Failed(Error::no_answer(ttl)),
+                Err(_) => {
+                    let record = &self.record;
+                    let agent = record.lock().at.unwrap_or(0);
+                    Beat::Failed(record.shared.agents.silent(agent, ttl))
+                }
             };
             match beat {
                 Beat::Stands => {

@@ -108,6 +108,11 @@ impl Record {
         lock(&self.state)
     }
 
+    /// An error of ours, with what it is about.
+    pub(super) fn named(&self, error: Error) -> Error {
+        error.about(&format!("{}/{}", self.name, self.id))
+    }
+
     /// Looks at what an agent holds under our id.
     pub(super) async fn look(&self, agent: usize, queue: Queue, limit: Duration) -> Result<Held> {
         Ok(self.look_closely(agent, queue, limit).await?.0)
@@ -183,10 +188,8 @@ impl Record {
             Held::Nothing | Held::Ours { .. } => false,
         };
         if is_newer {
-            return Err(Error::new(
-                ErrorKind::Replaced,
-                format!("the service id {:?} belongs to a newer registration", self.id),
-            ));
+            let why = format!("the service id {:?} belongs to a newer registration", self.id);
+            return Err(self.shared.agents.error(agent, ErrorKind::Replaced, why));
         }
         let mark = Mark {
             order: Some(self.order.load(Ordering::Relaxed)),
@@ -228,10 +231,8 @@ impl Record {
         if self.shared.options.heartbeat {
             let left = deadline.saturating_duration_since(Instant::now());
             if !self.pass(agent, Queue::Writes, left).await? {
-                return Err(Error::new(
-                    ErrorKind::Unavailable,
-                    "it was deregistered by someone else as soon as it was registered",
-                ));
+                let why = "it was deregistered by someone else as soon as it was registered";
+                return Err(self.shared.agents.error(agent, ErrorKind::Unavailable, why));
             }
         }
         Ok(())
@@ -285,7 +286,7 @@ impl Record {
 
     fn refused(&self, answer: &Answer, what: &str) -> Error {
         if let Some(error) = refused_word(answer, "instance.id", &self.id) {
-            return error;
+            return error.at(answer.base());
         }
         let error = answer.refusal(&format!("could not {what} the service {:?}", self.id));
         if error.kind() != ErrorKind::PermissionDenied {
@@ -322,7 +323,7 @@ impl Record {
                 return Ok(()); // who may write and not read has to believe it
             }
             if let Some(error) = refused_word(&answer, "instance.name", &self.name) {
-                return Err(error);
+                return Err(error.at(answer.base()));
             }
             let answer = answer.checked()?;
             let entries = answer.list::<ServiceEntry>()?.into_iter().flatten(); // what can't be read is not of ours
@@ -331,7 +332,7 @@ impl Record {
                 return Ok(());
             };
             if started.elapsed() > limit {
-                return Err(Error::new(ErrorKind::Unavailable, format!("{what}: {why}")));
+                return Err(agents.error(agent, ErrorKind::Unavailable, format!("{what}: {why}")));
             }
             sleep(pause).await;
             pause = (pause * 2).min(LOOK_PAUSE.1);
@@ -389,7 +390,7 @@ impl Record {
             };
             if !is_there {
                 let why = "it was removed or written over by someone else as soon as it was registered";
-                return Error::new(ErrorKind::Unavailable, why);
+                return self.shared.agents.error(agent, ErrorKind::Unavailable, why);
             }
         }
     }
@@ -409,7 +410,7 @@ impl Record {
         for id in twins.iter().chain([&self.id]) {
             self.deregister(agent, id, limit).await?;
         }
-        Err(Error::new(ErrorKind::Unavailable, why))
+        Err(self.shared.agents.error(agent, ErrorKind::Unavailable, why))
     }
 
     /// Waits until nobody sees a record of ours.

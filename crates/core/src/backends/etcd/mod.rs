@@ -76,6 +76,15 @@ impl Backend for EtcdBackend {
         format!("etcd at {}", self.shared.client.options().hosts.join(", "))
     }
 
+    fn endpoint(&self) -> Option<String> {
+        self.shared.client.calls.next_endpoint().map(str::to_owned)
+    }
+
+    fn key(&self, name: &str, id: Option<&str>) -> String {
+        let keys = &self.shared.keys;
+        id.map_or_else(|| keys.service_prefix(name), |id| keys.instance(name, id))
+    }
+
     /// Reads one key of the prefix at most, from the leader: that takes a connection and a token. A user who may not read all
     /// of the prefix has shown both, which is logged once; whether he may read or write the names that are asked for, they
     /// tell.

@@ -81,13 +81,19 @@ pub(super) fn follow(shared: Arc<Shared>, name: &str) -> BoxStream<'static, Resu
         let mut follow = state?;
         match follow.next().await {
             Ok(snapshot) => Some((Ok(snapshot), Some(follow))),
-            Err(error) => Some((Err(error), None)),
+            Err(error) => Some((Err(follow.told(error)), None)),
         }
     })
     .boxed()
 }
 
 impl ChildrenWatch {
+    /// What ended it, with what it was about and who was asked.
+    fn told(&self, error: Error) -> Error {
+        let member = self.shared.sessions.member();
+        error.at(&member.unwrap_or_default()).about(&self.parent)
+    }
+
     async fn next(&mut self) -> Result<Snapshot> {
         if self.at.is_none() {
             self.open().await?;

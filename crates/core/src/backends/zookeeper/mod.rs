@@ -72,6 +72,15 @@ impl Backend for ZookeeperBackend {
         place(&self.shared.options)
     }
 
+    fn endpoint(&self) -> Option<String> {
+        self.shared.sessions.member()
+    }
+
+    fn key(&self, name: &str, id: Option<&str>) -> String {
+        let paths = &self.shared.paths;
+        id.map_or_else(|| paths.service(name), |id| paths.instance(name, id))
+    }
+
     /// Opens the session and reads the prefix, which proves the user where it has an access list.
     async fn contact(&self) -> Result<()> {
         let shared = &self.shared;
@@ -102,8 +111,11 @@ impl Backend for ZookeeperBackend {
     }
 
     async fn fetch(&self, name: &str) -> Result<Snapshot> {
-        let session = self.shared.sessions.get().await?;
-        let entries = self.shared.entries(&session, &name.into()).await?;
+        let read = async {
+            let session = self.shared.sessions.get().await?;
+            self.shared.entries(&session, &name.into()).await
+        };
+        let entries = read.await.map_err(|error| error.about(&self.key(name, None)))?;
         Ok(read::snapshot(&entries))
     }
 
@@ -112,8 +124,11 @@ impl Backend for ZookeeperBackend {
     }
 
     async fn services(&self) -> Result<Vec<String>> {
-        let session = self.shared.sessions.get().await?;
-        self.shared.names(&session).await
+        let read = async {
+            let session = self.shared.sessions.get().await?;
+            self.shared.names(&session).await
+        };
+        read.await.map_err(|error| error.about(self.shared.paths.prefix()))
     }
 
     fn follow_services(&self) -> Follow<Vec<Arc<ServiceName>>> {

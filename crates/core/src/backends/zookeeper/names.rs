@@ -59,7 +59,11 @@ pub(super) fn follow(shared: Arc<Shared>) -> BoxStream<'static, Result<Vec<Arc<S
                 let list = follow.names.values().map(|known| Arc::clone(&known.entry)).collect();
                 Some((Ok(list), Some(follow)))
             }
-            Err(error) => Some((Err(error), None)),
+            Err(error) => {
+                let member = follow.shared.sessions.member();
+                let error = error.at(&member.unwrap_or_default());
+                Some((Err(error.about(follow.shared.paths.prefix())), None))
+            }
         }
     })
     .boxed()

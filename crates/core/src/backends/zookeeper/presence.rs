@@ -19,7 +19,6 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::client::{Change, Mode, Stat, ZkError};
-use super::error::explain;
 use super::session::Session;
 use super::shared::Shared;
 use crate::backend::{Intent, Loss, Presence};
@@ -90,6 +89,11 @@ impl ZookeeperPresence {
         }
     }
 
+    async fn session(&mut self) -> Result<Arc<Session>> {
+        let session = self.shared.sessions.get().await;
+        session.map_err(|error| error.about(&self.path))
+    }
+
     fn is_ours(&self, stat: &Stat) -> bool {
         let owner = self.shared.owners.with(|made| match made.by_czxid.get(&stat.czxid) {
             Some(token) => Some(*token),
@@ -136,7 +140,7 @@ impl ZookeeperPresence {
         for _ in 0..RACES {
             let stat = if look {
                 let stat = session.client.stat(&self.path).await;
-                stat.map_err(|error| self.explain(error, "look at"))?
+                stat.map_err(|error| session.explain(error, "look at", &self.path))?
             } else {
                 None
             };
@@ -151,9 +155,10 @@ impl ZookeeperPresence {
                     self.take(session, value, &stat).await?
                 }
                 Some(_) => {
-                    return Err(Error::new(
+                    return Err(self.error(
+                        session,
                         ErrorKind::Replaced,
-                        format!("{} belongs to a newer registration of the same id", self.path),
+                        "belongs to a newer registration of the same id",
                     ));
                 }
             };
@@ -161,10 +166,8 @@ impl ZookeeperPresence {
                 return Ok(stat);
             }
         }
-        Err(Error::new(
-            ErrorKind::Unavailable,
-            format!("{} changes faster than it can be written", self.path),
-        ))
+        let why = "changes faster than it can be written";
+        Err(self.error(session, ErrorKind::Unavailable, why))
     }
 
     /// `None`: somebody else was quicker.
@@ -179,7 +182,7 @@ impl ZookeeperPresence {
                 Ok(stat) => return Ok(Some(stat)),
                 Err(ZkError::NodeExists) => return Ok(None),
                 Err(ZkError::NoNode) if !parents_made => self.shared.make(session, &self.parent).await?,
-                Err(error) => return Err(self.explain(error, "create")),
+                Err(error) => return Err(session.explain(error, "create", &self.path)),
             }
         }
         Ok(None)
@@ -189,7 +192,7 @@ impl ZookeeperPresence {
         match session.client.set_data(&self.path, value, stat.version).await {
             Ok(stat) => Ok(Some(stat)),
             Err(ZkError::NoNode | ZkError::BadVersion) => Ok(None),
-            Err(error) => Err(self.explain(error, "write")),
+            Err(error) => Err(session.explain(error, "write", &self.path)),
         }
     }
 
@@ -223,16 +226,19 @@ impl ZookeeperPresence {
             // `None`: it was not told what we made: look.
             Ok(stats) => Ok(stats.last().copied()),
             Err(ZkError::NoNode | ZkError::BadVersion | ZkError::NodeExists) => Ok(None),
-            Err(ZkError::NotEmpty) => Err(Error::invalid(format!(
-                "{} has nodes below it: it is no instance, and the id can't be used",
-                self.path
-            ))),
-            Err(error) => Err(self.explain(error, "write")),
+            Err(error @ ZkError::NotEmpty) => {
+                let why = "has nodes below it: it is no instance, and the id can't be used";
+                Err(self.error(session, ErrorKind::InvalidArgument, why).caused_by(error))
+            }
+            Err(error) => Err(session.explain(error, "write", &self.path)),
         }
     }
 
-    fn explain(&self, error: ZkError, verb: &str) -> Error {
-        explain(error, verb, &self.path).at(&self.shared.sessions.member())
+    /// What is the matter with our node.
+    fn error(&self, session: &Session, kind: ErrorKind, what: &str) -> Error {
+        Error::new(kind, format!("{} {what}", self.path))
+            .at(session.client.member())
+            .about(&self.path)
     }
 
     /// Looks at the node and watches it.
@@ -245,7 +251,7 @@ impl ZookeeperPresence {
             .client
             .watch_stat(&self.path)
             .await
-            .map_err(|error| self.explain(error, "look at"))?;
+            .map_err(|error| session.explain(error, "look at", &self.path))?;
         self.watch = Some(watcher.fired().map(drop).boxed());
         self.loss = match stat {
             None => Some(Loss::Gone("its node was deleted by someone else".to_owned())),
@@ -286,7 +292,7 @@ impl ZookeeperPresence {
 impl Presence for ZookeeperPresence {
     async fn publish(&mut self, instance: &ServiceInstance, intent: Intent) -> Result<()> {
         let value = self.shared.paths.value(instance);
-        let session = self.shared.sessions.get().await?;
+        let session = self.session().await?;
         self.unanswered = true; // until it is answered: this future may be dropped at any await
         let stat = self.write(&session, value.as_bytes(), intent).await?;
         self.unanswered = false;
@@ -324,11 +330,11 @@ impl Presence for ZookeeperPresence {
         if !self.sent {
             return Ok(());
         }
-        let session = self.shared.sessions.get().await?;
+        let session = self.session().await?;
         for _ in 0..RACES {
             let stat = session.client.stat(&self.path).await;
             let Some(stat) = stat
-                .map_err(|error| self.explain(error, "look at"))?
+                .map_err(|error| session.explain(error, "look at", &self.path))?
                 .filter(|stat| self.is_ours(stat))
             else {
                 self.forget();
@@ -340,13 +346,11 @@ impl Presence for ZookeeperPresence {
                     return Ok(());
                 }
                 Err(ZkError::BadVersion) => {} // written since, by an attempt of ours or by a newer owner
-                Err(error) => return Err(self.explain(error, "delete")),
+                Err(error) => return Err(session.explain(error, "delete", &self.path)),
             }
         }
-        Err(Error::new(
-            ErrorKind::Unavailable,
-            format!("{} changes faster than it can be deleted", self.path),
-        ))
+        let why = "changes faster than it can be deleted";
+        Err(self.error(&session, ErrorKind::Unavailable, why))
     }
 
     fn ttl(&self) -> Duration {

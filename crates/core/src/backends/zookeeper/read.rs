@@ -70,6 +70,8 @@ impl Shared {
             ErrorKind::Unavailable,
             format!("the chroot {chroot} does not exist; it is not made here, so that a wrong one is noticed"),
         )
+        .at(&self.sessions.member().unwrap_or_default())
+        .about(chroot)
     }
 
     /// Some children of a node, in the order given: of one moment, unless there are so many that they take several

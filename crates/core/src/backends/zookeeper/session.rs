@@ -45,6 +45,11 @@ impl Session {
         explain(error, verb, path).at(self.client.member())
     }
 
+    /// What its member can't do any more, or not now.
+    pub(super) fn unavailable(&self, why: &str) -> Error {
+        Error::new(ErrorKind::Unavailable, why).at(self.client.member())
+    }
+
     fn is_over(&self) -> bool {
         matches!(*self.health.borrow(), Health::Over(_))
     }
@@ -55,8 +60,8 @@ impl Session {
         let end = health.wait_for(|health| !matches!(health, Health::Down(_))).await;
         match end.as_deref() {
             Ok(Health::Up) => Ok(()),
-            Ok(Health::Over(why)) => Err(Error::new(ErrorKind::Unavailable, over(why))),
-            _ => Err(Error::new(ErrorKind::Unavailable, "the session has ended")),
+            Ok(Health::Over(why)) => Err(self.unavailable(over(why)).caused_by(why.clone())),
+            _ => Err(self.unavailable("the session has ended")),
         }
     }
 
@@ -151,11 +156,12 @@ impl Sessions {
         }
     }
 
-    /// The member that the session is connected to; empty while there is none.
-    pub(super) fn member(&self) -> String {
-        match &self.lock().slot {
-            Slot::Open(session) => session.client.member().to_owned(),
-            _ => String::new(),
+    /// The member that the session is connected to, or was last; where there is no session, the only one there is.
+    pub(super) fn member(&self) -> Option<String> {
+        match (&self.lock().slot, &*self.options.hosts) {
+            (Slot::Open(session), _) => Some(session.client.member().to_owned()),
+            (_, [host]) => Some(host.clone()),
+            _ => None,
         }
     }
 

@@ -127,6 +127,11 @@ impl Caller {
         &self.inner.closed
     }
 
+    /// The member that is asked next, as errors call it.
+    pub(crate) fn next_endpoint(&self) -> Option<&str> {
+        self.inner.endpoints.next()
+    }
+
     pub(in crate::etcd) fn url_of(&self, route: &Route) -> &str {
         &self.inner.endpoints.member(route.member).url
     }

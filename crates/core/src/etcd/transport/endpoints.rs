@@ -242,6 +242,11 @@ impl EndpointSet {
         health.avoid_until = Some(Instant::now() + most.mul_f64(0.5 + fastrand::f64() / 2.0));
     }
 
+    /// The URL of the member that is asked next.
+    pub(in crate::etcd) fn next(&self) -> Option<&str> {
+        self.order().first().map(|index| &*self.members[*index].url)
+    }
+
     /// All URLs, for messages.
     pub(in crate::etcd) fn urls(&self) -> String {
         let urls: Vec<&str> = self.members.iter().map(|m| &*m.url).collect();
