@@ -229,6 +229,14 @@ pub trait Presence: Send {
     /// does not mean that there is nothing to remove.
     async fn withdraw(&mut self) -> Result<()>;
 
+    /// Resolves when something that `withdraw` has taken away stands again: a registry that was restored from an older state
+    /// has back what stood there then. Only reports: dropping it loses nothing, and core calls `withdraw` again. Called only
+    /// after a `withdraw` that succeeded, while the instance is out of traffic. What is here never resolves: right where
+    /// nothing can come back.
+    async fn reappeared(&mut self) {
+        std::future::pending().await
+    }
+
     /// How long the record stands without renewal: what the registry granted, before that what was asked for.
     fn ttl(&self) -> Duration;
 }

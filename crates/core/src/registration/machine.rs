@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream::{self, StreamExt as _};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -187,16 +188,25 @@ impl Machine {
         } = self;
         let limit = stall.as_ref().map_or(Duration::ZERO, Stall::limit);
         let (shared, failed) = (standing.inner.clone(), note_failure(standing, "taken out of traffic"));
-        let mut removal = pin!(async move {
+        // Tells by turns that it is removed, and that something of it stands again.
+        let (withdrawals, reach, timeout) = (&**withdrawals, &**reach, *timeout);
+        let (shared, failed) = (&*shared, &failed);
+        let removals = stream::unfold((presence, false), move |(presence, is_removed)| async move {
+            if is_removed {
+                presence.reappeared().await;
+                return Some((false, (presence, false)));
+            }
             if never_tried {
-                return;
+                return Some((true, (presence, true)));
             }
             presence.stop(); // at once, not when its turn comes
             if let Some(last) = called_back {
                 sleep_until(last + FIRST).await; // an attempt that was called back may have been in vain
             }
-            while !withdraw(presence, &shared, withdrawals, reach, *timeout, WITHDRAW_FOR, &failed).await {}
+            while !withdraw(presence, shared, withdrawals, reach, timeout, WITHDRAW_FOR, failed).await {}
+            Some((true, (presence, true)))
         });
+        let mut removals = pin!(removals);
         let mut is_removed = false;
         loop {
             let own = wanted.borrow().out;
@@ -212,9 +222,9 @@ impl Machine {
                 () = wants(wanted, |wanted| wanted.out != own) => {}
                 () = ticking(stall.as_ref()), if is_stalled => is_stalled = false,
                 _ = stalled(stall.as_ref()), if !is_stalled => is_stalled = true,
-                () = &mut removal, if !is_removed => {
-                    is_removed = true;
-                    standing.step(Input::Withdrawn, None);
+                Some(removed) = removals.next() => {
+                    is_removed = removed;
+                    standing.step(if removed { Input::Withdrawn } else { Input::Reappeared }, None);
                 }
             }
         }

@@ -71,6 +71,8 @@ pub(super) enum Input {
     Out { reasons: OutFor, stall: Duration },
     /// Nothing of it stands in the registry while it is out.
     Withdrawn,
+    /// Something of it stands again all the same.
+    Reappeared,
     /// The owner wants the record gone.
     Gone,
     /// The record is removed, or (false) left to expire.
@@ -92,6 +94,8 @@ pub(super) enum Told {
     Stalled(String),
     /// One more reason holds it out; all that do.
     Out(OutReason, OutFor),
+    /// It is out, and what was removed stands again.
+    Reappeared,
     /// Nothing holds it out any more, and it is published again.
     In,
     /// A newer owner has it.
@@ -111,7 +115,9 @@ impl Told {
             Self::Out(reason, reasons) => Some(Event::Out(*reason, *reasons)),
             Self::In => Some(Event::In),
             Self::Replaced => Some(Event::Replaced),
-            Self::Registered | Self::NotPublished { .. } | Self::Removed | Self::LeftToExpire => None,
+            Self::Registered | Self::NotPublished { .. } | Self::Reappeared | Self::Removed | Self::LeftToExpire => {
+                None
+            }
         }
     }
 }
@@ -198,8 +204,15 @@ impl Phase {
                 }),
                 vec![],
             ),
+            (Self::Out(out), Input::Reappeared) if out.is_removed => (
+                Self::Out(Out {
+                    is_removed: false,
+                    ..out
+                }),
+                vec![Told::Reappeared],
+            ),
             // What does not stand can't be lost, and what is wanted there is not removed.
-            (phase, Input::Lost(_) | Input::Withdrawn | Input::Removed(_)) => (phase, vec![]),
+            (phase, Input::Lost(_) | Input::Withdrawn | Input::Reappeared | Input::Removed(_)) => (phase, vec![]),
         }
     }
 
@@ -454,6 +467,26 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_again_while_it_is_out_is_to_be_removed_again() {
+        let before = [Input::Published(Instant::now()), out(&[Withdrawn]), Input::Reappeared];
+        let (phase, told) = after(before.clone());
+        assert!(
+            !phase.is_removed() && !told.contains(&Told::Reappeared),
+            "not removed yet"
+        );
+        let again = [Input::Withdrawn, Input::Reappeared];
+        let (phase, told) = after(before.clone().into_iter().chain(again.clone()));
+        assert_eq!((phase.is_removed(), phase.state()), (false, State::Out));
+        assert_eq!(told.last(), Some(&Told::Reappeared));
+        let all = before
+            .into_iter()
+            .chain(again)
+            .chain([Input::Withdrawn, Input::Reappeared]);
+        let (phase, _) = after(all.chain([out(&[]), Input::Reappeared]));
+        assert!(!phase.is_removed());
+    }
+
+    #[test]
     fn whoever_wants_it_gone_hears_nothing_more() {
         let (phase, told) = after([
             Input::Published(Instant::now()),
@@ -477,6 +510,7 @@ mod tests {
             4 => Just(()).prop_map(|()| gone()),
             6 => prop::sample::subsequence(&OutReason::ALL[..], 0..=4).prop_map(|reasons| out(&reasons)),
             3 => Just(Input::Withdrawn),
+            1 => Just(Input::Reappeared),
             1 => Just(()).prop_map(|()| Input::Lost(Loss::Replaced)),
             1 => Just(()).prop_map(|()| failure(ErrorKind::Replaced)),
             1 => Just(Input::Gone),

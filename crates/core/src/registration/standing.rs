@@ -87,6 +87,9 @@ impl Standing {
             Told::Lost(why) => log.warn(format_args!("{name} was lost: {why}; putting it back")),
             Told::Stalled(why) => log.warn(format_args!("{name} is withdrawn: {why}")),
             Told::Out(_, reasons) => log.info(format_args!("{name} is out of traffic: {reasons}")),
+            Told::Reappeared => log.warn(format_args!(
+                "{name} stands again while it is out of traffic: the registry was restored from an older state; removing it"
+            )),
             Told::In => log.info(format_args!("{name} is in traffic again")),
             Told::Replaced => log.warn(format_args!("{name} was replaced by a newer registration of its id")),
             Told::Removed => log.info(format_args!("{name} is deregistered")),

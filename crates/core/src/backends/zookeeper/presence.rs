@@ -42,6 +42,8 @@ pub(super) struct ZookeeperPresence {
     sent: bool,
     /// The node as we last knew it to be ours.
     held: Option<Held>,
+    /// The transaction of our last write, also when it was taken away since.
+    written: Option<i64>,
     /// A write of ours was not answered: it may be what stands.
     unanswered: bool,
     /// Resolves when the node changes, or nothing will tell that it does.
@@ -56,8 +58,6 @@ pub(super) struct ZookeeperPresence {
 struct Held {
     session: Arc<Session>,
     czxid: i64,
-    /// The transaction of our last write.
-    mzxid: i64,
     version: i32,
 }
 
@@ -79,6 +79,7 @@ impl ZookeeperPresence {
             token,
             sent: false,
             held: None,
+            written: None,
             unanswered: false,
             watch: None,
             backoff: Backoff::new(),
@@ -104,7 +105,7 @@ impl ZookeeperPresence {
     }
 
     fn is_newer(&self, stat: &Stat) -> bool {
-        is_newer(stat.czxid, self.held.as_ref().map(|held| held.mzxid))
+        is_newer(stat.czxid, self.written)
     }
 
     /// Remembers a node as ours.
@@ -117,10 +118,10 @@ impl ZookeeperPresence {
             made.by_czxid.insert(stat.czxid, self.token);
         });
         self.ttl = session.granted;
+        self.written = Some(stat.mzxid);
         self.held = Some(Held {
             session: Arc::clone(session),
             czxid: stat.czxid,
-            mzxid: stat.mzxid,
             version: stat.version,
         });
     }
@@ -241,11 +242,12 @@ impl ZookeeperPresence {
             .about(&self.path)
     }
 
-    /// Looks at the node and watches it.
+    /// Looks at the node and watches it. While we hold none, one of ours is what is not to be there.
     async fn look(&mut self) -> Result<()> {
-        let Some(held) = &self.held else { return Ok(()) };
-        let session = Arc::clone(&held.session);
-        let version = held.version;
+        let (session, version) = match &self.held {
+            Some(held) => (Arc::clone(&held.session), Some(held.version)),
+            None => (self.session().await?, None),
+        };
         session.up().await?;
         let (stat, watcher) = session
             .client
@@ -253,6 +255,11 @@ impl ZookeeperPresence {
             .await
             .map_err(|error| session.explain(error, "look at", &self.path))?;
         self.watch = Some(watcher.fired().map(drop).boxed());
+        let Some(version) = version else {
+            let ours = stat.is_some_and(|stat| self.is_ours(&stat));
+            self.loss = ours.then(|| Loss::Gone("it is out of traffic and stands again".to_owned()));
+            return Ok(());
+        };
         self.loss = match stat {
             None => Some(Loss::Gone("its node was deleted by someone else".to_owned())),
             Some(stat) if !self.is_ours(&stat) && self.is_newer(&stat) => Some(Loss::Replaced),
@@ -337,12 +344,12 @@ impl Presence for ZookeeperPresence {
                 .map_err(|error| session.explain(error, "look at", &self.path))?
                 .filter(|stat| self.is_ours(stat))
             else {
-                self.forget();
+                self.put_away();
                 return Ok(());
             };
             match session.client.delete(&self.path, stat.version).await {
                 Ok(()) | Err(ZkError::NoNode) => {
-                    self.forget();
+                    self.put_away();
                     return Ok(());
                 }
                 Err(ZkError::BadVersion) => {} // written since, by an attempt of ours or by a newer owner
@@ -353,31 +360,42 @@ impl Presence for ZookeeperPresence {
         Err(self.error(&session, ErrorKind::Unavailable, why))
     }
 
+    async fn reappeared(&mut self) {
+        if self.written.is_none() {
+            std::future::pending().await // nothing was ever there
+        }
+        while self.loss.is_none() {
+            self.hear().await;
+        }
+        self.sent = true;
+    }
+
     fn ttl(&self) -> Duration {
         self.ttl
     }
 }
 
 impl ZookeeperPresence {
-    /// Nothing of ours is there any more.
-    fn forget(&mut self) {
+    /// Nothing of ours is there any more. Whose it is stays known: with an older state of ZooKeeper a node of ours comes back.
+    fn put_away(&mut self) {
         self.sent = false;
         self.unanswered = false;
-        let held = self.held.take();
-        self.shared.owners.with(|made| {
-            if let Some(held) = held {
-                made.by_czxid.remove(&held.czxid);
-            }
-            if made.by_path.get(&self.path) == Some(&self.token) {
-                made.by_path.remove(&self.path);
-            }
-        });
+        self.looked = true; // whoever comes back at once need not have looked
+        self.backoff.reset();
+        if let Some(held) = self.held.take() {
+            self.shared.owners.with(|made| made.by_czxid.remove(&held.czxid));
+        }
     }
 }
 
 impl Drop for ZookeeperPresence {
     fn drop(&mut self) {
-        self.forget();
+        self.put_away();
+        self.shared.owners.with(|made| {
+            if made.by_path.get(&self.path) == Some(&self.token) {
+                made.by_path.remove(&self.path);
+            }
+        });
     }
 }
 

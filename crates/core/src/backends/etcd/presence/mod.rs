@@ -7,6 +7,7 @@
 //!   lease on it: ours are known, because they were ours before the first byte was sent;
 //! - a revocation of a lease that is gone is a success.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ use crate::instance::ServiceInstance;
 const RACES: u32 = 3;
 /// How many writes without an answer are remembered. Beyond it the oldest is taken for a late one, and written over.
 const UNANSWERED: usize = 4;
+/// How many leases that were revoked are remembered: a backup of etcd may hold what stood under them.
+const REVOKED: usize = 32;
 /// How long revoking the leases of before a repair may hold up its publication.
 const TIDYING: Duration = Duration::from_secs(1);
 
@@ -35,6 +38,8 @@ pub(super) struct EtcdPresence {
     key: String,
     /// Every lease that we asked for and do not know to be gone. A record under one of them is ours.
     leases: Vec<i64>,
+    /// Those that are gone, the newest last: with an older state of etcd they, and the record under them, come back.
+    revoked: VecDeque<i64>,
     /// Asked for, no answer yet: the next attempt asks for the same, so that no number of failures adds up.
     unanswered: Option<i64>,
     /// The one that is being renewed.
@@ -53,6 +58,8 @@ pub(super) struct EtcdPresence {
     looked: bool,
     /// Whether it was said that our key can't be read.
     unreadable_told: bool,
+    /// Whether the record is taken away, so that one of ours is what is not to be there.
+    is_out: bool,
     loss: Option<Loss>,
 }
 
@@ -97,6 +104,7 @@ impl EtcdPresence {
             granted: Duration::from_secs(u64::try_from(whole_seconds(shared.ttl)).unwrap_or(0)),
             shared,
             leases: Vec::new(),
+            revoked: VecDeque::new(),
             unanswered: None,
             lease: None,
             published: None,
@@ -106,6 +114,7 @@ impl EtcdPresence {
             backoff: Backoff::new(),
             looked: false,
             unreadable_told: false,
+            is_out: false,
             loss: None,
         }
     }
@@ -211,7 +220,7 @@ impl EtcdPresence {
         };
         Ok(match range.kvs.first() {
             None => Holder::Nobody,
-            Some(kv) if self.is_ours(kv.lease) => Holder::Ours {
+            Some(kv) if self.is_ours(kv.lease) || self.was_ours(kv.lease) => Holder::Ours {
                 mod_revision: kv.mod_revision,
             },
             Some(kv) => Holder::Other {
@@ -237,6 +246,20 @@ impl EtcdPresence {
         lease != 0 && self.leases.contains(&lease)
     }
 
+    /// Whether it is a lease of ours of before, which is gone unless etcd was restored from an older state.
+    fn was_ours(&self, lease: i64) -> bool {
+        self.revoked.contains(&lease)
+    }
+
+    /// The lease is gone.
+    fn forget(&mut self, lease: i64) {
+        self.leases.retain(|kept| *kept != lease);
+        if self.revoked.len() == REVOKED {
+            self.revoked.pop_front();
+        }
+        self.revoked.push_back(lease);
+    }
+
     /// Revokes the leases of before, now that the key is under `current`. What is not done in time is left to their
     /// time to live, and to `withdraw`.
     async fn tidy(&mut self, current: i64) {
@@ -244,7 +267,7 @@ impl EtcdPresence {
         let _ = tokio::time::timeout(TIDYING, async {
             for id in old {
                 if self.shared.client.leases.revoke(id).await.is_ok() {
-                    self.leases.retain(|kept| *kept != id);
+                    self.forget(id);
                 }
             }
         })
@@ -277,6 +300,10 @@ impl EtcdPresence {
 
     /// What it means that the key holds this.
     fn loss_by(&self, held: Option<Found<'_>>) -> Option<Loss> {
+        if self.is_out {
+            let ours = held.is_some_and(|held| self.was_ours(held.lease));
+            return ours.then(|| Loss::Gone("it is out of traffic and stands again".to_owned()));
+        }
         let Some(held) = held else {
             let why = "its key was deleted by someone else, or its lease expired or was revoked";
             return Some(Loss::Gone(why.to_owned()));
@@ -316,7 +343,10 @@ impl EtcdPresence {
             cluster: read.cluster,
         }));
         if self.loss.is_none() {
-            self.published = Some(seen);
+            // While we are out, only what a restored etcd shows at first is older than our last write.
+            if !self.is_out || self.is_new_history(seen) {
+                self.published = Some(seen);
+            }
             self.own = self.watch_from(seen);
         }
         Ok(())
@@ -389,7 +419,7 @@ impl Presence for EtcdPresence {
             Err(fault) => {
                 if fault.cause == Cause::LeaseNotFound {
                     self.lease = None; // the next attempt asks for another
-                    self.leases.retain(|id| *id != lease);
+                    self.forget(lease);
                 }
                 return Err(self.shared.explain(fault, "write", &self.key));
             }
@@ -401,6 +431,7 @@ impl Presence for EtcdPresence {
                 .published
                 .is_some_and(|before| published.revision == before.revision);
         self.loss = None;
+        self.is_out = false;
         self.published = Some(published);
         self.value = value;
         self.unanswered_values.clear();
@@ -438,7 +469,6 @@ impl Presence for EtcdPresence {
     async fn withdraw(&mut self) -> Result<()> {
         self.lease = None;
         self.own = OwnKey::Unwatched;
-        self.published = None;
         self.loss = None;
         while let Some(id) = self.leases.last().copied() {
             match self.shared.client.leases.revoke(id).await {
@@ -447,10 +477,23 @@ impl Presence for EtcdPresence {
                 Err(_) if self.unanswered == Some(id) => {}
                 Err(fault) => return Err(self.shared.explain(fault, "write", &self.key)),
             }
-            self.leases.pop();
+            self.forget(id);
         }
         self.unanswered = None;
+        self.is_out = true;
+        self.looked = true; // whoever comes back at once need not have looked
+        self.backoff.reset();
         Ok(())
+    }
+
+    async fn reappeared(&mut self) {
+        if self.revoked.is_empty() {
+            std::future::pending().await // nothing was ever there
+        }
+        while self.loss.is_none() {
+            self.hear().await;
+        }
+        self.leases.extend(self.revoked.drain(..));
     }
 
     fn ttl(&self) -> Duration {
