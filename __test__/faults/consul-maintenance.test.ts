@@ -107,6 +107,58 @@ describe.concurrent('a service in maintenance', () => {
     expect(shown?.version).toBe('3');
   });
 
+  test('withdrawn and restored by its owner it is in it still, and is listed nowhere in between', async (context) => {
+    const { agent, registry, registration, switchOff } = await started(context);
+    await switchOff();
+    await sees(registry, 'orders', []);
+    const lists: string[][] = [];
+    const watcher = registry.watch('orders');
+    void (async () => {
+      for await (const list of watcher) lists.push(ids(list));
+    })();
+    for (const version of ['2', '3']) {
+      await registration.withdraw();
+      expect(await agent.entries('orders')).toEqual([]);
+      await registration.update({ version });
+      await registration.restore();
+      await isOff(agent, version);
+      expect(registration.state).toBe('registered');
+    }
+    const [entry] = await agent.entries('orders');
+    const check = entry?.Checks.find(({ CheckID }) => CheckID === '_service_maintenance:a');
+    expect(check?.Notes, 'the reason that the operator gave').toBe('looked at');
+    await switchOff(false);
+    await sees(registry, 'orders', ['a']);
+    await waitFor(() => lists.at(-1)?.join() === 'a', { what: 'the list after it' });
+    expect(lists).toEqual([[], ['a']]);
+    // Over is over: what the operator has ended does not come back.
+    await registration.withdraw();
+    await registration.restore();
+    await sees(registry, 'orders', ['a']);
+  });
+
+  test('deregistered by somebody it is put back in it', async (context) => {
+    const { agent, registry, registration, switchOff } = await started(context);
+    const heard = hear(registration);
+    await switchOff();
+    await registration.update({ version: '2' }); // which looks at what is there, as each renewal does
+    await agent.deregister('a');
+    expect(await agent.entries('orders')).toEqual([]);
+    await waitFor(
+      () =>
+        isOff(agent, '2').then(
+          () => true,
+          () => false,
+        ),
+      {
+        timeoutMs: 15_000,
+        what: 'the repair, in maintenance',
+      },
+    );
+    expect(heard.count('lost')).toBeGreaterThan(0);
+    expect(await registry.getService('orders', { consistent: true })).toEqual([]);
+  });
+
   test('without passingOnly it is out all the same, and a check that fails is not', async (context) => {
     const { agent, registry, switchOff } = await started(context, { passingOnly: false });
     const names = registry.watchServices();

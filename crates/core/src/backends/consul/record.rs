@@ -67,6 +67,10 @@ impl fmt::Display for Mark {
     }
 }
 
+/// The status of a check that lets its service be seen, and of one that does not.
+pub(super) const PASSING: &str = "passing";
+pub(super) const CRITICAL: &str = "critical";
+
 /// The id of the TTL check of a service, as Kratos has it.
 pub(super) fn check_id(id: &str) -> String {
     format!("service:{id}")
@@ -228,8 +232,8 @@ pub(super) fn duration(of: Duration) -> String {
     }
 }
 
-/// The body of the registration.
-pub(super) fn body(instance: &ServiceInstance, options: &ConsulOptions, mark: &Mark) -> String {
+/// The body of the registration. `status` is that of its checks until somebody looks.
+pub(super) fn body(instance: &ServiceInstance, options: &ConsulOptions, mark: &Mark, status: &str) -> String {
     let endpoints: Vec<(&str, Endpoint)> = instance.endpoints.iter().map(|e| (&**e, Endpoint::of(e))).collect();
     let mut out = Object::new();
     out.text("ID", &instance.id);
@@ -272,13 +276,13 @@ pub(super) fn body(instance: &ServiceInstance, options: &ConsulOptions, mark: &M
     out.raw("Check", "null");
     let mut checks: Vec<String> = endpoints
         .iter()
-        .filter_map(|(endpoint, parts)| agent_check(endpoint, parts, options))
+        .filter_map(|(endpoint, parts)| agent_check(endpoint, parts, options, status))
         .collect();
     if options.heartbeat {
         let mut check = Object::new();
         check.text("CheckID", &check_id(&instance.id));
         check.text("TTL", &duration(options.ttl));
-        check.text("Status", "passing");
+        check.text("Status", status);
         check.text("Notes", &mark.to_string());
         check.text(
             "DeregisterCriticalServiceAfter",
@@ -295,7 +299,7 @@ pub(super) fn body(instance: &ServiceInstance, options: &ConsulOptions, mark: &M
 }
 
 /// What the agent itself looks at. It passes until the agent has looked, so that the instance is visible at once.
-fn agent_check(endpoint: &str, parts: &Endpoint, options: &ConsulOptions) -> Option<String> {
+fn agent_check(endpoint: &str, parts: &Endpoint, options: &ConsulOptions, status: &str) -> Option<String> {
     let address = parts.address()?;
     let mut check = Object::new();
     check.text("Interval", &duration(options.health_check_interval));
@@ -313,10 +317,10 @@ fn agent_check(endpoint: &str, parts: &Endpoint, options: &ConsulOptions) -> Opt
             };
             let url = format!("{}://{authority}{slash}{}", parts.scheme, options.health_check_path);
             check.text("HTTP", &url);
-            check.text("Status", "passing");
+            check.text("Status", status);
         }
         (HealthCheck::Grpc, "grpc" | "grpcs") => {
-            check.text("Status", "passing");
+            check.text("Status", status);
             check.text("GRPC", &address);
             if secure {
                 check.raw("GRPCUseTLS", "true");
@@ -324,7 +328,7 @@ fn agent_check(endpoint: &str, parts: &Endpoint, options: &ConsulOptions) -> Opt
         }
         _ => {
             check.text("TCP", &address);
-            check.text("Status", "passing");
+            check.text("Status", status);
         }
     }
     check.text(
@@ -384,16 +388,25 @@ pub(super) struct Check {
     #[serde(rename = "Status", default)]
     pub status: String,
     #[serde(rename = "Notes", default)]
-    notes: String,
+    pub notes: String,
     /// Empty for a check of the whole node.
     #[serde(rename = "ServiceID", default)]
     pub service: String,
 }
 
+/// The switch of one service: a check that Consul takes away with the service.
+const SERVICE_SWITCH: &str = "_service_maintenance:";
+
+/// The reason that an operator gave for the switch of a service, if it is on.
+pub(super) fn switched_off(checks: &[Check]) -> Option<&str> {
+    let switch = checks.iter().find(|check| check.id.starts_with(SERVICE_SWITCH));
+    switch.map(|check| &*check.notes)
+}
+
 /// Whether a check is an operator's switch, which takes a service or a node out of traffic while it is there:
 /// <https://developer.hashicorp.com/consul/commands/maint>.
 pub(super) fn is_switch(check: &str) -> bool {
-    check == "_node_maintenance" || check.starts_with("_service_maintenance:")
+    check == "_node_maintenance" || check.starts_with(SERVICE_SWITCH)
 }
 
 /// The ids that the agent gives the checks of [`body`].
@@ -401,7 +414,7 @@ pub(super) fn check_ids(instance: &ServiceInstance, options: &ConsulOptions) -> 
     let of_agent = instance
         .endpoints
         .iter()
-        .filter(|endpoint| agent_check(endpoint, &Endpoint::of(endpoint), options).is_some())
+        .filter(|endpoint| agent_check(endpoint, &Endpoint::of(endpoint), options, PASSING).is_some())
         .count();
     let own = check_id(&instance.id);
     let mut ids: Vec<String> = match of_agent + usize::from(options.heartbeat) {

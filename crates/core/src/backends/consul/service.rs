@@ -53,6 +53,19 @@ pub(super) struct State {
     pub renewed: Option<Instant>,
     /// Whether a write is without an answer.
     pub unanswered: bool,
+    switch: Switch,
+}
+
+/// An operator's switch of the service (maintenance), with the reason given. Consul forgets it with the service, so we put it
+/// back where we have taken the service away, or found it gone.
+#[derive(Default, PartialEq, Eq)]
+enum Switch {
+    #[default]
+    On,
+    /// Seen at our record.
+    Off(String),
+    /// Our record may stand without it, until we have put it back.
+    Owed(String),
 }
 
 impl State {
@@ -152,6 +165,14 @@ impl Record {
             },
             mark => Held::Other(mark.and_then(|mark| mark.order)),
         };
+        if matches!(held, Held::Ours { .. }) {
+            let mut state = self.lock();
+            let is_current = state.at.is_none_or(|at| at == agent);
+            if is_current && !matches!(state.switch, Switch::Owed(_)) {
+                let reason = record::switched_off(&checks);
+                state.switch = reason.map_or(Switch::On, |reason| Switch::Off(reason.to_owned()));
+            }
+        }
         Ok((held, checks))
     }
 
@@ -196,12 +217,27 @@ impl Record {
             owner: self.owner.clone(),
             generation,
         };
-        let body = record::body(instance, &self.shared.options, &mark);
-        {
+        let owed = {
             let mut state = self.lock();
             state.wrote(agent, Instant::now()); // before it is sent: this future may be dropped at any await
             state.unanswered = true;
-        }
+            if held == Held::Nothing
+                && let Switch::Off(reason) = &state.switch
+            {
+                state.switch = Switch::Owed(reason.clone());
+            }
+            match &state.switch {
+                Switch::Owed(reason) => Some(reason.clone()),
+                Switch::On | Switch::Off(_) => None,
+            }
+        };
+        // Nobody is to see it before the switch is back.
+        let status = if owed.is_some() {
+            record::CRITICAL
+        } else {
+            record::PASSING
+        };
+        let body = record::body(instance, &self.shared.options, &mark, status);
         // Without `replace-existing-checks`: it would undo the switch of an operator with all other checks.
         let path = "/v1/agent/service/register";
         let agents = &self.shared.agents;
@@ -212,6 +248,10 @@ impl Record {
         self.lock().unanswered = false;
         if !answer.is_ok() {
             return Err(self.refused(&answer, "register"));
+        }
+        if let Some(reason) = owed {
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.switch_off(agent, &reason, left).await?;
         }
         // Checks that someone else left under this id, or we with more endpoints, would be counted with ours.
         let ours = record::check_ids(instance, &self.shared.options);
@@ -235,6 +275,21 @@ impl Record {
                 return Err(self.shared.agents.error(agent, ErrorKind::Unavailable, why));
             }
         }
+        Ok(())
+    }
+
+    /// Puts an operator's switch back where the service had to go.
+    async fn switch_off(&self, agent: usize, reason: &str, limit: Duration) -> Result<()> {
+        let (id, text) = (segment(&self.id), segment(reason));
+        let path = format!("/v1/agent/service/maintenance/{id}?enable=true&reason={text}");
+        let agents = &self.shared.agents;
+        let answer = agents
+            .call(agent, Queue::Writes, Method::PUT, &path, None, limit)
+            .await?;
+        if !answer.is_ok() {
+            return Err(self.refused(&answer, "put into maintenance again"));
+        }
+        self.lock().switch = Switch::Off(reason.to_owned());
         Ok(())
     }
 

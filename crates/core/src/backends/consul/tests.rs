@@ -30,7 +30,7 @@ fn mark() -> Mark {
 }
 
 fn body(instance: &ServiceInstance, options: &ConsulOptions) -> String {
-    record::body(instance, options, &mark())
+    record::body(instance, options, &mark(), record::PASSING)
 }
 
 fn list(name: &str, body: &str) -> Result<Vec<Arc<ServiceInstance>>> {
