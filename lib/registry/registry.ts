@@ -187,6 +187,7 @@ export class Registry {
    * `ERR_ABORTED`, `ERR_CLOSED`.
    */
   getService(name: string, options?: GetServiceOptions): Promise<ServiceList> {
+    if (!this.#teller) return this.#getService(name, options); // the usual case, without a closure
     return this.#observed('getService', name, (tally) => this.#getService(name, options, tally));
   }
 
