@@ -1,9 +1,10 @@
 // A registry on the connection of an etcd client: one connection to the server, both survive its restart, and either closes first.
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { Etcd3 as NpmEtcd3 } from 'etcd3';
 import { type ClosedError, connect, type InvalidArgumentError, type Registry, type RegistryOptions } from 'rollcall';
 import { Etcd3, type IOptions } from 'rollcall/etcd';
 import { afterAll, beforeAll, describe, expect, it, type TestContext } from 'vitest';
+import { connectionsOf } from '../support/connections.js';
 import { type EtcdCluster, type EtcdOptions, startEtcd } from '../support/etcd.js';
 import { uniqueName, waitFor, within } from '../support/process.js';
 
@@ -35,25 +36,7 @@ async function own({ onTestFinished }: Finish, options: EtcdOptions = {}): Promi
 
 const instance = (name: string) => ({ name, id: 'a', endpoints: ['http://10.0.0.1:80'] });
 
-/** The connections of this process that are open to the server, as the kernel counts them. etcd has some to itself. */
-function connectionsTo({ hosts }: EtcdCluster): number {
-  const port = Number(hosts[0]?.split(':')[1]).toString(16).toUpperCase().padStart(4, '0');
-  const ours = new Set(
-    readdirSync('/proc/self/fd').flatMap((fd) => {
-      try {
-        return [/^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/self/fd/${fd}`))?.[1]];
-      } catch {
-        return []; // closed meanwhile
-      }
-    }),
-  );
-  const lines = readFileSync('/proc/net/tcp', 'utf8').split('\n').slice(1);
-  const ESTABLISHED = '01';
-  return lines.filter((line) => {
-    const [, , remote = '', state, , , , , , inode] = line.trim().split(/\s+/);
-    return remote.endsWith(`:${port}`) && state === ESTABLISHED && ours.has(inode);
-  }).length;
-}
+const connectionsTo = ({ hosts }: EtcdCluster) => connectionsOf('self', hosts[0] as string);
 
 async function failure<E>(work: Promise<unknown>): Promise<E> {
   return await work.then(

@@ -4,6 +4,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { connect, type Registry } from 'rollcall';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { connectionsOf } from '../support/connections.js';
 import { type EtcdCluster, startEtcd } from '../support/etcd.js';
 import { type Script, uniqueName, waitFor, within } from '../support/process.js';
 import { type Line, type MidwayVersion, type Project, project } from './kit.js';
@@ -127,6 +128,37 @@ export function suite(version: MidwayVersion, more?: (ground: () => Ground) => v
       app.kill('SIGTERM');
       expect(await app.exit).toMatchObject({ code: 0 });
       expect(await count(SERVICE)).toBe(0);
+    });
+
+    it('shares the connection of an etcd client with the registry', async () => {
+      const { apps, told } = ground;
+      const etcd = await startEtcd();
+      const SERVICE = uniqueName('orders');
+      const app = apps.start('cjs', 'orders', { HOSTS: etcd.hosts.join(','), SHARED: 'default', SERVICE });
+      const outside = await connect({ backend: 'etcd', hosts: etcd.hosts });
+      try {
+        const { listening, registered } = await told<{ listening: number; registered: object }>(app, 'listening');
+        expect(await outside.getService(SERVICE)).toEqual([registered]);
+        expect(await answer(listening, '/health')).toMatchObject({ status: true });
+        expect(connectionsOf(app.pid, etcd.hosts[0] as string)).toBe(1);
+        await etcd.kill();
+        await etcd.start();
+        await waitFor(async () => (await outside.getService(SERVICE, { consistent: true })).length === 1);
+        app.kill('SIGTERM');
+        const { code, stdout, stderr } = await app.exit;
+        expect(code).toBe(0);
+        expect(stdout + stderr).not.toContain('close the registry before');
+        expect(await outside.getService(SERVICE, { consistent: true })).toEqual([]);
+      } finally {
+        app.kill('SIGKILL');
+        await outside.close();
+        await etcd.close();
+      }
+      const wrong = apps.start('cjs', 'orders', { HOSTS: ground.etcd.hosts.join(','), SHARED: 'eu', SERVICE });
+      const { stdout, stderr } = await wrong.exit;
+      expect(stdout + stderr).toContain(
+        'registry.client: registry.etcd: there is no client "eu": give it in etcd.clients, or "default" as etcd.client',
+      );
     });
 
     it('refuses no request of one who found it by name while instances come and go', async () => {

@@ -2,6 +2,7 @@
 
 import { connect, type Registry, type ServiceInstance } from 'rollcall';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { connectionsOf } from '../support/connections.js';
 import { type EtcdCluster, startEtcd } from '../support/etcd.js';
 import { type Script, uniqueName, waitFor } from '../support/process.js';
 import { type Line, type ModuleKind, type NestVersion, type Project, project } from './kit.js';
@@ -184,6 +185,45 @@ export function suite(
       for (const app of programs) app.kill('SIGTERM');
       await Promise.all(programs.map((app) => app.exit));
       expect([await count(late), await count(alone)]).toEqual([0, 0]);
+    });
+
+    it.each(['named', 'injected'])('shares the connection of an etcd client with the registry: %s', async (CASE) => {
+      const { apps, told } = ground;
+      const etcd = await startEtcd();
+      const [member] = etcd.members;
+      const SERVICE = uniqueName('orders');
+      const app = apps.start(kind, 'shared', { HOSTS: etcd.hosts.join(','), SERVICE, ADAPTER: adapter, CASE });
+      const outside = await connect({ backend: 'etcd', hosts: etcd.hosts });
+      try {
+        const { registered, limit } = await told(app, 'registered');
+        expect(limit).toBe('10');
+        expect(await outside.getService(SERVICE)).toEqual([registered]);
+        expect(await etcd.keys(`/services/${SERVICE}/`)).toEqual([`/services/${SERVICE}/a`]);
+        expect(connectionsOf(app.pid, etcd.hosts[0] as string)).toBe(1);
+        await member?.kill();
+        await member?.start();
+        await waitFor(async () => (await outside.getService(SERVICE, { consistent: true })).length === 1);
+        app.kill('SIGTERM');
+        expect(await app.exit).toMatchObject({ signal: 'SIGTERM' });
+        // In order: nothing was left to be taken along by the client.
+        expect(app.stderr + (await app.exit).stdout).not.toContain('close the registry before');
+        expect(await outside.getService(SERVICE, { consistent: true })).toEqual([]);
+        expect(await etcd.keys('/services/')).toEqual([]);
+      } finally {
+        app.kill('SIGKILL');
+        await outside.close();
+        await etcd.close();
+      }
+    });
+
+    it('says which client a registry can not share', async () => {
+      const { apps, etcd, told } = ground;
+      const app = apps.start(kind, 'shared', { HOSTS: etcd.hosts.join(','), SERVICE: 'orders', CASE: 'refused' });
+      expect((await told(app, 'refused')).refused).toEqual([
+        'RegistryModule: registry.etcd: there is no etcd client "eu": import EtcdModule.forRoot(…) for it in the root module',
+        'RegistryModule: registry.etcd: a name is for forRoot(): in forRootAsync() inject the client, by getEtcdToken(), and give it as { client }',
+        'RegistryModule: registry.etcd: given together with registry.hosts',
+      ]);
     });
 
     it('has etcd clients by token, class and name, and the services of EtcdService', async () => {

@@ -5,11 +5,15 @@ import { UnsupportedError } from '../../errors.js';
 import { follow, type OnServiceList, refusedOf, staleOf } from '../../frameworks/follow.js';
 import type { AppLogger } from '../../frameworks/logger.js';
 import type { SelfRegistration } from '../../frameworks/self-registration.js';
-import type { GetServiceOptions, RegisterOptions, WatchOptions } from '../../registry/call-options.js';
+import type { CallOptions, GetServiceOptions, RegisterOptions, WatchOptions } from '../../registry/call-options.js';
 import type { InstanceInput, ServiceList } from '../../registry/instance.js';
+import type { RegistryMetrics } from '../../registry/metrics.js';
+import type { ServicesWatcher } from '../../registry/names.js';
 import type { Registration, TrafficOptions } from '../../registry/registration.js';
 import type { Registry } from '../../registry/registry.js';
 import type { Watcher } from '../../registry/watcher.js';
+import type { ServiceCache } from '../../service/cache.js';
+import type { ServiceOptions } from '../../service/options.js';
 import { madeByModule } from './by-module.js';
 
 /** The registry of an application, and the application in it. */
@@ -33,6 +37,11 @@ export class RegistryService {
     return this.#self?.registration;
   }
 
+  /** The same as `registration`, by the name that it has in Midway too. */
+  get self(): Registration | undefined {
+    return this.registration;
+  }
+
   /** Whether this application is to be registered: `register` is given. */
   get registersItself(): boolean {
     return this.#self !== undefined;
@@ -41,6 +50,11 @@ export class RegistryService {
   /** The services that are followed whose list may be out of date, because the registry can't be reached. */
   get stale(): string[] {
     return staleOf(this.#followed);
+  }
+
+  /** The same as `stale`, by the name that it has in Midway too. */
+  staleServices(): string[] {
+    return this.stale;
   }
 
   /** The services that are followed and that the registry refuses to tell of, because a right is missing for instance. */
@@ -70,6 +84,31 @@ export class RegistryService {
   /** The names of all services, as `Registry.services()` gives them. */
   services(options?: GetServiceOptions): Promise<string[]> {
     return this.client.services(options);
+  }
+
+  /** A service to be called, as `Registry.service()` gives it. */
+  service(name: string, options?: ServiceOptions): ServiceCache {
+    return this.client.service(name, options);
+  }
+
+  /** Follows the names, as `Registry.watchServices()` does. */
+  watchServices(options?: WatchOptions): ServicesWatcher {
+    return this.client.watchServices(options);
+  }
+
+  /** Asks the registry once, as `Registry.ping()` does. */
+  ping(options?: CallOptions): Promise<number> {
+    return this.client.ping(options);
+  }
+
+  /** Resolves when the registry is reached, as `Registry.ready()` does. */
+  ready(options?: CallOptions): Promise<void> {
+    return this.client.ready(options);
+  }
+
+  /** What the client has counted, as `Registry.metrics()` gives it. */
+  metrics(): RegistryMetrics {
+    return this.client.metrics();
   }
 
   /** Follows a service, as `Registry.watch()` does. */
