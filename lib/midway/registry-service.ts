@@ -11,7 +11,7 @@ import {
   ScopeEnum,
 } from '@midwayjs/core';
 import { UnsupportedError } from '../errors.js';
-import { follow, type OnServiceList } from '../frameworks/follow.js';
+import { follow, type OnServiceList, refusedOf } from '../frameworks/follow.js';
 import type { SelfRegistration } from '../frameworks/self-registration.js';
 import type { Registration, TrafficOptions } from '../registry/registration.js';
 import { Registry } from '../registry/registry.js';
@@ -43,6 +43,31 @@ export class RegistryService {
   /** The registration of this application; `undefined` before it is registered, and where `register` is not given. */
   registration(): Registration | undefined {
     return this.factory.self?.registration;
+  }
+
+  /** The same as `registration()`, by the name that it has in Nest too. */
+  get self(): Registration | undefined {
+    return this.registration();
+  }
+
+  /** The whole client, as in Nest. */
+  get client(): Registry {
+    return this.instance;
+  }
+
+  /** Whether this application is to be registered: `register` is given. */
+  get registersItself(): boolean {
+    return this.factory.self !== undefined;
+  }
+
+  /** The services that are followed and that the registry refuses to tell of, because a right is missing for instance. */
+  get refused(): string[] {
+    return refusedOf(this.factory.followed);
+  }
+
+  /** The same as `staleServices()`, by the name that it has in Nest too. */
+  get stale(): string[] {
+    return this.staleServices();
   }
 
   /** The services that are followed whose list may be out of date, because the registry can't be reached. */

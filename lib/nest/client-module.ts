@@ -16,6 +16,7 @@ import {
   type AppLogger,
   type Definitions,
   endsOf,
+  healthTokenOf,
   isDefault,
   placeAtEnds,
   type Resident,
@@ -135,7 +136,7 @@ function assembled(
     options: kind.tokens.options(name),
     client: kind.tokens.client(name),
     service,
-    health: isOnly ? kind.classes.health : `${service}:health`,
+    health: healthTokenOf(kind.classes.health, kind.tokens.service, name),
   };
   const resident = `${service}:resident`;
   const aliases = isOnly

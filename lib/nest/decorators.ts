@@ -2,13 +2,16 @@
 
 import { Inject } from '@nestjs/common';
 import {
+  EtcdHealthIndicator,
   getEtcdServiceToken,
   getEtcdToken,
   getRegistryServiceToken,
   getRegistryToken,
   getServiceToken,
+  healthTokenOf,
   markHandler,
   markSetting,
+  RegistryHealthIndicator,
 } from './shared/index.js';
 
 /** What Nest's `Inject()` gives. */
@@ -18,6 +21,9 @@ export type InjectDecorator = ReturnType<typeof Inject>;
 export const InjectEtcd = (name?: string): InjectDecorator => Inject(getEtcdToken(name));
 /** Injects the `EtcdService` of a client: of the default one, or of that of a name. */
 export const InjectEtcdService = (name?: string): InjectDecorator => Inject(getEtcdServiceToken(name));
+/** Injects the `EtcdHealthIndicator` of a client: of the default one, or of that of a name. */
+export const InjectEtcdHealth = (name?: string): InjectDecorator =>
+  Inject(healthTokenOf(EtcdHealthIndicator, getEtcdServiceToken, name));
 /** Injects a registry client, a `Registry`: the default one, or that of a name. */
 export const InjectRegistry = (name?: string): InjectDecorator => Inject(getRegistryToken(name));
 /** Injects the `RegistryService` of a registry: of the default one, or of that of a name. */
@@ -25,6 +31,9 @@ export const InjectRegistryService = (name?: string): InjectDecorator => Inject(
 /** Injects a service to be called, the `ServiceCache` of `ServiceModule.forFeature(service)`; of the registry of a name. */
 export const InjectService = (service: string, registry?: string): InjectDecorator =>
   Inject(getServiceToken(service, registry));
+/** Injects the `RegistryHealthIndicator` of a registry: of the default one, or of that of a name. */
+export const InjectRegistryHealth = (name?: string): InjectDecorator =>
+  Inject(healthTokenOf(RegistryHealthIndicator, getRegistryServiceToken, name));
 
 /**
  * The method is called with the current list of a service once the application has started, and with every change of it.
@@ -69,6 +78,9 @@ export function Config(key: string, { client, parse = (text) => text }: ConfigOp
     markSetting(prototype.constructor, { property, key, client, parse });
   };
 }
+
+/** The same as `@Config`, for programs in which that is another's: Midway and `@nestjs/config` have names like it. */
+export const EtcdConfig = Config;
 
 /** Static members belong to no provider, and would be found by nobody. */
 function expectInstance(decorator: string, target: object, key: string | symbol): void {

@@ -1,7 +1,7 @@
 /** The etcd client as a module of Nest. */
 
-import { type DynamicModule, Inject, Module } from '@nestjs/common';
-import type { ModulesContainer } from '@nestjs/core';
+import { type DynamicModule, Inject, Module, Optional } from '@nestjs/common';
+import { ModulesContainer } from '@nestjs/core';
 import type { IOptions } from '../etcd/index.js';
 import type { AsyncOptions, ModuleExtras } from './async-options.js';
 import { type ClientKind, checkGiven, ofFactory, ofOptions, refusesBare } from './client-module.js';
@@ -40,6 +40,8 @@ export interface EtcdModuleAsyncOptions extends AsyncOptions<EtcdModuleOptions, 
 
 // Programs write their health indicators into `providers`, and so this one: then it is that of the default client.
 Inject(ETCD_CLIENT)(EtcdHealthIndicator, undefined, 0);
+Optional()(EtcdHealthIndicator, undefined, 1);
+Inject(ModulesContainer)(EtcdHealthIndicator, undefined, 1);
 
 /** Its hooks run first at the start. Has the providers. */
 @Module({})
@@ -87,7 +89,11 @@ const ETCD: ClientKind = {
   providers: ({ only, options, client, service, health }, { where, log }) => [
     { provide: client, inject: [options, only], useFactory: (given: EtcdModuleOptions) => openEtcd(where, given, log) },
     { provide: service, inject: [client], useFactory: (etcd: Etcd3) => new EtcdService(etcd, log) },
-    { provide: health, inject: [client], useFactory: (etcd: Etcd3) => new EtcdHealthIndicator(etcd) },
+    {
+      provide: health,
+      inject: [client, ModulesContainer],
+      useFactory: (etcd: Etcd3, modules: ModulesContainer) => new EtcdHealthIndicator(etcd, modules),
+    },
   ],
 
   resident: {

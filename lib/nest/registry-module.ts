@@ -1,7 +1,7 @@
 /** The registry as a module of Nest. */
 
-import { type DynamicModule, Inject, Module } from '@nestjs/common';
-import type { ModulesContainer } from '@nestjs/core';
+import { type DynamicModule, Inject, Module, Optional } from '@nestjs/common';
+import { ModulesContainer } from '@nestjs/core';
 import type { RegistryOptions, SharedClient, UrlOptions } from '../index.js';
 import type { AsyncOptions, ModuleExtras } from './async-options.js';
 import { type ClientKind, type ClientTokens, checkGiven, ofFactory, ofOptions, refusesBare } from './client-module.js';
@@ -53,6 +53,8 @@ export interface RegistryModuleAsyncOptions extends AsyncOptions<RegistryModuleO
 
 // Programs write their health indicators into `providers`, and so this one: then it is that of the default registry.
 Inject(getRegistryServiceToken())(RegistryHealthIndicator, undefined, 0);
+Optional()(RegistryHealthIndicator, undefined, 1);
+Inject(ModulesContainer)(RegistryHealthIndicator, undefined, 1);
 
 /** Its hooks run first at the start. Has the providers. */
 @Module({})
@@ -131,7 +133,12 @@ const REGISTRY: ClientKind = {
       useFactory: (registry: Registry, self: SelfRegistration | false) =>
         new RegistryService(registry, self || undefined, log),
     },
-    { provide: tokens.health, inject: [tokens.service], useFactory: (service) => new RegistryHealthIndicator(service) },
+    {
+      provide: tokens.health,
+      inject: [tokens.service, ModulesContainer],
+      useFactory: (service: RegistryService, modules: ModulesContainer) =>
+        new RegistryHealthIndicator(service, modules),
+    },
   ],
 
   resident: {

@@ -1,8 +1,10 @@
 /** Services and settings in etcd, in the words that many programs on Nest have written for themselves. */
 
-import { invalid, text } from '../../common/shape.js';
+import { onAbort } from '../../common/abort.js';
+import { abortSignal, invalid, text } from '../../common/shape.js';
 import { UnsupportedError } from '../../errors.js';
 import type { Etcd3 } from '../../etcd/client.js';
+import type { CallOptions } from '../../etcd/rpc/calls.js';
 import { follow } from '../../frameworks/follow.js';
 import type { AppLogger } from '../../frameworks/logger.js';
 import { named } from '../../registry/call.js';
@@ -10,7 +12,7 @@ import { connect } from '../../registry/connect.js';
 import type { ServiceInstance } from '../../registry/instance.js';
 import { defaultDrain } from '../../registry/options.js';
 import type { Registration } from '../../registry/registration.js';
-import type { Registry } from '../../registry/registry.js';
+import type { Registry, CallOptions as ServiceCallOptions, WatchOptions } from '../../registry/registry.js';
 import { madeByModule } from './by-module.js';
 import { followSetting, type OnSetting } from './setting.js';
 
@@ -50,26 +52,28 @@ export class EtcdService {
   }
 
   /** Writes a setting: text, numbers and bytes as they are, anything else as JSON. */
-  async saveConfig(key: string, value: string | number | Buffer | Json): Promise<void> {
+  async saveConfig(key: string, value: string | number | Buffer | Json, options?: CallOptions): Promise<void> {
     const plain = typeof value === 'string' || typeof value === 'number' || Buffer.isBuffer(value);
-    await this.client.put(key).value(plain ? (value as string) : json('value', value));
+    const put = this.client.put(key).value(plain ? (value as string) : json('value', value));
+    await put.options(options);
   }
 
   /** The text of a setting; `null` when there is none. */
-  async getConfig(key: string): Promise<string | null> {
-    return await this.client.get(key).string();
+  async getConfig(key: string, options?: CallOptions): Promise<string | null> {
+    return await this.client.get(key).options(options).string();
   }
 
   /**
    * Calls back with the text of a setting, `null` when there is none, and then with every change of it. While the callback
    * has not returned, or its promise is pending, it is not called again; then it hears the latest text. What it throws is
-   * logged. Resolves after the first call. A watch that etcd refuses later is logged and begun anew, every 5 seconds.
+   * logged. Resolves after the first call; the options are for the first
+   * read, and the signal ends the rest as well. A watch that etcd refuses later is logged and begun anew, every 5 seconds.
    *
    * @returns what ends that.
    * @throws as `getConfig()`.
    */
-  async watchConfig(key: string, callback: OnSetting): Promise<() => void> {
-    return await followSetting(this.client, key, callback, { log: this.#log });
+  async watchConfig(key: string, callback: OnSetting, options: CallOptions = {}): Promise<() => void> {
+    return await followSetting(this.client, key, callback, { log: this.#log, first: options });
   }
 
   /**
@@ -87,12 +91,17 @@ export class EtcdService {
    *
    * @throws as `Registry.register()`.
    */
-  async registerService(name: string, id: string, metadata: Json = {}): Promise<Registration> {
+  async registerService(
+    name: string,
+    id: string,
+    metadata: Json = {},
+    options?: ServiceCallOptions,
+  ): Promise<Registration> {
     text('id', id);
     const value = { '': json('metadata', metadata) };
     const key = `${name}/${id}`;
     const before = this.#registered.get(key);
-    const next = this.#renew(before, name, id, value);
+    const next = this.#renew(before, name, id, value, options);
     this.#registered.set(key, next);
     try {
       return await next;
@@ -111,22 +120,23 @@ export class EtcdService {
     name: string,
     id: string,
     metadata: Record<string, string>,
+    options: ServiceCallOptions | undefined,
   ): Promise<Registration> {
     const known = await before?.catch(() => undefined);
     if (known && known.state !== 'replaced' && known.state !== 'deregistered') {
-      await known.update({ metadata });
+      await known.update({ metadata }, options);
       return known;
     }
     const registry = await this.#services();
-    return await registry.register({ name, id, metadata }); // which logs what becomes of it
+    return await registry.register({ name, id, metadata }, options); // which logs what becomes of it
   }
 
   /** Takes a service that was registered here out of etcd, if it is there. */
-  async deregisterService(name: string, id: string): Promise<void> {
+  async deregisterService(name: string, id: string, options?: ServiceCallOptions): Promise<void> {
     const key = `${name}/${id}`;
     const known = await this.#registered.get(key)?.catch(() => undefined);
     this.#registered.delete(key);
-    await known?.deregister();
+    await known?.deregister(options);
   }
 
   /**
@@ -135,9 +145,9 @@ export class EtcdService {
    *
    * @throws as `Registry.getService()`. Values that are no JSON are left out.
    */
-  async discoverService<T = unknown>(name: string): Promise<T[]> {
+  async discoverService<T = unknown>(name: string, options?: ServiceCallOptions): Promise<T[]> {
     const registry = await this.#services();
-    return parsed<T>(await registry.getService(name, { consistent: true }));
+    return parsed<T>(await registry.getService(name, { ...options, consistent: true }));
   }
 
   /**
@@ -147,10 +157,20 @@ export class EtcdService {
    *
    * @returns what ends that.
    */
-  async watchService<T = unknown>(name: string, callback: OnServices<T>): Promise<() => void> {
+  async watchService<T = unknown>(
+    name: string,
+    callback: OnServices<T>,
+    options: WatchOptions = {},
+  ): Promise<() => void> {
     const registry = await this.#services();
+    const signal = abortSignal('options.signal', options.signal);
     const watcher = follow(registry, name, (list) => callback(parsed<T>(list)), this.#log);
-    return () => watcher.stop();
+    if (signal?.aborted) watcher.stop();
+    const unlisten = signal && onAbort(signal, () => watcher.stop());
+    return () => {
+      unlisten?.();
+      watcher.stop();
+    };
   }
 
   /**

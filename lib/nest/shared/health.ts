@@ -4,30 +4,62 @@ import type { Etcd3 } from '../../etcd/client.js';
 import type { RegistryService } from './registry-service.js';
 import { unreadSettings } from './setting.js';
 
-/** What a health check says. */
+/** What a health check says. `degraded`, which is well enough to serve, only where Terminus knows it: from 12 on. */
 export interface HealthStatus {
-  status: 'up' | 'down';
+  status: 'up' | 'degraded' | 'down';
   [detail: string]: unknown;
 }
 
 /** What a health check answers: one entry, under its key. */
 export type HealthResult<Key extends string = string> = Record<Key, HealthStatus>;
 
-const result = <Key extends string>(key: Key, status: HealthStatus) => ({ [key]: status }) as HealthResult<Key>;
+/** What is needed of Nest's container: its modules. */
+type Modules = Iterable<unknown>;
+
+/** What Terminus makes of an answer: 12 knows `degraded`, and 10 goes by what an indicator throws, not by its answer. */
+type Terminus = 'degrades' | 'reads' | 'hears throws';
+
+function terminusOf(modules: Modules | undefined): Terminus {
+  let found: Terminus = 'reads';
+  for (const module of modules ?? []) {
+    const { providers } = module as { providers?: ReadonlyMap<unknown, { instance?: unknown }> };
+    for (const [token, { instance }] of providers ?? []) {
+      const name = typeof token === 'function' ? token.name : '';
+      if (name === 'HealthIndicatorService') {
+        const { check } = (instance ?? {}) as { check?(key: string): { degraded?: unknown } };
+        return typeof check?.call(instance, 'degraded')?.degraded === 'function' ? 'degrades' : 'reads';
+      }
+      if (name === 'HealthCheckService') found = 'hears throws'; // unless the other service is there too
+    }
+  }
+  return found;
+}
+
+/** Answers as the Terminus of the application hears it. */
+function answer<Key extends string>(key: Key, status: HealthStatus, terminus: Terminus): HealthResult<Key> {
+  const told =
+    status.status === 'degraded' && terminus !== 'degrades' ? { ...status, status: 'down' as const } : status;
+  const result = { [key]: told } as HealthResult<Key>;
+  if (told.status !== 'down' || terminus !== 'hears throws') return result;
+  throw Object.assign(new Error(`${key} is down`), { isHealthCheckError: true, causes: result });
+}
 
 /**
- * Whether the application is in the registry and hears of changes: `down` while it is to be registered and isn't, and
- * while a service that is followed is stale, or the registry refuses to tell of it.
+ * Whether the application is in the registry and hears of changes: `down` while it is to be registered and isn't, and while
+ * the registry refuses to tell of a service that is followed; `degraded` while one is stale, which with Terminus before 12,
+ * that knows no such thing, is `down` too. Terminus 10 takes what an indicator throws for down, so there it throws.
  *
  * For dashboards and alarms. Think twice before you make it a readiness probe: an outage of the registry beyond the TTL
  * would then take all instances of all services out of traffic, which could have gone on with what they know.
  */
 export class RegistryHealthIndicator {
   readonly #service: RegistryService;
+  readonly #modules: Modules | undefined;
 
   /** @internal */
-  constructor(service: RegistryService) {
+  constructor(service: RegistryService, modules?: { values(): Modules }) {
     this.#service = service;
+    this.#modules = modules && { [Symbol.iterator]: () => modules.values()[Symbol.iterator]() };
   }
 
   /** Looks at what is known here; asks no server. */
@@ -36,40 +68,57 @@ export class RegistryHealthIndicator {
     const state = registration?.state ?? (registersItself ? 'waiting' : undefined);
     const takenOut = registration !== undefined && !wanted;
     const isIn = state === undefined || state === 'registered' || takenOut;
-    const up = isIn && stale.length === 0 && refused.length === 0;
+    const working = isIn && refused.length === 0;
+    const status = !working ? 'down' : stale.length > 0 ? 'degraded' : 'up';
     const details = {
       ...(state === undefined ? {} : { registration: state }),
       ...(registration ? { id: registration.id } : {}),
       ...(stale.length > 0 ? { stale } : {}),
       ...(refused.length > 0 ? { refused } : {}),
     };
-    return result(key, { status: up ? 'up' : 'down', ...details });
+    return answer(key, { status, ...details }, terminusOf(this.#modules));
   }
+}
+
+/** How an `EtcdHealthIndicator` asks. */
+export interface HealthOptions {
+  /** In milliseconds. Default 1000. */
+  timeoutMs?: number | undefined;
+  /** The same as `timeoutMs`, as the indicators of Terminus call it. */
+  timeout?: number | undefined;
+  /** Gives the question up, as `down`. */
+  signal?: AbortSignal | undefined;
 }
 
 /** Whether etcd answers, and lets the settings be read. */
 export class EtcdHealthIndicator {
   readonly #client: Etcd3;
+  readonly #modules: Modules | undefined;
 
   /** @internal */
-  constructor(client: Etcd3) {
+  constructor(client: Etcd3, modules?: { values(): Modules }) {
     this.#client = client;
+    this.#modules = modules && { [Symbol.iterator]: () => modules.values()[Symbol.iterator]() };
   }
 
   /**
-   * Asks etcd; `down` when no member answers within `timeout` milliseconds, by default 1000, and while a setting that is
-   * followed can't be read.
+   * Asks etcd; `down` when no member answers within `timeoutMs` milliseconds, by default 1000 (`timeout` is another name of
+   * it), and while a setting that is followed can't be read.
    */
   async isHealthy<Key extends string = 'etcd'>(
     key = 'etcd' as Key,
-    { timeout = 1000 }: { timeout?: number } = {},
+    { timeout = 1000, timeoutMs = timeout, signal }: HealthOptions = {},
   ): Promise<HealthResult<Key>> {
+    return answer(key, await this.#look(timeoutMs, signal), terminusOf(this.#modules));
+  }
+
+  async #look(timeoutMs: number, signal: AbortSignal | undefined): Promise<HealthStatus> {
     try {
-      await this.#client.ready({ timeoutMs: timeout });
+      await this.#client.ready({ timeoutMs, signal });
       const settings = unreadSettings(this.#client);
-      return result(key, settings.length === 0 ? { status: 'up' } : { status: 'down', unreadSettings: settings });
+      return settings.length === 0 ? { status: 'up' } : { status: 'down', unreadSettings: settings };
     } catch (error) {
-      return result(key, { status: 'down', message: (error as Error).message });
+      return { status: 'down', message: (error as Error).message };
     }
   }
 }

@@ -13,7 +13,13 @@ export { connect, Registry } from '../../index.js';
 export { EtcdResident } from './etcd-resident.js';
 export { EtcdService, type Json, type OnServices } from './etcd-service.js';
 export { markHandler, markSetting } from './handlers.js';
-export { EtcdHealthIndicator, type HealthResult, type HealthStatus, RegistryHealthIndicator } from './health.js';
+export {
+  EtcdHealthIndicator,
+  type HealthOptions,
+  type HealthResult,
+  type HealthStatus,
+  RegistryHealthIndicator,
+} from './health.js';
 export { endsOf, placeAtEnds, type Resident, UNORDERED } from './lifecycle.js';
 export { Definitions, refuseBare, refuseSecond } from './once.js';
 export { RegistryResident } from './registry-resident.js';
@@ -31,6 +37,7 @@ export {
   getRegistryServiceToken,
   getRegistryToken,
   getServiceToken,
+  healthTokenOf,
   isDefault,
   REGISTRY_CLIENT,
 } from './tokens.js';

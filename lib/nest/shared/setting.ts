@@ -1,7 +1,9 @@
 /** A setting in etcd that is followed for as long as its client lives. */
 
 import { setTimeout } from 'node:timers';
+import { onAbort } from '../../common/abort.js';
 import type { Etcd3 } from '../../etcd/client.js';
+import type { CallOptions } from '../../etcd/rpc/calls.js';
 import type { AppLogger } from '../../frameworks/logger.js';
 
 /** How long a setting that could not be read is left alone, in milliseconds. */
@@ -21,6 +23,8 @@ export type OnSetting = (value: string | null) => unknown;
  * is pending, it is not called again; then it hears the latest text. What it throws is logged. A watch that ends by an
  * error, because a right was taken for instance, is begun anew after a pause, with one line in the log.
  *
+ * `first` has the options of the first read; its signal ends all.
+ *
  * Resolves after the first call, with what ends it, and rejects when the first read fails; with `lazy` it resolves at
  * once, and the first read is tried again too.
  */
@@ -28,12 +32,16 @@ export async function followSetting(
   client: Etcd3,
   key: string,
   listener: OnSetting,
-  { log, lazy = false }: { log: AppLogger; lazy?: boolean },
+  { log, lazy = false, first }: { log: AppLogger; lazy?: boolean; first?: CallOptions },
 ): Promise<() => void> {
   const following = new Following(client, key, listener, log);
-  const from = lazy ? undefined : await following.read();
+  const from = lazy ? undefined : await following.read(first);
+  const unlisten = first?.signal && onAbort(first.signal, () => following.stop());
   void following.goOn(from);
-  return () => following.stop();
+  return () => {
+    unlisten?.();
+    following.stop();
+  };
 }
 
 class Following {
@@ -59,8 +67,8 @@ class Following {
   }
 
   /** Tells what stands, and gives the revision after it. */
-  async read(): Promise<bigint> {
-    const { header, kvs } = await this.#client.get(this.#key).exec();
+  async read(options?: CallOptions): Promise<bigint> {
+    const { header, kvs } = await this.#client.get(this.#key).options(options).exec();
     await this.#hear(kvs[0]?.value.toString() ?? null);
     return BigInt(header.revision) + 1n;
   }

@@ -30,3 +30,9 @@ export const getRegistryServiceToken = (name?: string): string => named('REGISTR
 export const getRegistryOptionsToken = (name?: string): string => named('REGISTRY_OPTIONS', name);
 /** The token of a service that `ServiceModule.forFeature()` gives. */
 export const getServiceToken = (service: string, registry?: string): string => named(`SERVICE:${service}`, registry);
+/** The token of the health indicator of a client: its class for the default one, else by the token of its service. */
+export const healthTokenOf = <Indicator>(
+  indicator: Indicator,
+  serviceToken: (name?: string) => string,
+  name: string | undefined,
+): Indicator | string => (isDefault(name) ? indicator : `${serviceToken(name)}:health`);
