@@ -18,6 +18,12 @@ function more(ground: () => Ground): void {
       expect.stringMatching(/^grpc:\/\/127\.0\.0\.1:[1-9]\d*$/),
     ]);
     expect(await registry.getService(SERVICE)).toEqual([registered]);
+    // Midway's own client, by the name, with the copy of grpc-js that Midway brings.
+    const caller = apps.start('cjs', 'dialling', { REGISTRY: url, SERVICE });
+    const { hero, copies } = await told<{ hero: object; copies: string[] }>(caller, 'hero');
+    expect(hero).toEqual({ id: 7 });
+    expect(new Set(copies).size).toBe(2);
+    caller.kill('SIGKILL'); // it is in the middle of its start
     app.kill('SIGTERM');
     expect(await app.exit).toMatchObject({ code: 0 });
     expect(await count(SERVICE)).toBe(0);
