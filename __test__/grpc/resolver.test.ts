@@ -96,10 +96,11 @@ describe.each(LINES)('grpc-js 1.%d', (line) => {
     const orders = await dial(context, line, registry, { outlier: { baseEjectionMs: 300 } });
     await orders.reaches(['a', 'b']);
     const [a] = servers;
-    if (a) a.failures = Array(5).fill(UNAVAILABLE);
+    if (a) a.failures = Array(10_000).fill(UNAVAILABLE);
     const outcomes = [];
     while (registry.metrics().services.orders?.ejections === 0) outcomes.push(await orders.call());
-    expect(counts(outcomes)).toMatchObject({ 'from a': 5 });
+    expect(counts(outcomes)['from a']).toBeGreaterThanOrEqual(5); // more where the loop is blocked: those count for nothing
+    if (a) a.failures = [];
     await orders.reaches(['a', 'b']);
   });
 });
@@ -294,10 +295,30 @@ test('a registry that is closed leaves the connections that are there, and tells
   await orders.reaches(['a']);
   await registry.close();
   expect(await orders.call()).toMatchObject({ from: 'a' });
-  expect(await (await dial(context, 14, registry)).call()).toMatchObject({
-    code: UNAVAILABLE,
-    details: expect.stringContaining('closed'),
-  });
+  const closed = { code: UNAVAILABLE, details: expect.stringContaining('closed') };
+  expect(await (await dial(context, 14, registry)).call()).toMatchObject(closed);
+});
+
+test('a channel that comes back from idleness to a closed registry, and a filter that throws, fail calls alone', async (context) => {
+  const registry = await connect(`memory://${uniqueName()}?logger=0`);
+  const server = await ordersServer(context, 'a');
+  await registry.register({ name: 'orders', id: 'a', endpoints: [`grpc://127.0.0.1:${server.port}`] });
+  for (const line of [10, 14] as const) {
+    const filter = () => {
+      throw new Error('on purpose');
+    };
+    const broken = await dial(context, line, registry, { filters: [filter] });
+    expect(await broken.call()).toMatchObject({ code: UNAVAILABLE, details: 'on purpose' });
+  }
+  const idle = { channel: { 'grpc.client_idle_timeout_ms': 1000 } };
+  const channels = [await dial(context, 10, registry, idle), await dial(context, 14, registry, idle)];
+  for (const orders of channels) await orders.reaches(['a']);
+  const states = () => channels.map(({ client }) => client.getChannel().getConnectivityState(false));
+  await waitFor(() => states().every((state) => state === 0), { what: 'the channels to be idle' });
+  await registry.close();
+  for (const orders of channels) {
+    expect(await orders.call()).toMatchObject({ code: UNAVAILABLE, details: expect.stringContaining('closed') });
+  }
 });
 
 test('names that are dialled by three users each and let go leave no watch behind', {

@@ -106,8 +106,13 @@ class ServicePolicy implements Policy, GrpcPicker {
     }
     if (service !== this.#service) {
       this.#cache?.release();
+      try {
+        this.#cache = service.open(this.#ready, this.#config.strategy);
+      } catch (error) {
+        this.failed((error as Error).message); // the registry was closed while the channel was idle
+        return;
+      }
       this.#service = service;
-      this.#cache = service.open(this.#ready, this.#config.strategy);
     }
     this.#isPaused = true;
     const left = new Set(this.#connections.keys());

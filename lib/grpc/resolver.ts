@@ -158,7 +158,7 @@ class ServiceResolver implements ChannelResolver {
   }
 
   updateResolution(): void {
-    if (!this.#unlisten) this.#start();
+    if (!this.#unlisten || !this.#cache) this.#start(); // what was refused may be taken now
     this.#last = ''; // it may have forgotten
     this.#soon();
   }
@@ -173,6 +173,8 @@ class ServiceResolver implements ChannelResolver {
     this.#parked = new WeakRef(this.#cache);
     idle.add(this.#parked);
     if (idle.size <= IDLE) return;
+    for (const one of idle) if (!one.deref()) idle.delete(one);
+    if (idle.size <= IDLE) return;
     const [oldest] = idle;
     oldest?.deref()?.release();
     idle.delete(oldest as WeakRef<ServiceCache>);
@@ -182,6 +184,7 @@ class ServiceResolver implements ChannelResolver {
     if (this.#parked) idle.delete(this.#parked);
     this.#parked = undefined;
     if (!this.#cache || this.#cache.state === 'released') this.#open();
+    this.#stopClock?.();
     this.#unlisten = this.#cache?.onWake(() => this.#soon()) ?? (() => {});
     const { firstListTimeoutMs } = this.#directory.settings;
     this.#stopClock = after(firstListTimeoutMs, () => {
@@ -219,7 +222,12 @@ class ServiceResolver implements ChannelResolver {
     this.#isDue = true;
     setImmediate(() => {
       this.#isDue = false;
-      if (this.#unlisten) this.#tell();
+      if (!this.#unlisten) return;
+      try {
+        this.#tell();
+      } catch (error) {
+        this.#push.error(textOf(error as Error), this.#pushed.config); // a filter of the program has thrown
+      }
     });
   }
 
