@@ -60,14 +60,19 @@ const subjects: [string, (registry: Registry, how: How) => (url: string) => Prom
   [
     'createFetch()',
     (registry, { serverName, ca }) => {
-      const fetch = createFetch(registry, { undici, serverName, tls: ca && { ca } });
+      const fetch = createFetch(registry, { undici, serverName, tls: ca && { ca }, connectTimeoutMs: 10_000 });
       return (url) => fetch(url).then((response) => response.text(), codesOf);
     },
   ],
   [
     'a ServiceAgent',
     (registry, { serverName, ca }) => {
-      const dispatcher = new ServiceAgent(registry, { undici, serverName, tls: ca && { ca } }) as never;
+      const dispatcher = new ServiceAgent(registry, {
+        undici,
+        serverName,
+        tls: ca && { ca },
+        connectTimeoutMs: 10_000,
+      }) as never;
       return (url) => fetch(url, { dispatcher }).then((response) => response.text(), codesOf);
     },
   ],
