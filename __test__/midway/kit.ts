@@ -59,7 +59,7 @@ export async function project(version: MidwayVersion): Promise<Project> {
 }
 
 async function installMidway(folder: string, version: MidwayVersion): Promise<void> {
-  const names = ['core', 'koa', 'bootstrap', 'mock', 'logger', ...(version === 3 ? ['express', 'grpc'] : [])];
+  const names = ['core', 'koa', 'bootstrap', 'mock', 'logger', ...(version === 3 ? ['express', 'grpc', 'axios'] : [])];
   // Beside the copy of grpc-js to which @midwayjs/grpc pins itself the program has one of its own.
   const own = version === 3 ? ['@grpc/grpc-js@~1.14'] : [];
   const packages = [...names.map((name) => `@midwayjs/${name}@${version}`), ...own];

@@ -1,5 +1,7 @@
 /** Midway 3: see suite.ts; and what does not depend on the version. */
 
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import type { ServiceInstance } from 'rollcall';
 import { expect, it } from 'vitest';
 import { uniqueName } from '../support/process.js';
@@ -8,10 +10,15 @@ import { type Ground, suite } from './suite.js';
 suite(3, more);
 
 function more(ground: () => Ground): void {
-  it('puts the endpoints of express and gRPC into one record', async () => {
+  it('puts the endpoints of express and gRPC into one record, and calls others by name with its HttpService', async () => {
     const { apps, url, registry, told, count } = ground();
     const SERVICE = uniqueName('heroes');
-    const app = apps.start('cjs', 'hybrid', { REGISTRY: url, SERVICE });
+    const CALLED = uniqueName('orders');
+    const server = createServer(({ headers, url }, response) => response.end(`${headers.host} ${url}`));
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const { port } = server.address() as AddressInfo;
+    const called = await registry.register({ name: CALLED, endpoints: [`http://127.0.0.1:${port}`] });
+    const app = apps.start('cjs', 'hybrid', { REGISTRY: url, SERVICE, CALLED });
     const { registered } = await told<{ registered: ServiceInstance }>(app, 'registered');
     expect(registered.endpoints).toEqual([
       expect.stringMatching(/^http:\/\/127\.0\.0\.1:[1-9]\d*$/),
@@ -24,6 +31,11 @@ function more(ground: () => Ground): void {
     expect(hero).toEqual({ id: 7 });
     expect(new Set(copies).size).toBe(2);
     caller.kill('SIGKILL'); // it is in the middle of its start
+    // Its HttpService calls by name.
+    expect(await told(app, 'answer')).toMatchObject({ answer: `${CALLED} /7` });
+    await called.deregister();
+    server.closeAllConnections();
+    server.close();
     app.kill('SIGTERM');
     expect(await app.exit).toMatchObject({ code: 0 });
     expect(await count(SERVICE)).toBe(0);

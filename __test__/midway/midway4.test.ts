@@ -52,8 +52,25 @@ function more(ground: () => Ground): void {
       await waitFor(async () => (await who()).all?.length === 1);
       for (let i = 0; i < 3; i++) expect((await who()).id).not.toBe('zz-other');
 
+      // By a strategy of rollcall: a quarter, three quarters, and nothing.
+      for (const [id, weight] of [
+        ['three', '300'],
+        ['none', '0'],
+      ] as const) {
+        await registry.register({ name: SERVICE, id, metadata: { weight }, endpoints: ['http://127.0.0.1:9'] });
+      }
+      await waitFor(async () => (await who()).all?.length === 3);
+      await answer(listening, '/weighted');
+      const counts: Record<string, number> = {};
+      for (let i = 0; i < 40; i++) {
+        const { id } = await who();
+        counts[id] = (counts[id] ?? 0) + 1;
+      }
+      expect(Object.keys(counts).sort()).toEqual([registered.id, 'three'].sort());
+      expect(Math.abs((counts.three as number) - 30)).toBeLessThanOrEqual(2); // within 2 of its share, always
+
       app.kill('SIGTERM');
-      await waitFor(async () => (await count(SERVICE)) === 0);
+      await waitFor(async () => (await count(SERVICE)) === 2);
       const { code, stderr, stdout } = await app.exit;
       expect(code).toBe(0);
       expect(stderr + stdout).not.toMatch(/closed|close with error/);

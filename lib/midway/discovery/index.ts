@@ -23,3 +23,4 @@ export class Configuration {
 export type { InstanceBalancer, RegistryDiscoveryOptions } from '../config.js';
 export { RegistryDiscoveryClient } from './client.js';
 export { RegistryServiceDiscovery, type ServiceQuery } from './discovery.js';
+export { StrategyBalancer } from './strategy-balancer.js';
