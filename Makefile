@@ -1,7 +1,7 @@
 # The index of all commands. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo build build-debug servers test hard lint format bench bench-etcd bench-backends faults test-faults docs clean
+.PHONY: help setup demo build build-debug servers test test-nodes hard lint format bench bench-etcd bench-backends faults test-faults docs clean
 MAKEFLAGS += --no-print-directory
 
 help: ## Lists the commands
@@ -27,6 +27,10 @@ servers: ## Builds and installs the servers that the tests start
 
 test: ## Runs everything that must hold: set-up, lint, build, all tests; the last line has the counts
 	@scripts/test
+
+test-nodes: build ## Runs units, packaging, one backend and applications of Nest and Midway on Node 22, 24 and 26
+	@scripts/setup test
+	@node scripts/nodes.mjs 22 24 26
 
 hard: build ## Runs the hard tests in their full size, about fifteen minutes; `make test` has them in a small one
 	@scripts/setup test
