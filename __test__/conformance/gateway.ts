@@ -1,18 +1,8 @@
-// Asks an etcd through its own JSON gateway and metrics page, and a ZooKeeper (`zookeeper://host:port`) in its own
-// protocol: what the suite asserts on, the product has no part in.
-import { ZkClient } from '../support/zookeeper-client.js';
+// Asks an etcd through its own JSON gateway and metrics page: what the suite asserts on, the product has no part in.
+import type { Stored } from './scope.js';
 
 const b64 = (text: string): string => Buffer.from(text).toString('base64');
 const text = (base64: string | undefined): string => Buffer.from(base64 ?? '', 'base64').toString('utf8');
-
-export interface Stored {
-  readonly key: string;
-  readonly value: string;
-  /** Lease id in decimal; '0' when none. */
-  readonly lease: string;
-  readonly createRevision: number;
-  readonly modRevision: number;
-}
 
 interface RangeAnswer {
   kvs?: { key: string; value?: string; lease?: string; create_revision: string; mod_revision: string }[];
@@ -43,60 +33,29 @@ async function range(url: string, body: unknown): Promise<Stored[]> {
   }));
 }
 
-const ZOOKEEPER = 'zookeeper://';
-const isZookeeper = (url: string): boolean => url.startsWith(ZOOKEEPER);
-
-async function zookeeper<T>(url: string, ask: (client: ZkClient) => Promise<T>): Promise<T> {
-  const client = await ZkClient.connect(url.slice(ZOOKEEPER.length));
-  try {
-    return await ask(client);
-  } finally {
-    await client.close();
-  }
-}
-
-async function node(client: ZkClient, key: string): Promise<Stored | undefined> {
-  const there = await client.get(key);
-  if (!there) return undefined;
-  const { czxid, mzxid, ephemeralOwner } = there.stat;
-  const [createRevision, modRevision] = [Number(czxid), Number(mzxid)];
-  return { key, value: there.value, lease: String(ephemeralOwner), createRevision, modRevision };
-}
-
 export const stored = async (url: string, key: string): Promise<Stored | undefined> =>
-  isZookeeper(url) ? zookeeper(url, (client) => node(client, key)) : (await range(url, { key: b64(key) }))[0];
+  (await range(url, { key: b64(key) }))[0];
 
-/** Everything under a prefix, which must be ASCII and, for ZooKeeper, `…/` and a parent of instances. */
-export const storedUnder = async (url: string, prefix: string): Promise<Stored[]> => {
-  if (!isZookeeper(url)) return range(url, { key: b64(prefix), range_end: b64(endOf(prefix)) });
-  return zookeeper(url, async (client) => {
-    const children = (await client.children(prefix.slice(0, -1))).sort();
-    const nodes = await Promise.all(children.map((child) => node(client, prefix + child)));
-    return nodes.filter((one) => one !== undefined);
-  });
-};
+/** Everything under a prefix, which must be ASCII. */
+export const storedUnder = (url: string, prefix: string): Promise<Stored[]> =>
+  range(url, { key: b64(prefix), range_end: b64(endOf(prefix)) });
 
 export const put = (url: string, key: string, value: string): Promise<unknown> =>
-  isZookeeper(url)
-    ? zookeeper(url, (client) => client.put(key, value))
-    : ask(url, '/v3/kv/put', { key: b64(key), value: b64(value) });
+  ask(url, '/v3/kv/put', { key: b64(key), value: b64(value) });
 
-export const remove = (url: string, key: string): Promise<unknown> =>
-  isZookeeper(url) ? zookeeper(url, (client) => client.delete(key)) : ask(url, '/v3/kv/deleterange', { key: b64(key) });
+export const remove = (url: string, key: string): Promise<unknown> => ask(url, '/v3/kv/deleterange', { key: b64(key) });
 
 export const removeUnder = (url: string, prefix: string): Promise<unknown> =>
   ask(url, '/v3/kv/deleterange', { key: b64(prefix), range_end: b64(endOf(prefix)) });
 
 /** Puts and deletes in one transaction. */
 export const transact = (url: string, puts: Record<string, string>, deletes: string[] = []): Promise<unknown> =>
-  isZookeeper(url)
-    ? zookeeper(url, (client) => client.transact(puts, deletes))
-    : ask(url, '/v3/kv/txn', {
-        success: [
-          ...Object.entries(puts).map(([key, value]) => ({ request_put: { key: b64(key), value: b64(value) } })),
-          ...deletes.map((key) => ({ request_delete_range: { key: b64(key) } })),
-        ],
-      });
+  ask(url, '/v3/kv/txn', {
+    success: [
+      ...Object.entries(puts).map(([key, value]) => ({ request_put: { key: b64(key), value: b64(value) } })),
+      ...deletes.map((key) => ({ request_delete_range: { key: b64(key) } })),
+    ],
+  });
 
 export const revoke = (url: string, lease: string): Promise<unknown> => ask(url, '/v3/lease/revoke', { ID: lease });
 
@@ -111,9 +70,7 @@ export async function leases(url: string): Promise<string[]> {
   return (answer.leases ?? []).map((lease) => lease.ID);
 }
 
-/** A ZooKeeper keeps no history that could be compacted. */
 export async function compact(url: string): Promise<void> {
-  if (isZookeeper(url)) return;
   const { header } = await ask<{ header: { revision: string } }>(url, '/v3/kv/range', { key: b64('\0') });
   await ask(url, '/v3/kv/compaction', { revision: header.revision, physical: true });
 }

@@ -3,7 +3,6 @@ import { execFile } from 'node:child_process';
 import { createRequire } from 'node:module';
 import { describe, expect, test } from 'vitest';
 import { forEveryBackend } from './backends.js';
-import { stored } from './gateway.js';
 import type { Step } from './kit.js';
 import { hear, ids, inProcess, inThread, inTime, nextList, quiet, refused, sees, within } from './kit.js';
 
@@ -413,12 +412,12 @@ forEveryBackend('the end of a process', (it) => {
         stallTimeoutMs: 2000,
       });
       await child.until('register:done');
-      const before = await stored(scope.serverUrl, scope.key('orders', 'a'));
+      const before = await scope.stored('orders', 'a');
       child.kill('SIGSTOP');
       await quiet(6000); // three times stallTimeoutMs, less than the TTL
       child.kill('SIGCONT');
       await quiet(3000); // a withdrawal would come with the first beats after the freeze
-      expect(await stored(scope.serverUrl, scope.key('orders', 'a'))).toEqual(before);
+      expect(await scope.stored('orders', 'a')).toEqual(before);
       expect([child.count('stalled'), child.count('lost')]).toEqual([0, 0]);
     },
     { needs: ['processes', 'rawRead'] },

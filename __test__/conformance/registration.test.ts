@@ -2,7 +2,6 @@
 import { connect } from 'rollcall';
 import { expect } from 'vitest';
 import { forEveryBackend, record } from './backends.js';
-import { grantedTtl, stored, storedUnder } from './gateway.js';
 import { hear, ids, inTime, quiet, refused, sees, timed, unstamped, waitFor, within } from './kit.js';
 
 const instance = {
@@ -126,9 +125,7 @@ forEveryBackend('registering', (it) => {
       scope.link.release();
       await sees(await scope.observer(), 'orders', ['before'], 15_000);
       await quiet(1000); // a late write would be on its way for less than this on a loopback
-      expect((await storedUnder(scope.serverUrl, scope.key('orders', ''))).map(({ key }) => key)).toEqual([
-        scope.key('orders', 'before'),
-      ]);
+      expect((await scope.storedUnder('orders')).map(({ key }) => key)).toEqual([scope.key('orders', 'before')]);
     },
     { needs: ['slowWay', 'rawRead'] },
   );
@@ -144,7 +141,7 @@ forEveryBackend('registering', (it) => {
       await sees(registry, 'orders', []);
       const until = performance.now() + 3000; // what was held up is through within this on a loopback
       while (performance.now() < until) await quiet(100);
-      expect(await storedUnder(scope.serverUrl, scope.key('orders', ''))).toEqual([]);
+      expect(await scope.storedUnder('orders')).toEqual([]);
     },
     { needs: ['slowWay', 'rawRead'] },
   );
@@ -278,9 +275,9 @@ forEveryBackend('the newest owner', (it) => {
       const [older, newer] = [await scope.connect(), await scope.connect()];
       await older.register(instance);
       await newer.register({ ...instance, version: 'newer' });
-      const before = await stored(scope.serverUrl, scope.key('orders', 'a'));
+      const before = await scope.stored('orders', 'a');
       await quiet(scope.ttlMs * 2); // twice the time in which either would renew or repair
-      expect(await stored(scope.serverUrl, scope.key('orders', 'a'))).toEqual(before);
+      expect(await scope.stored('orders', 'a')).toEqual(before);
     },
     { needs: ['rawRead'] },
   );
@@ -384,16 +381,15 @@ forEveryBackend('deregistering', (it) => {
     async (scope) => {
       const registry = await scope.connect({ ttlMs: 60_000 });
       const [first, second] = [await registry.register(instance), await registry.register({ ...instance, id: 'b' })];
-      const leaseOf = async (id: string): Promise<string> =>
-        (await stored(scope.serverUrl, scope.key('orders', id)))?.lease ?? '0';
+      const leaseOf = async (id: string): Promise<string> => (await scope.stored('orders', id))?.lease ?? '0';
       const used = [await leaseOf('a'), await leaseOf('b')];
       expect(used).not.toContain('0');
       await first.deregister();
-      expect(await grantedTtl(scope.serverUrl, used[1] as string)).toBe(60);
+      expect(await scope.grantedTtl(used[1] as string)).toBe(60);
       await sees(registry, 'orders', ['b']);
       await second.deregister();
       for (const lease of used) {
-        await waitFor(async () => (await grantedTtl(scope.serverUrl, lease)) === undefined, {
+        await waitFor(async () => (await scope.grantedTtl(lease)) === undefined, {
           timeoutMs: 3000,
           what: 'the lease to be revoked',
         });

@@ -1,7 +1,6 @@
 // The registration contract, second half: what the backend loses is put back, and a loss is told exactly once.
 import { expect } from 'vitest';
 import { forEveryBackend } from './backends.js';
-import { stored } from './gateway.js';
 import { hear, inTime, quiet, refused, sees, unstamped, waitFor } from './kit.js';
 
 const instance = {
@@ -207,10 +206,10 @@ forEveryBackend('repair', (it) => {
       const registry = await scope.connect();
       const registration = await registry.register(instance);
       const heard = hear(registration);
-      const before = await stored(scope.serverUrl, scope.key('orders', 'a'));
+      const before = await scope.stored('orders', 'a');
       await quiet(scope.ttlMs * 5);
       expect(heard.events).toEqual([]);
-      expect(await stored(scope.serverUrl, scope.key('orders', 'a'))).toEqual(before);
+      expect(await scope.stored('orders', 'a')).toEqual(before);
     },
     { needs: ['rawRead'] },
   );

@@ -3,7 +3,7 @@
 import type { Capabilities, Registry, RegistryOptions } from 'rollcall';
 import { connect } from 'rollcall';
 import type { TcpProxy } from '../support/tcp.js';
-import type { Process, Scenario, Step } from './kit.js';
+import { inProcess, type Process, type Scenario, type Step } from './kit.js';
 
 /** Options of every backend, as a test gives them. */
 export type Common = Omit<Extract<RegistryOptions, { backend: 'memory' }>, 'backend' | 'namespace'>;
@@ -14,10 +14,18 @@ export type Need =
   | 'oneSided'
   /** Requests and answers can be held back on the way. */
   | 'slowWay'
-  /** What is stored can be read and written around the client, byte by byte, in transactions. */
+  /** What is stored can be read around the client, byte by byte. */
   | 'rawRead'
   /** What others write is kept as they wrote it, whether it makes sense or not. */
   | 'rawPut'
+  /** Others can change several records at one moment. */
+  | 'transactions'
+  /** The registry keeps its history, and can be told to forget it. */
+  | 'compaction'
+  /** Its options have a `codec`. */
+  | 'codecs'
+  /** Its options have a `prefix`, which may have any depth. */
+  | 'prefixes'
   /** Metadata may have any keys and values. */
   | 'anyMetadata'
   /** An id is one of its name, not of the whole registry. */
@@ -26,8 +34,10 @@ export type Need =
   | 'processes'
   /** A session or lease has a name of its own, so that a test can ask for it. */
   | 'leases'
-  /** The server counts the streams and requests it serves. */
+  /** The server counts the streams it serves. */
   | 'counts'
+  /** Operators can take an instance out by a switch of the registry's own. */
+  | 'ownSwitch'
   /** Several registries lie in one server, and do not see one another. */
   | 'tenants';
 
@@ -69,6 +79,22 @@ export interface Scope {
   restore(): Promise<void>;
   /** The way that `outage()` cuts, for finer harm (`slowWay`). */
   readonly link: TcpProxy;
+  /** Where a record lies, as a bad one is reported. */
+  key(name: string, id: string): string;
+  /** What is stored as a record (`rawRead`). */
+  stored(name: string, id: string): Promise<Stored | undefined>;
+  /** Everything that is stored under a name (`rawRead`). */
+  storedUnder(name: string): Promise<Stored[]>;
+  /** Records of a name, by their ids, are written and removed at one moment (`transactions`). */
+  transact(name: string, puts: Record<string, string>, removals: string[]): Promise<void>;
+  /** The history up to now is forgotten (`compaction`). */
+  compact(): Promise<void>;
+  /** Seconds granted to a lease; undefined when the registry has no such lease (`leases`). */
+  grantedTtl(lease: string): Promise<number | undefined>;
+  /** How many streams the server has for watches, of all clients (`counts`). */
+  streams(): Promise<number>;
+  /** The operator's switch of an instance (`ownSwitch`). */
+  setOwnSwitch(name: string, id: string, isOut: boolean): Promise<void>;
   /** A record as someone else writes it. */
   put(name: string, id: string, value: string): Promise<void>;
   /** A deletion by hand. */
@@ -79,11 +105,20 @@ export interface Scope {
   wipe(): Promise<void>;
   /** Someone else's instance whose owner can die without a word. */
   mortal(name: string, id: string): Promise<{ die(): Promise<void> }>;
-  /** etcd only, by `rawRead`, `leases` and `counts`: the server, and the key of a record. */
-  readonly serverUrl: string;
-  key(name: string, id: string): string;
   /** Undoes everything that the test has opened. */
   close(): Promise<void>;
+}
+
+/** A record around the client. */
+export interface Stored {
+  readonly key: string;
+  /** Without what the registry or the backend keeps beside it. */
+  readonly value: string;
+  /** '0' when none. */
+  readonly lease: string;
+  /** Another one when it was made anew, and when it was written again; a renewal is neither. */
+  readonly createRevision: number;
+  readonly modRevision: number;
 }
 
 /** A record as Kratos writes it. */
@@ -100,16 +135,37 @@ export const record = (
     endpoints: more.endpoints ?? null,
   });
 
-/** The clients and scenarios of one test, closed with it. */
-export abstract class Clients {
+const absent = (need: Need): never => {
+  throw new Error(`not in this row: the test must name its need "${need}"`);
+};
+
+/**
+ * The clients and scenarios of one test, closed with it. What a test must name as its need is refused here: a row writes
+ * what it can.
+ */
+export abstract class Clients implements Scope {
   protected readonly opened: (() => Promise<unknown>)[] = [];
+  abstract readonly ttlMs: number;
   abstract options(more?: Common): RegistryOptions;
+  abstract url(query?: string): string;
+  abstract outage(): Promise<void>;
+  abstract restore(): Promise<void>;
+  abstract put(name: string, id: string, value: string): Promise<void>;
+  abstract remove(name: string, id: string): Promise<boolean>;
+  abstract loseSession(name: string, id: string): Promise<void>;
+  abstract wipe(): Promise<void>;
+  abstract key(name: string, id: string): string;
   /** Around the way that `outage()` cuts. */
   protected abstract direct(more?: Common): RegistryOptions;
+
   /** The tenant that `neighbour()` is a client of. */
-  protected abstract beside(suffix: string): RegistryOptions;
-  protected abstract launch(steps: Step[], more?: Common): Scenario;
-  abstract restore(): Promise<void>;
+  protected beside(_suffix: string): RegistryOptions {
+    return absent('tenants');
+  }
+
+  protected launch(steps: Step[], more?: Common): Scenario {
+    return inProcess(this.direct(more), steps);
+  }
 
   private async open(options: RegistryOptions): Promise<Registry> {
     const registry = await connect(options);
@@ -136,8 +192,89 @@ export abstract class Clients {
     return running;
   }
 
+  async process(steps: Step[], more?: Common): Promise<Process> {
+    const running = await this.run(steps, more);
+    return 'pid' in running ? (running as Process) : absent('processes');
+  }
+
+  async mortal(name: string, id: string): Promise<{ die(): Promise<void> }> {
+    const owner = await this.process([['register', { name, id }]]);
+    await owner.until('register:done');
+    return { die: () => owner.stop() };
+  }
+
   async close(): Promise<void> {
     await this.restore();
     for (const undo of this.opened.splice(0).reverse()) await undo();
   }
+
+  get link(): TcpProxy {
+    return absent('slowWay');
+  }
+
+  async stored(_name: string, _id: string): Promise<Stored | undefined> {
+    return absent('rawRead');
+  }
+
+  async storedUnder(_name: string): Promise<Stored[]> {
+    return absent('rawRead');
+  }
+
+  async transact(_name: string, _puts: Record<string, string>, _removals: string[]): Promise<void> {
+    absent('transactions');
+  }
+
+  async compact(): Promise<void> {
+    absent('compaction');
+  }
+
+  async grantedTtl(_lease: string): Promise<number | undefined> {
+    return absent('leases');
+  }
+
+  async streams(): Promise<number> {
+    return absent('counts');
+  }
+
+  async setOwnSwitch(_name: string, _id: string, _isOut: boolean): Promise<void> {
+    absent('ownSwitch');
+  }
 }
+
+/** Of a registry that is reached by TCP. */
+export abstract class Linked extends Clients {
+  constructor(private readonly way: TcpProxy) {
+    super();
+    this.opened.push(() => way.close());
+  }
+
+  override get link(): TcpProxy {
+    return this.way;
+  }
+
+  async outage(): Promise<void> {
+    this.way.setEnabled(false);
+  }
+
+  async restore(): Promise<void> {
+    this.way.dropAnswers(false);
+    this.way.release();
+    this.way.setEnabled(true);
+  }
+}
+
+/** What most registries say of themselves: a row names where its own differs. */
+export const usual: Capabilities = {
+  register: true,
+  expires: true,
+  owners: true,
+  keepsId: true,
+  listsNames: true,
+  countsNames: false,
+  oneRegistration: false,
+  settlesMs: 0,
+  since: false,
+  expiresIn: false,
+  leavingReason: false,
+  ownSwitch: false,
+};

@@ -2,7 +2,6 @@
 import type { OutReason, Registration } from 'rollcall';
 import { expect } from 'vitest';
 import { forEveryBackend } from './backends.js';
-import { grantedTtl, storedUnder } from './gateway.js';
 import {
   hear,
   ids,
@@ -365,7 +364,7 @@ forEveryBackend('out of traffic', (it, row) => {
       const registration = await registry.register(instance);
       const heard = hear(registration);
       const leases = new Set<string>();
-      const all = async () => (isRead ? await storedUnder(scope.serverUrl, scope.key('orders', '')) : []);
+      const all = async () => (isRead ? await scope.storedUnder('orders') : []);
       for (let round = 0; round < ROUNDS; round++) {
         for (const { lease } of await all()) leases.add(lease);
         await registration.withdraw();
@@ -380,7 +379,7 @@ forEveryBackend('out of traffic', (it, row) => {
       if (!hasLeases) return;
       leases.delete(now[0]?.lease ?? '');
       expect(leases.size).toBeGreaterThanOrEqual(ROUNDS - 1);
-      for (const lease of leases) expect(await grantedTtl(scope.serverUrl, lease), lease).toBeUndefined();
+      for (const lease of leases) expect(await scope.grantedTtl(lease), lease).toBeUndefined();
     },
     { timeoutMs: 30_000 + ROUNDS * 200 },
   );

@@ -3,7 +3,6 @@
 import type { Watcher } from 'rollcall';
 import { expect } from 'vitest';
 import { forEveryBackend, record } from './backends.js';
-import { compact } from './gateway.js';
 import { ids, listsUntil, nextList, quiet, refused, sees, staysPending, waitFor, within } from './kit.js';
 
 const told = (watcher: Watcher): string[] => {
@@ -80,7 +79,7 @@ forEveryBackend('watching through an outage', (it) => {
       await waitFor(() => watcher.stale, { timeoutMs: 20_000, what: 'the watcher to be stale' });
       for (let i = 0; i < 20; i++) await scope.put('orders', 'b', record('orders', 'b', { version: String(i) }));
       await scope.remove('orders', 'a');
-      await compact(scope.serverUrl);
+      await scope.compact();
       await scope.restore();
       const lists = await listsUntil(watcher, ['b', 'c'], 15_000);
       expect(lists.at(-1)?.[0]?.version).toBe('19');
@@ -88,7 +87,7 @@ forEveryBackend('watching through an outage', (it) => {
       await listsUntil(watcher, ['b', 'c', 'd']);
       expect(watcher.stale).toBe(false);
     },
-    { needs: ['rawRead', 'oneSided'] },
+    { needs: ['compaction', 'oneSided'] },
   );
 
   it('a first next() during an outage waits for the truth instead of inventing an empty list', async (scope) => {

@@ -1,7 +1,6 @@
 // The watch contract while the registry can be reached: what is delivered, what is not, how a watch ends.
 import { expect } from 'vitest';
 import { forEveryBackend, record } from './backends.js';
-import { metric, put, transact } from './gateway.js';
 import {
   ids,
   inTime,
@@ -152,8 +151,7 @@ forEveryBackend('watching', (it) => {
     'every list is one consistent read: a swap in one transaction is never seen half done',
     async (scope) => {
       const registry = await scope.connect();
-      const key = (id: string): string => scope.key('orders', id);
-      await put(scope.serverUrl, key('0'), record('orders', '0'));
+      await scope.put('orders', '0', record('orders', '0'));
       const watcher = registry.watch('orders');
       const seen: string[][] = [];
       const following = (async () => {
@@ -163,12 +161,12 @@ forEveryBackend('watching', (it) => {
         }
       })();
       for (let i = 1; i <= 200; i++)
-        await transact(scope.serverUrl, { [key(String(i))]: record('orders', String(i)) }, [key(String(i - 1))]);
+        await scope.transact('orders', { [i]: record('orders', String(i)) }, [String(i - 1)]);
       await within(following, 10_000, 'the last swap');
       expect(seen.filter((list) => list.length !== 1)).toEqual([]);
       expect(seen.map(([id]) => Number(id))).toEqual(seen.map(([id]) => Number(id)).sort((a, b) => a - b));
     },
-    { needs: ['rawRead'] },
+    { needs: ['transactions'] },
   );
 
   it(
@@ -446,7 +444,7 @@ forEveryBackend(
       'watchers of one client share one stream on the server, and the last to stop frees it',
       async (scope) => {
         const registry = await scope.connect();
-        const streams = (): Promise<number> => metric(scope.serverUrl, 'etcd_debugging_mvcc_watcher_total');
+        const streams = (): Promise<number> => scope.streams();
         await waitFor(async () => (await streams()) === 0, { what: 'the watches of the other tests to end' });
         const watchers = Array.from({ length: 10 }, () => registry.watch('orders'));
         await Promise.all(watchers.map((watcher) => nextList(watcher)));

@@ -3,7 +3,6 @@ import type { InstanceInput, RegistryOptions } from 'rollcall';
 import { connect } from 'rollcall';
 import { expect } from 'vitest';
 import { forEveryBackend } from './backends.js';
-import { stored } from './gateway.js';
 import { nextList, refused, unstamped } from './kit.js';
 
 // Captured from Go Kratos.
@@ -57,7 +56,7 @@ forEveryBackend('what is stored', (it) => {
       async (scope) => {
         const registry = await scope.connect();
         await registry.register(instance);
-        expect((await stored(scope.serverUrl, scope.key(instance.name, instance.id)))?.value).toBe(bytes);
+        expect((await scope.stored(instance.name, instance.id))?.value).toBe(bytes);
       },
       { needs: ['rawRead'] },
     );
@@ -83,7 +82,7 @@ forEveryBackend('what is stored', (it) => {
         code: 'ERR_INVALID_ARGUMENT',
         message: expect.stringContaining('instance.metadata.k'),
       });
-      expect(await stored(scope.serverUrl, scope.key('orders', 'a'))).toBeFalsy();
+      expect(await scope.stored('orders', 'a')).toBeFalsy();
     },
     { needs: ['rawRead'] },
   );
@@ -93,7 +92,7 @@ forEveryBackend('what is stored', (it) => {
     async (scope) => {
       const registry = await scope.connect();
       await registry.register({ name: 'orders', id: 'a' });
-      const record = await stored(scope.serverUrl, scope.key('orders', 'a'));
+      const record = await scope.stored('orders', 'a');
       expect(record?.lease).not.toBe('0');
       expect(scope.key('orders', 'a')).toMatch(/^\/suite-[0-9a-f]+\/orders\/a$/);
     },
@@ -113,10 +112,8 @@ forEveryBackend('what is stored', (it) => {
           endpoints: ['grpc://10.0.0.1:1'],
         });
         await registry.register({ name: 'orders', id: 'b' });
-        expect((await stored(scope.serverUrl, scope.key('orders', 'a')))?.value).toMatch(
-          /^\{"a":"1(&|\\u0026)","b":"2"\}$/,
-        );
-        expect((await stored(scope.serverUrl, scope.key('orders', 'b')))?.value).toBe('{}');
+        expect((await scope.stored('orders', 'a'))?.value).toMatch(/^\{"a":"1(&|\\u0026)","b":"2"\}$/);
+        expect((await scope.stored('orders', 'b'))?.value).toBe('{}');
         await scope.put('orders', 'c', '{"host":"10.0.0.1"}');
         const bad: string[] = [];
         registry.on('badRecord', ({ key }) => bad.push(key));
@@ -131,7 +128,7 @@ forEveryBackend('what is stored', (it) => {
         await registry.close();
       }
     },
-    { needs: ['rawRead'] },
+    { needs: ['codecs', 'rawRead'] },
   );
 
   it(
@@ -141,14 +138,14 @@ forEveryBackend('what is stored', (it) => {
       const deep = await connect({ ...scope.options(), prefix: `${options.prefix}/a/b` } as RegistryOptions);
       try {
         await deep.register({ name: 'orders', id: '1' });
-        expect((await stored(scope.serverUrl, `${options.prefix}/a/b/orders/1`))?.key).toBeDefined();
+        expect((await scope.stored('a/b/orders', '1'))?.key).toBeDefined();
         expect(await deep.services()).toEqual(['orders']);
         expect(await (await scope.connect()).getService('orders')).toEqual([]);
       } finally {
         await deep.close();
       }
     },
-    { needs: ['rawRead'] },
+    { needs: ['prefixes', 'rawRead'] },
   );
 
   it(
@@ -160,6 +157,6 @@ forEveryBackend('what is stored', (it) => {
         /options\.codec.*did you mean "metadata"/s,
       );
     },
-    { needs: ['rawRead'] },
+    { needs: ['codecs'] },
   );
 });
