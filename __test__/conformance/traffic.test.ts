@@ -358,6 +358,39 @@ forEveryBackend('out of traffic', (it, row) => {
   });
 
   it(
+    'what an operator has switched off is in no list, and neither an update nor a repair of its owner brings it back',
+    async (scope) => {
+      const [registry, other] = [await scope.connect(), await scope.observer()];
+      const registration = await registry.register(instance);
+      await registry.register({ name: 'payments', id: 'p' });
+      const heard = hear(registration);
+      const watcher = other.watch('orders');
+      await listsUntil(watcher, ['a']);
+      const isOut = async () => {
+        expect(await other.getService('orders', { consistent: true })).toEqual([]);
+        expect(await other.services({ consistent: true })).toEqual(['payments']);
+        expect(registration.state).toBe('registered');
+      };
+
+      await scope.setOwnSwitch('orders', 'a', true);
+      await listsUntil(watcher, []);
+      await isOut();
+      await registration.update({ version: '2' });
+      await isOut();
+      await scope.loseSession('orders', 'a');
+      await waitFor(() => heard.count('restored') === 1, { timeoutMs: 15_000, what: '"restored"' });
+      await isOut();
+
+      await scope.setOwnSwitch('orders', 'a', false);
+      const lists = await listsUntil(watcher, ['a']);
+      expect(lists.map((list) => list.map(({ version }) => version))).toEqual([['2']]);
+      expect(await other.services({ consistent: true })).toEqual(['orders', 'payments']);
+      expect(heard.events).toEqual(['lost', 'restored']);
+    },
+    { needs: ['ownSwitch'] },
+  );
+
+  it(
     `${ROUNDS} rounds leave no lease and no key behind`,
     async (scope) => {
       const [registry, other] = [await scope.connect(), await scope.observer()];
