@@ -8,11 +8,12 @@ import type { CallOptions } from '../../etcd/rpc/calls.js';
 import { follow } from '../../frameworks/follow.js';
 import type { AppLogger } from '../../frameworks/logger.js';
 import { named } from '../../registry/call.js';
+import type { CallOptions as ServiceCallOptions, WatchOptions } from '../../registry/call-options.js';
 import { connect } from '../../registry/connect.js';
 import type { ServiceInstance } from '../../registry/instance.js';
 import { defaultDrain } from '../../registry/options.js';
 import type { Registration } from '../../registry/registration.js';
-import type { Registry, CallOptions as ServiceCallOptions, WatchOptions } from '../../registry/registry.js';
+import type { Registry } from '../../registry/registry.js';
 import { madeByModule } from './by-module.js';
 import { followSetting, type OnSetting } from './setting.js';
 
