@@ -142,6 +142,15 @@ struct PagesInner {
     stop: CancellationToken,
 }
 
+impl PagesInner {
+    /// Answers what has come in and was not begun: the client is closed.
+    fn refuse_waiting(&self) {
+        for request in std::mem::take(&mut *lock(&self.inbox)) {
+            self.outbox.append(request.id, Reply::failed(&NativeFailure::closed()));
+        }
+    }
+}
+
 impl Pages {
     pub fn start(io: &Arc<Io>, client: EtcdClient, groups: bool, wake: Wake) -> Self {
         let inner = Arc::new(PagesInner {
@@ -195,13 +204,6 @@ impl Pages {
 
     fn put(&self, requests: Vec<Request>) {
         let inner = &self.inner;
-        if inner.stop.is_cancelled() {
-            // JavaScript refuses calls of a closed client; this is one that was on its way.
-            for request in requests {
-                inner.outbox.append(request.id, Reply::failed(&NativeFailure::closed()));
-            }
-            return;
-        }
         {
             let mut running = lock(&inner.running);
             let cancels = requests.iter().filter(|request| request.has(CANCELS));
@@ -216,6 +218,11 @@ impl Pages {
             }
         }
         inner.submitted.notify_one(); // one write to an eventfd a tick, not one spawn a call
+        // JavaScript refuses calls of a closed client; these were on their way. First in the inbox and then asked: who ends
+        // the boundary does both the other way round, so one of the two answers them.
+        if inner.stop.is_cancelled() {
+            inner.refuse_waiting();
+        }
     }
 
     pub fn cancel(&self, id: u32) {
@@ -257,9 +264,7 @@ async fn dispatch(inner: Arc<PagesInner>, groups: bool) {
         }
     }
     tasks.shutdown().await;
-    for request in std::mem::take(&mut *lock(&inner.inbox)) {
-        inner.outbox.append(request.id, Reply::failed(&NativeFailure::closed()));
-    }
+    inner.refuse_waiting();
     lock(&inner.running).clear();
 }
 
