@@ -221,12 +221,12 @@ export declare class ServicesWatcherHandle {
   version(): number
   /** How often it was tried up to now to begin to follow it, for all its watchers. */
   attempts(): number
-  /** The latest list: what is new in it, if the list `known` was the last one taken through this handle. */
-  take(known: number): NativeNames
   /** Why the registry refuses the watch, if it does. */
   error(): NativeFailure | null
   /** Ends it and frees the native side. May be repeated. */
   stop(): void
+  /** The latest list: what is new in it, if the list `known` was the last one taken through this handle. */
+  take(known: number): NativeNames
 }
 
 export declare class StreamHandle {
@@ -254,12 +254,12 @@ export declare class WatcherHandle {
   version(): number
   /** How often it was tried up to now to begin to follow it, for all its watchers. */
   attempts(): number
-  /** The latest list: what is new in it, if the list `known` was the last one taken through this handle. */
-  take(known: number): NativeList
   /** Why the registry refuses the watch, if it does. */
   error(): NativeFailure | null
   /** Ends it and frees the native side. May be repeated. */
   stop(): void
+  /** The latest list: what is new in it, if the list `known` was the last one taken through this handle. */
+  take(known: number): NativeList
 }
 
 /** The methods in the order of their numbers: `/etcdserverpb.KV/Range` is 0. */

@@ -18,7 +18,7 @@ use crate::failure::NativeFailure;
 use crate::io::Io;
 
 /// What the handles of both kinds are made of.
-struct Following<E: Entry> {
+struct WatcherInner<E: Entry> {
     id: u32,
     /// `None` once it was stopped. Holding it keeps the subject followed.
     watcher: Mutex<Option<Watcher<E>>>,
@@ -34,7 +34,7 @@ struct Taken<E> {
     kept: Option<Vec<i32>>,
 }
 
-impl<E: Entry> Following<E> {
+impl<E: Entry> WatcherInner<E> {
     fn start(id: u32, watcher: &Watcher<E>, mailbox: Arc<Mailbox>, io: &Arc<Io>) -> Self {
         let mut views = watcher.views();
         let task = io.handle().spawn(async move {
@@ -107,7 +107,7 @@ impl<E: Entry> Following<E> {
     }
 }
 
-impl<E: Entry> Drop for Following<E> {
+impl<E: Entry> Drop for WatcherInner<E> {
     fn drop(&mut self) {
         self.stop();
     }
@@ -126,8 +126,58 @@ impl<E> Taken<E> {
     }
 }
 
-#[napi]
-pub struct WatcherHandle(Following<ServiceInstance>);
+/// What the two handles do alike. napi knows no generic classes, so each is one of its own, made of the same inside.
+macro_rules! watcher_handle {
+    ($handle:ident of $entry:ident) => {
+        #[napi]
+        pub struct $handle(WatcherInner<$entry>);
+
+        impl $handle {
+            pub fn start(id: u32, watcher: &Watcher<$entry>, mailbox: Arc<Mailbox>, io: &Arc<Io>) -> Self {
+                Self(WatcherInner::start(id, watcher, mailbox, io))
+            }
+        }
+
+        #[napi]
+        impl $handle {
+            #[napi(catch_unwind)]
+            pub fn id(&self) -> u32 {
+                self.0.id
+            }
+
+            #[napi(catch_unwind)]
+            pub fn stale(&self) -> bool {
+                self.0.peek(|view| view.stale)
+            }
+
+            /// The number of the latest list; 0 while there is none.
+            #[napi(catch_unwind)]
+            pub fn version(&self) -> f64 {
+                self.0.version()
+            }
+
+            /// How often it was tried up to now to begin to follow it, for all its watchers.
+            #[napi(catch_unwind)]
+            pub fn attempts(&self) -> u32 {
+                self.0.attempts()
+            }
+
+            /// Why the registry refuses the watch, if it does.
+            #[napi(catch_unwind)]
+            pub fn error(&self) -> Option<NativeFailure> {
+                self.0.error()
+            }
+
+            /// Ends it and frees the native side. May be repeated.
+            #[napi(catch_unwind)]
+            pub fn stop(&self) {
+                self.0.stop();
+            }
+        }
+    };
+}
+
+watcher_handle!(WatcherHandle of ServiceInstance);
 
 /// A list and its number. Numbers grow with each new list of a name.
 #[napi(object, object_from_js = false, use_nullable = true)]
@@ -140,36 +190,8 @@ pub struct NativeList<'env> {
     pub instances: Array<'env>,
 }
 
-impl WatcherHandle {
-    pub fn start(id: u32, watcher: &Watcher, mailbox: Arc<Mailbox>, io: &Arc<Io>) -> Self {
-        Self(Following::start(id, watcher, mailbox, io))
-    }
-}
-
 #[napi]
 impl WatcherHandle {
-    #[napi(catch_unwind)]
-    pub fn id(&self) -> u32 {
-        self.0.id
-    }
-
-    #[napi(catch_unwind)]
-    pub fn stale(&self) -> bool {
-        self.0.peek(|view| view.stale)
-    }
-
-    /// The number of the latest list; 0 while there is none.
-    #[napi(catch_unwind)]
-    pub fn version(&self) -> f64 {
-        self.0.version()
-    }
-
-    /// How often it was tried up to now to begin to follow it, for all its watchers.
-    #[napi(catch_unwind)]
-    pub fn attempts(&self) -> u32 {
-        self.0.attempts()
-    }
-
     /// The latest list: what is new in it, if the list `known` was the last one taken through this handle.
     #[napi(catch_unwind)]
     pub fn take<'env>(&self, env: &'env Env, known: f64) -> Result<NativeList<'env>> {
@@ -181,22 +203,9 @@ impl WatcherHandle {
             instances,
         })
     }
-
-    /// Why the registry refuses the watch, if it does.
-    #[napi(catch_unwind)]
-    pub fn error(&self) -> Option<NativeFailure> {
-        self.0.error()
-    }
-
-    /// Ends it and frees the native side. May be repeated.
-    #[napi(catch_unwind)]
-    pub fn stop(&self) {
-        self.0.stop();
-    }
 }
 
-#[napi]
-pub struct ServicesWatcherHandle(Following<ServiceName>);
+watcher_handle!(ServicesWatcherHandle of ServiceName);
 
 /// A list of names and its number.
 #[napi(object, object_from_js = false, use_nullable = true)]
@@ -209,36 +218,8 @@ pub struct NativeNames {
     pub counts: Int32Array,
 }
 
-impl ServicesWatcherHandle {
-    pub fn start(id: u32, watcher: &Watcher<ServiceName>, mailbox: Arc<Mailbox>, io: &Arc<Io>) -> Self {
-        Self(Following::start(id, watcher, mailbox, io))
-    }
-}
-
 #[napi]
 impl ServicesWatcherHandle {
-    #[napi(catch_unwind)]
-    pub fn id(&self) -> u32 {
-        self.0.id
-    }
-
-    #[napi(catch_unwind)]
-    pub fn stale(&self) -> bool {
-        self.0.peek(|view| view.stale)
-    }
-
-    /// The number of the latest list; 0 while there is none.
-    #[napi(catch_unwind)]
-    pub fn version(&self) -> f64 {
-        self.0.version()
-    }
-
-    /// How often it was tried up to now to begin to follow it, for all its watchers.
-    #[napi(catch_unwind)]
-    pub fn attempts(&self) -> u32 {
-        self.0.attempts()
-    }
-
     /// The latest list: what is new in it, if the list `known` was the last one taken through this handle.
     #[napi(catch_unwind)]
     pub fn take(&self, known: f64) -> NativeNames {
@@ -255,17 +236,5 @@ impl ServicesWatcherHandle {
             counts: Int32Array::new(new.iter().map(count).collect()),
             kept: taken.kept.clone().map(Int32Array::new),
         }
-    }
-
-    /// Why the registry refuses the watch, if it does.
-    #[napi(catch_unwind)]
-    pub fn error(&self) -> Option<NativeFailure> {
-        self.0.error()
-    }
-
-    /// Ends it and frees the native side. May be repeated.
-    #[napi(catch_unwind)]
-    pub fn stop(&self) {
-        self.0.stop();
     }
 }
