@@ -42,6 +42,8 @@ pub struct Scripted {
     pub withdraw: Mutex<VecDeque<Answer>>,
     pub asked: Mutex<Vec<(Instant, Asked)>>,
     pub loss: watch::Sender<Option<Loss>>,
+    /// What was taken away stands again, until it is taken away once more.
+    pub reappears: watch::Sender<bool>,
     /// The streams that the next calls of `follow` give; without one they fail as unavailable.
     pub streams: Mutex<VecDeque<mpsc::UnboundedReceiver<Result<Snapshot>>>>,
     /// Follow by polling instead, this often; and what the reads give: a snapshot, no answer, or (empty) an error.
@@ -62,6 +64,7 @@ impl Scripted {
             withdraw: Mutex::default(),
             asked: Mutex::default(),
             loss: watch::Sender::new(None),
+            reappears: watch::Sender::new(false),
             streams: Mutex::default(),
             poll: Mutex::default(),
             reads: Mutex::default(),
@@ -138,6 +141,10 @@ impl Backend for ScriptedBackend {
 
     fn place(&self) -> String {
         "the script".to_owned()
+    }
+
+    fn endpoint(&self) -> Option<String> {
+        Some("script:1".to_owned())
     }
 
     async fn contact(&self) -> Result<()> {
@@ -222,7 +229,14 @@ impl Presence for ScriptedPresence {
     async fn withdraw(&mut self) -> Result<()> {
         self.0.note(Asked::Withdraw);
         let next = self.0.withdraw.lock().unwrap().pop_front();
-        answer(next).await
+        answer(next).await?;
+        self.0.reappears.send_replace(false);
+        Ok(())
+    }
+
+    async fn reappeared(&mut self) {
+        let mut reappears = self.0.reappears.subscribe();
+        reappears.wait_for(|it_does| *it_does).await.unwrap();
     }
 
     fn ttl(&self) -> Duration {

@@ -229,6 +229,22 @@ async fn a_register_that_is_dropped_half_way_leaves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_read_without_an_answer_says_who_was_asked_and_what_about() {
+    let script = Scripted::new();
+    script.reads.lock().unwrap().push_back(None);
+    let registry = Registry::new(
+        Arc::new(ScriptedBackend(script)),
+        RegistryOptions::default(),
+        Hooks::default(),
+    );
+    let limit = Duration::from_secs(3);
+    let error = registry.get_service("orders", false, limit).await.unwrap_err();
+    assert_eq!((error.kind(), error.operation()), (ErrorKind::Timeout, "getService"));
+    assert_eq!(error.message(), "the script did not answer within 3000 ms");
+    assert_eq!((error.endpoint(), error.key()), (Some("script:1"), Some("orders")));
+}
+
+#[tokio::test(start_paused = true)]
 async fn in_the_background_it_returns_at_once_and_comes_when_it_can() {
     let (registry, server) = memory("background");
     server.set_away(true);

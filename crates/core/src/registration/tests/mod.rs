@@ -91,6 +91,15 @@ fn out(reason: OutReason, all: &[OutReason]) -> Event {
     Event::Out(reason, all.iter().copied().fold(OutFor::NONE, OutFor::with))
 }
 
+/// It says who was asked, and about what.
+fn is_about_the_instance(error: &Error) {
+    assert_eq!(
+        (error.endpoint(), error.key()),
+        (Some("script:1"), Some("orders/a")),
+        "{error}"
+    );
+}
+
 fn version(version: &str) -> Patch {
     Patch {
         version: Some(version.into()),
@@ -173,6 +182,8 @@ async fn a_first_publication_without_an_answer_rejects_with_a_timeout_and_is_tak
     let bench = start(script);
     let error = bench.registration.visible(Duration::from_secs(5)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(error.message(), "the script did not answer within 5000 ms");
+    is_about_the_instance(&error);
     bench.until(State::Deregistered).await;
     assert_eq!(bench.script.asked().last(), Some(&Asked::Withdraw));
 }
@@ -370,6 +381,29 @@ async fn deregister_in_the_middle_of_a_repair_wins() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_came_of_an_attempt_that_core_gave_up_lies_below_what_was_not_achieved() {
+    let script = Scripted::new();
+    script.answers(vec![Answer::Hang; 9]);
+    let bench = start(script);
+    let error = bench.registration.visible(TIMEOUT * 2).await.unwrap_err();
+    is_about_the_instance(&error);
+    assert_eq!(error.causes(), ["the script did not answer within 10000 ms"]);
+    bench.until(State::Deregistered).await;
+
+    let bench = Bench::registered().await;
+    bench.script.withdrawals(vec![Answer::Hang; 9]);
+    let error = bench.registration.withdraw(Withdrawn, TIMEOUT * 2).await.unwrap_err();
+    is_about_the_instance(&error);
+    assert_eq!(error.causes(), ["the script did not answer within 10000 ms"]);
+
+    let bench = Bench::registered().await;
+    bench.script.lose(Loss::Replaced);
+    bench.until(State::Replaced).await;
+    let error = bench.registration.update(version("2"), TIMEOUT).await.unwrap_err();
+    assert_eq!((error.kind(), error.key()), (ErrorKind::Replaced, Some("orders/a")));
+}
+
+#[tokio::test(start_paused = true)]
 async fn deregister_is_bounded_is_tried_on_and_may_be_repeated() {
     let bench = Bench::registered().await;
     bench
@@ -378,6 +412,7 @@ async fn deregister_is_bounded_is_tried_on_and_may_be_repeated() {
     let before = Instant::now();
     let error = bench.registration.deregister(Duration::from_secs(4)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
+    is_about_the_instance(&error);
     assert_eq!(before.elapsed(), Duration::from_secs(4));
     assert_eq!(bench.registration.state(), State::Deregistering);
     bench.registration.deregister(Duration::from_secs(60)).await.unwrap();

@@ -46,6 +46,26 @@ async fn what_is_withdrawn_is_removed_and_comes_back_when_it_is_restored() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_stands_again_while_it_is_out_is_removed_again_and_who_asks_meanwhile_waits() {
+    let bench = Bench::registered().await;
+    let registration = &bench.registration;
+    registration.withdraw(Withdrawn, TIMEOUT).await.unwrap();
+    for times in 2..5 {
+        bench.script.withdrawals([Answer::Fail(ErrorKind::Unavailable)]);
+        bench.script.reappears.send_replace(true);
+        sleep(Duration::from_millis(1)).await;
+        registration.withdraw(Withdrawn, TIMEOUT).await.unwrap();
+        assert!(!*bench.script.reappears.borrow());
+        assert_eq!(withdrawals(&bench), 2 * times - 1, "one that failed, and one more");
+    }
+    assert_eq!((registration.state(), bench.script.published()), (State::Out, 1));
+    bench.script.reappears.send_replace(true);
+    registration.restore(Withdrawn, TIMEOUT).await.unwrap();
+    assert_eq!(registration.state(), State::Registered);
+    assert_eq!(bench.heard(), [out(Withdrawn, &[Withdrawn]), Event::In]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn several_reasons_add_up_and_the_last_restore_brings_it_back() {
     let bench = Bench::registered().await;
     let registration = &bench.registration;

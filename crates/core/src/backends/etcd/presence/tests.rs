@@ -210,3 +210,26 @@ async fn a_loss_is_told_by_whoever_hears_it_first() {
     slot.lose("revoked");
     assert_eq!(presence.lost().await, Loss::Gone("revoked".to_owned()));
 }
+
+#[test]
+fn while_it_is_out_a_record_under_a_lease_of_before_is_what_is_not_to_be_there() {
+    let mut presence = published();
+    presence.forget(OURS);
+    presence.is_out = true;
+    assert!(gone(presence.loss_by(Some(held(OURS, "old", 50, CLUSTER)))).contains("stands again"));
+    for none_of_ours in [
+        None,
+        Some(held(OTHER, "new", 101, CLUSTER)),
+        Some(held(0, "new", 101, CLUSTER)),
+    ] {
+        assert_eq!(presence.loss_by(none_of_ours), None);
+    }
+    assert!(
+        !presence.is_ours(OURS),
+        "for one that is in, it is no record that is renewed"
+    );
+    for lease in 100..100 + i64::try_from(REVOKED).unwrap() {
+        presence.forget(lease);
+    }
+    assert_eq!((presence.revoked.len(), presence.was_ours(OURS)), (REVOKED, false));
+}

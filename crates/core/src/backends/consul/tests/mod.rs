@@ -6,9 +6,13 @@ use tokio::net::TcpListener;
 
 use super::agents::{Agents, Answer, segment};
 use super::options::{ConsulOptions, HealthCheck};
+use super::presence::ConsulPresence;
 use super::record::{self, Mark};
+use super::service::Record;
 use crate::instance::ServiceInstance;
 use crate::{ErrorKind, Result};
+
+mod errors;
 
 fn instance(endpoints: &[&str]) -> ServiceInstance {
     ServiceInstance {
