@@ -186,16 +186,14 @@ export class Registry {
    * @throws `ERR_INVALID_ARGUMENT`, `ERR_TIMEOUT`, `ERR_UNAVAILABLE`, `ERR_PERMISSION_DENIED`, `ERR_UNAUTHENTICATED`,
    * `ERR_ABORTED`, `ERR_CLOSED`.
    */
-  getService(name: string, options?: GetServiceOptions): Promise<ServiceList> {
-    if (!this.#teller) return this.#getService(name, options); // the usual case, without a closure
-    return this.#observed('getService', name, (tally) => this.#getService(name, options, tally));
+  async getService(name: string, options?: GetServiceOptions): Promise<ServiceList> {
+    const followed = options === undefined && !this.#teller ? this.#instances.known(name) : undefined;
+    if (followed) return followed; // the usual case, in a microsecond
+    return await this.#observed('getService', name, (tally) => this.#getService(name, options, tally));
   }
 
   async #getService(name: string, options?: GetServiceOptions, tally?: Tally): Promise<ServiceList> {
-    const followed = options === undefined ? this.#instances.known(name) : undefined;
-    if (followed) return followed; // the usual case, in a microsecond
     const { consistent, timeoutMs, signal } = this.#checkRead('getService', options, () => serviceName(name));
-
     const known = consistent ? undefined : this.#instances.known(name);
     if (known) return known;
     const list = await call(
