@@ -42,7 +42,11 @@ mod tests {
         count(1);
         let nested = async {
             count(2);
-            other.within(async { count(10) }).await;
+            other
+                .within(async {
+                    count(10);
+                })
+                .await;
             count(3);
         };
         one.within(nested).await;
