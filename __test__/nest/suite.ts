@@ -226,6 +226,18 @@ export function suite(
       ]);
     });
 
+    it('calls a service over gRPC by the URL discovery:///name', async () => {
+      const { apps, url, told } = ground;
+      const SERVICE = uniqueName('heroes');
+      const server = apps.start(kind, 'hybrid', { REGISTRY: url, SERVICE, ALONE: 'grpc' });
+      await told(server, 'registered');
+      const caller = apps.start(kind, 'dialling', { REGISTRY: url, SERVICE });
+      expect(await told(caller, 'hero')).toEqual({ hero: { id: 7, name: 'hero' } });
+      expect(await caller.exit).toMatchObject({ code: 0 }); // the channel holds nothing
+      server.kill('SIGTERM');
+      await server.exit;
+    });
+
     it('has etcd clients by token, class and name, and the services of EtcdService', async () => {
       const { apps, etcd, registry, told } = ground;
       const SERVICE = uniqueName('orders');
