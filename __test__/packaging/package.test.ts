@@ -119,6 +119,8 @@ describe('an empty project', () => {
     ]);
     const both = 'console.log(typeof require("rollcall").connect, typeof require("rollcall/etcd").Etcd3)';
     expect(await output('node', ['-e', both])).toBe('function function');
+    const grpc = 'require("rollcall/grpc").registerResolver({ service() {}, watch() {} })';
+    await expect(output('node', ['-e', grpc])).rejects.toThrow('@grpc/grpc-js is not found: install it');
     await expect(output('node', ['-e', 'require("rollcall/nest")'])).rejects.toThrow(
       "Cannot find module '@nestjs/common'",
     );
