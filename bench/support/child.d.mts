@@ -1,4 +1,5 @@
 export interface Program {
+  readonly pid: number | undefined;
   ask(action: string, argument?: unknown): Promise<unknown>;
   on(listener: (message: unknown) => void): void;
   end(): Promise<void>;

@@ -12,7 +12,7 @@ process.on('exit', () => {
 /**
  * Starts a program that answers calls over IPC.
  *
- * @returns `ask(action, argument)`, `on(listener)` for what it tells by itself, `end()`.
+ * @returns `pid`, `ask(action, argument)`, `on(listener)` for what it tells by itself, `end()`.
  */
 export function start(program, { args = [], nodeArgs = [] } = {}) {
   const child = fork(fileURLToPath(new URL(program, programs)), args, {
@@ -41,6 +41,7 @@ export function start(program, { args = [], nodeArgs = [] } = {}) {
     else reject(new Error(`${program}: ${message.error}`));
   });
   return {
+    pid: child.pid,
     ask: (action, argument) =>
       new Promise((resolve, reject) => {
         const id = ++calls;
