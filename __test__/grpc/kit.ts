@@ -96,7 +96,7 @@ export async function project(): Promise<string> {
   return folder;
 }
 
-/** A line of grpc-js; `copy` of its file gives another copy of it. */
+/** A line of grpc-js: each is a copy of its own. */
 export async function load(line: Line): Promise<Grpc> {
   return createRequire(join(await project(), 'package.json'))(`grpc${line}`) as Grpc;
 }
