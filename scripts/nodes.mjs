@@ -19,7 +19,7 @@ const UNITS = { title: 'units', files: ['__test__/unit', '__test__/service'] };
 const PARTS = [
   UNITS,
   { title: 'packaging', files: ['__test__/packaging/package.test.ts', '__test__/packaging/first-screen.test.ts'] },
-  { title: 'conformance, etcd 3.7', files: ['__test__/conformance'], names: '^etcd 3\\.7' },
+  { title: 'conformance, etcd 3.7', files: ['__test__/conformance'], names: '· etcd 3\\.7' },
   {
     title: 'an application of Nest',
     files: ['__test__/nest/nest11.test.ts'],

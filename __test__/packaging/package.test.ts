@@ -40,7 +40,7 @@ beforeAll(async () => {
   await writeFile(join(project, 'package.json'), '{ "name": "project", "private": true }\n');
   await output('npm', ['install', '--offline', '--no-audit', '--no-fund', tarball]);
   await cp(fixtures, project, { recursive: true });
-});
+}, 300_000);
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
 describe('the tarball', () => {
