@@ -42,6 +42,7 @@ export type Need =
   | 'tenants';
 
 export interface Row {
+  /** That of the backend, then a blank and the version where there are several. */
   readonly name: string;
   /** The TTL that tests use unless the default is what they test. */
   readonly ttlMs: number;

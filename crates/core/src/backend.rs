@@ -5,7 +5,7 @@
 //! What core guarantees, and asks for in return:
 //!
 //! - **Runtime.** Everything here is called inside a tokio runtime with time enabled, on one thread: spawning is
-//!   allowed, blocking is not (`tokio::task::spawn_blocking` is the way out).
+//!   allowed, blocking is not (`tokio::task::spawn_blocking` is the way out; what it was given goes on after a drop).
 //! - **Deadlines.** Core bounds every attempt (`contact`, `publish`, `withdraw`, `fetch`, the first item of a stream) by
 //!   `timeoutMs`. A backend may use shorter limits inside, to fail over. After its first item a silent stream is taken
 //!   for a healthy one: noticing a dead connection is the backend's.
@@ -16,7 +16,8 @@
 //!   again where the contract allows. Once an instance has been visible, and for one that is registered in the
 //!   background, `publish` is tried for ever, whatever the kind. `Replaced` ends a registration.
 //! - **Names and ids** are 1 to 512 bytes without `/` and control characters; `.`, `..`, `%`, blanks and non-ASCII are
-//!   legal. `publish` is given the name and id that `presence` was made with.
+//!   legal. `publish` is given the name and id that `presence` was made with. What `check` refuses as a name may be read all
+//!   the same: it has no instances.
 //! - **Values.** Read and write records by [`Codec`](crate::instance::Codec): `read` tells an instance from a bad record
 //!   and from a good one of another name.
 
@@ -44,14 +45,17 @@ pub struct Capabilities {
     pub keeps_id: bool,
     /// It can list the names that have instances.
     pub lists_names: bool,
-    /// It tells with a name how many instances it has ([`ServiceName::count`]).
+    /// It tells with a name how many instances it has ([`ServiceName::count`]). Only a stream of the names does; what is
+    /// polled, by [`Backend::services`], has names alone.
     pub counts_names: bool,
     /// One client can hold one registration at a time only (a pod is one instance).
     pub one_registration: bool,
     /// For how long a change of one instance may be spread over several records, so that a reader sees parts of it; zero
     /// where an instance is one record.
     pub settles: Duration,
-    /// Lists say since when an instance is registered, by the registry's own clock ([`ServiceInstance::since`]).
+    /// Lists say since when an instance is registered, by the registry's own clock ([`ServiceInstance::since`]). It stays
+    /// when a record is written over, by its owner or by others, for a list differs by it; a new owner has a time of its
+    /// own. An instance of which nobody knows it has none.
     pub since: bool,
     /// It tells with an instance how much time is left to it without renewal.
     pub expires_in: bool,
@@ -168,6 +172,7 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Refuses, as `InvalidArgument`, what this registry can't hold of an instance: name, id and all the rest. No I/O.
     /// Core asks before it wants an instance published, the first time and by an update; `publish` need not ask again.
+    /// The message begins with the field's path, such as `instance.metadata["a"]: `.
     fn check(&self, _instance: &ServiceInstance) -> Result<()> {
         Ok(())
     }
@@ -216,7 +221,8 @@ pub trait Presence: Send {
     async fn publish(&mut self, instance: &ServiceInstance, intent: Intent) -> Result<()>;
 
     /// Resolves when the record is gone, another's, or can't be vouched for (not renewed for its TTL by the monotonic
-    /// clock). Only reports: dropping it loses nothing, the next call tells the same. Called only while a `publish` has
+    /// clock). Noticing is the backend's, by what the registry tells or by looking, at least once in each TTL.
+    /// Only reports: dropping it loses nothing, the next call tells the same. Called only while a `publish` has
     /// succeeded and no loss has been reported since; after a loss core calls `publish`, or `stop` and `withdraw`.
     async fn lost(&mut self) -> Loss;
 
