@@ -17,7 +17,7 @@ async function open() {
     release: (waiting) => void holding.delete(waiting),
     log: logOf('logger', false),
     timeoutMs: 10_000,
-    isMemory: true,
+    allowLocal: true,
   });
   const watches = () => client.watchers.filter(({ stopped }) => !stopped).length;
   return { registry, client, services, holding, watches };

@@ -32,6 +32,13 @@ export interface Backend<Options extends CommonOptions & { backend: keyof Native
   readonly ttlMs?: number;
   /** Which of its options says that it is this backend, where none is named. */
   readonly impliedBy?: string;
+  /**
+   * Its default of an application's drain, in milliseconds, where that is not 250: how long it goes on answering after it has
+   * left, so that callers hear of it.
+   */
+  readonly drainMs?: number;
+  /** Its default of `allowLocal` of `service()`, where that is not false: its clients are all on one machine. */
+  readonly allowLocal?: boolean;
   /** Its URLs as messages show them, one for each scheme. */
   readonly urls: readonly `${string}://${string}`[];
   /** The options that the head of a URL stands for. They are checked afterwards, by `settle`. */

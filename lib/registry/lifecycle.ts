@@ -2,11 +2,12 @@
 
 import type { Log } from '../common/logger.js';
 import { native } from '../native.js';
+import type { BackendName } from './backends/index.js';
 import { defaultDrain } from './options.js';
 
 /** What is closed when a signal comes. */
 interface Closable {
-  readonly backend: string;
+  readonly backend: BackendName;
   close(options: { drainMs: number }): Promise<void>;
 }
 

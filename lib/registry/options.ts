@@ -132,11 +132,8 @@ export function callTimeout(value: unknown, fallback: number): number {
   return integer('options.timeoutMs', value, fallback, { min: 1 });
 }
 
-/** How long an application goes on answering after it has left a registry, in milliseconds, so that callers hear of it. */
-const DRAIN_MS = 250;
-
-/** The drain of an application whose program gives none. Within one process callers hear at once. */
-export const defaultDrain = (backend: string): number => (backend === 'memory' ? 0 : DRAIN_MS);
+/** The drain of an application whose program gives none. */
+export const defaultDrain = (backend: BackendName): number => BACKENDS[backend].drainMs ?? 250;
 
 /** Options of `deregister()` and `close()`, completed. */
 export interface Removal {

@@ -9,7 +9,7 @@ import type { CancelHandle, ClientHandle, NativeEvent, RegistrationHandle } from
 import type { ServiceCache } from '../service/cache.js';
 import type { ServiceOptions } from '../service/options.js';
 import type { Services } from '../service/services.js';
-import type { BackendName } from './backends/index.js';
+import { BACKENDS, type BackendName } from './backends/index.js';
 import { call, checked, closedError, type NewCancel, waited } from './call.js';
 import {
   type CallOptions,
@@ -360,7 +360,7 @@ export class Registry {
       release: (waiting) => this.#holds.delete(waiting),
       log: this.#settings.log,
       timeoutMs: this.#settings.native.timeoutMs,
-      isMemory: this.backend === 'memory',
+      allowLocal: BACKENDS[this.backend].allowLocal ?? false,
       teller: this.#teller,
     });
     return this.#services.open(name, options);

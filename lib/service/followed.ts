@@ -26,9 +26,10 @@ export interface ServiceSource {
   release(waiting: object): void;
   readonly log: Log;
   readonly timeoutMs: number;
-  readonly isMemory: boolean;
   /** Tells the observer, if there is one. */
   readonly teller?: Teller | undefined;
+  /** The default of the option. */
+  readonly allowLocal: boolean;
 }
 
 /** What a cache tells. */

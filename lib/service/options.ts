@@ -72,11 +72,11 @@ const DEFAULT_STRATEGY = leastLoaded();
 /** Of users without options of their own. */
 export const DEFAULT_VIEW: ViewSettings = Object.freeze({ filters: [], strategy: DEFAULT_STRATEGY });
 
-export const sharedDefaults = (isMemory: boolean): SharedSettings => ({
+export const sharedDefaults = (allowLocal: boolean): SharedSettings => ({
   outlier: OUTLIER_DEFAULTS,
   warmUpMs: 0,
   lingerMs: 300_000,
-  allowLocal: isMemory,
+  allowLocal,
 });
 
 const VIEW = ['filters', 'strategy', 'zone', 'scheme', 'subset'];

@@ -34,7 +34,7 @@ export class Services {
       service = undefined;
     }
     if (!service) {
-      const settings = { ...sharedDefaults(this.#source.isMemory), ...shared };
+      const settings = { ...sharedDefaults(this.#source.allowLocal), ...shared };
       service = new SharedService(name, settings, this.#source, {
         left: (one) => this.#linger(one),
         joined: (one) => void this.#lingering.delete(one),

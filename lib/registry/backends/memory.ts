@@ -17,6 +17,9 @@ export const memory: Backend<MemoryOptions> = {
     namespace: 'text',
   },
 
+  drainMs: 0, // within one process callers hear at once
+  allowLocal: true,
+
   urls: ['memory://namespace'],
 
   fromUrl({ authority, path }) {
