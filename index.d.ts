@@ -100,7 +100,7 @@ export declare class EtcdHandle {
    * turn of the event loop: nobody is woken for the rest.
    */
   events(most: number): Array<NativeEvent>
-  metrics(): NativeMetrics
+  metrics(): NativeEtcdMetrics
   /** From here the client keeps the process alive. */
   ref(): void
   /** From here it does not. */
@@ -361,6 +361,14 @@ export interface NativeEtcdClientOptions {
   logLevel: 'debug' | 'info' | 'warn' | 'error' | 'off'
 }
 
+export interface NativeEtcdMetrics {
+  attempts: number
+  groups: number
+  grouped: number
+  bucketsUs: Array<number>
+  methods: Array<NativeMethodMetrics>
+}
+
 export interface NativeEtcdConnection {
   hosts: Array<string>
   username: string | null
@@ -504,14 +512,6 @@ export interface NativeMetrics {
   lists: number
   getService: NativeCalls
   services: NativeCalls
-}
-
-export interface NativeMetrics {
-  attempts: number
-  groups: number
-  grouped: number
-  bucketsUs: Array<number>
-  methods: Array<NativeMethodMetrics>
 }
 
 /** A list of names and its number. */

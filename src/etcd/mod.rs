@@ -181,10 +181,10 @@ impl EtcdHandle {
     }
 
     #[napi(catch_unwind)]
-    pub fn metrics(&self) -> NativeMetrics {
+    pub fn metrics(&self) -> NativeEtcdMetrics {
         use std::sync::atomic::Ordering::Relaxed;
         let metrics = self.client.calls.metrics();
-        NativeMetrics {
+        NativeEtcdMetrics {
             attempts: number(metrics.attempts.load(Relaxed)),
             groups: number(metrics.groups.load(Relaxed)),
             grouped: number(metrics.grouped.load(Relaxed)),
@@ -236,7 +236,7 @@ fn number(n: u64) -> f64 {
 }
 
 #[napi(object, object_from_js = false)]
-pub struct NativeMetrics {
+pub struct NativeEtcdMetrics {
     pub attempts: f64,
     pub groups: f64,
     pub grouped: f64,
