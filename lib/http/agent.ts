@@ -198,7 +198,10 @@ class Dispatch {
       if (other) queueMicrotask(() => this.#try(other));
       return other !== undefined;
     };
+    // undici destroys the stream of a request that is ended: it could not go elsewhere.
+    const isStream = typeof (this.#options.body as { pipe?: unknown } | null | undefined)?.pipe === 'function';
     const relay = new Relay(this.#handler, {
+      refusal: () => (isStream ? undefined : this.#pools.refusal(picked)),
       head: (status) => done(this.failedStatuses.includes(status) ? { failed: true } : undefined),
       failed: (error, { sent, isAborted }) => {
         const isOurs = isAborted || isArgument(error) || bodyError(this.#options.body) === error;

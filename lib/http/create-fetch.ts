@@ -121,7 +121,11 @@ function pooled(pools: Pools): Kept {
       const origin = pools.originOf(picked);
       // It knows no URL but this one: the pool leads to the instance.
       const dispatch = (options: object, handler: object) => {
-        const relay = new Relay(handler, { head: () => {}, failed: unsentIfNotStarted });
+        const relay = new Relay(handler, {
+          refusal: () => pools.refusal(picked),
+          head: () => {},
+          failed: unsentIfNotStarted,
+        });
         try {
           pools.service.refresh();
           return pools.at(picked).dispatch({ ...options, allowH2: false }, relay);

@@ -65,17 +65,23 @@ export class Pools {
   /** @throws where the instance has left meanwhile: nothing was sent. */
   at(place: Place): UndiciPool {
     const { instance, endpoint } = place;
-    const origin = this.originOf(place);
-    const key = JSON.stringify([instance.id, endpoint.url, origin]);
+    const key = this.#keyOf(place);
     const known = this.#pools.get(key);
     if (known) return known.pool;
-    if (this.#closed || this.#gone.has(instance)) {
-      const details = { operation: 'fetch', endpoint: endpoint.url, retryable: true };
-      throw new UnavailableError(`${instance.name}/${instance.id} has left the registry`, details);
-    }
-    const pool = this.#open(endpoint, origin);
+    if (this.#closed || this.#gone.has(instance)) throw hasLeft(place);
+    const pool = this.#open(endpoint, this.originOf(place));
     this.#pools.set(key, { id: instance.id, pool });
     return pool;
+  }
+
+  /**
+   * Why a request that has its connection is not to be written to it: the instance has left since it was dispatched. To connect,
+   * and to look whether a kept connection is alive, as undici 7 does, takes turns of the event loop, and the server may be
+   * about to close.
+   */
+  refusal(place: Place): UnavailableError | undefined {
+    this.service.refresh();
+    return this.#closed || this.#pools.has(this.#keyOf(place)) ? undefined : hasLeft(place);
   }
 
   /** Requests that are under way end; new ones are refused. */
@@ -95,6 +101,10 @@ export class Pools {
     const all = [...this.#draining.keys(), ...[...this.#pools.values()].map(({ pool }) => pool)];
     this.#pools.clear();
     for (const pool of all) void pool.destroy(error).catch(() => {});
+  }
+
+  #keyOf(place: Place): string {
+    return JSON.stringify([place.instance.id, place.endpoint.url, this.originOf(place)]);
   }
 
   #nameOf(instance: ServiceInstance): string | undefined {
@@ -142,4 +152,9 @@ export class Pools {
         connector({ ...options, hostname: host, host: `${address}:${port}`, port, servername }, done),
     });
   }
+}
+
+function hasLeft({ instance, endpoint }: Place): UnavailableError {
+  const details = { operation: 'fetch', endpoint: endpoint.url, retryable: true };
+  return new UnavailableError(`${instance.name}/${instance.id} has left the registry`, details);
 }

@@ -48,6 +48,8 @@ interface AnyHandler {
 
 /** Who wants to know how it goes. */
 export interface Watch {
+  /** It has a connection and is about to be written: why it is not to be, if so. Asked as the last thing before. */
+  refusal(): Error | undefined;
   /** The head of the answer. */
   head(status: number): void;
   /**
@@ -64,6 +66,7 @@ export class Relay {
   readonly #watch: Watch;
   #controller: Controller | undefined;
   #own: OwnController | undefined;
+  #refusal: Error | undefined;
 
   constructor(handler: object, watch: Watch) {
     this.#handler = handler as AnyHandler & OldHandler;
@@ -106,6 +109,11 @@ export class Relay {
   }
 
   onRequestStart(controller: Controller, context?: unknown): void {
+    this.#refusal = this.#watch.refusal();
+    if (this.#refusal) {
+      controller.abort(this.#refusal); // nothing is written, and the connection is closed
+      return;
+    }
     this.#controller = controller;
     if (this.#newer) this.#newer.onRequestStart(controller, context);
     else this.#handler.onConnect?.((reason) => controller.abort(reason), context);
@@ -132,9 +140,9 @@ export class Relay {
 
   onResponseError(controller: Controller | undefined, error: unknown): void {
     const known = this.#controller ?? controller;
-    // What ends a request that has not begun has no controller that was aborted before.
-    if (this.#watch.failed(error, { sent: this.#controller !== undefined, isAborted: known?.aborted ?? false })) return;
-    tellFailure(this.#handler, error, known);
+    const isAborted = !this.#refusal && (known?.aborted ?? false);
+    if (this.#watch.failed(error, { sent: this.#controller !== undefined, isAborted })) return;
+    tellFailure(this.#handler, error, this.#refusal ? undefined : known);
   }
 
   onBodySent(chunk: unknown): void {
