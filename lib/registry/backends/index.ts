@@ -9,7 +9,7 @@ import { type ZookeeperOptions, zookeeper } from './zookeeper.js';
 /** The options of `connect()`, told apart by `backend`. */
 export type RegistryOptions = MemoryOptions | EtcdOptions | SharedEtcdOptions | ConsulOptions | ZookeeperOptions;
 
-/** @internal */
+/** The kinds of registries. */
 export type BackendName = NonNullable<RegistryOptions['backend']>;
 
 /**
