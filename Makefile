@@ -39,6 +39,7 @@ hard: build ## Runs the hard tests in their full size, about fifteen minutes; `m
 	@OUTAGE_MS=60000 npm test -- __test__/http/fleet.test.ts __test__/grpc/fleet.test.ts -t outage
 	@NODES=22,24,26 npm test -- __test__/http/undici.test.ts
 	@NAMES=10000 CHANGES=1000 npm test -- __test__/grpc/resolver.test.ts -t 'dialled|changes'
+	@TYPES=all npm test -- __test__/packaging/types.test.ts
 
 lint: ## Checks format, lint, types and licences
 	@scripts/setup test
