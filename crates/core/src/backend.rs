@@ -240,7 +240,7 @@ pub trait Presence: Send {
     /// after a `withdraw` that succeeded, while the instance is out of traffic. What is here never resolves: right where
     /// nothing can come back.
     async fn reappeared(&mut self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// How long the record stands without renewal: what the registry granted, before that what was asked for.

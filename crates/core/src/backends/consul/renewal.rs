@@ -58,14 +58,10 @@ impl Renewal {
         loop {
             sleep_until(next).await;
             let deadline = self.record.lock().renewed.unwrap_or_else(Instant::now) + ttl;
-            let beat = match timeout_at(deadline, self.beat()).await {
-                Ok(beat) => beat,
-                Err(_) => {
-                    let record = &self.record;
-                    let agent = record.lock().at.unwrap_or(0);
-                    Beat::Failed(record.shared.agents.silent(agent, ttl))
-                }
-            };
+            let beat = timeout_at(deadline, self.beat()).await.unwrap_or_else(|_| {
+                let agent = self.record.lock().at.unwrap_or(0);
+                Beat::Failed(self.record.shared.agents.silent(agent, ttl))
+            });
             match beat {
                 Beat::Stands => {
                     next = self.pause();

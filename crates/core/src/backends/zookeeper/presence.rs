@@ -362,7 +362,7 @@ impl Presence for ZookeeperPresence {
 
     async fn reappeared(&mut self) {
         if self.written.is_none() {
-            std::future::pending().await // nothing was ever there
+            std::future::pending::<()>().await; // nothing was ever there
         }
         while self.loss.is_none() {
             self.hear().await;

@@ -192,6 +192,8 @@ async fn first_contact_names_the_agent() {
     }
 }
 
+const ENTRY: &str = r#"[{"Node":{"Address":"n"},"Service":{"ID":"a","Service":"orders","Address":"h","Port":80}}]"#;
+
 #[tokio::test]
 async fn what_ends_a_stream_names_the_agent_and_the_name() {
     let Follow::Stream(mut lists) = agent(&[(LIST, 500, "No cluster leader")]).await.follow("orders") else {
@@ -201,7 +203,6 @@ async fn what_ends_a_stream_names_the_agent_and_the_name() {
     assert_eq!(error.key(), Some("orders"));
     assert!(error.endpoint().is_some());
 
-    const ENTRY: &str = r#"[{"Node":{"Address":"n"},"Service":{"ID":"a","Service":"orders","Address":"h","Port":80}}]"#;
     let script: Script = &[
         ("GET /v1/health/service/orders?passing=1&&consistent", 200, "[]"),
         (LIST, 200, ENTRY),

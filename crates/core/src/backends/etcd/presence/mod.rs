@@ -488,7 +488,7 @@ impl Presence for EtcdPresence {
 
     async fn reappeared(&mut self) {
         if self.revoked.is_empty() {
-            std::future::pending().await // nothing was ever there
+            std::future::pending::<()>().await; // nothing was ever there
         }
         while self.loss.is_none() {
             self.hear().await;
