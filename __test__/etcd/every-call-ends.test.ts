@@ -33,6 +33,7 @@ import {
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type EtcdCluster, startEtcd } from '../support/etcd.js';
 import { uniqueName, within } from '../support/process.js';
+import { INTERNAL, WITHOUT } from './calls-without-end.js';
 
 type Options = { timeoutMs?: number; signal?: AbortSignal };
 type Call = (options: Options) => Promise<unknown>;
@@ -456,106 +457,6 @@ for (const [field, Service] of Object.entries(SERVICES)) {
   }
 }
 
-/** Methods that need neither, and why. */
-const WITHOUT: Record<string, readonly string[]> = {
-  'it does not wait': [
-    ...['Registry', 'Registration', 'ServiceCache', 'Watcher', 'ServicesWatcher'].flatMap((name) =>
-      [
-        'on',
-        'once',
-        'off',
-        'removeListener',
-        'ref',
-        'unref',
-        'metrics',
-        'watch',
-        'watchServices',
-        'onChange',
-        'service',
-      ].map((method) => `${name}.${method}`),
-    ),
-    ...['pick', 'explain', 'release'].map((method) => `ServiceCache.${method}`),
-    ...['role', 'user', 'metrics', 'mock', 'unmock', 'ref', 'unref'].map((method) => `Etcd3.${method}`),
-    ...[
-      'get',
-      'getAll',
-      'put',
-      'delete',
-      'batch',
-      'lease',
-      'lock',
-      'mutex',
-      'stm',
-      'if',
-      'watch',
-      'range',
-      'namespace',
-      'election',
-    ].map((method) => `Namespace.${method}`),
-    ...['get', 'put', 'delete'].map((method) => `SoftwareTransaction.${method}`),
-    ...['isValid', 'release', 'revoked', 'on'].map((method) => `Lease.${method}`),
-    ...['isValid', 'on'].map((method) => `LastingLease.${method}`),
-    ...['ttl', 'options', 'guard', 'leaseId'].map((method) => `Lock.${method}`),
-    'Mutex.guard',
-    ...['on', 'guard'].map((method) => `Campaign.${method}`),
-    ...['on', 'leader', 'cancel'].map((method) => `ElectionObserver.${method}`),
-    'Election.campaign',
-    ...['cancel', 'lastRevision', 'on'].map((method) => `Watcher.${method}`),
-    'WatchBuilder.watcher',
-  ],
-  'it is a step of a builder, or an operation that is not sent': [
-    'op',
-    'options',
-    'value',
-    'lease',
-    'ignoreLease',
-    'key',
-    'range',
-    'all',
-    'prefix',
-    'inRange',
-    'limit',
-    'sort',
-    'revision',
-    'serializable',
-    'minModRevision',
-    'maxModRevision',
-    'minCreateRevision',
-    'maxCreateRevision',
-    'and',
-    'then',
-    'else',
-    'put',
-    'delete',
-    'pageSize',
-    'startRevision',
-    'withPreviousKV',
-    'ignore',
-    'only',
-    'withProgressNotify',
-    'withFragment',
-    'withRelist',
-    'namesOnly',
-    'keysOnly',
-    'countOnly',
-  ].map((method) => `Builder.${method}`),
-  'it is bounded in time by itself, and never rejects': ['Etcd3.close'],
-  'it ends by the signal of watch(), by stop(), or with the registry': [
-    'Watcher.next',
-    'Watcher.return',
-    'Watcher.stop',
-    'ServicesWatcher.next',
-    'ServicesWatcher.return',
-    'ServicesWatcher.stop',
-  ],
-  'it is a stream: a signal ends it, and the time is for its opening': [
-    'KVClient.rangeStream',
-    'LeaseClient.leaseKeepAlive',
-    'MaintenanceClient.snapshot',
-    'WatchClient.watch',
-  ],
-};
-
 function methodsOf(Class: object): string[] {
   const found = new Set<string>();
   for (let at = (Class as { prototype: object }).prototype; at && !stopsAt(at); at = Object.getPrototypeOf(at)) {
@@ -661,21 +562,3 @@ it('is shown for every public method that waits', () => {
   );
   expect(missing).toEqual([]);
 });
-
-/** Methods that only the package itself calls: declarations of the package do not have them. */
-const INTERNAL = [
-  ...[
-    'contact',
-    'watchPatiently',
-    'write',
-    'leaveBy',
-    'live',
-    'notify',
-    'noteRetry',
-    'tell',
-    'opened',
-    'end',
-    'stands',
-  ],
-  ...['whenOver', 'listens', 'send', 'plain', 'filter', 'request', 'mapOperations'],
-];
