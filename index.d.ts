@@ -361,14 +361,6 @@ export interface NativeEtcdClientOptions {
   logLevel: 'debug' | 'info' | 'warn' | 'error' | 'off'
 }
 
-export interface NativeEtcdMetrics {
-  attempts: number
-  groups: number
-  grouped: number
-  bucketsUs: Array<number>
-  methods: Array<NativeMethodMetrics>
-}
-
 export interface NativeEtcdConnection {
   hosts: Array<string>
   username: string | null
@@ -377,6 +369,14 @@ export interface NativeEtcdConnection {
   keepAliveMs: number
   keepAliveTimeoutMs: number
   maxMessageBytes: number
+}
+
+export interface NativeEtcdMetrics {
+  attempts: number
+  groups: number
+  grouped: number
+  bucketsUs: Array<number>
+  methods: Array<NativeMethodMetrics>
 }
 
 export interface NativeEtcdOptions {
