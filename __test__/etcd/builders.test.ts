@@ -383,6 +383,8 @@ describe.each(ETCD_VERSIONS)('on etcd %s', (version) => {
       expect(await ns.get('a').revision(entries[0]?.modRevision as bigint)).toBe('1');
       expect(await ns.timeToLive(ID, { keys: true })).toEqual({
         id: BigInt(ID),
+        ttlSeconds: expect.any(Number),
+        grantedTtlSeconds: 60,
         ttl: expect.any(Number),
         grantedTtl: 60,
         keys: [Buffer.from('a'), Buffer.from('b')],

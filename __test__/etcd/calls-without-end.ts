@@ -116,4 +116,5 @@ export const INTERNAL = [
     'stands',
   ],
   ...['whenOver', 'listens', 'send', 'plain', 'filter', 'request', 'mapOperations'],
+  ...['refresh', 'onWake', 'refilter', 'again'],
 ];

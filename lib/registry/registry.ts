@@ -4,7 +4,7 @@ import { LEAVE_MS, LENDER_CLOSED } from '../common/lending.js';
 import { describe, type LogLevel } from '../common/logger.js';
 import { abortSignal, boolean, invalid, kindOf, onlyKnown, optional } from '../common/shape.js';
 import { Share, took } from '../common/turns.js';
-import { aborted, type ClosedError, fromNative, type RollcallError } from '../errors.js';
+import { aborted, fromNative, type RollcallError } from '../errors.js';
 import type { CancelHandle, ClientHandle, NativeEvent, RegistrationHandle } from '../native.js';
 import type { ServiceCache } from '../service/cache.js';
 import type { ServiceOptions } from '../service/options.js';
@@ -55,7 +55,7 @@ export class Registry {
   readonly #newCancel: NewCancel | undefined;
   /** Tells the observer, if there is one. */
   readonly #teller: Teller | undefined;
-  readonly #detach: (() => void) | undefined;
+  #detach: (() => void) | undefined;
   readonly #events: Events<RegistryEvents>;
   readonly #instances = new Feeds(INSTANCES);
   readonly #names = new Feeds(NAMES);
@@ -96,8 +96,13 @@ export class Registry {
       },
     });
     track(this, settings.signals, settings.log);
-    this.#unlend = settings.lender?.lendTo({ lenderCloses: () => this.#lenderCloses() });
     this.#teller = settings.observe && new Teller(settings.observe, this.backend, settings.log);
+    this.#join();
+  }
+
+  /** Who else hears of this registry, until it is closed. No part of the constructor, for the reason given above. */
+  #join(): void {
+    this.#unlend = this.#settings.lender?.lendTo({ lenderCloses: () => this.#lenderCloses() });
     this.#detach = this.#teller?.attach(() => this.metrics());
   }
 
@@ -163,7 +168,7 @@ export class Registry {
       await call('register', undefined, () => handle.deregister(0, how.timeoutMs)).catch(() => {});
       throw aborted(signal, 'register');
     }
-    if (this.closed) throw this.#closedError('register'); // `close()` removes it
+    if (this.closed) throw closedError('register', this.#why); // `close()` removes it
     const id = handle.id(); // asking opens its events: they come in a later turn, when the caller listens
     const registration = Registration.of({
       handle,
@@ -320,7 +325,7 @@ export class Registry {
       ended?.(failure ?? aborted(asked.signal, kind.operation), 0);
       return follow({ ...common, failure, released() {} });
     };
-    if (this.closed) return over(this.#closedError(kind.operation));
+    if (this.closed) return over(closedError(kind.operation, this.#why));
     if (asked.signal?.aborted) return over();
 
     let handle: H;
@@ -537,11 +542,7 @@ export class Registry {
   }
 
   #refuseClosed(operation: string): void {
-    if (this.closed) throw this.#closedError(operation);
-  }
-
-  #closedError(operation: string): ClosedError {
-    return closedError(operation, this.#why);
+    if (this.closed) throw closedError(operation, this.#why);
   }
 
   /** Events that have come, `most` of them; says whether there may be more. */
