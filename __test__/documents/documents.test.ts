@@ -3,8 +3,9 @@
 //
 // What is elsewhere: the page of Midway's etcd component is `__test__/midway/fixtures/apps/etcd`, with the import changed and
 // nothing else; the etcd module for Nest is `__test__/nest/fixtures/apps/etcd.ts`.
-// What can't be written: the resolver `discovery:///provider` of gRPC, which the package has not; the registries nacos,
-// kubernetes, polaris and discovery, which it has not; Consul's DNS, which is Consul's own and needs no client.
+// The resolver `discovery:///provider` of gRPC is `__test__/grpc`.
+// What can't be written: the registries nacos, kubernetes, polaris and discovery, which the package has not; Consul's DNS,
+// which is Consul's own and needs no client.
 import { createServer } from 'node:http';
 import { connect, type Registry, registerSelf } from 'rollcall';
 import { Etcd3 } from 'rollcall/etcd';
