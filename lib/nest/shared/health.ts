@@ -4,9 +4,18 @@ import type { Etcd3 } from '../../etcd/client.js';
 import type { RegistryService } from './registry-service.js';
 import { unreadSettings } from './setting.js';
 
-/** What a health check says. `degraded`, which is well enough to serve, only where Terminus knows it: from 12 on. */
+/**
+ * What a health check says. With Terminus 12 and later it may be `degraded`, which is well enough to serve: the type leaves
+ * that out, or it would fit no earlier one, which know up and down alone.
+ */
 export interface HealthStatus {
-  status: 'up' | 'degraded' | 'down';
+  status: 'up' | 'down';
+  [detail: string]: unknown;
+}
+
+/** The same with all that may be. */
+interface Told {
+  status: HealthStatus['status'] | 'degraded';
   [detail: string]: unknown;
 }
 
@@ -36,7 +45,7 @@ function terminusOf(modules: Modules | undefined): Terminus {
 }
 
 /** Answers as the Terminus of the application hears it. */
-function answer<Key extends string>(key: Key, status: HealthStatus, terminus: Terminus): HealthResult<Key> {
+function answer<Key extends string>(key: Key, status: Told, terminus: Terminus): HealthResult<Key> {
   const told =
     status.status === 'degraded' && terminus !== 'degrades' ? { ...status, status: 'down' as const } : status;
   const result = { [key]: told } as HealthResult<Key>;
