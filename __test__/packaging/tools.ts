@@ -1,12 +1,15 @@
 // Programs that are run to their end, and the package as it is packed.
 
 import { execFile } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { temporaryFolder } from '../support/process.js';
 
 const run = promisify(execFile);
 const root = fileURLToPath(new URL('../..', import.meta.url));
+const install = ['install', '--prefer-offline', '--no-audit', '--no-fund', '--ignore-scripts'];
 
 /** Runs a program and gives what it printed; a failure shows that. */
 export async function tool(command: string, args: readonly string[], cwd: string): Promise<string> {
@@ -24,4 +27,29 @@ export async function tool(command: string, args: readonly string[], cwd: string
 export async function packInto(folder: string): Promise<string> {
   const [packed] = JSON.parse(await tool('npm', ['pack', '--json', '--pack-destination', folder], root));
   return join(folder, packed.filename);
+}
+
+/** Installs packages of other people into a folder of their own below build/, which stays; gives its path. */
+export async function installed(name: string, packages: readonly string[]): Promise<string> {
+  const folder = join(root, 'build', 'test-projects', name);
+  const stamp = JSON.stringify(packages);
+  const stampFile = join(folder, 'installed.json');
+  if (existsSync(stampFile) && readFileSync(stampFile, 'utf8') === stamp) return folder;
+  rmSync(folder, { recursive: true, force: true });
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(join(folder, 'package.json'), '{ "name": "project", "private": true }\n');
+  await tool('npm', [...install, ...packages], folder);
+  writeFileSync(stampFile, stamp);
+  return folder;
+}
+
+/** The same, and beside them the package as it is packed now. */
+export async function installedWithPackage(name: string, packages: readonly string[]): Promise<string> {
+  const folder = await installed(name, packages);
+  const tarballs = temporaryFolder('rollcall-packed-');
+  const tarball = await packInto(tarballs.path);
+  rmSync(join(folder, 'node_modules', 'rollcall'), { recursive: true, force: true });
+  await tool('npm', [...install, '--offline', '--no-save', tarball], folder);
+  tarballs.remove();
+  return folder;
 }

@@ -1,15 +1,14 @@
 // The types under the compilers and settings that people have, over what they write first, from the packed tarball. A sample
 // of them, in which each compiler, each kind of module and each setting stands once; all of them with TYPES=all.
-import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, expect, it } from 'vitest';
-import { temporaryFolder } from '../support/process.js';
-import { packInto, tool } from './tools.js';
+import { installedWithPackage, tool } from './tools.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const fixtures = fileURLToPath(new URL('fixtures', import.meta.url));
-const folder = join(root, 'build', 'test-projects', 'types');
+let folder: string;
 
 const COMPILERS = ['5.2', '5.4', '5.9', 'current'] as const;
 /** `commonjs` resolves as Node.js did before packages had `exports`; what the newest compiler took out of it. */
@@ -50,23 +49,9 @@ const PACKAGES = [
     `@node-${version}/node@npm:@types/node@${NODE_TYPES[version]}`,
   ]),
 ];
-const install = ['install', '--prefer-offline', '--no-audit', '--no-fund', '--ignore-scripts'];
 
 beforeAll(async () => {
-  const stampFile = join(folder, 'installed.json');
-  const stamp = JSON.stringify(PACKAGES);
-  if (!existsSync(stampFile) || readFileSync(stampFile, 'utf8') !== stamp) {
-    rmSync(folder, { recursive: true, force: true });
-    mkdirSync(folder, { recursive: true });
-    writeFileSync(join(folder, 'package.json'), '{ "name": "project", "private": true }\n');
-    await tool('npm', [...install, ...PACKAGES], folder);
-    writeFileSync(stampFile, stamp);
-  }
-  const tarballs = temporaryFolder('rollcall-packed-');
-  const tarball = await packInto(tarballs.path);
-  rmSync(join(folder, 'node_modules', 'rollcall'), { recursive: true, force: true });
-  await tool('npm', [...install, '--offline', '--no-save', tarball], folder);
-  tarballs.remove();
+  folder = await installedWithPackage('types', PACKAGES);
 }, 300_000);
 
 it.each(process.env.TYPES === 'all' ? ALL : SAMPLE)('TypeScript %s, %s, %s', async (compiler, modules, setting) => {

@@ -1,19 +1,17 @@
 // registerSelf() with real applications of Express and Fastify, from the packed tarball: under load nobody who finds them by
 // name is refused while they leave traffic, come back and end.
-import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { connect, type Registry } from 'rollcall';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { packInto, tool } from '../packaging/tools.js';
+import { installedWithPackage } from '../packaging/tools.js';
 import { type EtcdCluster, startEtcd } from '../support/etcd.js';
-import { runProgram, type Script, temporaryFolder, uniqueName, waitFor } from '../support/process.js';
+import { runProgram, type Script, uniqueName, waitFor } from '../support/process.js';
 
-const root = fileURLToPath(new URL('../..', import.meta.url));
-const folder = join(root, 'build', 'test-projects', 'plain');
+let folder: string;
 const FRAMEWORKS = ['express4', 'express5', 'fastify4', 'fastify5'] as const;
 const PACKAGES = FRAMEWORKS.map((name) => `${name}@npm:${name.slice(0, -1)}@${name.slice(-1)}`);
-const install = ['install', '--prefer-offline', '--no-audit', '--no-fund', '--ignore-scripts'];
 
 let etcd: EtcdCluster;
 let registry: Registry;
@@ -21,20 +19,7 @@ let registry: Registry;
 beforeAll(async () => {
   etcd = await startEtcd();
   registry = await connect({ backend: 'etcd', hosts: etcd.hosts });
-  const stampFile = join(folder, 'installed.json');
-  const stamp = JSON.stringify(PACKAGES);
-  if (!existsSync(stampFile) || readFileSync(stampFile, 'utf8') !== stamp) {
-    rmSync(folder, { recursive: true, force: true });
-    mkdirSync(folder, { recursive: true });
-    writeFileSync(join(folder, 'package.json'), '{ "name": "project", "private": true }\n');
-    await tool('npm', [...install, ...PACKAGES], folder);
-    writeFileSync(stampFile, stamp);
-  }
-  const tarballs = temporaryFolder('rollcall-packed-');
-  const tarball = await packInto(tarballs.path);
-  rmSync(join(folder, 'node_modules', 'rollcall'), { recursive: true, force: true });
-  await tool('npm', [...install, '--offline', '--no-save', tarball], folder);
-  tarballs.remove();
+  folder = await installedWithPackage('plain', PACKAGES);
   cpSync(fileURLToPath(new URL('fixtures/framework.mjs', import.meta.url)), join(folder, 'framework.mjs'));
 }, 300_000);
 afterAll(async () => {
