@@ -17,8 +17,9 @@ const FLYING = 256;
 /** What TypeScript made of lib/service: a bench needs more of it than the package shows. */
 const require = createRequire(import.meta.url);
 const { Balancer } = require('../../dist/cjs/service/balance.js');
+const { now: clock } = require('../../dist/cjs/common/clock.js');
 const { OUTLIER_DEFAULTS } = require('../../dist/cjs/service/ejector.js');
-const { lag, now: clock } = require('../../dist/cjs/service/lag.js');
+const { lag } = require('../../dist/cjs/service/lag.js');
 const strategies = require('../../dist/cjs/service/pick/index.js');
 const { Tickets } = require('../../dist/cjs/service/ticket.js');
 const { View } = require('../../dist/cjs/service/view.js');
