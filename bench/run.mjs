@@ -1,9 +1,10 @@
 // Benchmarks: speed and memory, each figure beside its target.
 //
-//   node bench/run.mjs [--only ROW[,ROW]] [--docs] [--json FILE]
+//   node bench/run.mjs [--only ROW[,ROW]] [--docs] [--json FILE] [--small]
 //
 // Some rows run only where they are named (backends). `--docs` writes the page of those that have one.
 // It starts an etcd of its own. Progress goes to standard error. A target that is missed is printed as missed.
+// `--small` runs each row in its smallest size: to see that it runs.
 
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
@@ -21,6 +22,7 @@ import traffic from './rows/traffic.mjs';
 import { etcdVersion, startEtcd } from './support/etcd.mjs';
 import { describe, isDebugBuild } from './support/machine.mjs';
 import { summed, tableOf } from './support/report.mjs';
+import { isSmall } from './support/small.mjs';
 import { HOW, notSteady } from './support/steady.mjs';
 
 const ROWS = [imports, call, pick, grpc, register, traffic, get, fanout, names, many, backends];
@@ -30,7 +32,7 @@ for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.e
 
 const about = describe();
 for (const [what, text] of Object.entries(about)) console.log(`${what.padEnd(9)} ${text}`);
-if (isDebugBuild())
+if (isDebugBuild() && !isSmall)
   console.log('\nA DEBUG build of the addon: these figures say nothing. Build it with `npm run build`.');
 
 const started = performance.now();
@@ -54,19 +56,29 @@ for (const row of ROWS.filter(({ name, onRequest }) => (only ? only.includes(nam
   if (docs) row.write?.(figures);
 }
 
-const missed = rows.flatMap(({ figures }) => figures.filter(({ met }) => met === false));
-console.log(
-  `\n${missed.length === 0 ? 'Every target is met.' : `Missed: ${missed.map(({ what }) => what).join('; ')}.`}`,
-);
-console.log(`Before it is counted, ${HOW}. Not steady: ${notSteady().join('; ') || 'nothing'}.`);
+if (isSmall) console.log('\nEvery row runs. In this size the figures say nothing.');
+else judge();
 if (json) writeFileSync(json, `${JSON.stringify({ ...about, date: new Date().toISOString(), rows }, null, 2)}\n`);
 process.exit(); // etcd and the children end with it
+
+function judge() {
+  const missed = rows.flatMap(({ figures }) => figures.filter(({ met }) => met === false));
+  console.log(
+    `\n${missed.length === 0 ? 'Every target is met.' : `Missed: ${missed.map(({ what }) => what).join('; ')}.`}`,
+  );
+  console.log(`Before it is counted, ${HOW}. Not steady: ${notSteady().join('; ') || 'nothing'}.`);
+}
 
 function arguments_() {
   const names = ROWS.map(({ name }) => name);
   try {
     const { values } = parseArgs({
-      options: { only: { type: 'string' }, docs: { type: 'boolean', default: false }, json: { type: 'string' } },
+      options: {
+        only: { type: 'string' },
+        docs: { type: 'boolean', default: false },
+        json: { type: 'string' },
+        small: { type: 'boolean' },
+      },
     });
     const only = values.only?.split(',');
     const unknown = only?.find((name) => !names.includes(name));

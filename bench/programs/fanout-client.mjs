@@ -10,19 +10,8 @@ import { now } from '../support/stats.mjs';
 const WAYS = {
   /** The lists stay on the native side. */
   async native({ host, prefix }) {
-    const { nativeOptions, open } = await import('../support/native.mjs');
-    const options = nativeOptions('etcd', {
-      hosts: [host],
-      prefix,
-      codec: 'kratos',
-      username: null,
-      password: null,
-      tls: null,
-      keepAliveMs: 10_000,
-      keepAliveTimeoutMs: 5000,
-      maxMessageBytes: 64 * 2 ** 20,
-    });
-    const client = open(options);
+    const { open } = await import('../support/native.mjs');
+    const client = await open({ backend: 'etcd', hosts: host, prefix });
     client.ref();
     await client.contact(null);
     return async (names) => {

@@ -13,14 +13,15 @@ import { ofProcess } from '../support/cpu.mjs';
 import { etcdVersion, startEtcd } from '../support/etcd.mjs';
 import { instanceOf, keyOf, recordOf } from '../support/instances.mjs';
 import { describe } from '../support/machine.mjs';
+import { sized } from '../support/small.mjs';
 import { median, now, quantile } from '../support/stats.mjs';
 import { HOW, mark, repeated, STEADY, steady } from '../support/steady.mjs';
 import { startZookeeper, zookeeperVersion } from '../support/zookeeper.mjs';
 
 const PAGE = fileURLToPath(new URL('../../docs/bench-backends.md', import.meta.url));
-const SERVICES = 1000;
-const INSTANCES = 100;
-const ROUNDS = 150;
+const SERVICES = sized(1000, 70); // more than OWN
+const INSTANCES = sized(100, 5);
+const ROUNDS = sized(150, 10);
 const ROUND_MS = 220;
 const NAME = 'visible';
 const PREFIX = '/bench-backends';
@@ -180,7 +181,7 @@ async function watching(of, server, add, progress) {
   progress('one service is watched');
   await withClient(server, async (client) => {
     await client.ask('follow', { names: names.slice(0, 1), perName: INSTANCES });
-    const count = of in TARGETS ? 100 : 400;
+    const count = sized(of in TARGETS ? 100 : 400, 4);
     const { times, thread, warm } = await changes(client, 'one watched', count, server.paceMs, () => names[0]);
     add(of, 'one watched: a change until its delivery, p50', 'ms', quantile(times, 0.5), warm);
     add(of, 'one watched: a change until its delivery, p99', 'ms', quantile(times, 0.99), warm);
@@ -207,7 +208,8 @@ async function watching(of, server, add, progress) {
     const pick = consul
       ? (round) => (round % 2 === 0 ? names[(round * 37) % OWN] : names[OWN + ((round * 37) % (SERVICES - OWN))])
       : (round) => names[(round * 37) % SERVICES];
-    const [count, paceMs] = consul ? [80, 1000] : [target ? 100 : 400, server.paceMs];
+    const paceMs = consul ? 1000 : server.paceMs;
+    const count = sized(consul ? 80 : target ? 100 : 400, 4);
     const figures = await changes(client, 'all watched', count, paceMs, pick, progress);
     const { times, thread, silence, process, server: served, warm } = figures;
     const first64 = consul ? times.filter((_, index) => index % 2 === 0) : times;

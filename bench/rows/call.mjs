@@ -1,22 +1,20 @@
 // The native call itself, at the generated binding: below what TypeScript adds.
 
 import { jsThread } from '../support/cpu.mjs';
-import { nativeOptions, open } from '../support/native.mjs';
+import { open } from '../support/native.mjs';
+import { sized } from '../support/small.mjs';
 import { now } from '../support/stats.mjs';
 import { repeated, steady } from '../support/steady.mjs';
 
-const RUNS = 5;
-const SYNC = 200_000;
-const ASYNC = 5000;
-
-/** What TypeScript would hand over for `memory://bench-call`. */
-const OPTIONS = nativeOptions('memory', { namespace: 'bench-call' });
+const RUNS = sized(5, 1);
+const SYNC = sized(200_000, 100);
+const ASYNC = sized(5000, 20);
 
 export default {
   name: 'call',
   title: 'The native call itself (memory, an empty service)',
   async run({ progress }) {
-    const client = open(OPTIONS);
+    const client = await open({ backend: 'memory', namespace: 'bench-call' });
     const watcher = client.watch('nobody');
     const values = { sync: [], wall: [], thread: [], launch: [] };
     const called = await steady(

@@ -5,14 +5,15 @@ import { Etcd3 } from 'etcd3';
 import { start } from '../support/child.mjs';
 import { fill } from '../support/fill.mjs';
 import { instanceOf, keyOf, recordOf } from '../support/instances.mjs';
+import { sized } from '../support/small.mjs';
 import { now, quantile } from '../support/stats.mjs';
 import { steady } from '../support/steady.mjs';
 
-const RUNS = 3;
-const SERVICES = 1000;
-const INSTANCES = 100;
-const CHANGES = 400;
-const WARM_UP = 50;
+const RUNS = sized(3, 1);
+const SERVICES = sized(1000, 20);
+const INSTANCES = sized(100, 5);
+const CHANGES = sized(400, 10);
+const WARM_UP = sized(50, 2);
 const PACE_MS = 5;
 const PREFIX = '/bench-fanout';
 

@@ -4,15 +4,16 @@ import { Etcd3 } from 'etcd3';
 import { connect } from 'rollcall';
 import { jsThread } from '../support/cpu.mjs';
 import { instanceOf, keyOf, recordOf } from '../support/instances.mjs';
+import { sized } from '../support/small.mjs';
 import { now } from '../support/stats.mjs';
 import { repeated, steady } from '../support/steady.mjs';
 
-const RUNS = 5;
-const WARM = 100_000;
+const RUNS = sized(5, 1);
+const WARM = sized(100_000, 100);
 const PREFIX = '/bench-get';
 const SERVICES = 64; // so that calls made at once ask for different things
 const INSTANCES = 10;
-const CALLS = { 1: 500, 64: 3000 };
+const CALLS = sized({ 1: 500, 64: 3000 }, { 1: 20, 64: 128 });
 
 const nameOf = (index) => `service-${index % SERVICES}`;
 

@@ -5,10 +5,11 @@ import { registerResolver } from 'rollcall/grpc';
 import { start } from '../support/child.mjs';
 import { ofProcess, wholeProcess } from '../support/cpu.mjs';
 import { grpcModule, METHODS } from '../support/grpc.mjs';
+import { sized } from '../support/small.mjs';
 import { repeated, steady } from '../support/steady.mjs';
 
-const ROUNDS = 12;
-const CALLS = 2000;
+const ROUNDS = sized(12, 1);
+const CALLS = sized(2000, 64);
 const CALLERS = 16;
 /** In percent of the processor time of a call to fixed addresses. */
 const TARGET = 5;

@@ -2,9 +2,10 @@
 
 import { execFileSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { sized } from '../support/small.mjs';
 import { now } from '../support/stats.mjs';
 
-const ROUNDS = 15;
+const ROUNDS = sized(15, 1);
 const PROGRAMS = {
   nothing: 'import-nothing.mjs',
   esm: 'import-esm.mjs',

@@ -2,12 +2,13 @@
 
 import { connect } from 'rollcall';
 import { start } from '../support/child.mjs';
+import { sized } from '../support/small.mjs';
 import { now } from '../support/stats.mjs';
 import { repeated, steady } from '../support/steady.mjs';
 
-const RUNS = 3;
-const SERVICES = 10;
-const INSTANCES = 100;
+const RUNS = sized(3, 1);
+const SERVICES = sized(10, 2);
+const INSTANCES = sized(100, 5);
 const TOTAL = SERVICES * INSTANCES;
 
 export default {

@@ -5,14 +5,15 @@ import { Etcd3 } from 'etcd3';
 import { start } from '../support/child.mjs';
 import { fill } from '../support/fill.mjs';
 import { instanceOf, keyOf, recordOf } from '../support/instances.mjs';
+import { sized } from '../support/small.mjs';
 import { median, now } from '../support/stats.mjs';
 import { steady } from '../support/steady.mjs';
 
-const RUNS = 5;
-const NAMES = 10_000;
-const CHANGES = 300;
+const RUNS = sized(5, 1);
+const NAMES = sized(10_000, 100);
+const CHANGES = sized(300, 10);
 const PACE_MS = 20;
-const READS = 100;
+const READS = sized(100, 5);
 const PREFIX = '/bench-names';
 
 export default {

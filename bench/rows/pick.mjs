@@ -1,13 +1,14 @@
 // pick() of a service, and the picker's part of a change: no registry, no network.
 
 import { createRequire } from 'node:module';
+import { sized } from '../support/small.mjs';
 import { median, now } from '../support/stats.mjs';
 import { repeated, steady } from '../support/steady.mjs';
 
-const RUNS = 5;
+const RUNS = sized(5, 1);
 const SIZES = [10, 100, 10_000];
-const SLICES = 400;
-const CHANGES = 40;
+const SLICES = sized(400, 2);
+const CHANGES = sized(40, 4);
 /**
  * What is timed at once. Of the picks without `done()` so many are under way in the end. The median of the slices of a run
  * counts: the machine takes the processor away during a few of them.

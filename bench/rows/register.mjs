@@ -3,11 +3,12 @@
 import { Etcd3 } from 'etcd3';
 import { connect } from 'rollcall';
 import { instanceOf, keyOf, recordOf } from '../support/instances.mjs';
+import { sized } from '../support/small.mjs';
 import { now, quantile } from '../support/stats.mjs';
 import { repeated, steady } from '../support/steady.mjs';
 
-const RUNS = 5;
-const ROUNDS = 60;
+const RUNS = sized(5, 1);
+const ROUNDS = sized(60, 4);
 const NAME = 'visible';
 const PREFIX = '/bench-register';
 

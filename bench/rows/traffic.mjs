@@ -5,13 +5,14 @@ import { connect } from 'rollcall';
 import { consulVersion, startConsul } from '../support/consul.mjs';
 import { etcdVersion, startEtcd } from '../support/etcd.mjs';
 import { instanceOf } from '../support/instances.mjs';
+import { sized } from '../support/small.mjs';
 import { now } from '../support/stats.mjs';
 import { repeated, steady } from '../support/steady.mjs';
 import { startZookeeper, zookeeperVersion } from '../support/zookeeper.mjs';
 
-const RUNS = 5;
+const RUNS = sized(5, 1);
 /** Of all runs together: 1,000. */
-const ROUNDS = 200;
+const ROUNDS = sized(200, 5);
 const PREFIX = '/bench-traffic';
 
 const SERVERS = {
