@@ -330,6 +330,16 @@ export interface NativeConsulOptions {
   maxMessageBytes: number
 }
 
+/** How a list differs from the one known before. */
+export interface NativeDifference {
+  /** So many entries at the beginning are as before. */
+  head: number
+  /** And so many at the end. */
+  tail: number
+  /** For each entry between them, where the same one stood before, or -1 for the next new one. */
+  places: Int32Array
+}
+
 /** What an etcd client is made of; TypeScript has filled in every default. */
 export interface NativeEtcdClientOptions {
   hosts: Array<string>
@@ -464,11 +474,9 @@ export interface NativeLeaseOptions {
 /** A list and its number. Numbers grow with each new list of a name. */
 export interface NativeList {
   version: number
-  /**
-   * For each place of the list, where the same instance stood in the list known before, or -1 for the next of
-   * `instances`; `null` when `instances` is the whole list.
-   */
-  kept: Int32Array | null
+  /** `null` when `instances` is the whole list. */
+  difference: NativeDifference | null
+  /** What is new. */
   instances: Array<NativeInstance>
 }
 
@@ -517,8 +525,9 @@ export interface NativeMetrics {
 /** A list of names and its number. */
 export interface NativeNames {
   version: number
-  /** As that of `NativeList`, for the next of `names` and `counts`. */
-  kept: Int32Array | null
+  /** `null` when `names` is the whole list. */
+  difference: NativeDifference | null
+  /** Those that are new. */
   names: Array<string>
   /** How many instances each of them has; -1 where the registry does not say. */
   counts: Int32Array

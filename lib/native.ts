@@ -12,6 +12,7 @@ export type {
   LockHandle,
   MemoryServerHandle,
   NativeCampaignFailure,
+  NativeDifference,
   NativeEtcdClientOptions,
   NativeEvent,
   NativeFailure,

@@ -9,7 +9,7 @@ use napi_derive::napi;
 use rollcall_core::ServiceInstance;
 use rollcall_core::backend::ServiceName;
 use rollcall_core::sync::lock;
-use rollcall_core::watch::{Entry, List, View, Watcher, places};
+use rollcall_core::watch::{Difference, Entry, List, View, Watcher, difference};
 use tokio::task::AbortHandle;
 
 use crate::convert::to_array;
@@ -31,7 +31,8 @@ struct WatcherInner<E: Entry> {
 struct Taken<E> {
     version: f64,
     list: List<E>,
-    kept: Option<Vec<i32>>,
+    /// `None` where the reader has another one than that.
+    difference: Option<Difference>,
 }
 
 impl<E: Entry> WatcherInner<E> {
@@ -89,11 +90,11 @@ impl<E: Entry> WatcherInner<E> {
             let mut taken = lock(&self.taken);
             std::mem::replace(&mut *taken, (view.version, list.clone()))
         };
-        let kept = (before.0 > 0 && before.0 as f64 == known).then(|| places(&before.1, &list));
+        let difference = (before.0 > 0 && before.0 as f64 == known).then(|| difference(&before.1, &list));
         Taken {
             version: view.version as f64,
             list,
-            kept,
+            difference,
         }
     }
 
@@ -116,12 +117,37 @@ impl<E: Entry> Drop for WatcherInner<E> {
 impl<E> Taken<E> {
     /// What the reader does not have yet.
     fn unknown(&self) -> Vec<&E> {
-        match &self.kept {
+        match &self.difference {
             None => self.list.iter().map(AsRef::as_ref).collect(),
-            Some(kept) => {
-                let all = self.list.iter().zip(kept);
-                all.filter(|(_, place)| **place < 0).map(|(new, _)| &**new).collect()
+            Some(Difference { head, places, .. }) => {
+                let between = self.list[*head..].iter().zip(places);
+                between
+                    .filter(|(_, place)| **place < 0)
+                    .map(|(new, _)| &**new)
+                    .collect()
             }
+        }
+    }
+}
+
+/// How a list differs from the one known before.
+#[napi(object, object_from_js = false)]
+pub struct NativeDifference {
+    /// So many entries at the beginning are as before.
+    pub head: u32,
+    /// And so many at the end.
+    pub tail: u32,
+    /// For each entry between them, where the same one stood before, or -1 for the next new one.
+    pub places: Int32Array,
+}
+
+impl From<Difference> for NativeDifference {
+    fn from(Difference { head, tail, places }: Difference) -> Self {
+        let count = |entries| u32::try_from(entries).unwrap_or(u32::MAX);
+        Self {
+            head: count(head),
+            tail: count(tail),
+            places: Int32Array::new(places),
         }
     }
 }
@@ -183,9 +209,9 @@ watcher_handle!(WatcherHandle of ServiceInstance);
 #[napi(object, object_from_js = false, use_nullable = true)]
 pub struct NativeList<'env> {
     pub version: f64,
-    /// For each place of the list, where the same instance stood in the list known before, or -1 for the next of
-    /// `instances`; `null` when `instances` is the whole list.
-    pub kept: Option<Int32Array>,
+    /// `null` when `instances` is the whole list.
+    pub difference: Option<NativeDifference>,
+    /// What is new.
     #[napi(ts_type = "Array<NativeInstance>")]
     pub instances: Array<'env>,
 }
@@ -199,7 +225,7 @@ impl WatcherHandle {
         let instances = to_array(env, taken.unknown().into_iter())?;
         Ok(NativeList {
             version: taken.version,
-            kept: taken.kept.map(Int32Array::new),
+            difference: taken.difference.map(Into::into),
             instances,
         })
     }
@@ -211,8 +237,9 @@ watcher_handle!(ServicesWatcherHandle of ServiceName);
 #[napi(object, object_from_js = false, use_nullable = true)]
 pub struct NativeNames {
     pub version: f64,
-    /// As that of `NativeList`, for the next of `names` and `counts`.
-    pub kept: Option<Int32Array>,
+    /// `null` when `names` is the whole list.
+    pub difference: Option<NativeDifference>,
+    /// Those that are new.
     pub names: Vec<String>,
     /// How many instances each of them has; -1 where the registry does not say.
     pub counts: Int32Array,
@@ -234,7 +261,7 @@ impl ServicesWatcherHandle {
             version: taken.version,
             names: new.iter().map(|service| service.name.to_string()).collect(),
             counts: Int32Array::new(new.iter().map(count).collect()),
-            kept: taken.kept.clone().map(Int32Array::new),
+            difference: taken.difference.map(Into::into),
         }
     }
 }

@@ -61,9 +61,13 @@ export class FakeWatcher {
     const list = structuredClone(this.client.lists.get(this.name)?.list ?? []);
     const { version: last, list: before } = this.#taken;
     this.#taken = { version, list };
-    if (last === 0 || last !== known) return { version, kept: null, instances: list };
-    const kept = Int32Array.from(list, (instance) => before.findIndex((old) => isDeepStrictEqual(old, instance)));
-    return { version, kept, instances: list.filter((_, place) => kept[place] === -1) };
+    if (last === 0 || last !== known) return { version, difference: null, instances: list };
+    const all = list.map((instance) => before.findIndex((old) => isDeepStrictEqual(old, instance)));
+    let [head, tail] = [0, 0];
+    while (head < all.length && all[head] === head) head++;
+    while (tail < all.length - head && all.at(-1 - tail) === before.length - 1 - tail) tail++;
+    const places = Int32Array.from(all.slice(head, all.length - tail));
+    return { version, difference: { head, tail, places }, instances: list.filter((_, place) => all[place] === -1) };
   }
   error() {
     return this.failure;
@@ -198,9 +202,9 @@ export class FakeClient {
     if (this.refusal) throw this.refusal;
     const followed = this.watch('');
     const take = (known: number) => {
-      const { version, kept, instances } = FakeWatcher.prototype.take.call(followed, known);
+      const { version, difference, instances } = FakeWatcher.prototype.take.call(followed, known);
       const counts = instances.map(({ version }) => Number(version));
-      return { version, kept, names: instances.map(({ name }) => name), counts: Int32Array.from(counts) };
+      return { version, difference, names: instances.map(({ name }) => name), counts: Int32Array.from(counts) };
     };
     return Object.assign(followed, { take });
   }

@@ -1,7 +1,7 @@
 /** The instance of a service: what goes in, checked by shape, and what comes out, frozen. */
 
 import { invalid, kindOf, onlyKnown, record, text, wellFormed } from '../common/shape.js';
-import type { NativeInstance, NativeList } from '../native.js';
+import type { NativeDifference, NativeInstance, NativeList } from '../native.js';
 
 /** One running instance of a service. Frozen, and shared by all who are handed it. */
 export interface ServiceInstance {
@@ -147,29 +147,27 @@ export function frozenList(list: readonly NativeInstance[]): ServiceList {
  *
  * @internal
  */
-export function nextList(previous: ServiceList, { kept, instances }: NativeList): ServiceList {
-  return mended(previous, kept, (place) => frozenInstance(instances[place] as NativeInstance), instances.length);
+export function nextList(previous: ServiceList, { difference, instances }: NativeList): ServiceList {
+  return mended(previous, difference, instances.map(frozenInstance));
 }
 
 /**
- * The frozen list that comes after `previous`: `kept` says for each place where its entry stood before, or -1 for the next
- * of the `count` new ones; without it all are new.
+ * The frozen list that comes after `previous`, with the entries that are new; without `difference` there are no others.
+ * What is as before at both ends is copied in one piece each: a change of one entry among 10,000 is two of them.
  *
  * @internal
  */
 export function mended<T>(
   previous: readonly T[],
-  kept: Int32Array | null | undefined,
-  fresh: (place: number) => T,
-  count: number,
+  difference: NativeDifference | undefined | null,
+  fresh: readonly T[],
 ): readonly T[] {
-  const list = new Array<T>(kept?.length ?? count);
+  if (!difference) return Object.freeze(fresh);
+  const { head, tail, places } = difference;
   let next = 0;
-  for (let place = 0; place < list.length; place++) {
-    const known = kept ? previous[kept[place] as number] : undefined;
-    list[place] = known ?? fresh(next++);
-  }
-  return Object.freeze(list);
+  const between = Array.from(places, (place) => (place < 0 ? fresh[next++] : previous[place]) as T);
+  const all = [...previous]; // V8 is slow at taking pieces of what is frozen, but not at this
+  return Object.freeze(all.slice(0, head).concat(between, all.slice(all.length - tail)));
 }
 
 /** Whether two instances say the same. */

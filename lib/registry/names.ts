@@ -26,13 +26,12 @@ export const NAMES: ListKind<ServiceName, ServicesWatcherHandle> = {
   same: (a, b) => a.name === b.name && a.count === b.count,
 };
 
-function nextNames(previous: ServiceNames, { kept, names, counts }: NativeNames): ServiceNames {
-  const fresh = (place: number): ServiceName => {
-    const name = names[place] as string;
+function nextNames(previous: ServiceNames, { difference, names, counts }: NativeNames): ServiceNames {
+  const named = (name: string, place: number): ServiceName => {
     const count = counts[place] as number;
     return Object.freeze(count < 0 ? { name } : { name, count });
   };
-  return mended(previous, kept, fresh, names.length);
+  return mended(previous, difference, names.map(named));
 }
 
 /**

@@ -338,8 +338,14 @@ export abstract class ListWatcher<T> implements AsyncIterableIterator<readonly T
   }
 
   #same(a: readonly T[], b: readonly T[]): boolean {
+    if (a === b) return true;
+    if (a.length !== b.length) return false;
+    // A plain loop: of 10,000 entries all but one are the very same objects, and a call for each costs more than the rest.
     const { same } = this.#source.kind;
-    return a === b || (a.length === b.length && a.every((entry, i) => entry === b[i] || same(entry, b[i] as T)));
+    for (let place = 0; place < a.length; place++) {
+      if (a[place] !== b[place] && !same(a[place] as T, b[place] as T)) return false;
+    }
+    return true;
   }
 
   #refresh(): void {

@@ -83,27 +83,40 @@ pub(crate) fn to_list<E: Entry>(mut entries: Vec<Arc<E>>, before: &[Arc<E>]) -> 
     entries.into()
 }
 
-/// For each entry of a list, where the very same one stood in the list before, or -1: what a reader who has that one
-/// need not be handed again.
-pub fn places<E: Entry>(before: &List<E>, list: &List<E>) -> Vec<i32> {
+/// How a list differs from the one before: what a reader who has that one need not be handed again. A change of one entry
+/// among many costs a look at each pointer, and nothing else.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// So many entries at the beginning are the very same.
+    pub head: usize,
+    /// And so many at the end, none of which is of the head.
+    pub tail: usize,
+    /// For each entry between them, where the very same one stood in the list before, or -1.
+    pub places: Vec<i32>,
+}
+
+/// Compares two lists whose entries are shared where they are the same.
+pub fn difference<E: Entry>(before: &List<E>, list: &List<E>) -> Difference {
+    let same = |(old, new): &(&Arc<E>, &Arc<E>)| Arc::ptr_eq(old, new);
+    let head = before.iter().zip(list.iter()).take_while(same).count();
+    let (old, new) = (&before[head..], &list[head..]);
+    let tail = old.iter().rev().zip(new.iter().rev()).take_while(same).count();
+    let (old, new) = (&old[..old.len() - tail], &new[..new.len() - tail]);
     let mut at = 0;
-    let place = |at: usize| i32::try_from(at).unwrap_or(-1);
-    list.iter()
-        .map(|entry| {
-            if before.get(at).is_some_and(|old| Arc::ptr_eq(old, entry)) {
-                at += 1;
-                return place(at - 1);
-            }
-            while before.get(at).is_some_and(|old| old.place() < entry.place()) {
+    let place = |entry: &Arc<E>| {
+        if !old.get(at).is_some_and(|old| Arc::ptr_eq(old, entry)) {
+            while old.get(at).is_some_and(|old| old.place() < entry.place()) {
                 at += 1;
             }
-            if before.get(at).is_some_and(|old| Arc::ptr_eq(old, entry)) {
-                at += 1;
-                return place(at - 1);
+            if !old.get(at).is_some_and(|old| Arc::ptr_eq(old, entry)) {
+                return -1;
             }
-            -1
-        })
-        .collect()
+        }
+        at += 1;
+        i32::try_from(head + at - 1).unwrap_or(-1)
+    };
+    let places = new.iter().map(place).collect();
+    Difference { head, tail, places }
 }
 
 /// Whether more than half of the old list's ids are missing in the new one. Both are sorted by id.

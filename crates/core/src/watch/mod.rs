@@ -25,7 +25,7 @@ mod subject;
 
 pub(crate) use self::breaks::Breaks;
 pub(crate) use self::list::to_list;
-pub use self::list::{Entry, List, places};
+pub use self::list::{Difference, Entry, List, difference};
 pub(crate) use self::reflector::Source;
 pub use self::reflector::View;
 pub(crate) use self::subject::{Instances, Names, OnBad, Subject};

@@ -391,8 +391,20 @@ async fn a_reader_is_told_where_what_it_has_stood_before() {
     };
     let before = to_list(vec![at("a", "1"), at("a", "2"), at("b", "1"), at("d", "1")], &[]);
     let after = to_list(vec![at("a", "2"), at("b", "2"), at("c", "1"), at("d", "1")], &before);
-    assert_eq!(places(&before, &after), [1, -1, -1, 3]);
-    assert_eq!(places(&before, &List::from([])), [0; 0]);
+    let differs = |before: &List, after: &List| {
+        let Difference { head, tail, places } = difference(before, after);
+        (head, tail, places)
+    };
+    assert_eq!(differs(&before, &after), (0, 1, vec![1, -1, -1]));
+    assert_eq!(differs(&after, &before), (0, 1, vec![-1, 0, -1]));
+    assert_eq!(differs(&before, &before), (4, 0, vec![]));
+    assert_eq!(differs(&before, &List::from([])), (0, 0, vec![]));
+    assert_eq!(differs(&List::from([]), &before), (0, 0, vec![-1; 4]));
+    let gone = List::from([before[0].clone(), before[1].clone(), before[3].clone()]);
+    assert_eq!(differs(&before, &gone), (2, 1, vec![]));
+    assert_eq!(differs(&gone, &before), (2, 1, vec![-1]));
+    let ends = to_list(vec![at("a", "0"), at("a", "2"), at("b", "1"), at("e", "1")], &before);
+    assert_eq!(differs(&before, &ends), (0, 0, vec![-1, 1, 2, -1]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -461,7 +473,8 @@ async fn the_names_are_followed_as_a_name_is() {
         Arc::ptr_eq(&before[0], &after[0]),
         "a name that did not change keeps its allocation"
     );
-    assert_eq!(places(&before, &after), [0, -1, -1]);
+    let changed = difference(&before, &after);
+    assert_eq!((changed.head, changed.tail, changed.places), (1, 0, vec![-1, -1]));
     drop((one, two));
     sleep(SOON).await;
     assert!(stream.is_closed(), "the last watcher ends the stream");
