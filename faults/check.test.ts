@@ -535,6 +535,6 @@ describe('quiet', () => {
 it('every rule is named', () => {
   expect(RULES).toEqual([
     ...['sound', 'registered', 'dead', 'deregistered', 'withdrawn', 'watching', 'named'],
-    ...['one-holder', 'settled', 'flat', 'alive', 'quiet'],
+    ...['called', 'one-holder', 'settled', 'flat', 'alive', 'quiet'],
   ]);
 });

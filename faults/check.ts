@@ -4,6 +4,7 @@
  */
 
 import type { Entry } from './history.js';
+import { called } from './rules/called.js';
 import { named } from './rules/names.js';
 import { oneHolder } from './rules/one-holder.js';
 import { alive, flat, quiet, settled } from './rules/processes.js';
@@ -24,6 +25,7 @@ const rules: Readonly<Record<Exclude<RuleName, 'sound'>, Rule>> = {
   withdrawn,
   watching,
   named,
+  called,
   'one-holder': oneHolder,
   settled,
   flat,

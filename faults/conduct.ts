@@ -11,10 +11,12 @@ import { runScript, type Script, temporaryFolder, waitFor } from '../__test__/su
 import { seeded } from '../__test__/support/random.js';
 import { type Proxy as Link, startToxiproxy } from '../__test__/support/toxiproxy.js';
 import { type Conducted, type Entry, type Fault, THE_NAMES, type Time } from './history.js';
+import { ASIDE_MS, PER_TRY_MS } from './rules/called.js';
 import {
   type Actor,
   type ActorDeed,
   type Backend,
+  CALLED,
   CALM_MS,
   cast,
   type Deed,
@@ -352,7 +354,16 @@ export async function run({ backend, seed, minutes, say = () => {}, folder: kept
       actors.map((actor, i) => {
         const hosts = links[actor.zone].map(({ host }) => host);
         const role = {
-          ...{ id: idOf(actor), name: actor.name, names: NAMES, theNames: THE_NAMES, port: ports[i] },
+          ...{
+            id: idOf(actor),
+            name: actor.name,
+            names: NAMES,
+            theNames: THE_NAMES,
+            called: CALLED,
+            perTryMs: PER_TRY_MS,
+            asideMs: ASIDE_MS,
+            port: ports[i],
+          },
           ...{ lock: LOCK, election: ELECTION },
           options: { ...servers.options(hosts), ttlMs: servers.bounds.ttlMs },
           stays: Array.from({ length: 64 }, () => Math.round(300 + chance() * 2500)),

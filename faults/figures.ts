@@ -1,6 +1,7 @@
 /** What a run did and saw, in numbers: for the report, not for the judgement. */
 
 import { type Begin, type Entry, THE_NAMES, type Time } from './history.js';
+import { byName, withoutExcuse } from './rules/called.js';
 import { termsOf } from './rules/one-holder.js';
 import { growthOf } from './rules/processes.js';
 import { absences } from './rules/registrations.js';
@@ -55,6 +56,8 @@ export interface Figures {
       readonly worst: number;
     }
   >;
+  /** Calls by name: those that were over before the end, those that had no excuse to fail, and those that failed. */
+  readonly byName: { readonly count: number; readonly judged: number; readonly failed: number };
   /** By lock or election. */
   readonly terms: ReadonlyMap<string, { readonly terms: number; readonly holders: number; readonly longestMs: number }>;
   /** The process that grew the most, of those that were sampled often enough. */
@@ -88,6 +91,7 @@ export function figures(history: readonly Entry[]): Figures {
       delays: spread(story.lives.flatMap((life) => delaysOf(story, life))),
     },
     calls: callsOf(story),
+    byName: byNameOf(story),
     terms: holdersOf(story),
     growth: growthsOf(story),
   };
@@ -202,6 +206,12 @@ function callsOf(story: Story): Figures['calls'] {
       return [what, { count: calls.length, failed, open, median, worst }];
     }),
   );
+}
+
+function byNameOf(story: Story): Figures['byName'] {
+  const calls = byName(story);
+  const failed = calls.filter(({ error }) => error !== undefined).length;
+  return { count: calls.length, judged: withoutExcuse(story), failed };
 }
 
 function holdersOf(story: Story): Figures['terms'] {

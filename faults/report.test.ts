@@ -76,6 +76,7 @@ describe('a report', () => {
     expect(text).toContain('  Judged in 154 of 198 reads (78 %), in which nothing harmed their process.');
     expect(text).toContain('  Events of registrations: lost 1.');
     expect(text).toContain('  Withdrawn 0 times, and looked for in 0 reads.');
+    expect(text).toContain('  Calls by name: 0, 0 of them with no excuse to fail; 0 failed.');
     expect(text.at(-1)).toBe('No violations');
   });
   it('groups violations by rule, with times from the start', () => {

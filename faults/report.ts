@@ -34,7 +34,7 @@ function done({ faults, hiccups }: Figures): string[] {
   return ['', 'What was done', ...table(rows.length + still.length === 0 ? [['nothing']] : [...rows, ...still])];
 }
 
-function seen({ registrations, watching, calls, terms, growth }: Figures): string[] {
+function seen({ registrations, watching, calls, byName, terms, growth }: Figures): string[] {
   const { count, losses, repairs, reads, judged, events, withdrawn } = registrations;
   const share = reads === 0 ? 0 : Math.round((100 * judged) / reads);
   const { delays } = watching;
@@ -64,6 +64,10 @@ function seen({ registrations, watching, calls, terms, growth }: Figures): strin
         ...[what, String(count), String(failed), String(open), milliseconds(median), milliseconds(worst)],
       ]),
     ]),
+    ...wrap(
+      `Calls by name: ${byName.count}, ${byName.judged} of them with no excuse to fail; ${byName.failed} failed.`,
+      2,
+    ),
     ...[...terms].flatMap(([of, { terms, holders, longestMs }]) =>
       wrap(`${of}: ${terms} terms of ${holders} holders, the longest ${milliseconds(longestMs)}.`, 2),
     ),

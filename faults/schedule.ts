@@ -7,7 +7,7 @@ export type Backend = Begin['backend'];
 export const ZONES = ['a', 'b', 'c'] as const;
 export type Zone = (typeof ZONES)[number];
 
-export type Part = 'registrar' | 'watcher' | 'candidate';
+export type Part = 'registrar' | 'watcher' | 'candidate' | 'caller';
 
 /** A process under test. */
 export interface Actor {
@@ -25,12 +25,16 @@ const SERVICES = ['orders', 'users', 'stock', 'orders', 'mail', 'users', 'audit'
 
 export const NAMES: readonly string[] = [...new Set(SERVICES)];
 
-/** Ten register, five watch all names, and on etcd three compete for a lock and an election. */
+/** Those that are called: with four instances, with three, and with one. */
+export const CALLED: readonly string[] = ['orders', 'users', 'stock'];
+
+/** Ten register, five watch all names, three call some of them, and on etcd three compete for a lock and an election. */
 export function cast(backend: Backend): Actor[] {
   const parts: [Part, number][] = [
     ['registrar', SERVICES.length],
     ['watcher', 5],
     ['candidate', backend === 'etcd' ? 3 : 0],
+    ['caller', 3],
   ];
   return parts.flatMap(([part, count]) =>
     Array.from({ length: count }, (_, i) => ({
@@ -133,6 +137,7 @@ const DEEDS: Record<Part, readonly ActorDeed['what'][]> = {
   registrar: [...LIFE, ...HARM, 'remove', 'revoke'],
   watcher: HARM,
   candidate: [...HARM, 'revoke'],
+  caller: HARM,
 };
 
 function actorDeed(chance: Chance, backend: Backend, actor: Actor, at: number): Deed {

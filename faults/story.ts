@@ -70,6 +70,8 @@ export interface Story {
   /** The calls that concern each instance, in order of their beginning. */
   readonly instances: ReadonlyMap<string, readonly Call[]>;
   readonly registrations: readonly Registration[];
+  /** The name of the service of each instance that the servers were ever seen to hold. */
+  readonly services: ReadonlyMap<string, string>;
   /** The time in which `who` may be harmed: each fault that touches it and each hiccup, and the time of the repair. */
   windows(who: string): Windows;
   /** The part of the windows in which a registration of `who` may be lost: a fault that it must outlive alone is none. */
@@ -128,6 +130,7 @@ export function storyOf(unordered: readonly Entry[]): Story {
     calls,
     instances,
     registrations: [...instances.values()].flatMap(registrationsOf),
+    services: servicesOf(of(history, 'truth')),
     windows: remembered((who) => repaired([...faults.filter(({ touches }) => touches.includes(who)), ...hiccups])),
     losses: remembered((who) => repaired([...lossesOf(who, faults, begin.ttlMs), ...hiccups])),
     mute: remembered(
@@ -154,6 +157,28 @@ function remembered(make: (who: string) => Windows): (who: string) => Windows {
     made.set(who, windows);
     return windows;
   };
+}
+
+function servicesOf(truths: readonly Kind<'truth'>[]): Map<string, string> {
+  return new Map(
+    truths.flatMap(({ names }) =>
+      Object.entries(names).flatMap(([name, list]) => Object.keys(list).map((of) => [of, name] as const)),
+    ),
+  );
+}
+
+/**
+ * Who tells at `at` of what the servers held, and doesn't call it stale, speaks of a moment since then: what is delivered takes
+ * so long, and so long it takes to find that nothing is.
+ */
+export function knownSince(story: Story, who: string, at: Time): Time {
+  const { deliveryMs, staleMs } = story.begin;
+  return at - (story.windows(who).overlaps(at - deliveryMs, at) ? staleMs : deliveryMs);
+}
+
+/** It was registered all that time, and nothing harmed it that it need not outlive. */
+export function stood(story: Story, { life, from, to }: Registration, since: Time, at: Time): boolean {
+  return from <= since && to >= at && !story.losses(life.who).overlaps(since, at);
 }
 
 const countsNames = (entry: Told) =>

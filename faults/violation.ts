@@ -9,6 +9,7 @@ export type RuleName =
   | 'withdrawn'
   | 'watching'
   | 'named'
+  | 'called'
   | 'one-holder'
   | 'settled'
   | 'flat'

@@ -43,6 +43,12 @@ export class Windows {
     return stretch === undefined ? time : Math.max(time, stretch.until);
   }
 
+  /** The beginning of the stretch in which `time` lies; in none, `time` itself. */
+  startOf(time: Time): Time {
+    const stretch = this.stretches[this.beginsBy(time)];
+    return stretch !== undefined && stretch.until >= time ? stretch.at : time;
+  }
+
   /** How many milliseconds of the time from `at` to `until` lie in the stretches. */
   shared(at: Time, until: Time): number {
     return this.upTo(until) - this.upTo(at);

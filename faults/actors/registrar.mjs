@@ -1,6 +1,6 @@
-// Keeps one instance registered. Each record says how many there were before it.
+// Keeps one instance registered, and answers calls. Each record says how many there were before it.
 import { once } from 'node:events';
-import { createServer } from 'node:net';
+import { createServer } from 'node:http';
 import { connect } from 'rollcall';
 import { call, obey, role, tell, untilDone } from './actor.mjs';
 
@@ -11,8 +11,13 @@ const CALL_MS = 5000;
 let n = role.first;
 let registration;
 
-// An instance answers where it says: the agents of Consul look.
-await once(createServer((socket) => socket.destroy()).listen(role.port, '127.0.0.1'), 'listening');
+// An instance answers where it says, whether it is in the registry or not: the agents of Consul look, and callers call.
+const server = createServer(async (request, response) => {
+  for await (const _ of request);
+  response.end(role.id);
+});
+server.keepAliveTimeout = 60_000; // longer than callers keep a connection that nobody uses
+await once(server.listen(role.port, '127.0.0.1'), 'listening');
 
 const registry = await untilDone('connect', role.id, CONNECT_MS, () =>
   connect({ ...role.options, connectTimeoutMs: CONNECT_MS, timeoutMs: CALL_MS, logger: false }),
@@ -24,7 +29,7 @@ async function register() {
     role.id,
     CALL_MS,
     () => {
-      const endpoints = [`grpc://127.0.0.1:${role.port}`];
+      const endpoints = [`http://127.0.0.1:${role.port}`];
       return registry.register({ id: role.id, name: role.name, endpoints, metadata: { n: String(n) } });
     },
     () => ({ n: ++n }),

@@ -1,7 +1,7 @@
 /** Lists of names: the name of an instance that stood all along is in each. */
 
-import { THE_NAMES, type Time } from '../history.js';
-import { clock, type Registration, type Story } from '../story.js';
+import { THE_NAMES } from '../history.js';
+import { clock, knownSince, type Registration, type Story, stood } from '../story.js';
 import type { Violation } from '../violation.js';
 import { type Channel, channelsOf, NOTHING, next } from './watching.js';
 
@@ -13,15 +13,8 @@ type Named = Registration & { readonly name: string };
  * that was registered all that time, while nothing harmed it, had its name among them at every moment.
  */
 export function named(story: Story): Violation[] {
-  const names = new Map(
-    story.truths.flatMap((truth) =>
-      Object.entries(truth.names).flatMap(([name, list]) =>
-        name === THE_NAMES ? [] : Object.keys(list).map((of) => [of, name] as const),
-      ),
-    ),
-  );
   const standing = story.registrations.flatMap((registration): Named[] => {
-    const name = names.get(registration.of);
+    const name = story.services.get(registration.of);
     return name === undefined ? [] : [{ ...registration, name }];
   });
   return channelsOf(story)
@@ -31,8 +24,7 @@ export function named(story: Story): Violation[] {
 
 /** What one watcher misses, each name once until it has told of it again. */
 function missing(story: Story, { life: { who }, told }: Channel, standing: readonly Named[]): Violation[] {
-  const { begin } = story;
-  const [windows, mute] = [story.windows(who), story.mute(who)];
+  const mute = story.mute(who);
   const found: Violation[] = [];
   const known = new Set<string>();
   let view = NOTHING;
@@ -42,7 +34,7 @@ function missing(story: Story, { life: { who }, told }: Channel, standing: reado
     for (const name of known) if (stale || (list && name in list)) known.delete(name);
     if (stale || list === undefined) continue;
     const at = entry.at;
-    const since = at - (windows.overlaps(at - begin.deliveryMs, at) ? begin.staleMs : begin.deliveryMs);
+    const since = knownSince(story, who, at);
     if (mute.overlaps(since, at)) continue;
     for (const { of, life, from, name } of standing.filter((one) => stood(story, one, since, at))) {
       if (name in list || known.has(name)) continue;
@@ -53,6 +45,3 @@ function missing(story: Story, { life: { who }, told }: Channel, standing: reado
   }
   return found;
 }
-
-const stood = (story: Story, { life, from, to }: Registration, since: Time, at: Time) =>
-  from <= since && to >= at && !story.losses(life.who).overlaps(since, at);
