@@ -38,7 +38,8 @@ hard: build ## Runs the hard tests in their full size, about fifteen minutes; `m
 	@OUTAGES=100 NAMES=20000 CROWD=6 npm test -- __test__/faults/zookeeper-session.test.ts __test__/faults/consul-load.test.ts
 	@OUTAGE_MS=60000 npm test -- __test__/http/fleet.test.ts __test__/grpc/fleet.test.ts -t outage
 	@NODES=22,24,26 npm test -- __test__/http/undici.test.ts
-	@NAMES=10000 CHANGES=1000 npm test -- __test__/grpc/resolver.test.ts -t 'dialled|changes'
+	@NAMES=10000 CHANGES=1000 SHARE_MS=10000 npm test -- __test__/grpc/resolver.test.ts -t 'dialled|changes|fair share'
+	@FREEZES=10 npm test -- __test__/http/fleet.test.ts -t 'another one that is frozen'
 	@TYPES=all npm test -- __test__/packaging/types.test.ts
 
 lint: ## Checks format, lint, types and licences

@@ -18,6 +18,8 @@ const POLICIES = ['rollcall_p2c', 'round_robin', 'pick_first'];
 /** Of metadata, under which connections stay: 1,000 in `make hard`. */
 const CHANGES = Number(process.env.CHANGES ?? 200);
 const NAMES = Number(process.env.NAMES ?? 300);
+/** For how long shares are counted at least: 10 s in `make hard`. */
+const SHARE_MS = Number(process.env.SHARE_MS ?? 3000);
 const UNAVAILABLE = 14;
 
 describe.each(LINES)('grpc-js 1.%d', (line) => {
@@ -103,6 +105,37 @@ describe.each(LINES)('grpc-js 1.%d', (line) => {
     if (a) a.failures = [];
     await orders.reaches(['a', 'b']);
   });
+});
+
+test('one whose first call was slow has a fair share afterwards', {
+  timeout: 60_000 + SHARE_MS,
+}, async (context) => {
+  const { registry, add } = await memory(context);
+  const servers = await Promise.all(['a', 'b', 'c'].map((id) => ordersServer(context, id)));
+  const [slow] = servers;
+  if (slow) slow.delays = [500]; // all others take a few milliseconds at most
+  await Promise.all(servers.map((server) => add(server)));
+  const orders = await dial(context, 14, registry);
+  const counted: Record<string, number> = {};
+  const total = () => Object.values(counted).reduce((sum, count) => sum + count, 0);
+  let [isCounting, over] = [false, false];
+  const caller = async () => {
+    for (; !over; await new Promise((resolve) => setTimeout(resolve, 2))) {
+      const { from = '', code } = await orders.call();
+      expect(code).toBe(0);
+      if (from === 'a') isCounting = true;
+      if (isCounting) counted[from] = (counted[from] ?? 0) + 1;
+    }
+  };
+  const callers = Promise.all(Array.from({ length: 6 }, caller));
+  await waitFor(() => isCounting, { what: 'the slow call to end' });
+  const until = Date.now() + SHARE_MS;
+  const enough = () => Date.now() >= until && total() >= 900;
+  await waitFor(enough, { timeoutMs: SHARE_MS + 45_000, what: 'the calls that are counted' });
+  over = true;
+  await callers;
+  const shares = servers.map(({ id }) => ((counted[id] ?? 0) / total()) * 3);
+  for (const share of shares) expect(share, `shares ${shares}`).toSatisfy((n: number) => n > 0.75 && n < 1.25);
 });
 
 /** What a list may do to a channel, with one policy. */

@@ -9,6 +9,9 @@ import { runScript, type Script, waitFor } from '../support/process.js';
 /** How long etcd is away; one minute in `make hard`. */
 const OUTAGE_MS = Number(process.env.OUTAGE_MS ?? 5000);
 
+/** How often two instances are frozen, one after the other; 10 times in `make hard`. */
+const FREEZES = Number(process.env.FREEZES ?? 1);
+
 const program = fileURLToPath(new URL('fixtures/server.mjs', import.meta.url));
 
 async function instance({ onTestFinished }: Finish, etcd: EtcdCluster, id: string): Promise<Script> {
@@ -52,12 +55,12 @@ async function more(loads: readonly { calls(): number }[], calls: number): Promi
   }
 }
 
-async function fleet(context: Finish, options: ServiceOptions = {}) {
+async function fleet(context: Finish, options: ServiceOptions = {}, ids = ['a', 'b', 'c']) {
   const etcd = await server(context, {});
-  const servers = await Promise.all(['a', 'b', 'c'].map((id) => instance(context, etcd, id)));
+  const servers = await Promise.all(ids.map((id) => instance(context, etcd, id)));
   const registry = await client(context, etcd);
   const orders = registry.service('orders', { allowLocal: true, ...options });
-  await orders.ready({ min: 3 });
+  await orders.ready({ min: ids.length });
   return { etcd, servers, orders };
 }
 
@@ -129,6 +132,40 @@ test('an instance that is frozen is set aside within five failures and those in 
   for (const { stop } of [gets, posts]) await stop();
   expect(gets.failures).toEqual([]);
   for (const error of posts.failures) expect(error).toMatchObject({ code: 'ERR_TIMEOUT' });
+});
+
+test('another one that is frozen while the first is set aside costs no more than the first did', {
+  timeout: 60_000 + 60_000 * FREEZES,
+}, async (context) => {
+  const how: ServiceOptions = {
+    http: { perTryTimeoutMs: 1000 },
+    outlier: { baseEjectionMs: 3000, maxEjectionMs: 3000 }, // the same each time
+  };
+  const { servers, orders } = await fleet(context, how, ['a', 'b', 'c', 'd']);
+  const [gets, posts] = [load(orders, 6, {}), load(orders, 6, POST)];
+  await more([gets, posts], 100);
+  const out = new Set<string>();
+  orders.on('ejected', ({ instance: { id } }) => out.add(id)).on('restored', ({ id }) => out.delete(id));
+  const failures = () => posts.failures.length + orders.metrics().retries;
+  for (let turn = 0; turn < FREEZES; turn++) {
+    const [first, second] = [turn % 4, (turn + 1) % 4];
+    for (const [n, aside] of [[first, 1] as const, [second, 2] as const]) {
+      const before = failures();
+      servers[n]?.kill('SIGSTOP');
+      await waitFor(() => out.size === aside, { timeoutMs: 30_000, what: `${aside} to be set aside` });
+      await more([gets, posts], 100); // those in flight are over
+      // Beside the five and those in flight the one call that tries the first again, should its time be over.
+      expect(failures() - before).toBeLessThanOrEqual(5 + 12 + (aside - 1));
+    }
+    servers[first]?.kill('SIGCONT');
+    await waitFor(() => !out.has('abcd'[first] as string), { timeoutMs: 30_000, what: 'the first to come back' });
+    servers[second]?.kill('SIGCONT');
+    await waitFor(() => out.size === 0, { timeoutMs: 30_000, what: 'both to be back' });
+  }
+  for (const { stop } of [gets, posts]) await stop();
+  expect(gets.failures).toEqual([]);
+  for (const error of posts.failures) expect(error).toMatchObject({ code: 'ERR_TIMEOUT' });
+  expect(orders.metrics().inFlight).toBe(0);
 });
 
 test('an outage of etcd costs no call', {
