@@ -13,6 +13,7 @@ import call from './rows/call.mjs';
 import fanout from './rows/fanout.mjs';
 import get from './rows/get.mjs';
 import grpc from './rows/grpc.mjs';
+import http from './rows/http.mjs';
 import imports from './rows/import.mjs';
 import many from './rows/many.mjs';
 import names from './rows/names.mjs';
@@ -25,7 +26,7 @@ import { summed, tableOf } from './support/report.mjs';
 import { isSmall } from './support/small.mjs';
 import { HOW, notSteady } from './support/steady.mjs';
 
-const ROWS = [imports, call, pick, grpc, register, traffic, get, fanout, names, many, backends];
+const ROWS = [imports, call, pick, grpc, http, register, traffic, get, fanout, names, many, backends];
 
 const { only, docs, json } = arguments_();
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(130)); // which ends the children

@@ -3,14 +3,12 @@
 import { connect } from 'rollcall';
 import { registerResolver } from 'rollcall/grpc';
 import { start } from '../support/child.mjs';
-import { ofProcess, wholeProcess } from '../support/cpu.mjs';
 import { grpcModule, METHODS } from '../support/grpc.mjs';
+import { inRounds } from '../support/rounds.mjs';
 import { sized } from '../support/small.mjs';
-import { repeated, steady } from '../support/steady.mjs';
 
 const ROUNDS = sized(12, 1);
 const CALLS = sized(2000, 64);
-const CALLERS = 16;
 /** In percent of the processor time of a call to fixed addresses. */
 const TARGET = 5;
 
@@ -40,52 +38,19 @@ export default {
     const clients = [dial(`ipv4:${addresses}`, { 'grpc.service_config': ROUND_ROBIN })];
     for (const policy of policies) clients.push(dial(`discovery://${policy.replace('_', '-')}/orders`));
 
-    const names = ['three fixed addresses, round_robin', ...policies.map((policy) => `by name, ${policy}`)];
-    const steadies = [];
-    for (const [n, client] of clients.entries()) {
-      steadies.push(
-        await steady(
-          names[n],
-          repeated(() => calls(client, 500)),
-        ),
-      );
-    }
-    const values = clients.map(() => []);
-    for (let round = 0; round < ROUNDS; round++) {
-      // The order turns: who comes first has the heap that the last one left.
-      for (let turn = 0; turn < clients.length; turn++) {
-        const n = (round + turn) % clients.length;
-        const before = wholeProcess() + ofProcess(servers.pid);
-        await calls(clients[n], CALLS);
-        values[n].push(((wholeProcess() + ofProcess(servers.pid) - before) / CALLS) * 1000);
-      }
-      progress(`${round + 1}/${ROUNDS}`);
-    }
+    const order = Buffer.from('an order');
+    const calling = (client) => () =>
+      new Promise((resolve, reject) => client.get(order, (error) => (error ? reject(error) : resolve())));
+    const [fixed, ...named] = clients.map(calling);
+    const ways = [
+      { what: 'three fixed addresses, round_robin', call: fixed },
+      ...policies.map((policy, n) => ({ what: `by name, ${policy}`, call: named[n], than: 0, target: TARGET })),
+    ];
+    const figures = await inRounds(ways, { rounds: ROUNDS, calls: CALLS, pid: servers.pid, progress });
     for (const client of clients) client.close();
     for (const { unregister } of registrations) unregister();
     await registry.close();
     await servers.end();
-    const [fixed] = values;
-    return [
-      ...names.map((what, n) => ({ what, unit: 'µs', values: values[n], steady: steadies[n] })),
-      ...policies.map((policy, n) => ({
-        what: `by name, ${policy}: more than fixed`,
-        unit: '%',
-        values: values[n + 1].map((value, round) => (value / fixed[round] - 1) * 100),
-        target: TARGET,
-      })),
-    ];
+    return figures;
   },
 };
-
-/** Makes so many calls, some at once; gives how many. */
-async function calls(client, count) {
-  let left = count;
-  const order = Buffer.from('an order');
-  const one = () => new Promise((resolve, reject) => client.get(order, (error) => (error ? reject(error) : resolve())));
-  const caller = async () => {
-    while (left-- > 0) await one();
-  };
-  await Promise.all(Array.from({ length: CALLERS }, caller));
-  return count;
-}
