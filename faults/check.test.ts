@@ -491,6 +491,16 @@ describe('flat', () => {
     none(loads(20_500));
     only('flat', loads(16_900));
   });
+  it('… nor, of one that calls by name, before it has made a hundred calls', () => {
+    const grows = (calls: number) => {
+      const made = well().start('caller 1', 1000);
+      made.call('caller 1', 'connect', '', 1100);
+      for (let i = 0; i < calls; i++) made.call('caller 1', 'fetch', NAME, 1200 + i * 40);
+      return made.samples('caller 1', 1150, [...Array(5).fill({}), ...Array(7).fill({ rssMb: 150 })]).history();
+    };
+    none(grows(120));
+    only('flat', grows(100));
+  });
   it('each life is one of its own', () => {
     const made = well().die('watcher 1', 20_000, 'killed').start('watcher 1', 20_001);
     made.samples('watcher 1', 2000, Array(10).fill({})).samples('watcher 1', 21_000, Array(10).fill({ threads: 90 }));

@@ -240,6 +240,9 @@ function callsOf(life: Life): Call[] {
   return [...calls.values()];
 }
 
+/** A call by name. */
+export const isByName = ({ what }: Call) => what === 'fetch' || what === 'post';
+
 export const succeeded = (call: Call) => call.settled !== undefined && call.error === undefined;
 
 const OF_INSTANCES: ReadonlySet<string> = new Set(['register', 'update', 'withdraw', 'restore', 'deregister']);

@@ -1,7 +1,7 @@
 /** Calls by name: they fail only with the instance that answers them. */
 
 import type { Fault, Time } from '../history.js';
-import { type Call, clock, knownSince, type Registration, type Story, stood, succeeded } from '../story.js';
+import { type Call, clock, isByName, knownSince, type Registration, type Story, stood, succeeded } from '../story.js';
 import type { Violation } from '../violation.js';
 import { Windows } from '../windows.js';
 
@@ -18,8 +18,6 @@ export const PER_TRY_MS = 1500;
 /** The order to block comes late, and what waited for a process that goes on is answered after others. */
 const AFTERWARDS_MS = 1000;
 
-const CALLS: ReadonlySet<string> = new Set(['fetch', 'post']);
-
 /** Why a call may have failed. */
 type Excuse =
   /** Its own process could do nothing. */
@@ -35,7 +33,7 @@ type Excuse =
 
 /** Calls by name that came to an end while the run went on. */
 export function byName(story: Story): Call[] {
-  return story.calls.filter(({ what, settled }) => CALLS.has(what) && settled !== undefined && settled < story.end);
+  return story.calls.filter((call) => isByName(call) && call.settled !== undefined && call.settled < story.end);
 }
 
 /**

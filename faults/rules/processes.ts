@@ -1,6 +1,6 @@
 /** How the processes behave: `settled`, `flat`, `alive` and `quiet`. */
 
-import { clock, type Kind, type Life, type Story } from '../story.js';
+import { clock, isByName, type Kind, type Life, type Story } from '../story.js';
 import type { Violation } from '../violation.js';
 
 /** What an event loop that has other things to do may add to a call. */
@@ -29,13 +29,17 @@ const MOST: Readonly<Record<Measure, { growth: number; says: string; unit: strin
 };
 const MEASURES = Object.keys(MOST) as Measure[];
 const LEAST_SAMPLES = 6;
+/** So many calls by name take what there is to load, and a connection to each instance. */
+const LOADED = 100;
 
 /**
  * By how much the largest of the last third is more than the largest of the first. What a process takes while it is being
- * loaded does not count, until it has connected and been looked at once more.
+ * loaded does not count, until it has connected, or made the first calls by name where it makes any, and been looked at once
+ * more.
  */
 export function growthOf(life: Life): Record<Measure, { from: number; to: number }> | undefined {
-  const begun = life.calls.find(({ settled }) => settled !== undefined)?.settled ?? life.told[0]?.at ?? life.from;
+  const first = life.calls.filter(isByName)[LOADED] ?? life.calls.find(({ settled }) => settled !== undefined);
+  const begun = first?.settled ?? life.told[0]?.at ?? life.from;
   const samples = life.samples.filter(({ at }) => at >= begun);
   if (samples.length < LEAST_SAMPLES) return undefined;
   const third = Math.floor((samples.length - 1) / 3);
