@@ -1,8 +1,7 @@
 // The programs of the documents that the package was asked for by, in its own words: what a framework's page on registries shows,
 // and what Kratos's does. Each block of theirs is a test, in their order.
 //
-// What is elsewhere: the page of Midway's etcd component is `__test__/midway/fixtures/apps/etcd`, with the import changed and
-// nothing else; the etcd module for Nest is `__test__/nest/fixtures/apps/etcd.ts`.
+// What is elsewhere: the page of Midway's etcd component is `midway.test.ts`, that of etcd in Nest `nest.test.ts`.
 // The resolver `discovery:///provider` of gRPC is `__test__/grpc`.
 // What can't be written: the registries nacos, kubernetes, polaris and discovery, which the package has not; Consul's DNS,
 // which is Consul's own and needs no client.
