@@ -278,6 +278,14 @@ describe('arguments', () => {
     return both.close();
   });
 
+  it('a time to live under both of its names is refused', () => {
+    const error = caught(() => client.mutex('job', { ttl: 10, ttlSeconds: 20 }));
+    expect(error).toMatchObject({
+      code: 'ERR_INVALID_ARGUMENT',
+      message: 'mutex({ ttl }): given together with ttlSeconds, which it is another name of',
+    });
+  });
+
   it('what is no operation is refused', async () => {
     for (const wrong of [undefined, null, 5, 'put', {}, [], Promise.resolve(), { op: 5 }, { request_put: 5 }]) {
       const error = await failed(() =>

@@ -253,6 +253,12 @@ export function suite(version: MidwayVersion, more?: (ground: () => Ground) => v
       else expect(failed).toMatch(message);
     });
 
+    it('says which of two names of the members counts', async () => {
+      const { failed, stderr } = await failing('twoNames', { HOSTS: '127.0.0.1:1' });
+      expect(failed).toContain('etcd.client: 14 UNAVAILABLE: cannot connect to http://127.0.0.1:1');
+      expect(stderr).toContain('etcd.client: host is without effect beside hosts');
+    });
+
     // Of the second nothing is left that keeps the process alive.
     it.each(['portTaken', 'portTakenOfFollower'])(
       'fails the start when the port is taken, and registers nothing: %s',
@@ -266,12 +272,12 @@ export function suite(version: MidwayVersion, more?: (ground: () => Ground) => v
       },
     );
 
-    async function failing(CASE: string, env: object): Promise<{ failed: string }> {
+    async function failing(CASE: string, env: object): Promise<{ failed: string; stderr: string }> {
       const app = ground.apps.run('cjs', 'broken', { CASE, ...env });
       const line = await ground.told<{ failed: string }>(app, 'failed');
       expect(line.failed).not.toContain('\n');
       expect(await within(app.exit, 20_000, 'the end of the process')).toMatchObject({ code: 1 });
-      return line;
+      return { ...line, stderr: app.stderr };
     }
   });
 

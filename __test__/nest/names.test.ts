@@ -8,7 +8,7 @@ import { uniqueName, waitFor } from '../support/process.js';
 
 const load = createRequire(import.meta.url);
 const { Config, EtcdConfig, InjectEtcdHealth, InjectRegistryHealth } = load('../../dist/cjs/nest/decorators.js');
-const { RegistryHealthIndicator } = load('../../dist/cjs/nest/shared/health.js');
+const { EtcdHealthIndicator, RegistryHealthIndicator } = load('../../dist/cjs/nest/shared/health.js');
 const { RegistryService } = load('../../dist/cjs/nest/shared/registry-service.js');
 const { RegistryService: MidwayService } = load('../../dist/cjs/midway/registry-service.js');
 
@@ -53,6 +53,17 @@ describe('the health of the registry', () => {
   it('of a service that is refused is down in each', async () => {
     const told = await new RegistryHealthIndicator(state(['a'], ['b']), terminus[12]).isHealthy();
     expect(told).toMatchObject({ registry: { status: 'down' } });
+  });
+
+  it('of etcd is not asked with its time under two names', async () => {
+    const asked = new EtcdHealthIndicator({ ready: async () => {} }).isHealthy('etcd', {
+      timeout: 500,
+      timeoutMs: 1000,
+    });
+    await expect(asked).rejects.toMatchObject({
+      code: 'ERR_INVALID_ARGUMENT',
+      message: 'timeout: given together with timeoutMs, which it is another name of',
+    });
   });
 
   it('is thrown for Terminus 10, as it knows an error of its own', async () => {

@@ -1,5 +1,6 @@
 /** Health checks for `@nestjs/terminus`, which needs no more of them than the shape of their answers. */
 
+import { invalid } from '../../common/shape.js';
 import type { Etcd3 } from '../../etcd/client.js';
 import type { RegistryService } from './registry-service.js';
 import { unreadSettings } from './setting.js';
@@ -113,12 +114,17 @@ export class EtcdHealthIndicator {
   /**
    * Asks etcd; `down` when no member answers within `timeoutMs` milliseconds, by default 1000 (`timeout` is another name of
    * it), and while a setting that is followed can't be read.
+   *
+   * @throws `ERR_INVALID_ARGUMENT` where both names of the time are given.
    */
   async isHealthy<Key extends string = 'etcd'>(
     key = 'etcd' as Key,
-    { timeout = 1000, timeoutMs = timeout, signal }: HealthOptions = {},
+    { timeout, timeoutMs, signal }: HealthOptions = {},
   ): Promise<HealthResult<Key>> {
-    return answer(key, await this.#look(timeoutMs, signal), terminusOf(this.#modules));
+    if (timeout !== undefined && timeoutMs !== undefined) {
+      throw invalid('timeout', 'given together with timeoutMs, which it is another name of');
+    }
+    return answer(key, await this.#look(timeoutMs ?? timeout ?? 1000, signal), terminusOf(this.#modules));
   }
 
   async #look(timeoutMs: number, signal: AbortSignal | undefined): Promise<HealthStatus> {
