@@ -25,7 +25,7 @@ build-debug: ## Builds the addon without optimization, and the TypeScript
 servers: ## Builds and installs the servers that the tests start
 	@scripts/setup test
 
-test: ## Runs everything that must hold: set-up, lint, build, all tests; the last line has the counts
+test: ## Runs everything that must hold: set-up, lint, build, all tests; the last line has the counts: [ONLY=consul]
 	@scripts/test
 
 test-nodes: build ## Runs units, packaging, one backend and applications of Nest and Midway on Node 22, 24 and 26
@@ -43,7 +43,7 @@ hard: build ## Runs the hard tests in their full size, about fifteen minutes; `m
 	@TYPES=all npm test -- __test__/packaging/types.test.ts
 
 lint: ## Checks format, lint, types and licences
-	@scripts/setup test
+	@scripts/setup tools
 	@scripts/lint
 
 format: ## Formats everything
