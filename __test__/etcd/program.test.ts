@@ -6,14 +6,13 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { ETCD_VERSIONS, type EtcdCluster, startEtcd } from '../support/etcd.js';
+import { ETCD_VERSIONS, startEtcd } from '../support/etcd.js';
 import { temporaryFolder } from '../support/process.js';
 
 const run = promisify(execFile);
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const IMPORTS = ['etcd3', 'rollcall/etcd'] as const;
 const { path: folder, remove } = temporaryFolder('program');
-const clusters = new Map<string, EtcdCluster>();
 
 beforeAll(async () => {
   // A project of its own, with both packages installed.
@@ -46,31 +45,31 @@ beforeAll(async () => {
   await run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', folder]).catch((error) => {
     throw new Error(`the program does not compile:\n${error.stdout}`);
   });
-  for (const version of ETCD_VERSIONS) clusters.set(version, await startEtcd({ version }));
 });
-afterAll(async () => {
-  for (const cluster of clusters.values()) await cluster.close();
-  remove();
-});
+afterAll(remove);
 
 async function nodeFiles(): Promise<string[]> {
   const { readdir } = await import('node:fs/promises');
   return (await readdir(root)).filter((name) => name.endsWith('.node'));
 }
 
-test.each(ETCD_VERSIONS)('a program written for etcd3 prints the same with rollcall/etcd: etcd %s', async (version) => {
-  const cluster = clusters.get(version) as EtcdCluster;
-  const printed: string[][] = [];
-  for (const i of IMPORTS.keys()) {
-    const { stdout } = await run(
-      process.execPath,
-      [join(folder, 'out', `program${i}.js`), cluster.hosts[0] as string],
-      {
-        timeout: 50_000,
-      },
+// A server for each run, so that all of them can wait for leases at the same time.
+test.concurrent.each(ETCD_VERSIONS)(
+  'a program written for etcd3 prints the same with rollcall/etcd: etcd %s',
+  async (version) => {
+    const printed = await Promise.all(
+      IMPORTS.map(async (_, i) => {
+        const cluster = await startEtcd({ version });
+        try {
+          const program = [join(folder, 'out', `program${i}.js`), cluster.hosts[0] as string];
+          const { stdout } = await run(process.execPath, program, { timeout: 50_000 });
+          return stdout.trimEnd().split('\n');
+        } finally {
+          await cluster.close();
+        }
+      }),
     );
-    printed.push(stdout.trimEnd().split('\n'));
-  }
-  expect(printed[0]?.length).toBeGreaterThan(80);
-  expect(printed[1]).toEqual(printed[0]);
-});
+    expect(printed[0]?.length).toBeGreaterThan(80);
+    expect(printed[1]).toEqual(printed[0]);
+  },
+);
