@@ -11,23 +11,51 @@ const aliases = (etcd: string) => [
   { find: /^rollcall\/grpc$/, replacement: file('./dist/esm/grpc/index.js') },
 ];
 
+/**
+ * Files that wait for a clock most of their time: for the end of a lease or session, for an outage. They use less than half of a
+ * processor (`cutime` in /proc of the test process counts its servers too). What measures time under load of its own making does
+ * not belong here.
+ */
+const waiting = [
+  '__test__/conformance/{repair,registration}.test.ts',
+  '__test__/faults/{cluster,outage,consul,consul-ids,consul-maintenance,tls-rotation,restored,races,errors,lease}.test.ts',
+  '__test__/faults/zookeeper-session.test.ts',
+];
+
 // Tests prove the built package: run `npm run build` first.
 export default defineConfig({
   test: {
     exclude: ['**/node_modules/**', '**/fixtures/**'],
     pool: 'forks', // the addon and the servers belong to one process each
-    maxWorkers: 2, // servers, not only tests, need the cores
+    maxWorkers: 2, // servers, not only tests, need the cores; those of `waiting` have more
     testTimeout: 60_000,
     hookTimeout: 120_000,
     teardownTimeout: 30_000,
     retry: 0, // a flaky test is fixed
+    sequence: { groupOrder: 1 },
     // Loaded by Node itself, as a user's program loads it.
     server: { deps: { external: [/\/dist\/(esm|cjs)\//] } },
     projects: [
       {
         extends: true,
         resolve: { alias: aliases('./dist/esm/etcd/index.js') },
-        test: { name: 'all', include: ['__test__/**/*.test.ts', 'faults/**/*.test.ts'] },
+        test: {
+          name: 'computing',
+          include: ['__test__/**/*.test.ts', 'faults/**/*.test.ts'],
+          exclude: waiting,
+        },
+      },
+      {
+        // Before the others, since Vitest runs one number of workers after another.
+        extends: true,
+        resolve: { alias: aliases('./dist/esm/etcd/index.js') },
+        test: {
+          name: 'waiting',
+          include: waiting,
+          maxWorkers: 5,
+          maxConcurrency: 12, // tests of one file that say they are concurrent
+          sequence: { groupOrder: 0 },
+        },
       },
       {
         // Once more, with an option that changes what goes to the server: every file in which gets matter.

@@ -86,7 +86,7 @@ function run(node, { files, names }) {
   rmSync(report, { force: true });
   const args = [
     join(root, 'node_modules', 'vitest', 'vitest.mjs'),
-    ...['run', '--project', 'all', '--reporter=default', '--reporter=json', `--outputFile.json=${report}`],
+    ...['run', '--project', '!grouped gets', '--reporter=default', '--reporter=json', `--outputFile.json=${report}`],
     ...(names ? ['--testNamePattern', names] : []),
     ...files,
   ];
