@@ -9,6 +9,7 @@ mod bell;
 mod follow;
 mod http;
 mod index;
+mod leftovers;
 mod life;
 mod names;
 mod options;
@@ -52,6 +53,7 @@ impl ConsulBackend {
                 agents: Arc::new(Agents::new(&options, &log)?),
                 bells: Bells::default(),
                 lives: Lives::default(),
+                leftovers: Arc::default(),
                 options,
                 log,
             }),
@@ -130,6 +132,7 @@ impl Backend for ConsulBackend {
     async fn close(&self) {
         self.shared.bells.stop();
         self.shared.lives.stop();
+        self.shared.leftovers.stop();
     }
 }
 

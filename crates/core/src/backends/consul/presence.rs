@@ -10,18 +10,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::agents::Queue;
 use super::renewal::Renewal;
-use super::service::Record;
+use super::service::{LATE, Record};
 use super::shared::Shared;
 use crate::backend::{Intent, Loss, Presence};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::ServiceInstance;
-
-/// After what time a write that was not answered is taken to have arrived, or never to.
-const LATE: Duration = Duration::from_millis(300);
 
 pub(super) struct ConsulPresence {
     pub(super) record: Arc<Record>,
@@ -148,7 +145,7 @@ impl ConsulPresence {
         };
         let limit = self.record.shared.agents.limit();
         let ttl = self.ttl();
-        let mut failure = None;
+        let mut failure: Option<(Instant, Error)> = None;
         let mut reached = None;
         for (agent, renewed) in written {
             let mut removed = self.record.remove(agent, limit).await;
@@ -162,12 +159,16 @@ impl ConsulPresence {
                     self.record.lock().forget(agent);
                     reached = Some(agent);
                 }
-                Err(error) => failure = Some((renewed, error)),
+                // The one that was renewed last decides whether all are hidden.
+                Err(error) if failure.as_ref().is_none_or(|(last, _)| *last < renewed) => {
+                    failure = Some((renewed, error))
+                }
+                Err(_) => {}
             }
         }
         match (failure, reached) {
-            // An agent that we have left, away for so long that its record is hidden: Consul will remove it.
-            (Some((renewed, _)), Some(_)) if renewed.elapsed() > ttl => {}
+            // Agents that we have left, away for so long that their records are hidden.
+            (Some((renewed, _)), Some(agent)) if renewed.elapsed() > ttl => self.leave(agent).await?,
             (Some((_, error)), _) => return Err(error),
             (None, _) => self.record.lock().unanswered = false,
         }
@@ -175,5 +176,16 @@ impl ConsulPresence {
             Some(agent) => self.record.invisible(agent).await,
             None => Ok(()),
         }
+    }
+
+    /// Leaves the agents that could not be reached with what they hold: it goes out of the catalog, through one that was reached,
+    /// and there once they answer.
+    async fn leave(&self, reached: usize) -> Result<()> {
+        let (record, shared) = (&self.record, &self.record.shared);
+        record.strike(reached).await?;
+        for (agent, _) in record.lock().written.iter() {
+            shared.leftovers.add(&shared.agents, *agent, record);
+        }
+        Ok(())
     }
 }

@@ -351,6 +351,8 @@ pub(super) struct ServiceEntry {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Node {
+    #[serde(rename = "Node", default)]
+    name: String,
     #[serde(default)]
     address: String,
 }
@@ -436,6 +438,11 @@ pub(super) fn mark_of(checks: &[Check], id: &str) -> Option<Mark> {
 impl ServiceEntry {
     pub(super) fn id(&self) -> &str {
         &self.service.id
+    }
+
+    /// The node that has it: an agent by its name.
+    pub(super) fn node(&self) -> &str {
+        &self.node.name
     }
 
     pub(super) fn mark(&self) -> Option<Mark> {

@@ -188,14 +188,9 @@ impl Renewal {
     /// Takes away what an agent holds that did not answer before. Until it does, its TTL check hides it.
     async fn tidy(&self) {
         let written = self.record.lock().written.clone();
-        for (agent, _) in written {
-            // A publication may be moving there right now; the next renewal tidies as well.
-            let Ok(_moving) = self.record.moving.try_lock() else {
-                return;
-            };
-            if self.record.lock().at != Some(agent) && self.record.remove(agent, AGAIN).await.is_ok() {
-                self.record.lock().forget(agent);
-            }
+        let at = self.record.lock().at;
+        for (agent, _) in written.into_iter().filter(|(agent, _)| at != Some(*agent)) {
+            self.record.clear(agent).await; // what is left the next renewal clears
         }
     }
 }

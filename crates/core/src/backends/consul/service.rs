@@ -23,6 +23,10 @@ use crate::sync::lock;
 const LOOK_PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(500));
 /// Between two looks whether a record that nobody sees yet still lies where it was written.
 const OVERTAKEN: Duration = Duration::from_millis(500);
+/// After what time a write that was not answered is taken to have arrived, or never to.
+pub(super) const LATE: Duration = Duration::from_millis(300);
+/// How long an agent that was away has for each call by which it is cleared.
+const CLEARED: Duration = Duration::from_secs(1);
 
 /// One registration, as its presence and its renewal know it.
 pub(super) struct Record {
@@ -325,6 +329,22 @@ impl Record {
         self.deregister(agent, &self.id, left).await
     }
 
+    /// Removes what an agent holds that is not the record that stands; says whether nothing is left to be done there.
+    pub(super) async fn clear(&self, agent: usize) -> bool {
+        // A publication may be moving there right now.
+        let Ok(_moving) = self.moving.try_lock() else {
+            return false;
+        };
+        if self.lock().at == Some(agent) {
+            return true;
+        }
+        let is_removed = self.remove(agent, CLEARED).await.is_ok();
+        if is_removed {
+            self.lock().forget(agent);
+        }
+        is_removed
+    }
+
     /// Deregisters a service of an agent, whosever it is.
     async fn deregister(&self, agent: usize, id: &str, limit: Duration) -> Result<()> {
         let path = format!("/v1/agent/service/deregister/{}", segment(id));
@@ -355,6 +375,36 @@ impl Record {
         Error::new(ErrorKind::PermissionDenied, message).caused_by(error)
     }
 
+    /// Where the catalog's entries of our id are read.
+    fn entries_path(&self) -> String {
+        let filter = segment(&format!("Service.ID == {}", filter_text(&self.id)));
+        format!("/v1/health/service/{}?filter={filter}", segment(&self.name))
+    }
+
+    /// Takes what is ours out of the catalog, through an agent that answers, where the one that holds it does not. Were it left
+    /// to its TTL check, others would see it from when its agent goes on until that has told of the check.
+    pub(super) async fn strike(&self, agent: usize) -> Result<()> {
+        let agents = &self.shared.agents;
+        let path = self.entries_path();
+        let call = |queue, method, path, body| agents.call(agent, queue, method, path, body, agents.limit());
+        let answer = call(Queue::Sight, Method::GET, &path, None).await?;
+        if !answer.is_ok() && (answer.status == 403 || answer.says("Permission denied")) {
+            return Ok(()); // who may write and not read leaves it to its check
+        }
+        for entry in answer.checked()?.list::<ServiceEntry>()?.into_iter().flatten() {
+            if entry.id() != self.id || entry.mark().is_none_or(|mark| mark.owner != self.owner) {
+                continue;
+            }
+            let body = serde_json::json!({ "Node": entry.node(), "ServiceID": self.id }).to_string();
+            let answer = call(Queue::Writes, Method::PUT, "/v1/catalog/deregister", Some(body)).await?;
+            // Who may not leaves it to its check.
+            if !(answer.is_ok() || answer.status == 403) {
+                return Err(self.refused(&answer, "take out of the catalog"));
+            }
+        }
+        Ok(())
+    }
+
     /// Waits until the catalog, which others read, satisfies `done` of our entries in it; `what` it waits for is shown
     /// when it takes too long, with what `done` says hinders it.
     async fn settled(
@@ -364,8 +414,7 @@ impl Record {
         done: impl Fn(Vec<ServiceEntry>) -> Result<(), String>,
     ) -> Result<()> {
         let agents = &self.shared.agents;
-        let filter = segment(&format!("Service.ID == {}", filter_text(&self.id)));
-        let path = format!("/v1/health/service/{}?filter={filter}", segment(&self.name));
+        let path = self.entries_path();
         let started = Instant::now();
         let limit = self.shared.options.timeout.mul_f64(0.9);
         let mut pause = LOOK_PAUSE.0;

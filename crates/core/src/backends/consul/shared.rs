@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::agents::{Agents, Answer, segment};
 use super::bell::Bells;
+use super::leftovers::Leftovers;
 use super::life::Lives;
 use super::options::ConsulOptions;
 use super::record;
@@ -26,6 +27,7 @@ pub(super) struct Shared {
     pub(super) options: Arc<ConsulOptions>,
     pub(super) bells: Bells,
     pub(super) lives: Lives,
+    pub(super) leftovers: Arc<Leftovers>,
     pub(super) log: Log,
 }
 
