@@ -105,3 +105,18 @@ describe.concurrent.each(servers)('%s restored from an old backup', (_, start) =
     expect(shown?.version).toBe('2');
   });
 });
+
+test('zookeeper 3.8 restored from an old backup: what has deregistered goes again, what is registered stays', {
+  timeout: 180_000,
+}, async (context) => {
+  const server = await zookeeper(context);
+  const registry = await client(context, server);
+  const registration = await registry.register(instance);
+  await registry.register({ ...instance, id: 'b' });
+  const restore = await server.backup();
+  await registration.deregister();
+  expect(await server.isThere()).toBe(false);
+  await restore();
+  await waitFor(async () => !(await server.isThere()), { timeoutMs: 20_000, what: 'its removal' });
+  await sees(await client(context, server), 'orders', ['b']);
+});

@@ -12,6 +12,7 @@ mod presence;
 mod read;
 mod session;
 mod shared;
+mod sweep;
 
 use std::sync::Arc;
 

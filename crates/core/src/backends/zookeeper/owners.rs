@@ -24,4 +24,14 @@ impl Owners {
     pub(super) fn with<T>(&self, look: impl FnOnce(&mut Made) -> T) -> T {
         look(&mut lock(&self.state))
     }
+
+    /// Whether a registration that has not ended may have made a node of this path.
+    pub(super) fn know_path(&self, path: &str) -> bool {
+        self.with(|made| made.by_path.contains_key(path))
+    }
+
+    /// Whether one holds the node that this transaction made.
+    pub(super) fn know_node(&self, czxid: i64) -> bool {
+        self.with(|made| made.by_czxid.contains_key(&czxid))
+    }
 }

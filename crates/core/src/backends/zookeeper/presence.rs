@@ -21,6 +21,7 @@ use futures::future::BoxFuture;
 use super::client::{Change, Mode, Stat, ZkError};
 use super::session::Session;
 use super::shared::Shared;
+use super::sweep::sweep_after_breaks;
 use crate::backend::{Intent, Loss, Presence};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
@@ -350,6 +351,7 @@ impl Presence for ZookeeperPresence {
             match session.client.delete(&self.path, stat.version).await {
                 Ok(()) | Err(ZkError::NoNode) => {
                     self.put_away();
+                    sweep_after_breaks(&self.shared, &session);
                     return Ok(());
                 }
                 Err(ZkError::BadVersion) => {} // written since, by an attempt of ours or by a newer owner

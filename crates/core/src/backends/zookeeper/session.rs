@@ -2,6 +2,7 @@
 //! has ended. How it is kept is its [`client`](super::client)'s; what it means is said here.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub(super) struct Session {
     pub(super) granted: Duration,
     pub(super) id: i64,
     health: watch::Receiver<Health>,
+    /// Whether it is [swept](super::sweep) after each break.
+    is_swept: AtomicBool,
 }
 
 impl Session {
@@ -37,6 +40,7 @@ impl Session {
             id: client.id(),
             health: client.state(),
             client,
+            is_swept: AtomicBool::new(false),
         })
     }
 
@@ -48,6 +52,16 @@ impl Session {
     /// What its member can't do any more, or not now.
     pub(super) fn unavailable(&self, why: &str) -> Error {
         Error::new(ErrorKind::Unavailable, why).at(self.client.member())
+    }
+
+    /// How it is, now and later.
+    pub(super) fn health(&self) -> watch::Receiver<Health> {
+        self.health.clone()
+    }
+
+    /// Whether it was not swept so far; it is from now on.
+    pub(super) fn begins_sweeping(&self) -> bool {
+        !self.is_swept.swap(true, Ordering::Relaxed)
     }
 
     fn is_over(&self) -> bool {

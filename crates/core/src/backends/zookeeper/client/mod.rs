@@ -403,6 +403,19 @@ impl Client {
         answer.await.unwrap_or(Err(ZkError::Closed))
     }
 
+    /// The nodes of this session below one, however deep. `Unimplemented` before ZooKeeper 3.6, which ends the connection.
+    pub(super) async fn ephemerals(&self, path: &str) -> Result<Vec<String>, ZkError> {
+        let above = self.path(path);
+        let frame = request(op::GET_EPHEMERALS, |out| out.text(&above));
+        let paths = self.ask(frame, None, false).await?.texts()?;
+        let above = above.trim_end_matches('/'); // what is asked for is how a path begins, be it in the middle of a name
+        let is_below = |path: &str| path.strip_prefix(above).is_some_and(|below| below.starts_with('/'));
+        let below = paths.iter().filter(|path| is_below(path));
+        Ok(below
+            .filter_map(|path| Some(path.strip_prefix(&*self.chroot)?.to_owned()))
+            .collect())
+    }
+
     /// Ends the session, and with it everything that hangs on it; resolves when the server has been told, or can't be.
     pub(super) async fn close(&self) {
         self.closing.cancel();

@@ -26,6 +26,7 @@ pub(super) mod op {
     pub(in super::super) const MULTI_READ: i32 = 22;
     pub(in super::super) const AUTH: i32 = 100;
     pub(in super::super) const SASL: i32 = 102;
+    pub(in super::super) const GET_EPHEMERALS: i32 = 103;
     pub(in super::super) const SET_WATCHES2: i32 = 105;
     pub(in super::super) const CLOSE: i32 = -11;
     /// In the answer to a transaction: this part has failed.
