@@ -4,6 +4,7 @@ import type { Registry, RegistryOptions } from 'rollcall';
 import { connect } from 'rollcall';
 import { describe, expect, test } from 'vitest';
 import { hear, refused, sees, waitFor } from '../conformance/kit.js';
+import { startConsul } from '../support/consul.js';
 import { ETCD_VERSIONS, type EtcdVersion, startEtcd } from '../support/etcd.js';
 import { startZookeeper } from '../support/zookeeper.js';
 import type { Finish } from './kit.js';
@@ -54,6 +55,27 @@ async function zookeeper({ onTestFinished }: Finish): Promise<Server> {
   };
 }
 
+/** The disk of an agent, which has the services of the agent and when each TTL check was renewed. */
+async function consul({ onTestFinished }: Finish): Promise<Server> {
+  const { server, close } = await startConsul({ persistent: true });
+  onTestFinished(close);
+  return {
+    options: { backend: 'consul', hosts: server.host, healthCheck: false, ttlMs, logger: false },
+    async backup() {
+      await server.kill();
+      const restore = server.backup();
+      await server.start();
+      return async () => {
+        await server.kill();
+        restore();
+        await server.start();
+      };
+    },
+    kill: () => server.kill(),
+    isThere: async () => (await server.services()).includes('a'),
+  };
+}
+
 async function client({ onTestFinished }: Finish, { options }: Server): Promise<Registry> {
   const registry = await connect(options);
   onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
@@ -63,6 +85,7 @@ async function client({ onTestFinished }: Finish, { options }: Server): Promise<
 const servers = [
   ...ETCD_VERSIONS.map((version) => [`etcd ${version}`, (context: Finish) => etcd(context, version)] as const),
   ['zookeeper 3.8', zookeeper] as const,
+  ['consul', consul] as const,
 ];
 
 describe.concurrent.each(servers)('%s restored from an old backup', (_, start) => {

@@ -8,17 +8,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::join_all;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
 use super::agents::Queue;
 use super::renewal::Renewal;
-use super::service::{LATE, Record};
+use super::service::{Held, LATE, Record};
 use super::shared::Shared;
 use crate::backend::{Intent, Loss, Presence};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::ServiceInstance;
+
+/// The longest pause between two looks whether what was taken away stands again.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 pub(super) struct ConsulPresence {
     pub(super) record: Arc<Record>,
@@ -101,6 +105,33 @@ impl Presence for ConsulPresence {
     async fn withdraw(&mut self) -> Result<()> {
         let withdrawn = self.withdraw_once().await;
         withdrawn.map_err(|error| self.record.named(error))
+    }
+
+    /// An agent whose disk is an older one has back what stood there then, and renews nothing of it: so it is looked for, three
+    /// times per TTL and more often where that is long.
+    async fn reappeared(&mut self) {
+        let (record, options) = (&self.record, &self.record.shared.options);
+        if !options.heartbeat {
+            std::future::pending::<()>().await; // nobody can tell whose it is
+        }
+        let every = (options.ttl / 3).min(LOOK_AGAIN);
+        let found: Vec<usize> = loop {
+            sleep(every.mul_f64(0.9 + fastrand::f64() / 10.0)).await;
+            let stood = record.lock().stood.clone();
+            let limit = record.shared.agents.limit();
+            let looks = stood.into_iter().map(|agent| async move {
+                let held = record.look(agent, Queue::Renewals, limit).await;
+                matches!(held, Ok(Held::Ours { .. })).then_some(agent)
+            });
+            let found: Vec<usize> = join_all(looks).await.into_iter().flatten().collect();
+            if !found.is_empty() {
+                break found;
+            }
+        };
+        let mut state = record.lock();
+        for agent in found {
+            state.wrote(agent, Instant::now());
+        }
     }
 
     fn ttl(&self) -> Duration {

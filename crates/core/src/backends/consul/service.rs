@@ -48,6 +48,8 @@ pub(super) struct Record {
 pub(super) struct State {
     /// Every agent that may hold a record of ours, since before the first byte went to it, and when it was last renewed.
     pub written: Vec<(usize, Instant)>,
+    /// Every agent that ever held one.
+    pub stood: Vec<usize>,
     /// The agent that holds the record that is renewed.
     pub at: Option<usize>,
     /// The last publication that succeeded, and of what.
@@ -73,9 +75,12 @@ enum Switch {
 }
 
 impl State {
-    fn wrote(&mut self, agent: usize, when: Instant) {
+    pub(super) fn wrote(&mut self, agent: usize, when: Instant) {
         self.forget(agent);
         self.written.push((agent, when));
+        if !self.stood.contains(&agent) {
+            self.stood.push(agent);
+        }
     }
 
     /// The agent holds nothing of ours.
