@@ -142,6 +142,13 @@ export function read(folder: string): Entry[] {
 
 type Links = Readonly<Record<Zone, readonly Link[]>>;
 
+interface Effect {
+  readonly servers?: boolean;
+  readonly mute?: boolean;
+  readonly survivable?: boolean;
+  readonly showsMs?: number;
+}
+
 class Harm {
   constructor(
     private readonly stage: Stage,
@@ -178,7 +185,7 @@ class Harm {
     what: string,
     target: string,
     touches: readonly string[],
-    { servers = false, mute = false, survivable = false },
+    { servers = false, mute = false, survivable = false, showsMs }: Effect,
     act: () => Promise<void>,
     whatEnded: () => Fault['ended'] = () => undefined,
   ): Promise<void> {
@@ -187,7 +194,8 @@ class Harm {
     await act();
     const ended = whatEnded();
     const fault = { kind: 'fault', at, until: now(), what, target, touches, servers, mute, survivable } as const;
-    this.stage.tell({ ...fault, ...(ended && { ended }) });
+    const shown = showsMs !== undefined && { shownUntil: fault.until + showsMs };
+    this.stage.tell({ ...fault, ...(ended && { ended }), ...shown });
     this.say(`healed after ${((fault.until - at) / 1000).toFixed(1)} s: ${what}: ${target}`);
   }
 
@@ -217,9 +225,9 @@ class Harm {
       await delay(deed.lastsMs);
       await Promise.all(hit.map((member) => member.start()));
     };
-    await this.#during(deed.what, target, touches, { servers: true, survivable }, act, () =>
-      revokes ? {} : undefined,
-    );
+    const showsMs = deed.what === 'freeze' ? this.servers.stoppedShowsMs : undefined;
+    const of = { servers: true, survivable, ...(showsMs !== undefined && { showsMs }) };
+    await this.#during(deed.what, target, touches, of, act, () => (revokes ? {} : undefined));
   }
 
   async #links(deed: LinkDeed & Deed, touches: readonly string[]): Promise<void> {

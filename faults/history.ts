@@ -38,6 +38,8 @@ export interface Fault {
    * term, or, without a token, perhaps any, when it was healed.
    */
   readonly ended?: { readonly of?: string; readonly token?: number };
+  /** What was taken out of traffic or deregistered meanwhile may be seen again after it, until then: a documented bound. */
+  readonly shownUntil?: Time;
 }
 
 /** The first entry. Bounds are milliseconds, as documented for the backend. */

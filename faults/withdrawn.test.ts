@@ -34,6 +34,19 @@ describe('withdrawn', () => {
     none(harmed(out()));
     only('withdrawn', harmed(out().holds('b', 21_000, 1).holds('b', 24_000)));
   });
+  it('a member that was stopped may show what was taken out meanwhile, for as long as is documented of it, and nothing else', () => {
+    const made = (from: number, to: number, stopped = 18_000) => {
+      const fault = { servers: true, shownUntil: 24_000 + ORIGIN };
+      return out(well().fault(stopped, 21_000, ['registrar 2'], fault))
+        .holds('b', from, 1)
+        .holds('b', to)
+        .history();
+    };
+    none(made(21_400, 23_900));
+    only('withdrawn', made(20_400, 20_900));
+    only('withdrawn', made(21_400, 24_600));
+    only('withdrawn', made(21_400, 23_900, 19_500));
+  });
   it('a read that was asked before withdraw() returned says nothing', () => {
     const made = well();
     made.call('registrar 2', 'withdraw', 'b', 19_000, { takes: 1000 });

@@ -12,7 +12,7 @@ import {
   truthsWithin,
 } from '../story.js';
 import type { Violation } from '../violation.js';
-import { firstIndex } from '../windows.js';
+import { firstIndex, Windows } from '../windows.js';
 
 /** A registered instance is in every read outside the windows of its process, with a number that was written lately. */
 export function registered(story: Story): Violation[] {
@@ -174,13 +174,22 @@ function present(
   anew: Time | undefined,
   why: string,
 ): Violation[] {
+  const shown = rule === 'dead' ? new Windows([]) : shownAgain(story, from);
   const seen = truthsWithin(story, from, anew ?? Number.POSITIVE_INFINITY).filter(
-    ({ at, until, numbers }) => at > from && until !== anew && numbers.has(of),
+    ({ at, until, numbers }) => at > from && until !== anew && numbers.has(of) && !shown.overlaps(at, until),
   );
   const [first, last] = [seen[0], seen.at(-1)];
   if (first === undefined || last === undefined) return [];
   const says = `${of} is still in the registry ${seconds(story, first.at, last.until)} (${seen.length} ${seen.length === 1 ? 'read' : 'reads'}): ${why}.`;
   return [{ rule, at: first.at, until: last.until, who: life.who, of, says }];
+}
+
+/** When what was taken out at this time, during a fault of the servers, may be seen again: see `Fault.shownUntil`. */
+function shownAgain(story: Story, out: Time): Windows {
+  const stretches = story.faults.flatMap(({ at, until, shownUntil }) =>
+    shownUntil !== undefined && at <= out && out <= shownUntil ? [{ at: until, until: shownUntil }] : [],
+  );
+  return new Windows(stretches);
 }
 
 function seconds(story: Story, from: Time, to: Time): string {

@@ -31,6 +31,9 @@ export async function consulServers(): Promise<Servers> {
     },
     // A registration is one of its agent, and lost with it.
     interchangeable: false,
+    // Where its full synchronization fell due meanwhile, it tells of what it has before it looks at the clock of its TTL check:
+    // for one write of the servers. README, "An agent that was stopped".
+    stoppedShowsMs: 3000,
     members: consul.agents,
     leader: () => consul.leader(),
     options: (hosts) => ({ backend: 'consul', hosts: [...hosts] }),

@@ -23,6 +23,8 @@ export interface Servers {
   readonly interchangeable: boolean;
   /** A leader that was stopped may end what others have renewed meanwhile, when it goes on. */
   readonly stoppedLeaderRevokes?: boolean;
+  /** For so long after it goes on, a member that was stopped may show what was taken out or deregistered meanwhile. */
+  readonly stoppedShowsMs?: number;
   readonly members: readonly Member[];
   leader(): Promise<Member>;
   /** What a registry is opened with, by way of these hosts. */
