@@ -17,6 +17,7 @@ function fake(ids: string[], budget = new RetryBudget({}, () => 0)) {
   const service: CalledService = {
     name: 'orders',
     state: 'live',
+    instances: [],
     budget,
     ready: async () => undefined,
     refresh: () => {},
@@ -208,7 +209,7 @@ describe('a redirect', () => {
   const answer = (status: number, location?: string) =>
     new Response(null, { status, headers: location ? { location } : {} });
   const names = (next: ReturnType<typeof redirectOf>) =>
-    next && 'asked' in next ? [...next.asked.headers.keys()] : next;
+    next && 'asked' in next ? [...(next.asked.headers ?? []).keys()] : next;
 
   it.each([
     [200, '/x'],

@@ -3,11 +3,12 @@
 import { now, turn } from '../common/clock.js';
 import { aborted, TimeoutError, UnavailableError } from '../errors.js';
 import { checked } from '../registry/call.js';
+import type { Picked } from '../service/ticket.js';
 import { bodyOf } from './body.js';
 import { kindOfFailure, late, refused, unavailable } from './failure.js';
 import { Limit } from './limit.js';
 import { type CallSettings, checkInit, checkPath, HTTP_DEFAULTS, type HttpSettings, type Rest } from './options.js';
-import { type Asked, MOST_REDIRECTS, redirectOf } from './redirect.js';
+import { type Asked, isRedirect, MOST_REDIRECTS, redirectOf } from './redirect.js';
 import { type CalledService, isRepeatable, NOT_CALLED, Tries } from './retry.js';
 import { addresses, type Sender } from './sender.js';
 
@@ -46,8 +47,8 @@ export async function fetchOfService(
 /** What came of one request to the service. */
 interface Answer {
   readonly response: Response;
-  /** What a redirect may name in the place of the service. */
-  readonly origins: readonly string[];
+  /** Who gave it. */
+  readonly picked: Picked;
 }
 
 /** One call: requests to instances, and where redirects lead. */
@@ -72,11 +73,16 @@ class Call {
   async run(first: Asked): Promise<Response> {
     const { signal, timeoutMs, redirect } = this.#how;
     if (signal?.aborted) throw aborted(signal, 'fetch');
-    if (this.#service.state === 'loading') await this.#firstList(signal, timeoutMs);
+    // The state is asked of the native side: not where there is a list.
+    if (this.#service.instances.length === 0 && this.#service.state === 'loading')
+      await this.#firstList(signal, timeoutMs);
     let asked = first;
     for (let redirects = 0; ; redirects++) {
-      const { response, origins } = await this.#ask(asked);
-      const next = redirect === 'manual' ? undefined : redirectOf(response, origins, asked);
+      const { response, picked } = await this.#ask(asked);
+      const next =
+        redirect === 'manual' || !isRedirect(response)
+          ? undefined
+          : redirectOf(response, this.#sender.origins(picked), asked);
       if (!next) return redirects > 0 ? redirected(response) : response;
       response.body?.cancel().catch(() => {}); // nobody reads it
       if (redirect === 'error') throw this.#unfollowed('init.redirect is "error"');
@@ -118,7 +124,7 @@ class Call {
         const to = picked; // of this round
         const response = await this.#send((init) => this.#sender.send(to, path, init), asked, limit, 'manual');
         picked.done(failedStatuses.includes(response.status) ? { failed: true } : undefined);
-        return { response, origins: this.#sender.origins(picked) };
+        return { response, picked };
       } catch (error) {
         thrown = error;
       }

@@ -4,8 +4,11 @@ import { onAbort } from '../common/abort.js';
 import { after } from '../common/clock.js';
 import type { TimeoutError } from '../errors.js';
 
-/** A controller lives as long as its signal, which `fetch` keeps until the answer was read. */
-const controllers = new WeakMap<AbortSignal, AbortController>();
+/**
+ * A controller lives as long as its signal, which `fetch` keeps until the answer was read. A property of the signal, since
+ * a map of weak keys is dearer to the garbage collector.
+ */
+const CONTROLLER = Symbol('controller');
 /** When the answer is garbage, the signal of the program is left. */
 const answers = new FinalizationRegistry<() => void>((unlisten) => unlisten());
 
@@ -29,7 +32,7 @@ export class Limit {
   constructor(ms: number, late: () => TimeoutError, signal: AbortSignal | undefined) {
     const own = new AbortController();
     this.signal = own.signal;
-    controllers.set(own.signal, own);
+    (own.signal as { [CONTROLLER]?: AbortController })[CONTROLLER] = own;
     this.#unlisten = signal ? follow(signal, new WeakRef(own)) : () => {};
     if (signal) answers.register(own, this.#unlisten, own.signal);
     if (ms === Number.POSITIVE_INFINITY) {

@@ -36,6 +36,7 @@ const FETCH_OPTIONS = [
   ...['method', 'headers', 'body', 'signal', 'redirect', 'duplex', 'keepalive', 'referrer', 'referrerPolicy'],
   ...['integrity', 'cache', 'credentials', 'mode', 'window', 'priority'],
 ];
+const INIT_OPTIONS = [...FETCH_OPTIONS, ...CALL_OPTIONS];
 const REDIRECTS = ['follow', 'manual', 'error'] as const;
 const MOST_RETRIES = 100;
 
@@ -70,7 +71,8 @@ export function checkPath(path: unknown): string {
 /** What a call says of itself. */
 export interface CheckedInit {
   readonly how: CallSettings;
-  readonly headers: Headers;
+  /** `undefined`: none. */
+  readonly headers: Headers | undefined;
   readonly body: RequestInit['body'];
   readonly rest: Rest;
 }
@@ -81,7 +83,7 @@ export function checkInit(init: unknown, defaults: HttpSettings): CheckedInit {
   if (given.dispatcher !== undefined) {
     throw invalid('init.dispatcher', 'a call by name goes through the dispatcher of the built-in fetch; leave it out');
   }
-  onlyKnown('init', given, [...FETCH_OPTIONS, ...CALL_OPTIONS]);
+  onlyKnown('init', given, INIT_OPTIONS);
   const { key, retries, timeoutMs, perTryTimeoutMs, idempotent, signal, headers, body, redirect, ...rest } = given;
   const how = {
     key: text('init.key', key),
@@ -101,7 +103,8 @@ function redirectOf(value: unknown): CallSettings['redirect'] {
   return found;
 }
 
-function headersOf(value: unknown): Headers {
+function headersOf(value: unknown): Headers | undefined {
+  if (value === undefined) return undefined;
   try {
     const headers = new Headers(value as ConstructorParameters<typeof Headers>[0]);
     headers.delete('host'); // of the address in any case: not every Node.js lets `fetch` send another one

@@ -46,6 +46,8 @@ export class Pools {
   readonly #draining = new Map<UndiciPool, Promise<void>>();
   /** Instances that have left. */
   readonly #gone = new WeakSet<ServiceInstance>();
+  /** What was found out of an instance, whose record never changes: the name that it must prove. */
+  readonly #names = new WeakMap<ServiceInstance, { readonly name: string | undefined }>();
   #closed = false;
 
   constructor(service: ServiceCache, settings: PoolSettings) {
@@ -108,7 +110,12 @@ export class Pools {
   }
 
   #nameOf(instance: ServiceInstance): string | undefined {
-    return serverNameOf(instance, this.#settings.serverName);
+    let known = this.#names.get(instance);
+    if (!known) {
+      known = { name: serverNameOf(instance, this.#settings.serverName) };
+      this.#names.set(instance, known);
+    }
+    return known.name;
   }
 
   #changed({ removed, updated }: ServiceChange): void {

@@ -7,7 +7,7 @@ export interface Asked {
   /** From its slash on. */
   readonly path: string;
   readonly method: string;
-  readonly headers: Headers;
+  readonly headers: Headers | undefined;
   readonly body: Body;
 }
 
@@ -29,14 +29,18 @@ const OF_ORIGIN = ['authorization', 'proxy-authorization', 'cookie'];
 /** Headers of a body that is left behind. */
 const OF_BODY = ['content-encoding', 'content-language', 'content-location', 'content-type', 'content-length'];
 
+/** Whether an answer may lead elsewhere. */
+export const isRedirect = ({ status }: Response): boolean => STATUSES.has(status);
+
 /**
  * Where an answer leads; `undefined`: it is no redirect.
  *
  * @param origins those that mean the service: what the request was sent to comes first
  */
 export function redirectOf(response: Response, origins: readonly string[], asked: Asked): Next | undefined {
+  if (!isRedirect(response)) return undefined;
   const location = response.headers.get('location');
-  if (!STATUSES.has(response.status) || location === null) return undefined;
+  if (location === null) return undefined;
   let url: URL;
   try {
     url = new URL(location, `${origins[0]}${asked.path}`);

@@ -11,6 +11,7 @@ import type { PickOptions } from '../service/view.js';
 export interface CalledService {
   readonly name: string;
   readonly state: string;
+  readonly instances: { readonly length: number };
   readonly budget: RetryBudget;
   pick(options: PickOptions): Picked;
   ready(options: { timeoutMs?: number | undefined; signal?: AbortSignal | undefined }): Promise<unknown>;
@@ -34,8 +35,8 @@ export interface Failure {
 const SAFE = new Set(['GET', 'HEAD', 'OPTIONS']);
 
 /** Whether a request may be sent twice, by what it says of itself. */
-export function isRepeatable(method: string, idempotent: boolean | undefined, headers: Headers): boolean {
-  return idempotent ?? (SAFE.has(method.toUpperCase()) || headers.has('idempotency-key'));
+export function isRepeatable(method: string, idempotent: boolean | undefined, headers?: Headers): boolean {
+  return idempotent ?? (SAFE.has(method.toUpperCase()) || (headers?.has('idempotency-key') ?? false));
 }
 
 /** What stands before the path. */

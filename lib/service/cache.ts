@@ -15,6 +15,9 @@ import type { Candidate } from './pick/types.js';
 import type { Picked } from './ticket.js';
 import type { Explanation, PickOptions, View } from './view.js';
 
+/** Of lib/http, once it was loaded. */
+let fetchOfService: FetchOfService | undefined;
+
 /** Where a cache is. */
 export type ServiceCacheState =
   /** The first list has not come. */
@@ -209,7 +212,7 @@ export class ServiceCache {
   async #fetch(path: string, init?: ServiceRequestInit, tally?: Tally): Promise<Response> {
     this.#refuseReleased('fetch');
     // Loaded at use, and known by its type alone: lib/http stands above this folder.
-    const { fetchOfService } = require('../http/fetch.js') as { fetchOfService: FetchOfService };
+    fetchOfService ??= (require('../http/fetch.js') as { fetchOfService: FetchOfService }).fetchOfService;
     return await fetchOfService(this, path, init, this.#http, { tally });
   }
 
