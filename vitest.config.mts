@@ -17,7 +17,7 @@ const aliases = (etcd: string) => [
  * not belong here.
  */
 const waiting = [
-  '__test__/conformance/{repair,registration}.test.ts',
+  '__test__/conformance/{repair,registration,watch-outage,traffic}.test.ts',
   '__test__/faults/{cluster,outage,consul,consul-ids,consul-maintenance,tls-rotation,restored,races,errors,lease}.test.ts',
   '__test__/faults/zookeeper-session.test.ts',
 ];
