@@ -1,6 +1,6 @@
 /**
  * `@grpc/grpc-js` as the other files of this folder see it. Its interface of resolvers and of policies has four shapes from
- * 1.10 to 1.14; this is the only file that knows them, and it tells them apart by what is there.
+ * 1.10 to 1.14, and one before, without policies of one's own; this is the only file that knows them, and it tells them apart by what is there.
  */
 
 /** A copy of `@grpc/grpc-js`, such as `import * as grpc from '@grpc/grpc-js'`. */
@@ -115,13 +115,15 @@ interface Experimental {
   createChildChannelControlHelper?(parent: Helper, overrides: object): Helper;
   LeafLoadBalancer?: new (endpoint: GrpcEndpoint, helper: Helper, ...rest: unknown[]) => RawLeaf;
   PickResultType?: { COMPLETE: number; QUEUE: number; TRANSIENT_FAILURE: number };
+  endpointToString?: unknown;
+  validateLoadBalancingConfig?(config: unknown): unknown;
   statusOrFromValue?<T>(value: T): StatusOr<T>;
   statusOrFromError?(status: Status): StatusOr<never>;
 }
 
 type ObjectListener = {
   onSuccessfulResolution(
-    endpoints: readonly GrpcEndpoint[],
+    endpoints: readonly GrpcEndpoint[] | readonly Address[],
     config: ServiceConfig | null,
     configError: null,
     selector: null,
@@ -264,9 +266,17 @@ export class Grpc {
     });
     if (typeof listener !== 'function' || !statusOrFromValue || !statusOrFromError) {
       const object = listener as ObjectListener;
+      // Before 1.10 a list is of addresses, and a policy in a config is an object of its own.
+      const isOld = this.#experimental.endpointToString === undefined;
       return {
         list: (endpoints, config, attributes) =>
-          object.onSuccessfulResolution(endpoints, config, null, null, attributes),
+          object.onSuccessfulResolution(
+            isOld ? endpoints.flatMap(({ addresses }) => addresses) : endpoints,
+            isOld ? this.#oldConfig(config) : config,
+            null,
+            null,
+            attributes,
+          ),
         error: (details) => object.onError(status(details)), // the last config stays by itself
       };
     }
@@ -277,6 +287,19 @@ export class Grpc {
       // Without its config the channel would throw away a policy that works.
       error: (details, config) => void listener(statusOrFromError(status(details)), {}, wrapped(config), ''),
     };
+  }
+
+  #oldConfig(config: ServiceConfig | null): ServiceConfig | null {
+    const policies = config?.loadBalancingConfig;
+    if (!Array.isArray(policies)) return config;
+    const known = policies.flatMap((policy) => {
+      try {
+        return [this.#experimental.validateLoadBalancingConfig?.(policy)];
+      } catch {
+        return []; // one that this copy does not know
+      }
+    });
+    return { ...config, loadBalancingConfig: known };
   }
 
   #host(helper: Helper, rest: unknown[], latest: () => unknown[]): PolicyHost {
