@@ -1,7 +1,8 @@
 // Calls of URLs whose host is the name of a service: createFetch(), a ServiceAgent, agents of node:http, and the clients on top.
 
-import { get, request } from 'node:http';
+import { createServer, get, request } from 'node:http';
 import { createRequire } from 'node:module';
+import type { AddressInfo } from 'node:net';
 import { connect, type Registry, roundRobin } from 'rollcall';
 import { createFetch, httpAgent, httpsAgent, ServiceAgent, type UndiciModule } from 'rollcall/http';
 import { beforeAll, describe, expect, it, test } from 'vitest';
@@ -151,6 +152,25 @@ describe('bad input', () => {
       );
     }
   });
+});
+
+test('an address of IPv6 is called, whatever calls', async (context) => {
+  const server = createServer((request, response) => response.end(`${request.headers.host}`));
+  await new Promise<void>((resolve) => server.listen(0, '::1', resolve));
+  context.onTestFinished(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  const { port } = server.address() as AddressInfo;
+  const registry = await memory(context);
+  await registry.register({ name: 'orders', endpoints: [`http://[::1]:${port}`] });
+  const dispatcher = new ServiceAgent(registry, { undici });
+  const text = async (response: Promise<{ text(): Promise<string> }>) => await (await response).text();
+  expect(await text(registry.service('orders').fetch('/'))).toBe(`[::1]:${port}`);
+  expect(await text(createFetch(registry, { undici: false })('http://orders/'))).toBe(`[::1]:${port}`);
+  expect(await text(createFetch(registry, { undici })('http://orders/'))).toBe('orders');
+  expect(await text(fetch('http://orders/', { dispatcher } as never))).toBe('orders');
+  expect((await axios.get('http://orders/', { httpAgent: httpAgent(registry) })).data).toBe('orders');
 });
 
 describe('httpAgent()', () => {
