@@ -1,9 +1,16 @@
-// Callers over HTTP under load: servers in processes of their own, on a real etcd. They are restarted, killed and frozen.
+// Callers over HTTP under load: servers in processes of their own, on a real etcd and a real Consul. They are restarted, killed
+// and frozen.
 import { fileURLToPath } from 'node:url';
-import type { ServiceCache, ServiceOptions, ServiceRequestInit } from 'rollcall';
+import {
+  connect,
+  type RegistryOptions,
+  type ServiceCache,
+  type ServiceOptions,
+  type ServiceRequestInit,
+} from 'rollcall';
 import { expect, test } from 'vitest';
-import { client, type Finish, server } from '../faults/kit.js';
-import type { EtcdCluster } from '../support/etcd.js';
+import { type Finish, server } from '../faults/kit.js';
+import { startConsul } from '../support/consul.js';
 import { runScript, type Script, waitFor } from '../support/process.js';
 
 /** How long etcd is away; one minute in `make hard`. */
@@ -14,8 +21,8 @@ const FREEZES = Number(process.env.FREEZES ?? 1);
 
 const program = fileURLToPath(new URL('fixtures/server.mjs', import.meta.url));
 
-async function instance({ onTestFinished }: Finish, etcd: EtcdCluster, id: string): Promise<Script> {
-  const script = runScript(program, [JSON.stringify({ hosts: etcd.hosts, id, ttlMs: 3000 })]);
+async function instance({ onTestFinished }: Finish, registry: RegistryOptions, id: string): Promise<Script> {
+  const script = runScript(program, [JSON.stringify({ registry, id })]);
   onTestFinished(() => script.kill('SIGKILL'));
   await script.line(({ event }) => event === 'registered');
   return script;
@@ -55,53 +62,97 @@ async function more(loads: readonly { calls(): number }[], calls: number): Promi
   }
 }
 
-async function fleet(context: Finish, options: ServiceOptions = {}, ids = ['a', 'b', 'c']) {
-  const etcd = await server(context, {});
-  const servers = await Promise.all(ids.map((id) => instance(context, etcd, id)));
-  const registry = await client(context, etcd);
+/** Servers of each registry, and how it is opened. */
+const registries = {
+  async etcd(context: Finish) {
+    const etcd = await server(context, {});
+    return { etcd, how: { backend: 'etcd', hosts: [...etcd.hosts], ttlMs: 3000, logger: false } as RegistryOptions };
+  },
+  async Consul({ onTestFinished }: Finish) {
+    const consul = await startConsul();
+    onTestFinished(() => consul.close());
+    const hosts = consul.server.host;
+    return { how: { backend: 'consul', hosts, healthCheck: false, ttlMs: 3000, logger: false } as RegistryOptions };
+  },
+};
+const backends = Object.keys(registries) as (keyof typeof registries)[];
+
+async function fleetOn(context: Finish, how: RegistryOptions, options: ServiceOptions = {}, ids = ['a', 'b', 'c']) {
+  const servers = await Promise.all(ids.map((id) => instance(context, how, id)));
+  const registry = await connect(how);
+  context.onTestFinished(() => registry.close());
   const orders = registry.service('orders', { allowLocal: true, ...options });
   await orders.ready({ min: ids.length });
-  return { etcd, servers, orders };
+  return { servers, orders };
+}
+
+async function fleet(context: Finish, options?: ServiceOptions, ids?: string[]) {
+  const { etcd, how } = await registries.etcd(context);
+  return { etcd, ...(await fleetOn(context, how, options, ids)) };
+}
+
+/** What each test of a table finishes with. */
+async function finishing(run: (context: Finish) => Promise<void>): Promise<void> {
+  const finishes: (() => unknown)[] = [];
+  try {
+    await run({ onTestFinished: (finish) => void finishes.push(finish as () => unknown) });
+  } finally {
+    for (const finish of finishes.reverse()) await finish();
+  }
 }
 
 const POST: ServiceRequestInit = { method: 'POST', body: 'order' };
 
-test('a rolling restart of three instances fails no call', {
-  timeout: 120_000,
-}, async (context) => {
-  const { etcd, servers, orders } = await fleet(context);
-  const loads = [load(orders, 12, {}), load(orders, 12, POST)];
-  await more(loads, 100);
-  for (const [n, old] of servers.entries()) {
-    old.kill('SIGTERM');
-    expect((await old.exit).code).toBe(0);
-    await instance(context, etcd, `new-${n}`);
-    const [gets] = loads;
-    await waitFor(() => gets?.answered.has(`new-${n}`), { timeoutMs: 30_000, what: `calls to new-${n}` });
-    await more(loads, 100);
-  }
-  for (const { stop } of loads) await stop();
-  expect(loads.map(({ failures }) => failures)).toEqual([[], []]);
-  expect(orders.instances.map(({ id }) => id).sort()).toEqual(['new-0', 'new-1', 'new-2']);
-  expect(orders.metrics().inFlight).toBe(0);
-});
+test.each(backends)(
+  '%s: a rolling restart of three instances fails no call',
+  {
+    timeout: 120_000,
+  },
+  async (backend) => {
+    await finishing(async (context) => {
+      const { how } = await registries[backend](context);
+      const { servers, orders } = await fleetOn(context, how);
+      const loads = [load(orders, 12, {}), load(orders, 12, POST)];
+      await more(loads, 100);
+      for (const [n, old] of servers.entries()) {
+        old.kill('SIGTERM');
+        expect((await old.exit).code).toBe(0);
+        await instance(context, how, `new-${n}`);
+        const [gets] = loads;
+        await waitFor(() => gets?.answered.has(`new-${n}`), { timeoutMs: 30_000, what: `calls to new-${n}` });
+        await more(loads, 100);
+      }
+      for (const { stop } of loads) await stop();
+      expect(loads.map(({ failures }) => failures)).toEqual([[], []]);
+      expect(orders.instances.map(({ id }) => id).sort()).toEqual(['new-0', 'new-1', 'new-2']);
+      expect(orders.metrics().inFlight).toBe(0);
+    });
+  },
+);
 
-test('an instance that is killed costs no GET, and of POSTs no more than were in flight', {
-  timeout: 120_000,
-}, async (context) => {
-  const { servers, orders } = await fleet(context);
-  const [gets, posts] = [load(orders, 12, {}), load(orders, 12, POST)];
-  await more([gets, posts], 100);
-  const inFlight = posts.inFlight();
-  servers[0]?.kill('SIGKILL');
-  await servers[0]?.exit;
-  await more([gets, posts], 500);
-  await waitFor(() => orders.instances.length === 2, { timeoutMs: 30_000, what: 'its lease to end' });
-  for (const { stop } of [gets, posts]) await stop();
-  expect(gets.failures).toEqual([]);
-  expect(posts.failures.length).toBeLessThanOrEqual(inFlight);
-  for (const error of posts.failures) expect(error).toMatchObject({ code: 'ERR_UNAVAILABLE', retryable: false });
-});
+test.each(backends)(
+  '%s: an instance that is killed costs no GET, and of POSTs no more than were in flight',
+  {
+    timeout: 120_000,
+  },
+  async (backend) => {
+    await finishing(async (context) => {
+      const { how } = await registries[backend](context);
+      const { servers, orders } = await fleetOn(context, how);
+      const [gets, posts] = [load(orders, 12, {}), load(orders, 12, POST)];
+      await more([gets, posts], 100);
+      const inFlight = posts.inFlight();
+      servers[0]?.kill('SIGKILL');
+      await servers[0]?.exit;
+      await more([gets, posts], 500);
+      await waitFor(() => orders.instances.length === 2, { timeoutMs: 30_000, what: 'its lease to end' });
+      for (const { stop } of [gets, posts]) await stop();
+      expect(gets.failures).toEqual([]);
+      expect(posts.failures.length).toBeLessThanOrEqual(inFlight);
+      for (const error of posts.failures) expect(error).toMatchObject({ code: 'ERR_UNAVAILABLE', retryable: false });
+    });
+  },
+);
 
 test('an instance that is frozen is set aside within five failures and those in flight, and comes back', {
   timeout: 120_000,
