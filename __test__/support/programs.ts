@@ -12,7 +12,9 @@ function executable(path: string): boolean {
 }
 
 /** A program of servers/bin. */
-export function builtProgram(name: 'etcd' | 'etcdctl' | 'etcdutl' | 'consul' | 'toxiproxy' | 'peer'): string {
+export function builtProgram(
+  name: 'etcd' | 'etcdctl' | 'etcdutl' | 'consul' | 'rnacos' | 'toxiproxy' | 'peer',
+): string {
   const path = fileURLToPath(new URL(`../../servers/bin/${name}`, import.meta.url));
   if (executable(path)) return path;
   throw new Error(`servers/bin/${name} is missing: run \`make servers\``);

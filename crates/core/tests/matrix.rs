@@ -1,5 +1,11 @@
 //! The README's matrix says what the backends say of themselves. On a difference this prints the table as it must be.
-#![cfg(all(feature = "memory", feature = "etcd", feature = "consul", feature = "zookeeper"))]
+#![cfg(all(
+    feature = "memory",
+    feature = "etcd",
+    feature = "consul",
+    feature = "zookeeper",
+    feature = "nacos"
+))]
 #![allow(clippy::unwrap_used)] // a test that cannot go on should say where
 
 use std::time::Duration;
@@ -8,6 +14,7 @@ use rollcall_core::backend::{Backend, Capabilities};
 use rollcall_core::backends::consul::{ConsulBackend, ConsulOptions};
 use rollcall_core::backends::etcd::{EtcdBackend, EtcdRecords};
 use rollcall_core::backends::memory::MemoryBackend;
+use rollcall_core::backends::nacos::{NacosBackend, NacosOptions};
 use rollcall_core::backends::zookeeper::{ZookeeperBackend, ZookeeperOptions};
 use rollcall_core::etcd::EtcdOptions;
 use rollcall_core::log::Log;
@@ -25,12 +32,14 @@ fn columns() -> Vec<(&'static str, Capabilities)> {
     let memory = MemoryBackend::new("matrix", Duration::from_secs(15));
     let etcd = EtcdBackend::new(EtcdOptions::default(), &EtcdRecords::default(), log()).unwrap();
     let zookeeper = ZookeeperBackend::new(ZookeeperOptions::default(), log()).unwrap();
+    let nacos = NacosBackend::new(NacosOptions::default(), &log()).unwrap();
     vec![
         ("memory", memory.capabilities()),
         ("etcd", etcd.capabilities()),
         ("Consul", consul(true)),
         ("Consul, `heartbeat: false`", consul(false)),
         ("ZooKeeper", zookeeper.capabilities()),
+        ("Nacos", nacos.capabilities()),
     ]
 }
 

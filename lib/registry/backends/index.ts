@@ -4,10 +4,17 @@ import type { Backend } from '../backend.js';
 import { type ConsulOptions, consul } from './consul.js';
 import { type EtcdOptions, etcd, type SharedEtcdOptions } from './etcd.js';
 import { type MemoryOptions, memory } from './memory.js';
+import { type NacosOptions, nacos } from './nacos.js';
 import { type ZookeeperOptions, zookeeper } from './zookeeper.js';
 
 /** The options of `connect()`, told apart by `backend`. */
-export type RegistryOptions = MemoryOptions | EtcdOptions | SharedEtcdOptions | ConsulOptions | ZookeeperOptions;
+export type RegistryOptions =
+  | MemoryOptions
+  | EtcdOptions
+  | SharedEtcdOptions
+  | ConsulOptions
+  | ZookeeperOptions
+  | NacosOptions;
 
 /** The kinds of registries. */
 export type BackendName = NonNullable<RegistryOptions['backend']>;
@@ -22,6 +29,7 @@ export const BACKENDS: { readonly [Name in BackendName]: Backend<Extract<Registr
   etcd,
   consul,
   zookeeper,
+  nacos,
 };
 
 /** @internal */
