@@ -17,7 +17,6 @@ const FLYING = 256;
 
 /** What TypeScript made of lib/service: a bench needs more of it than the package shows. */
 const require = createRequire(import.meta.url);
-const { now: clock } = require('../../dist/cjs/common/clock.js');
 const { Balancer } = require('../../dist/cjs/service/balance.js');
 const { now: clock } = require('../../dist/cjs/common/clock.js');
 const { OUTLIER_DEFAULTS } = require('../../dist/cjs/service/ejector.js');
