@@ -192,7 +192,7 @@ impl ConsulPresence {
                 }
                 // The one that was renewed last decides whether all are hidden.
                 Err(error) if failure.as_ref().is_none_or(|(last, _)| *last < renewed) => {
-                    failure = Some((renewed, error))
+                    failure = Some((renewed, error));
                 }
                 Err(_) => {}
             }
@@ -214,7 +214,7 @@ impl ConsulPresence {
     async fn leave(&self, reached: usize) -> Result<()> {
         let (record, shared) = (&self.record, &self.record.shared);
         record.strike(reached).await?;
-        for (agent, _) in record.lock().written.iter() {
+        for (agent, _) in &record.lock().written {
             shared.leftovers.add(&shared.agents, *agent, record);
         }
         Ok(())
