@@ -28,6 +28,12 @@ export default {
     const read = async (response) => await (await response).text();
     const ways = [
       { what: 'three fixed addresses, built-in fetch', call: () => read(fetch(address())) },
+      // Every call by name has a deadline, whose signal is a part of what it costs.
+      {
+        what: '… with a deadline',
+        call: () => read(fetch(address(), { signal: AbortSignal.timeout(30_000) })),
+        than: 0,
+      },
       { what: 'by name, service.fetch()', call: () => read(orders.fetch('/7')), than: 0, target: TARGET },
     ];
     const undici = undiciModule();
@@ -45,12 +51,12 @@ export default {
       const named = { dispatcher: agent };
       ways.push(
         { what: 'three fixed addresses, fetch of undici', call: () => read(undici.fetch(address(), fixed)) },
-        { what: 'by name, createFetch()', call: () => read(byName('http://orders/7')), than: 2, target: TARGET },
+        { what: 'by name, createFetch()', call: () => read(byName('http://orders/7')), than: 3, target: TARGET },
         { what: 'three fixed addresses, request of undici', call: () => body(undici.request(address(), fixed)) },
         {
           what: 'by name, ServiceAgent',
           call: () => body(undici.request('http://orders/7', named)),
-          than: 4,
+          than: 5,
           target: TARGET,
         },
       );
