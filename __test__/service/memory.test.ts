@@ -117,6 +117,7 @@ test.each<[unknown, unknown, RegExp]>([
   [5, undefined, /^name: /],
   ['', undefined, /name/],
   ['\ud800', undefined, /^name: /],
+  ['a/b', undefined, /^name: /],
   ['orders', { zones: 'a' }, /^options\.zones: unknown option; did you mean "zone"/],
 ])('a name %j with %j is refused', async (name, options, message) => {
   const registry = await connect('memory://');
