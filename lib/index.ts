@@ -24,7 +24,7 @@ export {
 export { type Application, type RegisterSelfOptions, registerSelf, type SelfServer } from './register-self.js';
 export type { ConsulOptions } from './registry/backends/consul.js';
 export type { EtcdOptions, SharedEtcdOptions } from './registry/backends/etcd.js';
-export type { RegistryOptions } from './registry/backends/index.js';
+export type { BackendName, RegistryOptions } from './registry/backends/index.js';
 export type { MemoryOptions } from './registry/backends/memory.js';
 export type { NacosOptions } from './registry/backends/nacos.js';
 export type { ZookeeperOptions } from './registry/backends/zookeeper.js';

@@ -72,11 +72,12 @@ export class LastingLease extends Emitter {
   #former: string[] = [];
   #over = false;
 
-  /**
-   * @param ttl in seconds, or options with `ttlSeconds`.
-   * @throws RangeError for a ttl that is missing or below 1.
-   */
+  /** @throws `ERR_INVALID_ARGUMENT`, also a RangeError, for a time to live that is missing or below 1. */
   constructor(namespace: Scope, options: ILastingLeaseOptions);
+  /**
+   * @param ttl in seconds.
+   * @throws `ERR_INVALID_ARGUMENT`, also a RangeError, for one that is missing or below 1.
+   */
   constructor(namespace: Scope, ttl: number, options?: ILeaseOptions);
   constructor(namespace: Scope, ttl: number | ILastingLeaseOptions, more: ILeaseOptions = {}) {
     super(VOIDS);
