@@ -69,17 +69,21 @@ impl From<&Fault> for NativeFailure {
         let status = fault
             .status()
             .filter(|status| std::error::Error::source(status).is_none());
-        let tried = fault.tried.iter().map(|(host, message)| NativeTried {
-            host: host.clone(),
-            message: message.clone(),
-        });
+        // A member that was asked again and again, with the same outcome, is named once.
+        let mut tried: Vec<NativeTried> = Vec::new();
+        for (host, message) in &fault.tried {
+            if !tried.iter().any(|one| &one.host == host && &one.message == message) {
+                let (host, message) = (host.clone(), message.clone());
+                tried.push(NativeTried { host, message });
+            }
+        }
         let told = Self::from(&fault.error);
         Self {
             retryable: told.retryable && !fault.outcome_unknown,
             grpc_code: status.map(|status| i32::from(status.code())),
             details: status.map_or_else(String::new, |status| status.message().to_owned()),
             outcome_unknown: fault.outcome_unknown,
-            tried: tried.collect(),
+            tried,
             ..told
         }
     }
@@ -126,6 +130,24 @@ impl NativeFailure {
 #[cfg(all(test, feature = "etcd"))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_member_is_named_once_for_each_outcome() {
+        let told = |(host, message): (&str, &str)| (host.to_owned(), message.to_owned());
+        let tried = [("a", "refused"), ("b", "refused"), ("a", "refused"), ("a", "late")];
+        let fault = Fault {
+            cause: rollcall_core::etcd::Cause::NotSent,
+            error: Error::invalid("no"),
+            outcome_unknown: false,
+            tried: tried.map(told).to_vec(),
+        };
+        let told = NativeFailure::from(&fault).tried;
+        let told: Vec<_> = told
+            .iter()
+            .map(|one| (one.host.as_str(), one.message.as_str()))
+            .collect();
+        assert_eq!(told, [("a", "refused"), ("b", "refused"), ("a", "late")]);
+    }
 
     #[test]
     fn a_page_carries_the_names_that_javascript_reads() {

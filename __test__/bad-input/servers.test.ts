@@ -31,13 +31,11 @@ describe.concurrent('no etcd there', () => {
   test('a host that refuses connections', async () => {
     const { ms, error } = await attempt({ hosts: '127.0.0.1:1' });
     expect(['ERR_UNAVAILABLE', 'ERR_TIMEOUT']).toContain(error.code);
-    expect(`${error.message} ${String(error.cause)}`).toMatch(/127\.0\.0\.1:1\b/);
-    expect(`${error.message} ${String(error.cause)}`).toMatch(/refused/i);
+    expect(error.message).toMatch(/127\.0\.0\.1:1\b.*refused.*; check its hosts, or give lazy: true/i);
     expect(error.endpoint).toBe('http://127.0.0.1:1');
     const below: string[] = [];
     for (let cause: unknown = error.cause; cause instanceof Error; cause = cause.cause) below.push(cause.message);
-    expect(below.length).toBeGreaterThan(1);
-    expect(below.at(-1)).toMatch(/refused/i);
+    expect(below).toEqual(['tcp connect error']); // the rest has been said
     expect(ms).toBeLessThan(inTime(2800));
   });
 

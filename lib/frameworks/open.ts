@@ -130,7 +130,8 @@ function chosen(options: OpenOptions, log: AppLogger): { origin: string; given: 
 
 /** A failure of the start in one line: where, what, and what to do about it. */
 export function explained(where: string, error: unknown): unknown {
-  return prefixed(error, `${where}: `, hint(error));
+  const advice = hint(error);
+  return prefixed(error, `${where}: `, error instanceof Error && error.message.includes(advice) ? '' : advice);
 }
 
 function hint(error: unknown): string {

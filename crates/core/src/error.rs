@@ -70,6 +70,9 @@ pub struct Error {
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
+/// What the libraries below say of an error that they only hand up.
+const SAY_NOTHING: [&str; 3] = ["transport error", "error sending request", "client error (Connect)"];
+
 /// What it is about, as far as that is known.
 #[derive(Debug, Clone, Default)]
 struct Context {
@@ -163,18 +166,19 @@ impl Error {
         self.context.as_ref()?.revision
     }
 
-    /// What lies below, outermost first, each in its own words. What only repeats the one above it is left out.
+    /// What lies below, outermost first, each in its own words. What has been said already, by the message or by one above, is
+    /// left out, as is what says only that something failed.
     pub fn causes(&self) -> Vec<String> {
-        let mut causes: Vec<String> = Vec::new();
+        let mut said = vec![self.message.to_string()];
         let mut next = std::error::Error::source(self);
         while let Some(cause) = next {
             let text = cause.to_string();
-            if !causes.last().is_some_and(|above| above.contains(&text)) {
-                causes.push(text);
+            if !SAY_NOTHING.contains(&text.as_str()) && !said.iter().any(|above| above.contains(&text)) {
+                said.push(text);
             }
             next = cause.source();
         }
-        causes
+        said.split_off(1)
     }
 
     /// What went wrong.
@@ -245,8 +249,20 @@ mod tests {
         // The first to name a server is the one that was asked.
         assert_eq!(outer.clone().at("http://b:2379").endpoint(), Some("http://a:2379"));
         assert_eq!(outer.about("/").key(), Some("/k"));
-        let repeated =
-            Error::new(ErrorKind::Internal, "x").caused_by(std::io::Error::other(Error::invalid("the same")));
+    }
+
+    #[test]
+    fn no_cause_repeats_what_stands_above_it() {
+        let io = || std::io::Error::other("connection refused");
+        let below = Error::new(ErrorKind::Unavailable, "tcp connect error").caused_by(io());
+        let handed_up = Error::new(ErrorKind::Unavailable, "transport error").caused_by(below);
+        let inner = Error::new(ErrorKind::Unavailable, "cannot connect: connection refused").caused_by(handed_up);
+        assert_eq!(inner.causes(), ["tcp connect error"]);
+        let outer = Error::new(ErrorKind::Unavailable, format!("no contact: {inner}")).caused_by(inner);
+        assert_eq!(outer.causes(), ["tcp connect error"]);
+        let all_said = Error::invalid("x: connection refused").caused_by(io());
+        assert!(all_said.causes().is_empty());
+        let repeated = Error::invalid("x").caused_by(std::io::Error::other(Error::invalid("the same")));
         assert_eq!(repeated.causes(), ["the same"]);
     }
 }

@@ -2,6 +2,7 @@
 //! `api/v3rpc/rpctypes/error.go` of etcd 3.4 to 3.7; the gRPC code decides only where the table is silent.
 
 use std::error::Error as StdError;
+use std::fmt;
 
 use tonic::{Code, ConnectError, Status};
 
@@ -77,7 +78,7 @@ impl Fault {
     /// What the server or the transport answered in gRPC's terms, when either did.
     pub fn status(&self) -> Option<&Status> {
         let source = StdError::source(&self.error)?;
-        chain(source).find_map(|e| e.downcast_ref::<Status>())
+        chain(source).find_map(|e| e.downcast_ref::<Said>()).map(|said| &said.0)
     }
 
     /// Whether a write that failed so is certain to have changed nothing, and never will.
@@ -111,6 +112,22 @@ const BEFORE_PROPOSAL: &[&str] = &[
     "learner",
     "not capable",
 ];
+
+/// A status below an error, in its own words: `Status` prints itself with all that lies below it, which is told on its own.
+#[derive(Debug)]
+pub(in crate::etcd) struct Said(pub(in crate::etcd) Status);
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.message())
+    }
+}
+
+impl StdError for Said {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source()
+    }
+}
 
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
@@ -214,10 +231,10 @@ pub(crate) fn judge_status(status: Status, endpoint: &str) -> Fault {
     let said = status.message();
     if let Some((_, cause, kind, ours)) = TABLE.iter().find(|(words, ..)| said.contains(words)) {
         let message = if ours.is_empty() { said } else { ours };
-        return Fault::of(*cause, Error::new(*kind, message).at(endpoint).caused_by(status));
+        return Fault::of(*cause, Error::new(*kind, message).at(endpoint).caused_by(Said(status)));
     }
     let (cause, kind, message) = judge_unlisted(&status, endpoint);
-    Fault::of(cause, Error::new(kind, message).at(endpoint).caused_by(status))
+    Fault::of(cause, Error::new(kind, message).at(endpoint).caused_by(Said(status)))
 }
 
 fn judge_unlisted(status: &Status, endpoint: &str) -> (Cause, ErrorKind, String) {
@@ -378,6 +395,16 @@ mod tests {
             let fault = judge_status(Status::new(code, words), "http://a:2379");
             assert_eq!((fault.cause, fault.error.kind()), (cause, kind), "{words}");
         }
+    }
+
+    #[test]
+    fn what_etcd_said_lies_below_in_its_words_unless_the_message_has_them() {
+        let judged = |words| judge_status(Status::new(Code::PermissionDenied, words), "http://a:2379");
+        let fault = judged("etcdserver: permission denied");
+        assert_eq!(fault.status().map(Status::code), Some(Code::PermissionDenied));
+        assert!(fault.error.causes().is_empty());
+        let ours = judged("etcdserver: request is too large").error;
+        assert_eq!(ours.causes(), ["etcdserver: request is too large"]);
     }
 
     #[test]

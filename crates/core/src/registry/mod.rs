@@ -31,6 +31,8 @@ pub const PUBLICATIONS_IN_FLIGHT: usize = 64;
 const GOODBYE: Duration = Duration::from_millis(500);
 /// Names whose bad records are remembered, so that each is reported once. Beyond it the memory starts afresh.
 const BAD_NAMES: usize = 4096;
+/// What to do where the first contact fails, in the words of the modules (`lib/frameworks/open.ts`).
+const START_WITHOUT: &str = "; check its hosts, or give lazy: true to start without it";
 
 /// What all backends have in common. Defaults are those of the public API.
 #[derive(Debug, Clone)]
@@ -165,7 +167,7 @@ impl Registry {
     /// `connect_timeout`; a refusal fails at once.
     pub async fn contact(&self) -> Result<()> {
         let limit = self.inner.options.connect_timeout;
-        let result = self.contact_within(limit, "connectTimeoutMs").await;
+        let result = self.contact_within(limit, "connectTimeoutMs", START_WITHOUT).await;
         result.map_err(|e| e.during("connect"))
     }
 
@@ -175,7 +177,7 @@ impl Registry {
         if self.status() == Status::Connected {
             return Ok(());
         }
-        let result = self.contact_within(limit, "timeoutMs").await;
+        let result = self.contact_within(limit, "timeoutMs", "").await;
         result.map_err(|e| e.during("ready"))
     }
 
@@ -197,16 +199,19 @@ impl Registry {
         ping.await.map_err(|e: Error| e.during("ping"))
     }
 
-    async fn contact_within(&self, limit: Duration, option: &str) -> Result<()> {
+    async fn contact_within(&self, limit: Duration, option: &str, advice: &str) -> Result<()> {
         self.ensure_open()?;
         let once = self.inner.options.timeout;
+        let told = Mutex::new(String::new()); // each obstacle is told once, not at each try
         let attempt = || async {
             let answer = timeout(once, self.inner.backend.contact()).await;
             let answer = answer.unwrap_or_else(|_| Err(no_answer(&*self.inner.backend, once, None)));
             self.inner.reach.note(&answer);
             answer.inspect_err(|error| {
-                if error.is_retryable() {
-                    self.inner.log.warn(format_args!("no contact: {error}; trying again"));
+                let text = error.to_string();
+                if error.is_retryable() && *lock(&told) != text {
+                    self.inner.log.warn(format_args!("no contact: {text}; trying again"));
+                    *lock(&told) = text;
                 }
             })
         };
@@ -215,12 +220,12 @@ impl Registry {
             Err(match last {
                 Some(error) => {
                     let kind = error.kind();
-                    let message = format!("no contact with {place} within {ms} ms ({option}): {error}");
+                    let message = format!("no contact with {place} within {ms} ms ({option}): {error}{advice}");
                     Error::new(kind, message).caused_by(error)
                 }
                 None => Error::new(
                     ErrorKind::Timeout,
-                    format!("{place} did not answer within {ms} ms ({option}): is it the right host and port?"),
+                    format!("{place} did not answer within {ms} ms ({option}){advice}"),
                 )
                 .at(&self.inner.backend.endpoint().unwrap_or_default()),
             })

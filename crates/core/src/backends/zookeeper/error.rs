@@ -42,10 +42,10 @@ pub(super) fn no_session(error: ZkError, place: &str, hosts: &[String]) -> Error
             let refused = Error::new(ErrorKind::Unauthenticated, "ZooKeeper refused our user or password");
             return only(hosts, refused).caused_by(error);
         }
-        ZkError::NoSession(why) => format!("no member gave a session: {why}"),
-        other => format!("no session: {other}"),
+        ZkError::NoSession(_) => error.to_string(), // it names the member
+        other => format!("{place}: no session: {other}"),
     };
-    only(hosts, Error::new(ErrorKind::Unavailable, format!("{place}: {why}"))).caused_by(error)
+    only(hosts, Error::new(ErrorKind::Unavailable, why)).caused_by(error)
 }
 
 /// The server is known where there is one; of several the message says what was wrong with the last.

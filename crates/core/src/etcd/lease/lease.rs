@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::slot::{KeeperCommand, LeaseState, Slot};
 use crate::error::{Error, ErrorKind};
-use crate::etcd::error::{Cause, Fault};
+use crate::etcd::error::{Cause, Fault, Said};
 use crate::etcd::messages::LeaseKeepAliveResponse;
 
 /// A granted lease that is being kept alive. Dropping it ends the renewal and leaves the lease to its time to live.
@@ -133,6 +133,6 @@ pub(super) fn gone(why: &str) -> Fault {
     let status = tonic::Status::not_found("etcdserver: requested lease not found");
     Fault::of(
         Cause::LeaseNotFound,
-        Error::new(ErrorKind::Unavailable, why).caused_by(status),
+        Error::new(ErrorKind::Unavailable, why).caused_by(Said(status)),
     )
 }

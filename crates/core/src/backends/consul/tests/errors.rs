@@ -130,11 +130,7 @@ async fn what_ends_a_publication_names_the_agent_and_the_instance() {
         Intent::Claim,
     )
     .await;
-    assert!(
-        error.causes()[0].contains("answered 403: Permission denied"),
-        "{:?}",
-        error.causes()
-    );
+    assert!(error.message().contains("answered 403: Permission denied"), "{error}");
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ pub(in super::super) enum ZkError {
     /// It was passed over.
     #[error("the answer is longer than any that is taken (64 MiB)")]
     AnswerTooLarge,
-    #[error("no member gave a session: {0}")]
+    #[error("no member of ZooKeeper gave a session: {0}")]
     NoSession(String),
     #[error("what came is no answer of a ZooKeeper")]
     Malformed,
