@@ -13,8 +13,10 @@ pub mod backoff;
 pub mod error;
 #[cfg(feature = "etcd")]
 pub mod etcd;
-#[cfg(any(feature = "etcd", feature = "consul"))]
+#[cfg(any(feature = "etcd", feature = "http"))]
 mod heard;
+#[cfg(feature = "http")]
+mod http;
 pub mod instance;
 pub mod log;
 pub mod metrics;

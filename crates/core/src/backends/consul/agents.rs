@@ -1,6 +1,5 @@
 //! The agents: one HTTP client each, which of them is asked, and what their answers mean.
 
-use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::io;
 use std::sync::Arc;
@@ -13,11 +12,12 @@ use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::http::{Lane, Way, innermost};
+use super::http::{Lane, Way};
 use super::options::{Consistency, ConsulOptions};
 use super::room::{Place, Room};
 use crate::error::{Error, ErrorKind, Result};
 use crate::heard::{Heard, while_heard};
+use crate::http::{Unread as UnreadBody, innermost, one_line, read_body, segment};
 use crate::log::Log;
 use crate::tls::Tls;
 
@@ -34,8 +34,6 @@ const SOON: Duration = Duration::from_secs(1);
 const CUTS: u32 = 3;
 /// The status of an answer of an agent that has too many connections; checks that warn have it too.
 const TOO_MANY: u16 = 429;
-/// How much of an error page is shown.
-const SHOWN: usize = 200;
 
 /// Where a call waits for its turn. What a server answers late keeps those of its own kind waiting and nobody else: an
 /// agent renews a check by itself, however slow the servers are by which it answers a list.
@@ -331,7 +329,6 @@ impl Agents {
         let start = Instant::now();
         let response = request.send().await;
         let mut response = response.map_err(|error| unanswered(host, error, start.elapsed()))?;
-        let lost = |error: reqwest::Error| Failure::Lost(lost(host, error));
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
         let mut answer = Answer {
             host: host.clone(),
@@ -347,19 +344,18 @@ impl Agents {
                 way.answered(response.version());
             }
         }
-        while let Some(chunk) = response.chunk().await.map_err(lost)? {
-            heard.note();
-            if answer.body.len() + chunk.len() > self.max_bytes {
-                return Err(Failure::Lost(Error::new(
+        answer.body = read_body(&mut response, self.max_bytes, heard)
+            .await
+            .map_err(|unread| match unread {
+                UnreadBody::Broken(error) => Failure::Lost(lost(host, error)),
+                UnreadBody::TooLarge => Failure::Lost(Error::new(
                     ErrorKind::Unavailable,
                     format!(
                         "the answer of the Consul agent at {host} is larger than {} bytes (maxMessageBytes)",
                         self.max_bytes
                     ),
-                )));
-            }
-            answer.body.extend_from_slice(&chunk);
-        }
+                )),
+            })?;
         if answer.status == TOO_MANY && answer.says("too many concurrent connections") {
             return Err(Failure::Full(full(host)));
         }
@@ -454,7 +450,7 @@ impl Answer {
 
     /// What an answer other than 200 comes to.
     pub(super) fn refusal(&self, what: &str) -> Error {
-        let text = self.shown();
+        let text = one_line(&self.body);
         let no_filter = self.says("boolean expression evaluator");
         let what = if no_filter { "options.filter is refused" } else { what };
         let kind = if self.says("ACL not found") || self.status == 401 {
@@ -484,7 +480,7 @@ impl Answer {
                 format!(
                     "the Consul agent at {} answered something else than Consul does ({error}): {}",
                     self.host,
-                    self.shown()
+                    one_line(&self.body)
                 ),
             )
             .at(&self.base)
@@ -506,16 +502,6 @@ impl Answer {
             })
         });
         Ok(read.collect())
-    }
-
-    /// The beginning of the body, in one line.
-    fn shown(&self) -> String {
-        let text = String::from_utf8_lossy(&self.body[..self.body.len().min(SHOWN)]);
-        text.chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect::<String>()
-            .trim()
-            .to_owned()
     }
 }
 
@@ -544,17 +530,4 @@ impl ConsulOptions {
         });
         query.trim_end_matches('&').to_owned()
     }
-}
-
-/// Percent-encodes a word of a path or query.
-pub(super) fn segment(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            let _ = write!(out, "%{byte:02X}"); // writing to a String cannot fail
-        }
-    }
-    out
 }

@@ -11,9 +11,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::agents::{Agents, hash, segment};
+use super::agents::{Agents, hash};
 use super::options::ConsulOptions;
 use crate::backoff::Backoff;
+use crate::http::segment;
 use crate::sync::lock;
 
 /// Questions for an index in flight.

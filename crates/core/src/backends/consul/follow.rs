@@ -14,7 +14,7 @@ use reqwest::Method;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::agents::{Answer, Own, Queue, hash, segment};
+use super::agents::{Answer, Own, Queue, hash};
 use super::bell::{Bell, SLACK};
 use super::index::{AGAIN, Index};
 use super::life::Life;
@@ -22,6 +22,7 @@ use super::options::Consistency;
 use super::shared::{Shared, snapshot};
 use crate::backend::Snapshot;
 use crate::error::Result;
+use crate::http::segment;
 
 /// Queries of one name: so many at once, then one every so often.
 const BURST: u32 = 20;

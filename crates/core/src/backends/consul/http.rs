@@ -22,6 +22,7 @@ use url::Url;
 
 use super::options::ConsulOptions;
 use crate::error::{Error, Result};
+use crate::http::innermost;
 use crate::sync::lock;
 use crate::tls::{self, Tls, TlsOptions};
 
@@ -197,15 +198,6 @@ impl Door {
             ))
         })
     }
-}
-
-/// The innermost error, which says what happened; those around it repeat the URL.
-pub(super) fn innermost<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
-    let mut inner = error;
-    while let Some(source) = inner.source() {
-        inner = source;
-    }
-    inner
 }
 
 /// Resolves every name to one host.

@@ -9,13 +9,14 @@ use reqwest::Method;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
-use super::agents::{Answer, Queue, segment};
+use super::agents::{Answer, Queue};
 use super::record::{self, Check, Mark, ServiceEntry};
 use super::shared::Shared;
 use super::twins::twins;
 use super::words::{filter_text, refused_word};
 use crate::backend::Intent;
 use crate::error::{Error, ErrorKind, Result};
+use crate::http::segment;
 use crate::instance::ServiceInstance;
 use crate::sync::lock;
 

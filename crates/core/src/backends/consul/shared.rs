@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::agents::{Agents, Answer, segment};
+use super::agents::{Agents, Answer};
 use super::bell::Bells;
 use super::leftovers::Leftovers;
 use super::life::Lives;
@@ -16,6 +16,7 @@ use super::record;
 use super::words::check_word;
 use crate::backend::Snapshot;
 use crate::error::{Error, ErrorKind, Result};
+use crate::http::segment;
 use crate::log::Log;
 
 /// How long a server that lags behind is waited for, where reads may be stale.

@@ -7,9 +7,10 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Map, Value};
 
-use super::agents::{Agents, Queue, segment};
+use super::agents::{Agents, Queue};
 use super::words::filter_text;
 use crate::error::Result;
+use crate::http::segment;
 
 /// The ids of an agent's services that others can't tell from this one; never this one itself.
 pub(super) async fn twins(

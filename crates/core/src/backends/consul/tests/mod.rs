@@ -4,11 +4,12 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use super::agents::{Agents, Answer, segment};
+use super::agents::{Agents, Answer};
 use super::options::{ConsulOptions, HealthCheck};
 use super::presence::ConsulPresence;
 use super::record::{self, Mark};
 use super::service::Record;
+use crate::http::segment;
 use crate::instance::ServiceInstance;
 use crate::{ErrorKind, Result};
 

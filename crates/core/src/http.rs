@@ -1,0 +1,62 @@
+//! What backends over HTTP have in common: a text in a URL, an answer that is read to a bound, what an error says.
+
+use reqwest::Response;
+
+use crate::heard::Heard;
+
+/// How much of a page that is no answer is shown.
+const SHOWN: usize = 200;
+
+/// Why the body of an answer could not be read.
+pub(crate) enum Unread {
+    /// It is larger than it may be.
+    TooLarge,
+    /// The connection broke.
+    Broken(reqwest::Error),
+}
+
+/// Reads the body of an answer of at most so many bytes, and notes each piece that comes.
+pub(crate) async fn read_body(response: &mut Response, max_bytes: usize, heard: &Heard) -> Result<Vec<u8>, Unread> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(Unread::Broken)? {
+        heard.note();
+        if body.len() + chunk.len() > max_bytes {
+            return Err(Unread::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// The beginning of a body, in one line.
+pub(crate) fn one_line(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&body[..body.len().min(SHOWN)]);
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect::<String>()
+        .trim()
+        .to_owned()
+}
+
+/// The innermost error, which says what happened; those around it repeat the URL.
+pub(crate) fn innermost<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
+    let mut inner = error;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    inner
+}
+
+/// Percent-encodes a word of a path or query.
+pub(crate) fn segment(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}"); // writing to a String cannot fail
+        }
+    }
+    out
+}
