@@ -1,5 +1,7 @@
 //! The registries: one file or folder each, a cargo feature each.
 
+#[cfg(feature = "bilibili")]
+pub mod bilibili;
 #[cfg(feature = "consul")]
 pub mod consul;
 #[cfg(feature = "etcd")]
