@@ -265,6 +265,16 @@ export declare class WatcherHandle {
 /** The methods in the order of their numbers: `/etcdserverpb.KV/Range` is 0. */
 export declare function etcdMethods(): Array<string>
 
+export interface NativeBilibiliOptions {
+  hosts: Array<string>
+  zone: string
+  env: string
+  region: string
+  zoneFallback: boolean
+  discoverNodes: boolean
+  maxMessageBytes: number
+}
+
 export interface NativeCalls {
   calls: number
   failed: number
@@ -562,6 +572,7 @@ export interface NativeOptions {
   consul: NativeConsulOptions | null
   zookeeper: NativeZookeeperOptions | null
   nacos: NativeNacosOptions | null
+  bilibili: NativeBilibiliOptions | null
 }
 
 /** The measures that JavaScript writes and reads pages by. */

@@ -22,6 +22,7 @@ export {
   UnsupportedError,
 } from './errors.js';
 export { type Application, type RegisterSelfOptions, registerSelf, type SelfServer } from './register-self.js';
+export type { BilibiliOptions } from './registry/backends/bilibili.js';
 export type { ConsulOptions } from './registry/backends/consul.js';
 export type { EtcdOptions, SharedEtcdOptions } from './registry/backends/etcd.js';
 export type { BackendName, RegistryOptions } from './registry/backends/index.js';

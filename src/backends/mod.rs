@@ -13,6 +13,8 @@ use rollcall_core::{Error, ErrorKind};
 use crate::call::ms;
 
 // The options are there without their backend, as the declarations of the addon are the same for each build.
+#[cfg_attr(not(feature = "bilibili"), allow(dead_code))]
+mod bilibili;
 #[cfg_attr(not(feature = "consul"), allow(dead_code))]
 mod consul;
 #[cfg_attr(not(feature = "etcd"), allow(dead_code))]
@@ -29,6 +31,7 @@ pub mod tls;
 #[cfg_attr(not(feature = "zookeeper"), allow(dead_code))]
 mod zookeeper;
 
+use self::bilibili::NativeBilibiliOptions;
 use self::consul::NativeConsulOptions;
 use self::etcd::NativeEtcdOptions;
 use self::memory::NativeMemoryOptions;
@@ -52,6 +55,7 @@ pub struct NativeOptions {
     pub consul: Option<NativeConsulOptions>,
     pub zookeeper: Option<NativeZookeeperOptions>,
     pub nacos: Option<NativeNacosOptions>,
+    pub bilibili: Option<NativeBilibiliOptions>,
 }
 
 impl NativeOptions {
@@ -104,6 +108,8 @@ pub fn open(options: NativeOptions, log: Log) -> rollcall_core::Result<Arc<dyn B
         "zookeeper" => options.zookeeper.map(|zookeeper| zookeeper.open(times, log)),
         #[cfg(feature = "nacos")]
         "nacos" => options.nacos.map(|nacos| nacos.open(times, &log)),
+        #[cfg(feature = "bilibili")]
+        "bilibili" => options.bilibili.map(|bilibili| bilibili.open(times, log)),
         other => {
             let text =
                 format!("this addon has no backend {other:?}: it was built without the cargo feature of that name");

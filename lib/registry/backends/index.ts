@@ -1,6 +1,7 @@
 /** Every backend. A new one is a file beside this one, and its name in each of the lists here. */
 
 import type { Backend } from '../backend.js';
+import { type BilibiliOptions, bilibili } from './bilibili.js';
 import { type ConsulOptions, consul } from './consul.js';
 import { type EtcdOptions, etcd, type SharedEtcdOptions } from './etcd.js';
 import { type MemoryOptions, memory } from './memory.js';
@@ -14,7 +15,8 @@ export type RegistryOptions =
   | SharedEtcdOptions
   | ConsulOptions
   | ZookeeperOptions
-  | NacosOptions;
+  | NacosOptions
+  | BilibiliOptions;
 
 /** The kinds of registries. */
 export type BackendName = NonNullable<RegistryOptions['backend']>;
@@ -30,6 +32,7 @@ export const BACKENDS: { readonly [Name in BackendName]: Backend<Extract<Registr
   consul,
   zookeeper,
   nacos,
+  bilibili,
 };
 
 /** @internal */
