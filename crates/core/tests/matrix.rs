@@ -4,13 +4,15 @@
     feature = "etcd",
     feature = "consul",
     feature = "zookeeper",
-    feature = "nacos"
+    feature = "nacos",
+    feature = "bilibili"
 ))]
 #![allow(clippy::unwrap_used)] // a test that cannot go on should say where
 
 use std::time::Duration;
 
 use rollcall_core::backend::{Backend, Capabilities};
+use rollcall_core::backends::bilibili::{BilibiliBackend, BilibiliOptions};
 use rollcall_core::backends::consul::{ConsulBackend, ConsulOptions};
 use rollcall_core::backends::etcd::{EtcdBackend, EtcdRecords};
 use rollcall_core::backends::memory::MemoryBackend;
@@ -33,6 +35,12 @@ fn columns() -> Vec<(&'static str, Capabilities)> {
     let etcd = EtcdBackend::new(EtcdOptions::default(), &EtcdRecords::default(), log()).unwrap();
     let zookeeper = ZookeeperBackend::new(ZookeeperOptions::default(), log()).unwrap();
     let nacos = NacosBackend::new(NacosOptions::default(), &log()).unwrap();
+    let bilibili = BilibiliOptions {
+        zone: "sh001".to_owned(),
+        env: "prod".to_owned(),
+        ..BilibiliOptions::default()
+    };
+    let bilibili = BilibiliBackend::new(bilibili, log()).unwrap();
     vec![
         ("memory", memory.capabilities()),
         ("etcd", etcd.capabilities()),
@@ -40,6 +48,7 @@ fn columns() -> Vec<(&'static str, Capabilities)> {
         ("Consul, `heartbeat: false`", consul(false)),
         ("ZooKeeper", zookeeper.capabilities()),
         ("Nacos", nacos.capabilities()),
+        ("discovery", bilibili.capabilities()),
     ]
 }
 
