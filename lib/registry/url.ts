@@ -20,9 +20,10 @@ export function parseUrl(url: string): Bag {
   const scheme = name.toLowerCase();
   const backend = SCHEMES.get(scheme);
   if (!backend) {
-    const hint = /^discovery(\+tls)?$/.test(scheme)
-      ? '; "discovery:///name" is what a client of gRPC dials: see rollcall/grpc'
-      : didYouMean(scheme, [...SCHEMES.keys()]);
+    const hint =
+      scheme === 'discovery+tls'
+        ? '; "discovery+tls:///name" is what a client of gRPC dials: see rollcall/grpc'
+        : didYouMean(scheme, [...SCHEMES.keys()]);
     throw invalid('options', `expected a URL such as ${FORMS}${hint}`);
   }
   const rest = url.slice(head.length);
