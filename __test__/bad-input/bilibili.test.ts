@@ -139,7 +139,7 @@ describe('on a real node', () => {
 
   test('a record of half a megabyte goes by as a form', async (context) => {
     const registry = await client(context, discovery.node.host);
-    const text = 'é&<'.repeat(40_000);
+    const text = 'é&<'.repeat(30_000);
     await registry.register({ name: 'large', id: 'a', metadata: { text } });
     expect((await registry.getService('large', { consistent: true }))[0]?.metadata.text).toBe(text);
   });

@@ -36,6 +36,8 @@ export type Need =
   | 'leases'
   /** The server counts the streams it serves. */
   | 'counts'
+  /** How long a record stands without renewal is for its client to say, not for the server. */
+  | 'ownTtl'
   /** Operators can take an instance out by a switch of the registry's own. */
   | 'ownSwitch'
   /** Several registries lie in one server, and do not see one another. */

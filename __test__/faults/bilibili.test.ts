@@ -3,7 +3,7 @@
 import type { BilibiliOptions, Registry } from 'rollcall';
 import { connect } from 'rollcall';
 import { describe, expect, test } from 'vitest';
-import { hear, ids, inProcess, listsUntil, nextList, sees, timed, waitFor } from '../conformance/kit.js';
+import { hear, ids, inProcess, listsUntil, nextList, quiet, sees, timed, waitFor } from '../conformance/kit.js';
 import {
   type Discovery,
   ENV,
@@ -12,6 +12,7 @@ import {
   ZONE,
 } from '../support/discovery.js';
 import { inTime } from '../support/process.js';
+import { startTcpProxy } from '../support/tcp.js';
 import type { Finish } from './kit.js';
 
 const ttlMs = 3000;
@@ -77,6 +78,21 @@ describe.concurrent('one node', () => {
     for (const { events } of heard) expect(events).toEqual(['lost', 'restored']);
     await node.register(ENV, 'orders-7', 'b');
     await waitFor(() => told.some((list) => list.join() === 'a,b'), { what: 'the news' });
+  });
+
+  test('an outage shorter than the TTL fires nothing', async (context) => {
+    const { node } = await servers(context);
+    const link = await startTcpProxy(node.host);
+    context.onTestFinished(() => link.close());
+    const registry = await client(context, link.host, { ttlMs: 4 * ttlMs, discoverNodes: false });
+    const registration = await registry.register(instance);
+    const heard = hear(registration);
+    link.setEnabled(false);
+    await quiet((4 * ttlMs) / 3); // one interval of renewal passes unheard
+    expect(registration.state).toBe('registered');
+    link.setEnabled(true);
+    await quiet(4 * ttlMs); // if the renewal had not come back, the loss would be told by now
+    expect(heard.events).toEqual([]);
   });
 
   test('the same id in two processes: the older is told within one renewal, and its end leaves the newer record', async (context) => {

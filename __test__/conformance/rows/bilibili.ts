@@ -96,6 +96,7 @@ export const bilibili: Row = {
     prefixes: 'discovery has no prefix',
     leases: 'discovery has no leases',
     counts: 'discovery counts no streams',
+    ownTtl: 'discovery evicts by a clock of its own; see faults/bilibili',
   },
   capabilities: { ...usual, ownSwitch: true },
   async start() {

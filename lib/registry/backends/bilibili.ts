@@ -54,7 +54,7 @@ export const bilibili: Backend<BilibiliOptions> = {
   urls: ['bilibili://host:port', 'discovery://host:port'],
 
   fromUrl({ scheme, authority, path }) {
-    if (scheme === 'discovery' && (authority === '' || (path !== '' && path !== '/'))) {
+    if (scheme === 'discovery' && path !== '' && path !== '/') {
       throw invalid(
         'options',
         'expected a URL such as "bilibili://host:port"; "discovery:///name" is what a client of gRPC dials: see rollcall/grpc',
