@@ -20,6 +20,14 @@ describe('named', () => {
       'watcher 1 told at 24.600 s of names without orders and did not call them stale, though a of registrar 1 had been registered since 0.110 s, and nothing harmed it since 23.600 s.',
     );
   });
+  it('what is told after the end is not judged: everybody leaves', () => {
+    const left = (at: number) => {
+      const made = well().die('registrar 1', 50_020, 'left').die('registrar 2', 50_020, 'left');
+      return made.add(names('watcher 1', at, {}), names('watcher 1', at + 1, all)).history();
+    };
+    none(left(50_005));
+    only('named', left(49_990));
+  });
   it('is told of once, and again when it was there in between', () => {
     const made = () => well().add(names('watcher 1', 24_600, {}), names('watcher 1', 24_650, { users: 1 }));
     expect(

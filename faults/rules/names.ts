@@ -29,6 +29,7 @@ function missing(story: Story, { life: { who }, told }: Channel, standing: reado
   const known = new Set<string>();
   let view = NOTHING;
   for (const entry of told) {
+    if (entry.at >= story.end) break; // everybody leaves
     view = next(view, entry);
     const { list, stale } = view;
     for (const name of known) if (stale || (list && name in list)) known.delete(name);
