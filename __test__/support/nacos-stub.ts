@@ -222,12 +222,12 @@ export class NacosStub implements NacosRegistry {
     );
   }
 
-  async put(place: NacosPlace, metadata: Record<string, string>): Promise<void> {
+  async put(place: NacosPlace, metadata: Record<string, string>, weight: number): Promise<void> {
     const { namespace, service, ip, port } = place;
     const key = keyOf(namespace, service);
     const connection = new Connection(undefined);
     this.others.set(`${key}\n${ip}\n${port}`, connection);
-    const host = { ip, port, weight: 1, healthy: true, enabled: true, clusterName: 'DEFAULT', metadata };
+    const host = { ip, port, weight, healthy: true, enabled: true, clusterName: 'DEFAULT', metadata };
     this.publish(connection, key, [host]);
     this.tell(key);
   }

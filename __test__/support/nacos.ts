@@ -44,7 +44,7 @@ export interface NacosRegistry {
   /** All addresses of a service that are in traffic. */
   list(namespace: string, service: string): Promise<NacosHost[]>;
   /** Writes an address, as somebody else. */
-  put(place: NacosPlace, metadata: Record<string, string>): Promise<void>;
+  put(place: NacosPlace, metadata: Record<string, string>, weight: number): Promise<void>;
   /** Deletes an address, whoever has written it. */
   delete(place: NacosPlace): Promise<void>;
   close(): Promise<void>;
@@ -215,13 +215,8 @@ export class NacosServer implements NacosRegistry {
     return (JSON.parse(answer) as { hosts?: NacosHost[] }).hosts ?? [];
   }
 
-  /** `more` are weight, enabled and the like. */
-  async put(
-    place: NacosPlace,
-    metadata: Record<string, string>,
-    more: Record<string, string | boolean> = {},
-  ): Promise<void> {
-    await this.call('POST', 'instance', { ...parametersOf(place), metadata: JSON.stringify(metadata), ...more });
+  async put(place: NacosPlace, metadata: Record<string, string>, weight: number): Promise<void> {
+    await this.call('POST', 'instance', { ...parametersOf(place), metadata: JSON.stringify(metadata), weight });
   }
 
   /** Changes an address, as an operator does by the console. */

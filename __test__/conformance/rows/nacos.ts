@@ -81,7 +81,7 @@ class NacosScope extends Linked {
     }
     const key = this.key(name, id);
     const before = this.written.get(key) ?? [];
-    for (const [place, metadata] of hosts) await this.server.put(place, metadata);
+    for (const [place, metadata] of hosts) await this.server.put(place, metadata, 100);
     const places = hosts.map(([place]) => place);
     this.written.set(key, places);
     const isKept = (old: NacosPlace) =>

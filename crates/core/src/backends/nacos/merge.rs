@@ -72,7 +72,9 @@ impl Parts {
     fn add(&mut self, mark: Mark, reading: Option<Reading>) {
         let is_first = self.read.is_empty();
         let (at, of, writing) = mark.part.unwrap_or((self.read.len() + 1, 0, 0));
-        let (new, old) = ((&mark.owner, writing), (&self.owner, self.writing));
+        // What has no owner was written around us, and counts as newer than what has one.
+        let new = (mark.owner.is_none(), &mark.owner, writing);
+        let old = (self.owner.is_none(), &self.owner, self.writing);
         if !is_first && new < old {
             return;
         }

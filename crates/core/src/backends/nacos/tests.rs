@@ -48,14 +48,27 @@ fn each_endpoint_lies_in_the_service_of_its_scheme_as_kratos_has_it() {
     let of = form(NacosForm::Kratos);
     let written = instance(&["grpc://10.8.0.1:9000", "http://10.8.0.1:8000/", "tcp://[::1]:7"]);
     let hosts = of.write(&written, "o", 3).unwrap();
-    let places: Vec<(&str, &str, u16)> = hosts.keys().map(|(s, ip, port)| (s.as_str(), ip.as_str(), *port)).collect();
+    let places: Vec<(&str, &str, u16)> = hosts
+        .keys()
+        .map(|(s, ip, port)| (s.as_str(), ip.as_str(), *port))
+        .collect();
     assert_eq!(
         places,
-        [("orders", "::1", 7), ("orders.grpc", "10.8.0.1", 9000), ("orders.http", "10.8.0.1", 8000)]
+        [
+            ("orders", "::1", 7),
+            ("orders.grpc", "10.8.0.1", 9000),
+            ("orders.http", "10.8.0.1", 8000)
+        ]
     );
     let grpc = &hosts[&("orders.grpc".to_owned(), "10.8.0.1".to_owned(), 9000)];
-    assert_eq!((grpc.get("kind"), grpc.get("version"), grpc.weight), (Some("grpc"), Some("1.4.0"), 30.0));
-    assert_eq!((grpc.get("rollcall.n"), grpc.get("rollcall.endpoint")), (Some("1/3/3"), None));
+    assert_eq!(
+        (grpc.get("kind"), grpc.get("version"), grpc.weight),
+        (Some("grpc"), Some("1.4.0"), 30.0)
+    );
+    assert_eq!(
+        (grpc.get("rollcall.n"), grpc.get("rollcall.endpoint")),
+        (Some("1/3/3"), None)
+    );
     let http = &hosts[&("orders.http".to_owned(), "10.8.0.1".to_owned(), 8000)];
     assert_eq!(http.get("rollcall.endpoint"), Some("http://10.8.0.1:8000/"));
     let merged = read(&of, &[&hosts]);
@@ -89,7 +102,10 @@ fn the_newest_owner_and_its_newest_writing_count_whatever_the_order() {
     }
     let mut part = new.clone();
     part.pop_last();
-    assert!(!read(&of, &[&old, &part]).is_whole, "the half of a new writing is waited for");
+    assert!(
+        !read(&of, &[&old, &part]).is_whole,
+        "the half of a new writing is waited for"
+    );
 }
 
 #[test]
@@ -102,7 +118,10 @@ fn what_others_write_is_read_by_its_service_and_what_is_out_is_not() {
         healthy: true,
         enabled: true,
         cluster: "DEFAULT".to_owned(),
-        metadata: metadata.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        metadata: metadata
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect(),
     };
     let listed = |service: &str, host: Host| {
         let list = List {
@@ -119,17 +138,30 @@ fn what_others_write_is_read_by_its_service_and_what_is_out_is_not() {
     let go = [("kind", "grpc"), ("version", "v1"), ("weight", "30")];
     let id = "10.0.0.1#80#DEFAULT#DEFAULT_GROUP@@orders.grpc".to_owned();
     let grpc = "grpc://10.0.0.1:80".to_owned();
-    assert_eq!(listed("orders.grpc", host(100.0, &go)), Some((id.clone(), grpc.clone(), Some("30".to_owned()))));
+    assert_eq!(
+        listed("orders.grpc", host(100.0, &go)),
+        Some((id.clone(), grpc.clone(), Some("30".to_owned())))
+    );
     // An operator's weight is the weight.
-    assert_eq!(listed("orders.grpc", host(12.5, &go)), Some((id, grpc, Some("13".to_owned()))));
+    assert_eq!(
+        listed("orders.grpc", host(12.5, &go)),
+        Some((id, grpc, Some("13".to_owned())))
+    );
     assert_eq!(listed("orders.grpc", host(0.0, &go)), None);
     for (healthy, enabled) in [(false, true), (true, false)] {
-        let out = Host { healthy, enabled, ..host(100.0, &go) };
+        let out = Host {
+            healthy,
+            enabled,
+            ..host(100.0, &go)
+        };
         assert_eq!(listed("orders.grpc", out), None);
     }
     // Java's, under the name itself.
     let id = "10.0.0.1#80#DEFAULT#DEFAULT_GROUP@@orders".to_owned();
-    assert_eq!(listed("orders", host(1.0, &[])), Some((id, "http://10.0.0.1:80".to_owned(), None)));
+    assert_eq!(
+        listed("orders", host(1.0, &[])),
+        Some((id, "http://10.0.0.1:80".to_owned(), None))
+    );
     // Another name, which ends like a scheme.
     let ours = [("rollcall.id", "a"), ("rollcall.n", "0/0/1")];
     assert_eq!(listed("orders.grpc", host(0.0, &ours)), None);
@@ -143,7 +175,10 @@ fn what_nacos_can_not_hold_is_refused_by_its_name() {
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         assert!(error.message().starts_with(path), "{error}");
     };
-    let named = |name: &str| ServiceInstance { name: name.into(), ..instance(&[]) };
+    let named = |name: &str| ServiceInstance {
+        name: name.into(),
+        ..instance(&[])
+    };
     for name in ["a b", "订单", "@a", "a@@b", "a@", &"l".repeat(507)] {
         refused(&named(name), "instance.name: ");
     }
@@ -158,7 +193,10 @@ fn what_nacos_can_not_hold_is_refused_by_its_name() {
     of.check(&with("k", &"v".repeat(800))).unwrap();
     refused(&with("k", &"v".repeat(1000)), "instance.metadata: ");
     refused(&instance(&["http://h:80/a", "http://h/b"]), "instance.endpoints[1]: ");
-    refused(&instance(&[&format!("grpc://{}:1", "h".repeat(129))]), "instance.endpoints[0]: ");
+    refused(
+        &instance(&[&format!("grpc://{}:1", "h".repeat(129))]),
+        "instance.endpoints[0]: ",
+    );
     // All of one scheme: 64 of them are 64 hosts.
     let many: Vec<String> = (1..=64).map(|port| format!("grpc://10.0.0.1:{port}")).collect();
     let many = instance(&many.iter().map(String::as_str).collect::<Vec<_>>());
@@ -167,7 +205,12 @@ fn what_nacos_can_not_hold_is_refused_by_its_name() {
 
 #[test]
 fn a_mark_that_is_none_is_no_part() {
-    let mut host = form(NacosForm::Kratos).write(&instance(&[]), "o", 1).unwrap().pop_first().unwrap().1;
+    let mut host = form(NacosForm::Kratos)
+        .write(&instance(&[]), "o", 1)
+        .unwrap()
+        .pop_first()
+        .unwrap()
+        .1;
     assert_eq!(Mark::of(&host).unwrap().part, Some((0, 0, 1)));
     for bad in ["", "1", "1/2", "a/b/c", "1/-2/3", "99999999999999999999/1/1"] {
         for (key, value) in &mut host.metadata {
