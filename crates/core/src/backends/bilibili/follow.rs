@@ -38,6 +38,9 @@ const TOGETHER: Duration = Duration::from_millis(10);
 /// A held poll is silent. So a short question is asked beside it this often, and twice before its silence is believed.
 const LIFE_EVERY: Duration = Duration::from_secs(5);
 const LIFE_LIMIT: Duration = Duration::from_secs(3);
+/// How long after the answer to a poll its names are read once more. What happens until the next poll stands may be heard of
+/// by none: the server looks whether there is news, and notes who waits, in two steps; and an operator's switch moves no counter.
+const CONFIRM_AFTER: Duration = Duration::from_millis(200);
 /// The pause after an answer that should not have come yet.
 const AGAIN: Duration = Duration::from_millis(200);
 
@@ -181,6 +184,8 @@ struct Member {
     name: Arc<str>,
     /// The counter that its last list came with, 0 before the first; `None` where the node does not know the name.
     at: Option<i64>,
+    /// Its last list came by a poll, and is to be read once more.
+    is_fresh: bool,
 }
 
 /// The task of a batch.
@@ -191,6 +196,8 @@ struct Polling {
     members: Vec<Member>,
     /// When unknown names are asked for next.
     ask: Instant,
+    /// When lists are read once more.
+    confirm: Option<Instant>,
     held: Option<Held>,
 }
 
@@ -201,6 +208,7 @@ async fn run(shared: Arc<Shared>, batch: Arc<Batch>) {
         batch,
         members: Vec::new(),
         ask: Instant::now(),
+        confirm: None,
         held: None,
     };
     let ended = polling.run().await;
@@ -246,6 +254,12 @@ impl Polling {
                     pending::<()>().await;
                 }
             };
+            let confirms = async {
+                match self.confirm {
+                    Some(at) => sleep_until(at).await,
+                    None => pending().await,
+                }
+            };
             tokio::select! {
                 answer = held => {
                     self.held = None;
@@ -254,6 +268,10 @@ impl Polling {
                 () = asks => {
                     self.ask = Instant::now() + UNKNOWN_EVERY.mul_f64(0.9 + fastrand::f64() / 10.0);
                     self.read(|member| member.at.is_none()).await?;
+                }
+                () = confirms => {
+                    self.confirm = None;
+                    self.read(|member| member.is_fresh).await?;
                 }
                 () = self.batch.changed.notified() => sleep(TOGETHER).await,
                 error = &mut silent => return Err(error),
@@ -276,7 +294,13 @@ impl Polling {
             }
             let at = is_known.then_some(0);
             is_changed |= is_known;
-            self.members.push(Member { followed, name, at });
+            let is_fresh = false;
+            self.members.push(Member {
+                followed,
+                name,
+                at,
+                is_fresh,
+            });
         }
         if is_changed {
             self.held = None;
@@ -319,7 +343,10 @@ impl Polling {
                 if lists.is_empty() {
                     sleep(AGAIN).await; // of a name that sounds like one of ours with the environment before it
                 }
-                self.take_in(lists)
+                if !lists.is_empty() {
+                    self.confirm = Some(Instant::now() + CONFIRM_AFTER);
+                }
+                self.take_in(lists, true)
             }
             NOT_MODIFIED | NOT_FOUND => {
                 let read = self.read(|_| true).await;
@@ -354,11 +381,11 @@ impl Polling {
         for name in asked {
             lists.entry(Box::from(&*name)).or_insert(None);
         }
-        self.take_in(lists)
+        self.take_in(lists, false)
     }
 
     /// Hands lists to those who follow. A name without one is not known, and so has no instance.
-    fn take_in(&mut self, lists: Lists) -> Result<()> {
+    fn take_in(&mut self, lists: Lists, are_polled: bool) -> Result<()> {
         for (name, info) in lists {
             let name = Arc::from(name);
             let at = info.as_ref().map(|info| info.latest_timestamp);
@@ -369,6 +396,7 @@ impl Polling {
             for member in self.members.iter_mut().filter(|member| member.name == name) {
                 let was_known = member.at.is_some();
                 member.at = at;
+                member.is_fresh = are_polled;
                 if was_known && at.is_none() {
                     self.ask = Instant::now(); // another may have come in its place
                 }
