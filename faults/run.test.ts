@@ -9,5 +9,5 @@ const SEED = 1;
 test('a minute of faults on etcd violates nothing', { timeout: 300_000 }, async () => {
   const history = await run({ backend: 'etcd', seed: SEED, minutes: 1 });
   const violations = check(history);
-  expect(violations, report(history, violations)).toEqual([]);
+  expect(violations, violations.length > 0 ? report(history, violations) : undefined).toEqual([]);
 });

@@ -5,7 +5,7 @@ import { call, obey, pause, role, untilDone } from './actor.mjs';
 const CONNECT_MS = 10_000;
 const READY_MS = 10_000;
 const CALL_MS = 10_000;
-const PAUSE_MS = 40;
+const PAUSE_MS = 100;
 
 const registry = await untilDone('connect', '', CONNECT_MS, () =>
   connect({ ...role.options, connectTimeoutMs: CONNECT_MS, timeoutMs: CALL_MS, logger: false }),
