@@ -55,6 +55,12 @@ export function called(story: Story): Violation[] {
   return [...found, ...[...silent.values()].flatMap((calls) => tooManyFor(story, judge, calls))];
 }
 
+/** Whether any call had no excuse to fail, if there were calls. */
+export function judgesCalls(story: Story): boolean {
+  const [judge, calls] = [new Judge(story), byName(story)];
+  return calls.length === 0 || calls.some((call) => judge.excuse(call) === undefined);
+}
+
 /** How many calls there were that had no excuse to fail. */
 export function withoutExcuse(story: Story): number {
   const judge = new Judge(story);

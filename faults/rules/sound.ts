@@ -3,7 +3,7 @@
 import type { Entry } from '../history.js';
 import { isTold, of, type Story, storyOf, truthsWithin } from '../story.js';
 import type { Violation } from '../violation.js';
-import { byName, withoutExcuse } from './called.js';
+import { judgesCalls } from './called.js';
 
 const LEAST_TRUTHS = 20;
 const THE_RUN = 'the run';
@@ -38,9 +38,7 @@ function whole(story: Story): Violation[] {
   if (story.registrations.length > 0 && !judgesAny(story)) {
     says('Every read of every registration was excused by a fault: the run has judged nothing. Make it longer.');
   }
-  if (byName(story).length > 0 && withoutExcuse(story) === 0) {
-    says('Every call by name was excused by a fault: the run has judged none. Make it longer.');
-  }
+  if (!judgesCalls(story)) says('Every call by name was excused by a fault: the run has judged none. Make it longer.');
   if (calm === undefined) says('The run never became calm.');
   else if (calm < begin.at || calm > end) says('The calm is not between the start and the end.');
   else if (truths.length > 0 && !truths.some(({ at }) => at >= calm)) says('The servers were not read in the calm.');
