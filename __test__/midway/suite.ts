@@ -254,9 +254,9 @@ export function suite(version: MidwayVersion, more?: (ground: () => Ground) => v
     });
 
     it('says which of two names of the members counts', async () => {
-      const { failed, stderr } = await failing('twoNames', { HOSTS: '127.0.0.1:1' });
+      const { failed, out } = await failing('twoNames', { HOSTS: '127.0.0.1:1' });
       expect(failed).toContain('etcd.client: 14 UNAVAILABLE: cannot connect to http://127.0.0.1:1');
-      expect(stderr).toContain('etcd.client: host is without effect beside hosts');
+      expect(out).toContain('etcd.client: host is without effect beside hosts');
     });
 
     // Of the second nothing is left that keeps the process alive.
@@ -272,12 +272,13 @@ export function suite(version: MidwayVersion, more?: (ground: () => Ground) => v
       },
     );
 
-    async function failing(CASE: string, env: object): Promise<{ failed: string; stderr: string }> {
+    async function failing(CASE: string, env: object): Promise<{ failed: string; out: string }> {
       const app = ground.apps.run('cjs', 'broken', { CASE, ...env });
       const line = await ground.told<{ failed: string }>(app, 'failed');
       expect(line.failed).not.toContain('\n');
-      expect(await within(app.exit, 20_000, 'the end of the process')).toMatchObject({ code: 1 });
-      return { ...line, stderr: app.stderr };
+      const end = await within(app.exit, 20_000, 'the end of the process');
+      expect(end).toMatchObject({ code: 1 });
+      return { ...line, out: end.stdout + end.stderr };
     }
   });
 

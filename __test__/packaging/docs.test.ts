@@ -18,4 +18,4 @@ it('is built, and its pages lead to one another', async () => {
   expect(page('documents/faq.html')).toContain('href="running.html');
   for (const name of ['index', 'etcd', 'nest', 'midway', 'http', 'grpc'])
     expect(existsSync(join(api, 'modules', `${name}.html`)), name).toBe(true);
-}, 300_000);
+}, 600_000);
