@@ -18,8 +18,8 @@ const aliases = (etcd: string) => [
  */
 const waiting = [
   '__test__/conformance/{repair,registration,watch-outage,traffic}.test.ts',
-  '__test__/faults/{cluster,outage,consul,consul-ids,consul-maintenance,tls-rotation,restored,races,errors,lease}.test.ts',
-  '__test__/faults/zookeeper-session.test.ts',
+  '__test__/faults/{cluster,outage,consul,consul-ids,consul-maintenance,tls-rotation,restored,races,errors}.test.ts',
+  '__test__/etcd/{lock,watch-faults}.test.ts',
 ];
 
 // Tests prove the built package: run `npm run build` first.
@@ -52,8 +52,7 @@ export default defineConfig({
         test: {
           name: 'waiting',
           include: waiting,
-          maxWorkers: 5,
-          maxConcurrency: 12, // tests of one file that say they are concurrent
+          maxWorkers: 4,
           sequence: { groupOrder: 0 },
         },
       },
