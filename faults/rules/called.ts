@@ -13,8 +13,8 @@ const IN_A_ROW = 5;
 const IN_FLIGHT = 2;
 /** For how long callers set an instance aside that does not answer; then one call tries it. */
 export const ASIDE_MS = 3000;
-/** For how long a caller waits for the answer of one instance. */
-export const PER_TRY_MS = 1500;
+/** For how long a caller waits for the answer of one instance. On a machine that is busy elsewhere a second may be too short. */
+export const PER_TRY_MS = 3000;
 /** The order to block comes late, and what waited for a process that goes on is answered after others. */
 const AFTERWARDS_MS = 1000;
 
