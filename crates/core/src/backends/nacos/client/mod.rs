@@ -64,7 +64,7 @@ impl Client {
             .iter()
             .map(|host| grpc_address(host, options.grpc_port))
             .collect();
-        let (moved, moves) = mpsc::unbounded_channel();
+        let (moved, inbox) = mpsc::unbounded_channel();
         Ok(Self {
             addresses: addresses?,
             scope: Arc::new(Scope {
@@ -78,7 +78,7 @@ impl Client {
             place: tokio::sync::Mutex::default(),
             failed: Mutex::default(),
             moved,
-            moves: Mutex::new(Some(moves)),
+            moves: Mutex::new(Some(inbox)),
             moving: Mutex::default(),
             options: Arc::clone(options),
             log: log.clone(),
