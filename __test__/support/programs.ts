@@ -18,7 +18,6 @@ export function builtProgram(
     | 'etcdctl'
     | 'etcdutl'
     | 'consul'
-    | 'rnacos'
     | 'toxiproxy'
     | 'discovery'
     | 'discovery-clocked'

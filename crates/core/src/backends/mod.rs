@@ -8,7 +8,5 @@ pub mod consul;
 pub mod etcd;
 #[cfg(feature = "memory")]
 pub mod memory;
-#[cfg(feature = "nacos")]
-pub mod nacos;
 #[cfg(feature = "zookeeper")]
 pub mod zookeeper;
