@@ -19,9 +19,9 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
-use super::Shared;
 use super::nodes::{Answer, Call, NOT_FOUND, NOT_MODIFIED, Node, Queue};
 use super::record::{Entry, Info, form, snapshot};
+use super::shared::Shared;
 use crate::backend::Snapshot;
 use crate::error::{Error, Result};
 use crate::sync::lock;
@@ -143,33 +143,36 @@ impl Hub {
 }
 
 /// Follows a name: what one read tells, then what the polls do.
-pub(super) fn follow(shared: Arc<Shared>, name: &str) -> BoxStream<'static, Result<Snapshot>> {
+pub(super) fn follow(shared: Arc<Shared>, hub: Arc<Hub>, name: &str) -> BoxStream<'static, Result<Snapshot>> {
     enum State {
         Start,
         On(Arc<Followed>, watch::Receiver<Told>),
         Over,
     }
     let start = (shared, Arc::<str>::from(name), State::Start);
-    stream::unfold(start, |(shared, name, state)| async move {
-        match state {
-            State::Start => match shared.fetch(&name).await {
-                Ok((list, is_known)) => {
-                    let followed = shared.hub.join(&shared, &name, is_known);
-                    let told = followed.told.subscribe();
-                    Some((Ok(list), (shared, name, State::On(followed, told))))
+    stream::unfold(start, move |(shared, name, state)| {
+        let hub = Arc::clone(&hub);
+        async move {
+            match state {
+                State::Start => match shared.fetch(&name).await {
+                    Ok((list, is_known)) => {
+                        let followed = hub.join(&shared, &name, is_known);
+                        let told = followed.told.subscribe();
+                        Some((Ok(list), (shared, name, State::On(followed, told))))
+                    }
+                    Err(error) => Some((Err(error), (shared, name, State::Over))),
+                },
+                State::On(followed, mut told) => {
+                    told.changed().await.ok()?; // we hold the sender
+                    let now = told.borrow_and_update().clone();
+                    match now {
+                        Told::List(list) => Some((Ok(list), (shared, name, State::On(followed, told)))),
+                        Told::Broken(error) => Some((Err(error.about(&name)), (shared, name, State::Over))),
+                        Told::Nothing => None,
+                    }
                 }
-                Err(error) => Some((Err(error), (shared, name, State::Over))),
-            },
-            State::On(followed, mut told) => {
-                told.changed().await.ok()?; // we hold the sender
-                let now = told.borrow_and_update().clone();
-                match now {
-                    Told::List(list) => Some((Ok(list), (shared, name, State::On(followed, told)))),
-                    Told::Broken(error) => Some((Err(error.about(&name)), (shared, name, State::Over))),
-                    Told::Nothing => None,
-                }
+                State::Over => None,
             }
-            State::Over => None,
         }
     })
     .boxed()

@@ -12,6 +12,7 @@ mod options;
 mod presence;
 mod record;
 mod renewal;
+mod shared;
 mod standing;
 
 use std::collections::BTreeMap;
@@ -23,7 +24,8 @@ use self::follow::Hub;
 use self::nodes::{Call, Nodes};
 pub use self::options::BilibiliOptions;
 use self::presence::BilibiliPresence;
-use self::record::{Entry, Info, Raw, form, snapshot};
+use self::record::Raw;
+use self::shared::Shared;
 use crate::backend::{Backend, Capabilities, Follow, Presence, Snapshot};
 use crate::error::{Error, Result};
 use crate::instance::ServiceInstance;
@@ -32,29 +34,7 @@ use crate::log::Log;
 /// Service registry in bilibili's discovery.
 pub struct BilibiliBackend {
     shared: Arc<Shared>,
-}
-
-/// What the backend, its presences and its streams have in common.
-struct Shared {
-    nodes: Arc<Nodes>,
-    options: BilibiliOptions,
-    hub: Hub,
-    log: Log,
-}
-
-impl Shared {
-    /// One read of a name, and whether the node knows it.
-    async fn fetch(&self, name: &Arc<str>) -> Result<(Snapshot, bool)> {
-        let query = form(&[("appid", name), ("env", &self.options.env), ("status", "1")]);
-        let answer = self
-            .nodes
-            .read::<Info<Entry>>(&Call::get("/discovery/fetch", query))
-            .await
-            .map_err(|error| error.about(name))?;
-        let is_known = answer.code == 0;
-        let list = answer.data.map(|info| snapshot(&self.options, name, info));
-        Ok((list.unwrap_or_default(), is_known)) // not known is empty
-    }
+    hub: Arc<Hub>,
 }
 
 impl BilibiliBackend {
@@ -65,9 +45,9 @@ impl BilibiliBackend {
             shared: Arc::new(Shared {
                 nodes: Arc::new(Nodes::new(&options)?),
                 options,
-                hub: Hub::default(),
                 log,
             }),
+            hub: Arc::default(),
         })
     }
 }
@@ -132,7 +112,7 @@ impl Backend for BilibiliBackend {
     }
 
     fn follow(&self, name: &str) -> Follow {
-        Follow::Stream(follow::follow(Arc::clone(&self.shared), name))
+        Follow::Stream(follow::follow(Arc::clone(&self.shared), Arc::clone(&self.hub), name))
     }
 
     async fn services(&self) -> Result<Vec<String>> {
@@ -146,7 +126,7 @@ impl Backend for BilibiliBackend {
     }
 
     async fn close(&self) {
-        self.shared.hub.stop();
+        self.hub.stop();
         self.shared.nodes.stop();
     }
 }

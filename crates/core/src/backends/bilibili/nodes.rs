@@ -16,15 +16,13 @@ use tokio::time::{Instant, timeout};
 use url::Url;
 
 use super::options::BilibiliOptions;
-use super::record::{Info, Raw, form};
+use super::record::{ITSELF, Info, Raw, form};
 use crate::error::{Error, ErrorKind, Result};
 use crate::heard::{Heard, while_heard};
 use crate::http::{Unread, innermost, one_line, read_body};
 use crate::sync::lock;
 use crate::tls;
 
-/// The application under which the nodes register themselves.
-pub(super) const ITSELF: &str = "infra.discovery";
 /// How often the cluster is asked for its nodes.
 const LEARN_EVERY: Duration = Duration::from_secs(30);
 /// So many nodes are learned of at most.

@@ -8,9 +8,9 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
-use super::Shared;
 use super::nodes::Node;
 use super::renewal::Renewal;
+use super::shared::Shared;
 use super::standing::Record;
 use crate::backend::{Intent, Loss, Presence};
 use crate::error::{Error, ErrorKind, Result};

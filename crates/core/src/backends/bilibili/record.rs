@@ -6,7 +6,6 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-use super::nodes::ITSELF;
 use super::options::BilibiliOptions;
 use crate::backend::{BadRecord, Snapshot};
 use crate::error::{Error, Result};
@@ -19,6 +18,8 @@ const ID_KEY: &str = "kratos.v2.serviceinstance.id";
 const OWNER_KEY: &str = "rollcall.owner";
 /// The status of an instance that takes calls, a bit of those that a read may ask for.
 pub(super) const UP: u32 = 1;
+/// The application under which the nodes register themselves.
+pub(super) const ITSELF: &str = "infra.discovery";
 
 /// What is read of an instance.
 #[derive(Debug, Deserialize, Default)]

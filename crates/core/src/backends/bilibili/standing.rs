@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::Shared;
 use super::nodes::{Call, NOT_FOUND, Node, Queue};
 use super::record::{self, Raw, UP, Writing};
+use super::shared::Shared;
 use crate::backend::Intent;
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::ServiceInstance;

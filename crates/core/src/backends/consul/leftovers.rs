@@ -6,12 +6,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures::stream::{self, StreamExt as _};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
-use super::agents::Agents;
-use super::service::{LATE, Record};
+use super::agents::{Agents, LATE};
 use crate::backoff::Backoff;
 use crate::sync::lock;
 
@@ -22,6 +22,17 @@ const HELD: Duration = Duration::from_secs(10);
 /// So many records of an agent are taken away at once.
 const AT_ONCE: usize = 64;
 
+/// What may have been left at agents.
+#[async_trait]
+pub(super) trait Leftover: Send + Sync {
+    /// Removes what an agent holds of it; says whether nothing is left to be done there.
+    async fn clear(&self, agent: usize) -> bool;
+}
+
+fn same(a: &Arc<dyn Leftover>, b: &Arc<dyn Leftover>) -> bool {
+    std::ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b))
+}
+
 /// What was left at the agents of one client.
 #[derive(Default)]
 pub(super) struct Leftovers {
@@ -31,17 +42,17 @@ pub(super) struct Leftovers {
 /// What was left at one agent, each until when it is tried, and who waits for the agent.
 #[derive(Default)]
 struct Left {
-    records: Vec<(Arc<Record>, Instant)>,
+    records: Vec<(Arc<dyn Leftover>, Instant)>,
     task: Option<AbortHandle>,
 }
 
 impl Leftovers {
     /// Takes the record away once the agent answers, unless it stands there again by then.
-    pub(super) fn add(self: &Arc<Self>, agents: &Arc<Agents>, agent: usize, record: &Arc<Record>) {
+    pub(super) fn add(self: &Arc<Self>, agents: &Arc<Agents>, agent: usize, record: Arc<dyn Leftover>) {
         let mut by_agent = lock(&self.by_agent);
         let left = by_agent.entry(agent).or_default();
-        left.records.retain(|(one, _)| !Arc::ptr_eq(one, record));
-        left.records.push((Arc::clone(record), Instant::now() + TRIED_FOR));
+        left.records.retain(|(one, _)| !same(one, &record));
+        left.records.push((record, Instant::now() + TRIED_FOR));
         if left.task.is_none() {
             let tend = tend(Arc::downgrade(self), Arc::clone(agents), agent);
             left.task = Some(tokio::spawn(tend).abort_handle());
@@ -58,7 +69,7 @@ impl Leftovers {
     }
 
     /// What is to be taken away at an agent now; `None`, and no task of it any more, where that is nothing.
-    fn due(&self, agent: usize) -> Option<Vec<Arc<Record>>> {
+    fn due(&self, agent: usize) -> Option<Vec<Arc<dyn Leftover>>> {
         let mut by_agent = lock(&self.by_agent);
         let left = by_agent.get_mut(&agent)?;
         left.records.retain(|(_, until)| *until > Instant::now());
@@ -69,9 +80,9 @@ impl Leftovers {
         Some(left.records.iter().map(|(record, _)| Arc::clone(record)).collect())
     }
 
-    fn done(&self, agent: usize, record: &Arc<Record>) {
+    fn done(&self, agent: usize, record: &Arc<dyn Leftover>) {
         if let Some(left) = lock(&self.by_agent).get_mut(&agent) {
-            left.records.retain(|(one, _)| !Arc::ptr_eq(one, record));
+            left.records.retain(|(one, _)| !same(one, record));
         }
     }
 }
@@ -89,24 +100,26 @@ async fn tend(leftovers: Weak<Leftovers>, agents: Arc<Agents>, agent: usize) {
             return;
         };
         if answers {
-            let removals = stream::iter(records).map(|record| {
-                let leftovers = &leftovers;
-                async move {
-                    if !record.clear(agent).await {
-                        return;
-                    }
-                    sleep(LATE).await; // a write may have lain there as well
-                    if record.clear(agent).await {
-                        leftovers.done(agent, &record);
-                    }
-                }
-            });
-            removals.buffer_unordered(AT_ONCE).collect::<()>().await;
+            let removals: Vec<_> = records
+                .into_iter()
+                .map(|record| take_away(Arc::clone(&leftovers), agent, record))
+                .collect();
+            stream::iter(removals).buffer_unordered(AT_ONCE).collect::<()>().await;
         }
         if leftovers.due(agent).is_none() {
             return;
         }
         drop(leftovers);
         sleep(backoff.next_pause()).await;
+    }
+}
+
+async fn take_away(leftovers: Arc<Leftovers>, agent: usize, record: Arc<dyn Leftover>) {
+    if !record.clear(agent).await {
+        return;
+    }
+    sleep(LATE).await; // a write may have lain there as well
+    if record.clear(agent).await {
+        leftovers.done(agent, &record);
     }
 }

@@ -13,9 +13,9 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
-use super::agents::Queue;
+use super::agents::{LATE, Queue};
 use super::renewal::Renewal;
-use super::service::{Held, LATE, Record};
+use super::service::{Held, Record};
 use super::shared::Shared;
 use crate::backend::{Intent, Loss, Presence};
 use crate::error::{Error, ErrorKind, Result};
@@ -215,7 +215,7 @@ impl ConsulPresence {
         let (record, shared) = (&self.record, &self.record.shared);
         record.strike(reached).await?;
         for (agent, _) in &record.lock().written {
-            shared.leftovers.add(&shared.agents, *agent, record);
+            shared.leftovers.add(&shared.agents, *agent, Arc::clone(record) as _);
         }
         Ok(())
     }

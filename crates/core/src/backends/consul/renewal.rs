@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::agents::Queue;
+use super::leftovers::Leftover as _;
 use super::service::{Held, Record};
 use crate::backend::{Intent, Loss};
 use crate::error::{Error, ErrorKind};

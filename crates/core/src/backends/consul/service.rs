@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
+use async_trait::async_trait;
 use reqwest::Method;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
 use super::agents::{Answer, Queue};
+use super::leftovers::Leftover;
 use super::record::{self, Check, Mark, ServiceEntry};
 use super::shared::Shared;
 use super::twins::twins;
@@ -24,8 +26,6 @@ use crate::sync::lock;
 const LOOK_PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(500));
 /// Between two looks whether a record that nobody sees yet still lies where it was written.
 const OVERTAKEN: Duration = Duration::from_millis(500);
-/// After what time a write that was not answered is taken to have arrived, or never to.
-pub(super) const LATE: Duration = Duration::from_millis(300);
 /// How long an agent that was away has for each call by which it is cleared.
 const CLEARED: Duration = Duration::from_secs(1);
 
@@ -335,22 +335,6 @@ impl Record {
         self.deregister(agent, &self.id, left).await
     }
 
-    /// Removes what an agent holds that is not the record that stands; says whether nothing is left to be done there.
-    pub(super) async fn clear(&self, agent: usize) -> bool {
-        // A publication may be moving there right now.
-        let Ok(_moving) = self.moving.try_lock() else {
-            return false;
-        };
-        if self.lock().at == Some(agent) {
-            return true;
-        }
-        let is_removed = self.remove(agent, CLEARED).await.is_ok();
-        if is_removed {
-            self.lock().forget(agent);
-        }
-        is_removed
-    }
-
     /// Deregisters a service of an agent, whosever it is.
     async fn deregister(&self, agent: usize, id: &str, limit: Duration) -> Result<()> {
         let path = format!("/v1/agent/service/deregister/{}", segment(id));
@@ -554,4 +538,23 @@ impl Record {
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
+}
+
+#[async_trait]
+impl Leftover for Record {
+    /// All that is not the record that stands.
+    async fn clear(&self, agent: usize) -> bool {
+        // A publication may be moving there right now.
+        let Ok(_moving) = self.moving.try_lock() else {
+            return false;
+        };
+        if self.lock().at == Some(agent) {
+            return true;
+        }
+        let is_removed = self.remove(agent, CLEARED).await.is_ok();
+        if is_removed {
+            self.lock().forget(agent);
+        }
+        is_removed
+    }
 }
