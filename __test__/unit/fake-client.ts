@@ -65,7 +65,8 @@ export class FakeWatcher {
     const all = list.map((instance) => before.findIndex((old) => isDeepStrictEqual(old, instance)));
     let [head, tail] = [0, 0];
     while (head < all.length && all[head] === head) head++;
-    while (tail < all.length - head && all.at(-1 - tail) === before.length - 1 - tail) tail++;
+    const end = before.length - 1;
+    while (tail <= end && tail < all.length - head && all.at(-1 - tail) === end - tail) tail++;
     const places = Int32Array.from(all.slice(head, all.length - tail));
     return { version, difference: { head, tail, places }, instances: list.filter((_, place) => all[place] === -1) };
   }
