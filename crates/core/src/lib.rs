@@ -30,6 +30,8 @@ pub mod tally;
 mod testing;
 #[cfg(feature = "tls")]
 pub mod tls;
+#[cfg(any(feature = "bilibili", feature = "consul"))]
+mod upkeep;
 pub mod watch;
 
 pub use error::{Error, ErrorKind, Result};

@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::watch;
-use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use super::nodes::Node;
@@ -15,6 +13,7 @@ use super::standing::Record;
 use crate::backend::{Intent, Loss, Presence};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::ServiceInstance;
+use crate::upkeep::Upkeep;
 
 /// After what time a write that was not answered is taken to have arrived, or never to.
 const LATE: Duration = Duration::from_millis(300);
@@ -25,7 +24,7 @@ pub(super) struct BilibiliPresence {
     record: Arc<Record>,
     /// Counts the publications. A record of an older one is a write that came late.
     generation: u64,
-    renewal: Option<(AbortHandle, watch::Receiver<Option<Loss>>)>,
+    renewal: Upkeep,
 }
 
 impl BilibiliPresence {
@@ -33,7 +32,7 @@ impl BilibiliPresence {
         Self {
             record: Arc::new(Record::new(shared, name, id)),
             generation: 0,
-            renewal: None,
+            renewal: Upkeep::default(),
         }
     }
 
@@ -69,13 +68,7 @@ impl BilibiliPresence {
             state.published = self.generation;
             state.instance = Arc::new(instance.clone());
         }
-        let running = self.renewal.as_ref().is_some_and(|(_, loss)| loss.borrow().is_none());
-        if !running {
-            self.stop();
-            let (told, loss) = watch::channel(None);
-            let renewal = Renewal::new(Arc::clone(&self.record), told);
-            self.renewal = Some((tokio::spawn(renewal.run()).abort_handle(), loss));
-        }
+        self.renewal.ensure(Renewal::new(Arc::clone(&self.record)).run());
         Ok(())
     }
 
@@ -132,12 +125,6 @@ impl BilibiliPresence {
     }
 }
 
-impl Drop for BilibiliPresence {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
 #[async_trait]
 impl Presence for BilibiliPresence {
     async fn publish(&mut self, instance: &ServiceInstance, intent: Intent) -> Result<()> {
@@ -146,19 +133,11 @@ impl Presence for BilibiliPresence {
     }
 
     async fn lost(&mut self) -> Loss {
-        let Some((_, loss)) = &mut self.renewal else {
-            return Loss::Gone("it is not renewed".to_owned());
-        };
-        match loss.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(loss)) => loss.clone(),
-            _ => Loss::Gone("its renewal has ended".to_owned()),
-        }
+        self.renewal.lost().await
     }
 
     fn stop(&mut self) {
-        if let Some((task, _)) = self.renewal.take() {
-            task.abort();
-        }
+        self.renewal.stop();
     }
 
     async fn withdraw(&mut self) -> Result<()> {

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::standing::{Held, Record};
@@ -16,7 +15,6 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) struct Renewal {
     record: Arc<Record>,
-    told: watch::Sender<Option<Loss>>,
     /// More often than every 30 s would lift the server's protection of itself, for everybody.
     interval: Duration,
 }
@@ -29,12 +27,13 @@ enum Beat {
 }
 
 impl Renewal {
-    pub(super) fn new(record: Arc<Record>, told: watch::Sender<Option<Loss>>) -> Self {
+    pub(super) fn new(record: Arc<Record>) -> Self {
         let interval = record.shared.options.ttl / 3;
-        Self { record, told, interval }
+        Self { record, interval }
     }
 
-    pub(super) async fn run(self) {
+    /// Until the record is lost, and why it is.
+    pub(super) async fn run(self) -> Loss {
         let ttl = self.record.shared.options.ttl;
         let mut next = self.pause();
         loop {
@@ -46,23 +45,19 @@ impl Renewal {
             });
             match beat {
                 Beat::Stands => next = self.pause(),
-                Beat::Lost(loss) => return self.tell(loss),
+                Beat::Lost(loss) => return loss,
                 Beat::Failed(error) => {
                     if Instant::now() >= deadline {
                         let why = format!("not renewed for its TTL of {} ms: {error}", ttl.as_millis());
-                        return self.tell(Loss::Gone(why));
+                        return Loss::Gone(why);
                     }
                     if let Some(loss) = timeout_at(deadline, self.move_away()).await.unwrap_or_default() {
-                        return self.tell(loss);
+                        return loss;
                     }
                     next = (Instant::now() + (self.interval / 4).min(AGAIN)).min(deadline);
                 }
             }
         }
-    }
-
-    fn tell(&self, loss: Loss) {
-        self.told.send_replace(Some(loss));
     }
 
     /// Jittered to the early side, so that a thousand instances do not fall into step.

@@ -9,8 +9,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join_all;
-use tokio::sync::watch;
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
 use super::agents::{LATE, Queue};
@@ -20,6 +18,7 @@ use super::shared::Shared;
 use crate::backend::{Intent, Loss, Presence};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::ServiceInstance;
+use crate::upkeep::Upkeep;
 
 /// The longest pause between two looks whether what was taken away stands again.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -28,7 +27,7 @@ pub(super) struct ConsulPresence {
     pub(super) record: Arc<Record>,
     /// Counts the publications. A record of an older one is a write that came late.
     generation: u64,
-    renewal: Option<(AbortHandle, watch::Receiver<Option<Loss>>)>,
+    renewal: Upkeep,
 }
 
 impl ConsulPresence {
@@ -36,7 +35,7 @@ impl ConsulPresence {
         Self {
             record: Arc::new(Record::new(shared, name, id)),
             generation: 0,
-            renewal: None,
+            renewal: Upkeep::default(),
         }
     }
 
@@ -62,12 +61,6 @@ impl ConsulPresence {
     }
 }
 
-impl Drop for ConsulPresence {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
 /// Renews what was written and is not seen yet, without end: the catalog may take longer than the TTL.
 async fn pass(record: &Record, agent: usize) {
     let every = record.shared.options.ttl / 3;
@@ -87,19 +80,11 @@ impl Presence for ConsulPresence {
     }
 
     async fn lost(&mut self) -> Loss {
-        let Some((_, loss)) = &mut self.renewal else {
-            return Loss::Gone("it is not renewed".to_owned());
-        };
-        match loss.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(loss)) => loss.clone(),
-            _ => Loss::Gone("its renewal has ended".to_owned()),
-        }
+        self.renewal.lost().await
     }
 
     fn stop(&mut self) {
-        if let Some((task, _)) = self.renewal.take() {
-            task.abort();
-        }
+        self.renewal.stop();
     }
 
     async fn withdraw(&mut self) -> Result<()> {
@@ -157,13 +142,7 @@ impl ConsulPresence {
             state.published = generation;
             state.instance = Arc::new(instance.clone());
         }
-        let running = self.renewal.as_ref().is_some_and(|(_, loss)| loss.borrow().is_none());
-        if !running {
-            self.stop();
-            let (told, loss) = watch::channel(None);
-            let renewal = Renewal::new(Arc::clone(&self.record), told);
-            self.renewal = Some((tokio::spawn(renewal.run()).abort_handle(), loss));
-        }
+        self.renewal.ensure(Renewal::new(Arc::clone(&self.record)).run());
         Ok(())
     }
 

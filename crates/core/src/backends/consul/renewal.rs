@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::agents::Queue;
@@ -20,7 +19,6 @@ const TWINS: f64 = 10.0;
 
 pub(super) struct Renewal {
     record: Arc<Record>,
-    told: watch::Sender<Option<Loss>>,
     interval: Duration,
     /// When another spelling of our id is looked for next.
     twins: Instant,
@@ -34,7 +32,7 @@ enum Beat {
 }
 
 impl Renewal {
-    pub(super) fn new(record: Arc<Record>, told: watch::Sender<Option<Loss>>) -> Self {
+    pub(super) fn new(record: Arc<Record>) -> Self {
         let options = &record.shared.options;
         let interval = if options.heartbeat {
             options.ttl / 3
@@ -44,13 +42,13 @@ impl Renewal {
         let twins = Instant::now() + options.ttl.mul_f64(TWINS * fastrand::f64());
         Self {
             record,
-            told,
             interval,
             twins,
         }
     }
 
-    pub(super) async fn run(mut self) {
+    /// Until the record is lost, and why it is.
+    pub(super) async fn run(mut self) -> Loss {
         let (ttl, heartbeat) = {
             let options = &self.record.shared.options;
             (options.ttl, options.heartbeat)
@@ -68,17 +66,17 @@ impl Renewal {
                     next = self.pause();
                     self.tidy().await;
                     if self.twins <= Instant::now() && self.has_twin().await {
-                        return self.tell(Loss::Replaced);
+                        return Loss::Replaced;
                     }
                 }
-                Beat::Lost(loss) => return self.tell(loss),
+                Beat::Lost(loss) => return loss,
                 Beat::Failed(error) => {
                     if heartbeat && Instant::now() >= deadline {
                         let why = format!("not renewed for its TTL of {} ms: {error}", ttl.as_millis());
-                        return self.tell(Loss::Gone(why));
+                        return Loss::Gone(why);
                     }
                     if let Some(loss) = timeout_at(deadline, self.move_away()).await.unwrap_or_default() {
-                        return self.tell(loss);
+                        return loss;
                     }
                     next = Instant::now() + (self.interval / 4).min(AGAIN);
                     if heartbeat {
@@ -87,10 +85,6 @@ impl Renewal {
                 }
             }
         }
-    }
-
-    fn tell(&self, loss: Loss) {
-        self.told.send_replace(Some(loss));
     }
 
     /// Jittered to the early side, so that a thousand instances do not fall into step.
