@@ -1,12 +1,12 @@
 // Real Consul agents for tests: on free ports of 127.0.0.1, with their data in memory or in a temporary folder.
-import type { ChildProcess } from 'node:child_process';
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { Agent as HttpAgent, request as httpRequest } from 'node:http';
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import { join } from 'node:path';
 import { freePorts } from './ports.js';
-import { spawnGuarded, temporaryFolder, uniqueName, untilStopped, waitFor, within } from './process.js';
+import { temporaryFolder, uniqueName, waitFor } from './process.js';
 import { builtProgram } from './programs.js';
+import { ServerProgram } from './server-program.js';
 import type { CertificateOptions, Certificates } from './tls.js';
 import { makeCertificates } from './tls.js';
 
@@ -49,7 +49,6 @@ export interface ConsulEntry {
 
 const startTimeoutMs = 30_000;
 const callTimeoutMs = 10_000;
-const logLimit = 64 * 1024;
 
 interface Shape {
   readonly certificates: Certificates | undefined;
@@ -57,25 +56,21 @@ interface Shape {
 }
 
 /** One agent. */
-export class ConsulAgent {
+export class ConsulAgent extends ServerProgram {
   /** host:port of the HTTP API. */
   readonly host: string;
   readonly url: string;
-  log = '';
-  frozen = false;
-  private child: ChildProcess | undefined;
-  private gone: Promise<void> = Promise.resolve();
-  private ended = '';
   private pool: HttpAgent;
 
   constructor(
-    readonly name: string,
+    name: string,
     private readonly shape: Shape,
     private readonly folder: string,
     readonly ports: { http: number; server: number; serf: number; dns: number },
     private readonly persistent: boolean,
     private readonly config: Record<string, unknown>,
   ) {
+    super('Consul', name);
     this.host = `127.0.0.1:${ports.http}`;
     this.url = `${shape.certificates ? 'https' : 'http'}://${this.host}`;
     this.pool = this.newPool();
@@ -93,14 +88,6 @@ export class ConsulAgent {
           key: readFileSync(shape.certificates.client.keyFile),
         })
       : new HttpAgent(pooled);
-  }
-
-  get running(): boolean {
-    return this.child !== undefined;
-  }
-
-  get pid(): number | undefined {
-    return this.child?.pid;
   }
 
   launch(): void {
@@ -146,57 +133,19 @@ export class ConsulAgent {
         ...this.config,
       }),
     );
-    const child = spawnGuarded(
+    this.run(
       builtProgram('consul'),
       ['agent', ...(this.persistent ? [] : ['-dev']), `-config-file=${file}`],
-      {
-        // CONSUL_* of the environment would be read as options.
-        env: Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('CONSUL'))),
-        stdio: ['ignore', 'pipe', 'pipe'],
-      },
+      // CONSUL_* of the environment would be read as options.
+      Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('CONSUL'))),
     );
-    this.child = child;
-    this.frozen = false;
-    this.ended = '';
-    this.log = '';
-    for (const stream of [child.stdout, child.stderr]) {
-      stream?.setEncoding('utf8').on('data', (chunk: string) => {
-        this.log = (this.log + chunk).slice(-logLimit);
-      });
-    }
-    this.gone = new Promise((resolve) => {
-      const over = (why: string): void => {
-        if (this.child === child) {
-          this.child = undefined;
-          this.frozen = false;
-        }
-        this.ended = why;
-        resolve();
-      };
-      child.once('error', (error) => {
-        if (child.pid === undefined) over(error.message);
-      });
-      child.once('close', (code, signal) => over(`it ended with ${signal ?? `code ${code}`}`));
-    });
   }
 
   /** Waits until there is a leader and the agent itself is in the catalog. */
-  async healthy(): Promise<void> {
-    await waitFor(
-      async () => {
-        if (!this.child) return { ended: this.ended };
-        const nodes = await this.get<unknown[]>(`/v1/health/node/${this.name}`, 'management');
-        return nodes.length > 0 ? { ended: undefined } : undefined;
-      },
-      { timeoutMs: startTimeoutMs, what: `Consul ${this.name} at ${this.url} to be healthy` },
-    ).then(
-      ({ ended }) => {
-        if (ended !== undefined) throw new Error(`Consul ${this.name} did not start: ${ended}\n${this.log}`);
-      },
-      (error: Error) => {
-        error.message += `\n${this.log}`;
-        throw error;
-      },
+  healthy(): Promise<void> {
+    return this.until(
+      async () => (await this.get<unknown[]>(`/v1/health/node/${this.name}`, 'management')).length > 0,
+      `at ${this.url} to be healthy`,
     );
   }
 
@@ -204,31 +153,6 @@ export class ConsulAgent {
   async start(): Promise<void> {
     this.launch();
     await this.healthy();
-  }
-
-  private async end(signal: NodeJS.Signals): Promise<void> {
-    this.child?.kill(signal);
-    if (this.frozen) this.child?.kill('SIGCONT');
-    await within(this.gone, 20_000, `the end of Consul ${this.name} by ${signal}`);
-  }
-
-  kill(): Promise<void> {
-    return this.end('SIGKILL');
-  }
-
-  stop(): Promise<void> {
-    return this.end('SIGTERM');
-  }
-
-  freeze(): void {
-    if (!this.child?.kill('SIGSTOP')) throw new Error(`${this.name} does not run`);
-    this.frozen = true;
-    untilStopped(this.child.pid as number);
-  }
-
-  thaw(): void {
-    if (!this.child?.kill('SIGCONT')) throw new Error(`${this.name} does not run`);
-    this.frozen = false;
   }
 
   /** Copies what it keeps in files, and gives the way back to that; it must not run either time. */

@@ -1,11 +1,11 @@
 // Real nodes of bilibili's discovery for tests, on free ports of 127.0.0.1. They keep everything in memory.
-import type { ChildProcess } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { Agent, request } from 'node:http';
 import { join } from 'node:path';
 import { freePorts } from './ports.js';
-import { spawnGuarded, temporaryFolder, untilStopped, waitFor, within } from './process.js';
+import { temporaryFolder } from './process.js';
 import { builtProgram } from './programs.js';
+import { ServerProgram } from './server-program.js';
 
 /** Clocks of the server, as Go writes durations: else they are as in its source. */
 export interface DiscoveryClocks {
@@ -45,30 +45,22 @@ export interface DiscoveryInstance {
 export const ZONE = 'sh001';
 export const ENV = 'dev';
 
-const startTimeoutMs = 30_000;
 const callTimeoutMs = 10_000;
 
-export class DiscoveryNode {
+export class DiscoveryNode extends ServerProgram {
   /** host:port */
   readonly host: string;
-  frozen = false;
-  private child: ChildProcess | undefined;
-  private gone: Promise<void> = Promise.resolve();
-  private log = '';
   private readonly pool = new Agent({ keepAlive: true, maxSockets: 20 });
 
   constructor(
-    readonly name: string,
+    name: string,
     port: number,
     private readonly folder: string,
     private readonly nodes: readonly string[],
     private readonly clocks: DiscoveryClocks | undefined,
   ) {
+    super('discovery', name);
     this.host = `127.0.0.1:${port}`;
-  }
-
-  get running(): boolean {
-    return this.child !== undefined;
   }
 
   /** Same port, and nothing of what it had; waits until it serves. */
@@ -85,58 +77,12 @@ export class DiscoveryNode {
         '[httpClient]\ndial = "1s"\nkeepAlive = "120s"',
       ].join('\n'),
     );
-    const child = spawnGuarded(
+    this.run(
       builtProgram(this.clocks ? 'discovery-clocked' : 'discovery'),
       ['-conf', file, '-scheduler', '', '-logtostderr', '-stderrthreshold', 'FATAL'],
-      { env: { ...process.env, ...this.clocks }, stdio: ['ignore', 'ignore', 'pipe'] },
+      { ...process.env, ...this.clocks },
     );
-    this.child = child;
-    this.frozen = false;
-    this.log = '';
-    child.stderr?.setEncoding('utf8').on('data', (chunk: string) => {
-      this.log = (this.log + chunk).slice(-64 * 1024);
-    });
-    this.gone = new Promise((resolve) => {
-      child.once('close', () => {
-        if (this.child === child) this.child = undefined;
-        resolve();
-      });
-    });
-    await waitFor(async () => this.child === undefined || (await this.ask('GET', 'nodes', {})).code === 0, {
-      timeoutMs: startTimeoutMs,
-      what: `discovery at ${this.host} to serve`,
-    }).catch((error: Error) => {
-      error.message += `\n${this.log}`;
-      throw error;
-    });
-    if (!this.child) throw new Error(`discovery at ${this.host} did not start:\n${this.log}`);
-  }
-
-  private async end(signal: NodeJS.Signals): Promise<void> {
-    this.child?.kill(signal);
-    if (this.frozen) this.child?.kill('SIGCONT');
-    this.frozen = false;
-    await within(this.gone, 20_000, `the end of discovery at ${this.host} by ${signal}`);
-  }
-
-  kill(): Promise<void> {
-    return this.end('SIGKILL');
-  }
-
-  /** It takes itself out of the list of nodes first. */
-  stop(): Promise<void> {
-    return this.end('SIGTERM');
-  }
-
-  freeze(): void {
-    if (!this.child?.kill('SIGSTOP')) throw new Error(`${this.name} does not run`);
-    this.frozen = true;
-    untilStopped(this.child.pid as number);
-  }
-
-  thaw(): void {
-    if (!this.child?.kill('SIGCONT')) throw new Error(`${this.name} does not run`);
-    this.frozen = false;
+    await this.until(async () => (await this.ask('GET', 'nodes', {})).code === 0, `at ${this.host} to serve`);
   }
 
   /** A call of its API. */

@@ -1,13 +1,13 @@
 // Real etcd servers for tests: on free ports of 127.0.0.1, with their data in a temporary folder.
-import type { ChildProcess } from 'node:child_process';
 import { readFileSync, rmSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { join } from 'node:path';
 import type { EtcdCluster, EtcdMember, EtcdOptions, EtcdRole, EtcdUser, EtcdVersion } from './etcd-types.js';
 import { freePorts } from './ports.js';
-import { output, spawnGuarded, temporaryFolder, uniqueName, untilStopped, waitFor, within } from './process.js';
+import { output, temporaryFolder, uniqueName, waitFor, within } from './process.js';
 import { builtProgram, installedProgram } from './programs.js';
+import { PortTaken, ServerProgram } from './server-program.js';
 import type { Certificates } from './tls.js';
 import { makeCertificates } from './tls.js';
 
@@ -15,7 +15,6 @@ export * from './etcd-types.js';
 
 const startTimeoutMs = 30_000;
 const callTimeoutMs = 5000;
-const logLimit = 64 * 1024;
 
 const base64 = (text: string): string => Buffer.from(text).toString('base64');
 const fromBase64 = (text: string | undefined): string => Buffer.from(text ?? '', 'base64').toString('utf8');
@@ -53,28 +52,20 @@ interface Shape {
   readonly args: readonly string[];
 }
 
-/** The ports are taken by someone else. */
-class PortTaken extends Error {}
-
-class Member implements EtcdMember {
+class Member extends ServerProgram implements EtcdMember {
   readonly host: string;
   readonly hosts: readonly string[];
   readonly httpUrl: string;
   readonly peerUrl: string;
-  log = '';
-  frozen = false;
   private readonly data: string;
-  private child: ChildProcess | undefined;
-  private gone: Promise<void> = Promise.resolve();
-  /** Why it is not running; empty while it was told to. */
-  private ended = '';
 
   constructor(
-    readonly name: string,
+    name: string,
     private readonly shape: Shape,
     clientPort: number,
     peerPort: number,
   ) {
+    super(`etcd ${shape.version}`, name);
     this.host = `127.0.0.1:${clientPort}`;
     this.hosts = [this.host];
     this.httpUrl = `${shape.certificates ? 'https' : 'http'}://${this.host}`;
@@ -82,19 +73,10 @@ class Member implements EtcdMember {
     this.data = join(shape.folder, name);
   }
 
-  get running(): boolean {
-    return this.child !== undefined;
-  }
-
-  get pid(): number | undefined {
-    return this.child?.pid;
-  }
-
   /** Starts the process, without a wait. */
   launch(everyone: readonly Member[]): void {
-    if (this.child) throw new Error(`${this.name} runs already`);
     const { shape } = this;
-    const child = spawnGuarded(
+    this.run(
       shape.program,
       [
         ...['--name', this.name, '--data-dir', this.data, '--initial-cluster-token', shape.token],
@@ -114,54 +96,16 @@ class Member implements EtcdMember {
         ...shape.args,
       ],
       // ETCD_* of the environment would be read as options.
-      {
-        env: Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('ETCD'))),
-        stdio: ['ignore', 'ignore', 'pipe'],
-      },
+      Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('ETCD'))),
     );
-    this.child = child;
-    this.frozen = false;
-    this.ended = '';
-    this.log = '';
-    child.stderr?.setEncoding('utf8').on('data', (chunk: string) => {
-      this.log = (this.log + chunk).slice(-logLimit);
-    });
-    this.gone = new Promise((resolve) => {
-      const over = (why: string): void => {
-        if (this.child === child) {
-          this.child = undefined;
-          this.frozen = false;
-        }
-        this.ended = why;
-        resolve();
-      };
-      child.once('error', (error) => {
-        if (child.pid === undefined) over(error.message);
-      });
-      child.once('close', (code, signal) => over(`it ended with ${signal ?? `code ${code}`}`));
-    });
   }
 
-  async healthy(): Promise<void> {
-    await waitFor(
-      async () => {
-        if (!this.child) return { ended: this.ended };
-        const { body } = await this.ask('GET', '/health');
-        // 3.4 writes {"health":"true"}, newer ones add a reason.
-        return (JSON.parse(body) as { health: unknown }).health === 'true' ? { ended: undefined } : undefined;
-      },
-      { timeoutMs: startTimeoutMs, what: `etcd ${this.shape.version} ${this.name} at ${this.httpUrl} to be healthy` },
-    ).then(
-      ({ ended }) => {
-        if (ended === undefined) return;
-        const Kind = this.log.includes('address already in use') ? PortTaken : Error;
-        throw new Kind(`etcd ${this.shape.version} ${this.name} did not start: ${ended}\n${this.log}`);
-      },
-      (error: Error) => {
-        error.message += `\n${this.log}`;
-        throw error;
-      },
-    );
+  healthy(): Promise<void> {
+    return this.until(async () => {
+      const { body } = await this.ask('GET', '/health');
+      // 3.4 writes {"health":"true"}, newer ones add a reason.
+      return (JSON.parse(body) as { health: unknown }).health === 'true';
+    }, `at ${this.httpUrl} to be healthy`);
   }
 
   /** What the member is started with again. */
@@ -178,31 +122,6 @@ class Member implements EtcdMember {
         await within(this.gone, 5000, 'the end of etcd');
       }
     }
-  }
-
-  private async end(signal: NodeJS.Signals): Promise<void> {
-    this.child?.kill(signal);
-    if (this.frozen) this.child?.kill('SIGCONT');
-    await within(this.gone, 20_000, `the end of etcd ${this.name} by ${signal}`);
-  }
-
-  kill(): Promise<void> {
-    return this.end('SIGKILL');
-  }
-
-  stop(): Promise<void> {
-    return this.end('SIGTERM');
-  }
-
-  freeze(): void {
-    if (!this.child?.kill('SIGSTOP')) throw new Error(`${this.name} does not run`);
-    this.frozen = true;
-    untilStopped(this.child.pid as number);
-  }
-
-  thaw(): void {
-    if (!this.child?.kill('SIGCONT')) throw new Error(`${this.name} does not run`);
-    this.frozen = false;
   }
 
   wipe(): void {

@@ -1,11 +1,11 @@
 // Real ZooKeeper servers for tests: Debian's 3.8, on free ports of 127.0.0.1, with their data in a temporary folder.
-import type { ChildProcess } from 'node:child_process';
 import { accessSync, cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { freePorts } from './ports.js';
-import { spawnGuarded, temporaryFolder, untilStopped, waitFor, within } from './process.js';
+import { temporaryFolder, waitFor } from './process.js';
 import { installedProgram } from './programs.js';
+import { PortTaken, ServerProgram } from './server-program.js';
 import { type Certificates, makeCertificates } from './tls.js';
 import { ZkClient } from './zookeeper-client.js';
 
@@ -69,7 +69,6 @@ export interface ZookeeperEnsemble {
 
 // A start is a Java start: seconds, on a busy machine.
 const startTimeoutMs = 60_000;
-const logLimit = 64 * 1024;
 
 /** The jars of Debian; those that this server needs are named in the manifest of none of them. */
 const jars = [
@@ -113,20 +112,13 @@ function exists(path: string): boolean {
   }
 }
 
-class PortTaken extends Error {}
-
-class Member implements ZookeeperMember {
+class Member extends ServerProgram implements ZookeeperMember {
   readonly host: string;
-  log = '';
-  frozen = false;
   beforeLaunch = (): void => {};
   private readonly folder: string;
-  private child: ChildProcess | undefined;
-  private gone: Promise<void> = Promise.resolve();
-  private ended = '';
 
   constructor(
-    readonly name: string,
+    name: string,
     folder: string,
     private readonly id: number,
     private readonly port: number,
@@ -134,16 +126,9 @@ class Member implements ZookeeperMember {
     /** Where TLS is spoken. */
     readonly secureHost: string | undefined,
   ) {
+    super('ZooKeeper', name);
     this.host = `127.0.0.1:${port}`;
     this.folder = join(folder, name);
-  }
-
-  get running(): boolean {
-    return this.child !== undefined;
-  }
-
-  get pid(): number | undefined {
-    return this.child?.pid;
   }
 
   configure(lines: readonly string[]): void {
@@ -156,82 +141,27 @@ class Member implements ZookeeperMember {
   launch(): void {
     if (this.child) throw new Error(`${this.name} runs already`);
     this.beforeLaunch();
-    const child = spawnGuarded(
-      installedProgram('/usr/bin/java', 'zookeeper'),
-      [
-        ...['-Xmx256m', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-Xshare:auto', '-cp', classPath()],
-        ...['-Dorg.slf4j.simpleLogger.defaultLogLevel=warn', '-Djava.awt.headless=true'],
-        ...this.java,
-        'org.apache.zookeeper.server.quorum.QuorumPeerMain',
-        join(this.folder, 'zoo.cfg'),
-      ],
-      { stdio: ['ignore', 'pipe', 'pipe'] },
-    );
-    this.child = child;
-    this.frozen = false;
-    this.ended = '';
-    this.log = '';
-    for (const stream of [child.stdout, child.stderr]) {
-      stream?.setEncoding('utf8').on('data', (chunk: string) => {
-        this.log = (this.log + chunk).slice(-logLimit);
-      });
-    }
-    this.gone = new Promise((resolve) => {
-      const over = (why: string): void => {
-        if (this.child === child) {
-          this.child = undefined;
-          this.frozen = false;
-        }
-        this.ended = why;
-        resolve();
-      };
-      child.once('error', (error) => {
-        if (child.pid === undefined) over(error.message);
-      });
-      child.once('close', (code, signal) => over(`it ended with ${signal ?? `code ${code}`}`));
-    });
+    this.run(installedProgram('/usr/bin/java', 'zookeeper'), [
+      ...['-Xmx256m', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-Xshare:auto', '-cp', classPath()],
+      ...['-Dorg.slf4j.simpleLogger.defaultLogLevel=warn', '-Djava.awt.headless=true'],
+      ...this.java,
+      'org.apache.zookeeper.server.quorum.QuorumPeerMain',
+      join(this.folder, 'zoo.cfg'),
+    ]);
   }
 
-  async serving(): Promise<void> {
-    await waitFor(
-      async () => {
-        if (!this.child) return { ended: this.ended };
-        // Says so only when it has a leader.
-        return /^Mode: /m.test(await this.ask('srvr')) && { ended: undefined };
-      },
-      { timeoutMs: startTimeoutMs, intervalMs: 50, what: `ZooKeeper ${this.name} at ${this.host} to serve` },
-    ).then(
-      ({ ended }) => {
-        if (ended === undefined) return;
-        const Kind = this.log.includes('Address already in use') ? PortTaken : Error;
-        throw new Kind(`ZooKeeper ${this.name} did not start: ${ended}\n${this.log}`);
-      },
-      (error: Error) => {
-        error.message += `\n${this.log}`;
-        throw error;
-      },
+  serving(): Promise<void> {
+    return this.until(
+      // Says so only when it has a leader.
+      async () => /^Mode: /m.test(await this.ask('srvr')),
+      `at ${this.host} to serve`,
+      { timeoutMs: startTimeoutMs, intervalMs: 50 },
     );
   }
 
   async start(): Promise<void> {
     this.launch();
     await this.serving();
-  }
-
-  async kill(): Promise<void> {
-    this.child?.kill('SIGKILL');
-    await within(this.gone, 20_000, `the end of ZooKeeper ${this.name}`);
-  }
-
-  freeze(): void {
-    if (!this.child?.kill('SIGSTOP')) throw new Error(`${this.name} does not run`);
-    this.frozen = true;
-    untilStopped(this.child.pid as number);
-  }
-
-  thaw(): void {
-    if (!this.child?.kill('SIGCONT')) throw new Error(`${this.name} does not run`);
-    this.frozen = false;
   }
 
   wipe(): void {
