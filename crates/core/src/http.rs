@@ -1,9 +1,14 @@
-//! What backends over HTTP have in common: a text in a URL, an answer that is read to a bound, what an error says.
+//! What backends over HTTP have in common: a text in a URL, an answer that is read to a bound, what an error says, and how
+//! long a write may be under way.
+
+use std::time::Duration;
 
 use reqwest::Response;
 
 use crate::heard::Heard;
 
+/// After what time a write that was not answered is taken to have arrived, or never to.
+pub(crate) const LATE: Duration = Duration::from_millis(300);
 /// How much of a page that is no answer is shown.
 const SHOWN: usize = 200;
 

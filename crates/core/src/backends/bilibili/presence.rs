@@ -12,11 +12,10 @@ use super::shared::Shared;
 use super::standing::Record;
 use crate::backend::{Intent, Loss, Presence};
 use crate::error::{Error, ErrorKind, Result};
+use crate::http::LATE;
 use crate::instance::ServiceInstance;
 use crate::upkeep::Upkeep;
 
-/// After what time a write that was not answered is taken to have arrived, or never to.
-const LATE: Duration = Duration::from_millis(300);
 /// How long a node has to remove what its peers have removed already.
 const BRIEF: Duration = Duration::from_secs(1);
 

@@ -34,8 +34,6 @@ const SOON: Duration = Duration::from_secs(1);
 const CUTS: u32 = 3;
 /// The status of an answer of an agent that has too many connections; checks that warn have it too.
 const TOO_MANY: u16 = 429;
-/// After what time a write that was not answered is taken to have arrived, or never to.
-pub(super) const LATE: Duration = Duration::from_millis(300);
 
 /// Where a call waits for its turn. What a server answers late keeps those of its own kind waiting and nobody else: an
 /// agent renews a check by itself, however slow the servers are by which it answers a list.

@@ -11,8 +11,9 @@ use futures::stream::{self, StreamExt as _};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
-use super::agents::{Agents, LATE};
+use super::agents::Agents;
 use crate::backoff::Backoff;
+use crate::http::LATE;
 use crate::sync::lock;
 
 /// For how long an agent is waited for. Its record has expired many times over by then.

@@ -11,12 +11,13 @@ use async_trait::async_trait;
 use futures::future::join_all;
 use tokio::time::{Instant, sleep};
 
-use super::agents::{LATE, Queue};
+use super::agents::Queue;
 use super::renewal::Renewal;
 use super::service::{Held, Record};
 use super::shared::Shared;
 use crate::backend::{Intent, Loss, Presence};
 use crate::error::{Error, ErrorKind, Result};
+use crate::http::LATE;
 use crate::instance::ServiceInstance;
 use crate::upkeep::Upkeep;
 
