@@ -532,6 +532,20 @@ export interface NativeMetrics {
   services: NativeCalls
 }
 
+export interface NativeNacosOptions {
+  hosts: Array<string>
+  grpcPort: number | null
+  contextPath: string
+  namespace: string
+  group: string
+  cluster: string
+  codec: 'kratos' | 'plain'
+  weight: number
+  username: string | null
+  password: string | null
+  tls: NativeTlsOptions | null
+}
+
 /** A list of names and its number. */
 export interface NativeNames {
   version: number
@@ -557,6 +571,7 @@ export interface NativeOptions {
   etcd: NativeEtcdOptions | null
   consul: NativeConsulOptions | null
   zookeeper: NativeZookeeperOptions | null
+  nacos: NativeNacosOptions | null
   bilibili: NativeBilibiliOptions | null
 }
 

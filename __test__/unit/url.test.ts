@@ -39,6 +39,14 @@ describe('a URL stands for options', () => {
       },
     ],
     ['zookeepers://a/b', { backend: 'zookeeper', hosts: ['a'], chroot: '/b', tls: true }],
+    [
+      'nacos://u:p%40@a:1,b?namespace=dev&grpcPort=9&weight=2.5&codec=plain',
+      {
+        ...{ backend: 'nacos', hosts: ['a:1', 'b'], username: 'u', password: 'p@' },
+        ...{ namespace: 'dev', grpcPort: 9, weight: 2.5, codec: 'plain' },
+      },
+    ],
+    ['nacoss://a', { backend: 'nacos', hosts: ['a'], tls: true }],
     ['consuls://:token@a', { backend: 'consul', hosts: ['a'], token: 'token', tls: true }],
     ['consul://?hosts=unix:///run/consul.sock', { backend: 'consul', hosts: ['unix:///run/consul.sock'] }],
     ['etcd://?hosts=a,b', { backend: 'etcd', hosts: ['a', 'b'] }],

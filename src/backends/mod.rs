@@ -21,8 +21,10 @@ mod consul;
 mod etcd;
 #[cfg_attr(not(feature = "memory"), allow(dead_code))]
 mod memory;
+#[cfg_attr(not(feature = "nacos"), allow(dead_code))]
+mod nacos;
 #[cfg_attr(
-    not(any(feature = "etcd", feature = "consul", feature = "zookeeper")),
+    not(any(feature = "etcd", feature = "consul", feature = "zookeeper", feature = "nacos")),
     allow(dead_code)
 )]
 pub mod tls;
@@ -33,6 +35,7 @@ use self::bilibili::NativeBilibiliOptions;
 use self::consul::NativeConsulOptions;
 use self::etcd::NativeEtcdOptions;
 use self::memory::NativeMemoryOptions;
+use self::nacos::NativeNacosOptions;
 use self::zookeeper::NativeZookeeperOptions;
 
 /// What a client is made of; TypeScript has filled in every default.
@@ -51,6 +54,7 @@ pub struct NativeOptions {
     pub etcd: Option<NativeEtcdOptions>,
     pub consul: Option<NativeConsulOptions>,
     pub zookeeper: Option<NativeZookeeperOptions>,
+    pub nacos: Option<NativeNacosOptions>,
     pub bilibili: Option<NativeBilibiliOptions>,
 }
 
@@ -102,6 +106,8 @@ pub fn open(options: NativeOptions, log: Log) -> rollcall_core::Result<Arc<dyn B
         "consul" => options.consul.map(|consul| consul.open(times, log)),
         #[cfg(feature = "zookeeper")]
         "zookeeper" => options.zookeeper.map(|zookeeper| zookeeper.open(times, log)),
+        #[cfg(feature = "nacos")]
+        "nacos" => options.nacos.map(|nacos| nacos.open(times, &log)),
         #[cfg(feature = "bilibili")]
         "bilibili" => options.bilibili.map(|bilibili| bilibili.open(times, log)),
         other => {

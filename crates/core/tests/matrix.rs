@@ -4,6 +4,7 @@
     feature = "etcd",
     feature = "consul",
     feature = "zookeeper",
+    feature = "nacos",
     feature = "bilibili"
 ))]
 #![allow(clippy::unwrap_used)] // a test that cannot go on should say where
@@ -15,6 +16,7 @@ use rollcall_core::backends::bilibili::{BilibiliBackend, BilibiliOptions};
 use rollcall_core::backends::consul::{ConsulBackend, ConsulOptions};
 use rollcall_core::backends::etcd::{EtcdBackend, EtcdRecords};
 use rollcall_core::backends::memory::MemoryBackend;
+use rollcall_core::backends::nacos::{NacosBackend, NacosOptions};
 use rollcall_core::backends::zookeeper::{ZookeeperBackend, ZookeeperOptions};
 use rollcall_core::etcd::EtcdOptions;
 use rollcall_core::log::Log;
@@ -32,6 +34,7 @@ fn columns() -> Vec<(&'static str, Capabilities)> {
     let memory = MemoryBackend::new("matrix", Duration::from_secs(15));
     let etcd = EtcdBackend::new(EtcdOptions::default(), &EtcdRecords::default(), log()).unwrap();
     let zookeeper = ZookeeperBackend::new(ZookeeperOptions::default(), log()).unwrap();
+    let nacos = NacosBackend::new(NacosOptions::default(), &log()).unwrap();
     let bilibili = BilibiliOptions {
         zone: "sh001".to_owned(),
         env: "prod".to_owned(),
@@ -44,6 +47,7 @@ fn columns() -> Vec<(&'static str, Capabilities)> {
         ("Consul", consul(true)),
         ("Consul, `heartbeat: false`", consul(false)),
         ("ZooKeeper", zookeeper.capabilities()),
+        ("Nacos", nacos.capabilities()),
         ("discovery", bilibili.capabilities()),
     ]
 }

@@ -5,6 +5,7 @@ import { type BilibiliOptions, bilibili } from './bilibili.js';
 import { type ConsulOptions, consul } from './consul.js';
 import { type EtcdOptions, etcd, type SharedEtcdOptions } from './etcd.js';
 import { type MemoryOptions, memory } from './memory.js';
+import { type NacosOptions, nacos } from './nacos.js';
 import { type ZookeeperOptions, zookeeper } from './zookeeper.js';
 
 /** The options of `connect()`, told apart by `backend`. */
@@ -14,6 +15,7 @@ export type RegistryOptions =
   | SharedEtcdOptions
   | ConsulOptions
   | ZookeeperOptions
+  | NacosOptions
   | BilibiliOptions;
 
 /** The kinds of registries. */
@@ -29,6 +31,7 @@ export const BACKENDS: { readonly [Name in BackendName]: Backend<Extract<Registr
   etcd,
   consul,
   zookeeper,
+  nacos,
   bilibili,
 };
 

@@ -8,5 +8,7 @@ pub mod consul;
 pub mod etcd;
 #[cfg(feature = "memory")]
 pub mod memory;
+#[cfg(feature = "nacos")]
+pub mod nacos;
 #[cfg(feature = "zookeeper")]
 pub mod zookeeper;

@@ -1,0 +1,216 @@
+// Nacos servers that stop, freeze, refuse a token or answer nonsense; batches as the original keeps them. All tests at the
+// same time, because most of each is waiting.
+import { createServer } from 'node:net';
+import type { NacosOptions, Registry } from 'rollcall';
+import { connect } from 'rollcall';
+import type { TestContext } from 'vitest';
+import { describe, expect, test } from 'vitest';
+import { hear, ids, inProcess, listsUntil, nextList, refused, sees, waitFor } from '../conformance/kit.js';
+import { type NacosRegistry, type NacosServer, type NacosServerOptions, startNacos } from '../support/nacos.js';
+import { type NacosStub, startNacosStub } from '../support/nacos-stub.js';
+
+const instance = { name: 'orders', id: 'a', version: '1', endpoints: ['grpc://10.1.2.3:9000'] };
+
+type Finish = Pick<TestContext, 'onTestFinished'>;
+
+async function server({ onTestFinished }: Finish, options: NacosServerOptions = {}): Promise<NacosServer> {
+  const nacos = await startNacos(options);
+  onTestFinished(() => nacos.close());
+  return nacos;
+}
+
+async function stub({ onTestFinished }: Finish): Promise<NacosStub> {
+  const nacos = await startNacosStub();
+  onTestFinished(() => nacos.close());
+  return nacos;
+}
+
+const optionsFor = (to: Pick<NacosRegistry, 'host' | 'grpcHost'>, more: Partial<NacosOptions> = {}): NacosOptions => ({
+  backend: 'nacos',
+  hosts: to.host,
+  grpcPort: Number(to.grpcHost.split(':')[1]),
+  ttlMs: 4000,
+  logger: false, // faults are what these tests are about
+  ...more,
+});
+
+async function client(
+  { onTestFinished }: Finish,
+  to: Pick<NacosRegistry, 'host' | 'grpcHost'>,
+  more: Partial<NacosOptions> = {},
+): Promise<Registry> {
+  const registry = await connect(optionsFor(to, more));
+  onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
+  return registry;
+}
+
+describe.concurrent('a single Nacos', { timeout: 90_000 }, () => {
+  test('killed and started again: what is wanted stands again, and a watch catches up', async (context) => {
+    const nacos = await server(context);
+    const registry = await client(context, nacos, { ttlMs: 20_000 });
+    const registrations = await Promise.all(['a', 'b', 'c'].map((id) => registry.register({ name: 'orders', id })));
+    const heard = registrations.map(hear);
+    const watcher = registry.watch('orders');
+    expect(ids(await nextList(watcher))).toEqual(['a', 'b', 'c']);
+    await nacos.kill();
+    await waitFor(() => watcher.stale, { what: 'the watch to be stale' });
+    expect(ids(watcher.current ?? [])).toEqual(['a', 'b', 'c']);
+    await nacos.start();
+    await waitFor(() => !watcher.stale, { timeoutMs: 30_000, what: 'the watch to be fresh' });
+    await sees(registry, 'orders', ['a', 'b', 'c'], 30_000);
+    expect(heard.flatMap(({ events }) => events)).toEqual([]);
+  });
+
+  test('frozen for longer than the TTL: one lost, one restored', async (context) => {
+    const nacos = await server(context);
+    const registry = await client(context, nacos);
+    const registration = await registry.register(instance);
+    const heard = hear(registration);
+    nacos.freeze();
+    await waitFor(() => registration.state === 'lost', { timeoutMs: 15_000, what: 'the loss' });
+    nacos.thaw();
+    await waitFor(() => registration.state === 'registered', { timeoutMs: 30_000, what: 'the repair' });
+    await waitFor(() => heard.events.length === 2, { what: 'the events' });
+    expect(heard.events).toEqual(['lost', 'restored']);
+    await sees(registry, 'orders', ['a']);
+  });
+
+  test('the instance of a process that is killed is gone about a second later', async (context) => {
+    const nacos = await server(context);
+    const registry = await client(context, nacos);
+    const owner = inProcess(optionsFor(nacos), [['register', instance], ['hold']]);
+    context.onTestFinished(() => owner.stop());
+    await owner.until('register:done');
+    const watcher = registry.watch('orders');
+    expect(ids(await nextList(watcher))).toEqual(['a']);
+    await owner.stop();
+    await listsUntil(watcher, [], 5000);
+  });
+});
+
+describe.concurrent('several servers', { timeout: 60_000 }, () => {
+  test('the next is taken when one is killed, and everything of ours stands there', async (context) => {
+    // They are no cluster, so what stands in the second was written there by us.
+    const [one, two] = [await stub(context), await stub(context)];
+    const hosts = [one, two].map(({ port }) => `127.0.0.1:${port - 1000}`);
+    const registry = await connect({ backend: 'nacos', hosts, ttlMs: 20_000, logger: false });
+    context.onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
+    const heard = hear(await registry.register(instance));
+    expect(await one.list('public', 'orders.grpc')).toHaveLength(1);
+    await one.close();
+    await waitFor(async () => (await two.list('public', 'orders.grpc')).length === 1, {
+      timeoutMs: 20_000,
+      what: 'the instance at the second server',
+    });
+    expect(heard.events).toEqual([]);
+  });
+});
+
+describe.concurrent('access', { timeout: 90_000 }, () => {
+  const user = { username: 'nacos', password: 'nacos' };
+
+  test('no user and a wrong password are refused by their name', async (context) => {
+    const nacos = await server(context, { tokenSeconds: 3600 });
+    await refused(connect(optionsFor(nacos)), ['ERR_PERMISSION_DENIED', 'ERR_UNAUTHENTICATED']);
+    const wrong = connect(optionsFor(nacos, { ...user, password: 'secret-word' }));
+    const error = await refused(wrong, 'ERR_UNAUTHENTICATED', /options\.username/);
+    expect(error.message).not.toContain('secret-word');
+    const registry = await client(context, nacos, user);
+    await registry.register(instance);
+    await sees(registry, 'orders', ['a']);
+  });
+
+  test('a token that expires is renewed, and records stand meanwhile', async (context) => {
+    const nacos = await server(context, { tokenSeconds: 4 });
+    const registry = await client(context, nacos, user);
+    const registration = await registry.register(instance);
+    const heard = hear(registration);
+    const end = Date.now() + 12_000; // three lives of a token
+    while (Date.now() < end) {
+      expect(ids(await registry.getService('orders', { consistent: true }))).toEqual(['a']);
+      await new Promise((resolve) => setTimeout(resolve, 500));
+    }
+    await registration.update({ version: '2' });
+    expect(heard.events).toEqual([]);
+  });
+});
+
+describe.concurrent('what is no Nacos', { timeout: 60_000 }, () => {
+  const answers: [what: string, bytes: Buffer | undefined][] = [
+    ['hangs up', undefined],
+    ['speaks HTTP/1.1', Buffer.from('HTTP/1.1 500 Internal Server Error\r\ncontent-length: 5\r\n\r\n<html')],
+    ['sends half a frame of HTTP/2', Buffer.from([0, 0, 18, 4, 0, 0])],
+    ['sends 64 MiB of nothing', Buffer.alloc(64 * 1024 * 1024)],
+  ];
+  for (const [what, bytes] of answers) {
+    test(`a server that ${what} is one that can't be reached, in time`, async ({ onTestFinished }) => {
+      const fake = createServer((socket) => {
+        socket.on('error', () => undefined);
+        if (bytes) socket.write(bytes);
+        else socket.destroy();
+      });
+      await new Promise<void>((resolve) => fake.listen(0, '127.0.0.1', resolve));
+      onTestFinished(() => void fake.close());
+      const { port } = fake.address() as { port: number };
+      const connecting = connect({
+        ...{ backend: 'nacos', hosts: `127.0.0.1:${port}`, grpcPort: port },
+        ...{ connectTimeoutMs: 1500, logger: false },
+      });
+      await refused(connecting, ['ERR_UNAVAILABLE', 'ERR_TIMEOUT']);
+    });
+  }
+});
+
+describe.concurrent('batches', { timeout: 60_000 }, () => {
+  for (const [kind, start] of [
+    ['r-nacos', server],
+    ['the stub', stub],
+  ] as const) {
+    test(`64 endpoints of one scheme and three instances of a name in one client, each leaves alone, on ${kind}`, async (context) => {
+      const nacos = await start(context);
+      const [registry, other] = [await client(context, nacos), await client(context, nacos)];
+      const endpoints = Array.from({ length: 64 }, (_, i) => `grpc://10.0.0.1:${9000 + i}`);
+      const many = await registry.register({ name: 'orders', id: 'many', endpoints });
+      const b = await registry.register({ name: 'orders', id: 'b', endpoints: ['grpc://10.0.0.2:1'] });
+      await registry.register({ name: 'orders', id: 'c', endpoints: ['grpc://10.0.0.3:1'] });
+      const [, , seen] = await sees(other, 'orders', ['b', 'c', 'many']);
+      expect(seen?.endpoints).toEqual(endpoints);
+      const watcher = other.watch('orders');
+      expect(ids(await nextList(watcher))).toEqual(['b', 'c', 'many']);
+      const lists: string[] = [];
+      void (async () => {
+        for await (const list of watcher) lists.push(ids(list).join());
+      })();
+      await b.deregister();
+      await sees(other, 'orders', ['c', 'many']);
+      await many.deregister();
+      await sees(other, 'orders', ['c']);
+      await waitFor(() => lists.at(-1) === 'c', { what: 'the last list' });
+      // Nothing that stays is ever missing.
+      expect(lists.filter((list) => !list.includes('c'))).toEqual([]);
+    });
+  }
+
+  test('metadata at the limit of Nacos is taken, and above it nothing is sent', async (context) => {
+    const nacos = await stub(context);
+    const registry = await client(context, nacos);
+    const given = (length: number) => ({ ...instance, metadata: { k: 'v'.repeat(length) } });
+    let least = 0;
+    let most = 1024;
+    while (most - least > 1) {
+      const length = Math.floor((least + most) / 2);
+      const asked = nacos.asked.get('BatchInstanceRequest') ?? 0;
+      const registered = await registry.register(given(length)).catch((error: Error) => error);
+      if (registered instanceof Error) {
+        expect(registered).toMatchObject({ code: 'ERR_INVALID_ARGUMENT' });
+        expect(registered.message).toMatch(/^instance\.metadata: .*1024/);
+        expect(nacos.asked.get('BatchInstanceRequest') ?? 0).toBe(asked);
+        most = length;
+      } else {
+        await registered.deregister();
+        least = length;
+      }
+    }
+    expect(least).toBeGreaterThan(850);
+  });
+});

@@ -1,0 +1,90 @@
+//! What is subscribed to on a connection: each service once, however many want it, with the list that the server told last.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, Weak};
+
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::lists::List;
+use crate::error::Result;
+use crate::sync::lock;
+
+/// Subscribing and unsubscribing one service must not overtake each other; different ones share so many turns.
+const TURNS: usize = 64;
+
+/// The subscriptions of one connection.
+pub(in super::super) struct Subscriptions {
+    pub(super) by_service: Mutex<HashMap<String, Weak<Subscription>>>,
+    turns: [tokio::sync::Mutex<()>; TURNS],
+    /// Counts the lists that came, of whatever service.
+    rings: watch::Sender<u64>,
+    pub(super) reading: Mutex<Option<AbortOnDropHandle<()>>>,
+}
+
+/// One service that is subscribed to, for as long as somebody holds this.
+pub(in super::super) struct Subscription {
+    /// Its list; `None` until it is known; an error when it could not be subscribed to.
+    pub(super) list: watch::Sender<Option<Result<Arc<List>>>>,
+}
+
+impl Default for Subscriptions {
+    fn default() -> Self {
+        Self {
+            by_service: Mutex::default(),
+            turns: std::array::from_fn(|_| tokio::sync::Mutex::default()),
+            rings: watch::channel(0).0,
+            reading: Mutex::default(),
+        }
+    }
+}
+
+impl Subscription {
+    /// Its list now.
+    pub(in super::super) fn list(&self) -> Option<Result<Arc<List>>> {
+        self.list.borrow().clone()
+    }
+
+    /// What tells of the next lists.
+    pub(in super::super) fn changes(&self) -> watch::Receiver<Option<Result<Arc<List>>>> {
+        self.list.subscribe()
+    }
+}
+
+impl Subscriptions {
+    pub(super) fn turn(&self, service: &str) -> &tokio::sync::Mutex<()> {
+        let hash = service
+            .bytes()
+            .fold(7_usize, |hash, byte| hash.wrapping_mul(31) ^ usize::from(byte));
+        &self.turns[hash % TURNS]
+    }
+
+    /// The server has told a list.
+    pub(super) fn pushed(&self, group: &str, info: &Value) {
+        let list = Arc::new(List::read(info));
+        if !list.is_of(group) {
+            return;
+        }
+        let found = lock(&self.by_service).get(&list.service).and_then(Weak::upgrade);
+        if let Some(subscription) = found {
+            self.tell(&subscription, list);
+        }
+    }
+
+    /// A list has come.
+    pub(super) fn tell(&self, subscription: &Subscription, list: Arc<List>) {
+        subscription.list.send_replace(Some(Ok(list)));
+        self.rings.send_modify(|rings| *rings = rings.wrapping_add(1));
+    }
+
+    /// What rings when the list of any service has come.
+    pub(in super::super) fn rung(&self) -> watch::Receiver<u64> {
+        self.rings.subscribe()
+    }
+
+    /// Reads nothing any more: the connection has ended.
+    pub(super) fn end(&self) {
+        lock(&self.reading).take();
+    }
+}

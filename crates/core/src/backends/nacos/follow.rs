@@ -1,0 +1,103 @@
+//! A name followed: a subscription for each of its services, on one connection, and one list of all.
+
+use std::sync::Arc;
+
+use futures::future::{join_all, select_all};
+use futures::stream::{self, BoxStream, StreamExt as _};
+use tokio::time::{Instant, sleep_until};
+
+use super::client::{Connection, List, Subscription};
+use super::shared::Shared;
+use crate::backend::Snapshot;
+use crate::error::Result;
+
+struct Following {
+    shared: Arc<Shared>,
+    name: Arc<str>,
+    on: Option<(Arc<Connection>, Subscribed)>,
+}
+
+/// The subscriptions of a name.
+pub(super) struct Subscribed {
+    subscriptions: Vec<Arc<Subscription>>,
+    changes: Vec<tokio::sync::watch::Receiver<Option<Result<Arc<List>>>>>,
+}
+
+pub(super) fn follow(shared: Arc<Shared>, name: &str) -> BoxStream<'static, Result<Snapshot>> {
+    let start = Following {
+        shared,
+        name: name.into(),
+        on: None,
+    };
+    stream::unfold(Some(start), |state| async move {
+        let mut following = state?;
+        match following.next().await {
+            Ok(snapshot) => Some((Ok(snapshot), Some(following))),
+            Err(error) => Some((Err(error), None)),
+        }
+    })
+    .boxed()
+}
+
+impl Subscribed {
+    /// Subscribes to all services of a name.
+    pub(super) async fn to(shared: &Shared, connection: &Arc<Connection>, name: &str) -> Result<Self> {
+        let services = shared.form.services(name);
+        let all = join_all(services.iter().map(|service| connection.subscribe(service))).await;
+        let subscriptions = all.into_iter().collect::<Result<Vec<_>>>()?;
+        Ok(Self {
+            changes: subscriptions
+                .iter()
+                .map(|subscription| subscription.changes())
+                .collect(),
+            subscriptions,
+        })
+    }
+
+    /// The lists now.
+    pub(super) fn lists(&mut self) -> Result<Vec<Arc<List>>> {
+        for change in &mut self.changes {
+            change.borrow_and_update();
+        }
+        let lists = self.subscriptions.iter().filter_map(|subscription| subscription.list());
+        lists.collect()
+    }
+
+    /// Resolves when one of the lists has changed.
+    pub(super) async fn changed(&mut self) {
+        let changes = self.changes.iter_mut().map(|change| Box::pin(change.changed()));
+        let _ = select_all(changes).await; // the senders are held beside
+    }
+}
+
+impl Following {
+    async fn next(&mut self) -> Result<Snapshot> {
+        let (connection, subscribed) = match &mut self.on {
+            Some((connection, subscribed)) => {
+                tokio::select! {
+                    () = subscribed.changed() => {}
+                    error = connection.over() => return Err(error),
+                }
+                (connection, subscribed)
+            }
+            None => {
+                let connection = self.shared.client.connection().await?;
+                let subscribed = Subscribed::to(&self.shared, &connection, &self.name).await?;
+                let (connection, subscribed) = self.on.insert((connection, subscribed));
+                (connection, subscribed)
+            }
+        };
+        let until = Instant::now() + self.shared.settles();
+        loop {
+            let merged = self.shared.merge(&self.name, &subscribed.lists()?);
+            if merged.is_whole || Instant::now() >= until {
+                return Ok(merged.snapshot);
+            }
+            tokio::select! {
+                () = subscribed.changed() => {}
+                () = sleep_until(until) => {}
+                error = connection.over() => return Err(error),
+            }
+        }
+    }
+}

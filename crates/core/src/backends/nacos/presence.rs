@@ -1,0 +1,378 @@
+//! One registration in Nacos: a host for each endpoint, in the batches of their services.
+//!
+//! A server knows no owners and no ids. Both travel in the metadata: a claim writes a greater owner than what it finds, and
+//! whoever reads a greater one than its own gives way. So of any two the same one does, whatever the order of their writes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::book::address;
+use super::client::{Connection, Host, List};
+use super::follow::Subscribed;
+use super::record::{Mark, Place};
+use super::shared::{SETTLES, Shared};
+use crate::backend::{Intent, Loss, Presence};
+use crate::error::{Error, ErrorKind, Result};
+use crate::instance::ServiceInstance;
+
+/// Between two looks for what was written.
+const LOOK: Duration = Duration::from_millis(50);
+/// Between two tries to look, when the first failed.
+const AGAIN: Duration = Duration::from_millis(500);
+/// Owners that are remembered: what was written by older ones is long gone.
+const OWNERS: usize = 16;
+
+pub(super) struct NacosPresence {
+    shared: Arc<Shared>,
+    name: Arc<str>,
+    id: String,
+    /// The number of this presence in the book.
+    holder: u64,
+    /// Ours, the newest last.
+    owners: Vec<String>,
+    /// Counts the writings.
+    writing: u64,
+    /// What is wanted to stand.
+    hosts: BTreeMap<Place, Host>,
+    /// Where something of ours may stand.
+    written: BTreeSet<Place>,
+    /// Where records of our id stood without an owner when we claimed it.
+    nobodys: BTreeSet<Place>,
+}
+
+/// How our record stands, by lists.
+enum Standing {
+    Whole,
+    Missing,
+    Replaced,
+}
+
+impl NacosPresence {
+    pub(super) fn new(shared: Arc<Shared>, name: &str, id: &str) -> Self {
+        Self {
+            holder: shared.holders.fetch_add(1, Ordering::Relaxed),
+            shared,
+            name: name.into(),
+            id: id.to_owned(),
+            owners: Vec::new(),
+            writing: 0,
+            hosts: BTreeMap::new(),
+            written: BTreeSet::new(),
+            nobodys: BTreeSet::new(),
+        }
+    }
+
+    fn owner(&self) -> &str {
+        self.owners.last().map_or("", String::as_str)
+    }
+
+    /// What stands of our id, or where ours is to stand, and is not ours: where, and by which owner.
+    fn rivals(&self, lists: &[Arc<List>], places: &BTreeMap<Place, Host>) -> Vec<(Place, Option<String>)> {
+        let mut rivals = Vec::new();
+        for list in lists {
+            for host in &list.hosts {
+                let mark = Mark::of(host);
+                let place = (list.service.clone(), host.ip.clone(), host.port);
+                let is_of_name = || self.shared.form.belongs(&list.service, host).0 == &*self.name;
+                let is_ours = mark.as_ref().is_some_and(|mark| mark.id == self.id) && is_of_name();
+                if !is_ours && !places.contains_key(&place) {
+                    continue;
+                }
+                let owner = mark.and_then(|mark| mark.owner);
+                if !owner.as_ref().is_some_and(|owner| self.owners.contains(owner)) {
+                    rivals.push((place, owner));
+                }
+            }
+        }
+        rivals
+    }
+
+    /// Whether a rival has the id, and not we.
+    fn is_newer(&self, (place, owner): &(Place, Option<String>)) -> bool {
+        match owner {
+            Some(owner) => owner.as_str() > self.owner(),
+            // Somebody has written it around us.
+            None => !self.nobodys.contains(place),
+        }
+    }
+
+    /// Takes the id, by a greater owner than any that there is.
+    fn claim(&mut self, rivals: Vec<(Place, Option<String>)>) {
+        let greatest = rivals.iter().filter_map(|(_, owner)| owner.as_deref()).max();
+        if self.owners.is_empty() || greatest.is_some_and(|greatest| greatest >= self.owner()) {
+            let owner = owner_after(greatest);
+            if self.owners.len() == OWNERS {
+                self.owners.remove(0);
+            }
+            self.owners.push(owner);
+        }
+        self.nobodys = rivals
+            .into_iter()
+            .filter(|(_, owner)| owner.is_none())
+            .map(|(place, _)| place)
+            .collect();
+    }
+
+    fn replaced(&self) -> Error {
+        let text = format!(
+            "another owner holds the id {:?} of {:?}, or one of its addresses",
+            self.id, self.name
+        );
+        Error::new(ErrorKind::Replaced, text)
+    }
+
+    /// Whether everything that we want to stand is what this client wants there.
+    fn holds(&self) -> bool {
+        let mut places = self.hosts.keys();
+        places.all(|place| {
+            let service = self.shared.book.find(&place.0);
+            service.is_some_and(|service| service.holds(self.holder, address(place)))
+        })
+    }
+
+    async fn publish_once(&mut self, instance: &ServiceInstance, intent: Intent) -> Result<()> {
+        let connection = self.shared.client.connection().await?;
+        let lists = self.shared.read(&connection, &self.name).await?;
+        let owner = if self.owners.is_empty() { "-" } else { self.owner() };
+        let places = self.shared.form.write(instance, owner, self.writing)?;
+        let rivals = self.rivals(&lists, &places);
+        match intent {
+            Intent::Claim => self.claim(rivals),
+            Intent::Keep if rivals.iter().any(|rival| self.is_newer(rival)) => return Err(self.replaced()),
+            Intent::Keep => {}
+        }
+        self.writing += 1;
+        let hosts = self.shared.form.write(instance, self.owner(), self.writing)?;
+        let before = std::mem::replace(&mut self.hosts, hosts);
+        let published = self.stand(&connection).await;
+        if let Err(error) = &published
+            && !error.is_retryable()
+            && error.kind() != ErrorKind::Replaced
+        {
+            // What was refused must not stand in the way of what is beside it.
+            self.hosts = before;
+            self.want();
+        }
+        published
+    }
+
+    /// Tells the book what we want; gives the services that this is about.
+    fn want(&mut self) -> BTreeSet<String> {
+        let mut services = BTreeSet::new();
+        for place in self.written.iter().filter(|place| !self.hosts.contains_key(place)) {
+            self.shared
+                .book
+                .service(&place.0)
+                .take(self.holder, address(place), &self.owners);
+            services.insert(place.0.clone());
+        }
+        for (place, host) in &self.hosts {
+            self.shared.book.service(&place.0).put(self.holder, host.clone());
+            self.written.insert(place.clone());
+        }
+        services
+    }
+
+    /// One attempt to make what we want stand, and nothing else.
+    async fn stand(&mut self, connection: &Connection) -> Result<()> {
+        let left = self.want();
+        let now: BTreeSet<String> = self.hosts.keys().map(|place| place.0.clone()).collect();
+        self.sync(&now).await?;
+        while !self.is_seen(connection, &now).await? {
+            sleep(LOOK).await;
+        }
+        // What others have read of it is whole before its old part goes.
+        self.sync(&left.difference(&now).cloned().collect()).await?;
+        self.written = self.hosts.keys().cloned().collect();
+        for service in left.difference(&now) {
+            self.shared.book.tidy(service);
+        }
+        Ok(())
+    }
+
+    async fn sync(&self, services: &BTreeSet<String>) -> Result<()> {
+        let services: Vec<_> = services
+            .iter()
+            .map(|service| self.shared.book.service(service))
+            .collect();
+        let all = join_all(services.iter().map(|service| service.sync())).await;
+        all.into_iter().collect()
+    }
+
+    /// Whether others see what we have written.
+    async fn is_seen(&self, connection: &Connection, services: &BTreeSet<String>) -> Result<bool> {
+        let lists: Result<Vec<_>> = join_all(services.iter().map(|service| connection.query(service)))
+            .await
+            .into_iter()
+            .collect();
+        let lists = lists?;
+        if !self.holds()
+            || self
+                .rivals(&lists, &self.hosts)
+                .iter()
+                .any(|rival| self.is_newer(rival))
+        {
+            return Err(self.replaced());
+        }
+        Ok(self.hosts.iter().all(|((service, ip, port), wanted)| {
+            let of_service = lists.iter().filter(|list| list.service == *service);
+            let mut hosts = of_service.flat_map(|list| list.at(ip, *port));
+            hosts.any(|host| host.metadata == wanted.metadata)
+        }))
+    }
+
+    fn standing(&self, lists: &[Arc<List>]) -> Standing {
+        if !self.holds() || self.rivals(lists, &self.hosts).iter().any(|rival| self.is_newer(rival)) {
+            return Standing::Replaced;
+        }
+        let stands = |(service, ip, port): &Place| {
+            let is_ours = |host: &Host| {
+                let owner = Mark::of(host).and_then(|mark| mark.owner);
+                owner.is_some_and(|owner| self.owners.contains(&owner))
+            };
+            let mut of_service = lists.iter().filter(|list| list.service == *service);
+            of_service.any(|list| list.at(ip, *port).any(is_ours))
+        };
+        if self.hosts.keys().all(stands) {
+            Standing::Whole
+        } else {
+            Standing::Missing
+        }
+    }
+
+    /// Looks at what the server tells, for as long as it stands.
+    async fn followed(&self) -> Loss {
+        loop {
+            let Ok(connection) = self.shared.client.connection().await else {
+                sleep(AGAIN).await;
+                continue;
+            };
+            tokio::select! {
+                loss = self.followed_on(&connection) => match loss {
+                    Ok(loss) => return loss,
+                    Err(_) => sleep(AGAIN).await,
+                },
+                _ = connection.over() => {}
+            }
+        }
+    }
+
+    async fn followed_on(&self, connection: &Arc<Connection>) -> Result<Loss> {
+        let services: BTreeSet<&String> = self.hosts.keys().map(|place| &place.0).collect();
+        for service in services {
+            self.shared.book.service(service).stands_by(connection).await;
+        }
+        let mut subscribed = Subscribed::to(&self.shared, connection, &self.name).await?;
+        loop {
+            // A list that was told may be older than what was written: what is missing in it is asked for.
+            if !matches!(self.standing(&subscribed.lists()?), Standing::Whole)
+                && let Some(loss) = self.missing(connection).await?
+            {
+                return Ok(loss);
+            }
+            subscribed.changed().await;
+        }
+    }
+
+    /// Asks until our record is seen, or for as long as it may take to be.
+    async fn missing(&self, connection: &Connection) -> Result<Option<Loss>> {
+        let until = Instant::now() + SETTLES;
+        loop {
+            match self.standing(&self.shared.read(connection, &self.name).await?) {
+                Standing::Whole => return Ok(None),
+                Standing::Replaced => return Ok(Some(Loss::Replaced)),
+                Standing::Missing if Instant::now() >= until => {
+                    let text = format!("Nacos at {} does not list it any more", connection.address());
+                    return Ok(Some(Loss::Gone(text)));
+                }
+                Standing::Missing => sleep(LOOK).await,
+            }
+        }
+    }
+
+    /// Resolves when no server has been heard for the TTL.
+    async fn unheard(&self) -> Loss {
+        let ttl = self.shared.options.ttl;
+        let heard = || {
+            let services = self
+                .hosts
+                .keys()
+                .map(|place| self.shared.book.find(&place.0)?.vouched());
+            services.min().flatten().unwrap_or_else(Instant::now)
+        };
+        loop {
+            let until = heard() + ttl;
+            if until <= Instant::now() {
+                return Loss::Gone(format!("no Nacos has answered for {} ms", ttl.as_millis()));
+            }
+            sleep_until(until).await;
+        }
+    }
+
+    fn named(&self, error: Error) -> Error {
+        error.about(&format!("{}@@{}#{}", self.shared.options.group, self.name, self.id))
+    }
+}
+
+/// An owner that is greater than another, and than those of before by this machine's clock.
+fn owner_after(other: Option<&str>) -> String {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |now| now.as_millis() as u64);
+    let least = other
+        .and_then(|other| u64::from_str_radix(other.get(..12)?, 16).ok())
+        .unwrap_or(0);
+    let at = now.max(least.saturating_add(1)) & 0xffff_ffff_ffff;
+    format!("{at:012x}{:04x}", fastrand::u16(..))
+}
+
+impl Drop for NacosPresence {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+#[async_trait]
+impl Presence for NacosPresence {
+    async fn publish(&mut self, instance: &ServiceInstance, intent: Intent) -> Result<()> {
+        let published = self.publish_once(instance, intent).await;
+        published.map_err(|error| self.named(error))
+    }
+
+    async fn lost(&mut self) -> Loss {
+        tokio::select! {
+            loss = self.followed() => loss,
+            loss = self.unheard() => loss,
+        }
+    }
+
+    /// What it wants to stand is not sent again by a connection to come.
+    fn stop(&mut self) {
+        for place in &self.written {
+            if let Some(service) = self.shared.book.find(&place.0) {
+                service.take(self.holder, address(place), &self.owners);
+            }
+        }
+    }
+
+    async fn withdraw(&mut self) -> Result<()> {
+        self.hosts.clear();
+        let services = self.want();
+        self.sync(&services).await.map_err(|error| self.named(error))?;
+        self.written.clear();
+        for service in &services {
+            self.shared.book.tidy(service);
+        }
+        Ok(())
+    }
+
+    fn ttl(&self) -> Duration {
+        self.shared.options.ttl
+    }
+}
