@@ -127,7 +127,8 @@ fn what_others_write_is_read_by_its_service_and_what_is_out_is_not() {
         let list = List {
             service: service.to_owned(),
             hosts: vec![host],
-            ..List::default()
+            group: String::new(),
+            bad: Vec::new(),
         };
         let merged = merge(&of, "DEFAULT_GROUP", &"orders".into(), &[Arc::new(list)]);
         merged.snapshot.instances.first().map(|instance| {

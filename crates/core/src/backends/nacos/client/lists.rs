@@ -23,7 +23,7 @@ pub(in super::super) struct Host {
 pub(in super::super) struct List {
     /// Without its group.
     pub(in super::super) service: String,
-    group: String,
+    pub(in super::super) group: String,
     pub(in super::super) hosts: Vec<Host>,
     /// What is no instance: where it is, and why.
     pub(in super::super) bad: Vec<(String, String)>,
