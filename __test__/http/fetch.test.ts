@@ -8,6 +8,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import type { ServiceRequestInit } from 'rollcall';
 import { connect, consistentHash, MemoryServer, NoInstanceError, RollcallError, roundRobin } from 'rollcall';
+import { createFetch } from 'rollcall/http';
 import { describe, expect, it, test } from 'vitest';
 import { uniqueName, waitFor } from '../support/process.js';
 import { type Finish, httpServer, refusingPort, service } from './kit.js';
@@ -41,7 +42,8 @@ async function resetting({ onTestFinished }: Finish, after: 'request' | 'first b
 async function silent({ onTestFinished }: Finish) {
   const sockets = new Set<{ destroy(): unknown }>();
   const server = createServer((socket) => {
-    sockets.add(socket.on('error', () => {}));
+    sockets.add(socket.on('error', () => {}).on('close', () => sockets.delete(socket)));
+    socket.resume();
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   onTestFinished(() => {
@@ -70,11 +72,19 @@ test('an answer comes from an instance, whatever its status, and 502, 503, 504 s
     expect([response.status, await response.text()]).toEqual([status, 'order 7']);
   }
   expect(told).toEqual([]);
-  expect((await orders.fetch('/504', { key })).status).toBe(504);
+  // On a busy machine an answer may wait for a blocked event loop, and then says nothing of the instance.
+  await waitFor(
+    async () => {
+      expect((await orders.fetch('/504', { key })).status).toBe(504);
+      return told.length > 0;
+    },
+    { what: 'an ejection' },
+  );
   expect(told).toEqual(['i0', 'failures']);
-  expect(server.arrivals).toHaveLength(6);
+  const { picks } = orders.metrics();
+  expect(server.arrivals).toHaveLength(picks);
   expect(other.arrivals).toHaveLength(0); // no answer is tried again
-  expect(orders.metrics()).toMatchObject({ picks: 6, inFlight: 0, ejections: 1, retries: 0 });
+  expect(orders.metrics()).toMatchObject({ inFlight: 0, ejections: 1, retries: 0 });
 });
 
 test('other statuses speak against an instance where `failedStatuses` says so', async (context) => {
@@ -244,6 +254,35 @@ describe('deadlines', () => {
     });
     const { orders } = await service(context, [server.port]);
     expect(await (await orders.fetch('/', { timeoutMs: 150 })).text()).toBe('ab');
+  });
+
+  it.for(['service.fetch()', 'with a signal of the program', 'createFetch()'])(
+    'ends the connection: %s',
+    async (way, context) => {
+      const hanging = await silent(context);
+      const { orders, registry } = await service(context, [hanging.port]);
+      const init = { timeoutMs: 300, retries: 0 };
+      const calls: Record<string, () => Promise<Response>> = {
+        'service.fetch()': () => orders.fetch('/', init),
+        'with a signal of the program': () => orders.fetch('/', { ...init, signal: new AbortController().signal }),
+        'createFetch()': () => createFetch(registry)('http://orders/', init),
+      };
+      const call = calls[way]?.().catch((error) => error);
+      await waitFor(() => hanging.connections() === 1, { what: 'the call to arrive' });
+      expect(await call).toMatchObject({ code: 'ERR_TIMEOUT' });
+      await waitFor(() => hanging.connections() === 0, { what: 'the connection to end' });
+    },
+  );
+
+  it('holds though `fetch` was replaced by one that heeds nothing', async (context) => {
+    const { orders } = await service(context, [await refusingPort()]);
+    const replaced = globalThis.fetch;
+    context.onTestFinished(() => {
+      globalThis.fetch = replaced;
+    });
+    globalThis.fetch = () => new Promise<Response>(() => {});
+    const error = await orders.fetch('/', { timeoutMs: 100 }).catch((error) => error);
+    expect(error).toMatchObject({ code: 'ERR_TIMEOUT' });
   });
 });
 

@@ -18,10 +18,20 @@ export interface Body {
   drop(): void;
 }
 
+const NONE: Body = {
+  repeatable: true,
+  whole: true,
+  error: undefined,
+  next: () => undefined,
+  settle: () => {},
+  drop: () => {},
+};
+
 /** A stream can be sent once; all else as often as one likes. */
 export function bodyOf(body: RequestInit['body']): Body {
+  if (body === undefined) return NONE;
   if (isStream(body)) return new StreamBody(body);
-  return { repeatable: true, whole: true, error: undefined, next: () => body, settle: () => {}, drop: () => {} };
+  return { ...NONE, next: () => body };
 }
 
 function isStream(body: unknown): body is AsyncIterable<unknown> {

@@ -117,10 +117,11 @@ function pooled(pools: Pools): Kept {
   const sender = (filter: Sender['filter']): Sender => ({
     filter,
     origins: (picked) => [pools.originOf(picked), originOf(picked.endpoint)],
-    send: (picked, path, init) => {
+    send: (picked, path, init, limit) => {
       const origin = pools.originOf(picked);
       // It knows no URL but this one: the pool leads to the instance.
       const dispatch = (options: object, handler: object) => {
+        limit.tie(handler);
         const relay = new Relay(handler, {
           refusal: () => pools.refusal(picked),
           head: () => {},

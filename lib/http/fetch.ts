@@ -105,10 +105,10 @@ class Call {
   /** One request to the service, tried until there is an answer or no further try. */
   async #ask(asked: Asked): Promise<Answer> {
     const { name } = this.#service;
-    const { signal, idempotent, perTryTimeoutMs, failedStatuses, timeoutMs } = this.#how;
+    const { signal, idempotent, perTryTimeoutMs, failedStatuses, timeoutMs, key, retries } = this.#how;
     const { body, headers, method, path } = asked;
     const repeatable = isRepeatable(method, idempotent, headers) && body.repeatable;
-    const tries = new Tries(this.#service, { ...this.#how, filter: this.#sender.filter });
+    const tries = new Tries(this.#service, { key, retries, filter: this.#sender.filter });
     // After a pause of the process, the new list and the ends of connections wait in one turn. What can't be sent twice waits
     // for the end of it, or it would be written to a connection whose other side is gone.
     if (!repeatable) await turn();
@@ -121,11 +121,13 @@ class Call {
       let thrown: unknown;
       this.#tally.attempts++;
       try {
-        const to = picked; // of this round
-        const response = await this.#send((init) => this.#sender.send(to, path, init), asked, limit, 'manual');
+        const init = { ...this.#rest, method, headers, body: body.next(), redirect: 'manual', signal: limit.signal };
+        const response = await limit.head(this.#sender.send(picked, path, init as RequestInit, limit));
+        limit.answered();
         picked.done(failedStatuses.includes(response.status) ? { failed: true } : undefined);
         return { response, picked };
       } catch (error) {
+        limit.end();
         thrown = error;
       }
       const kind = limit.late ? 'late' : kindOfFailure(thrown);
@@ -148,27 +150,15 @@ class Call {
     const { timeoutMs, signal } = this.#how;
     const limit = new Limit(this.#until - now(), () => late(name, timeoutMs, 'a redirect: no answer'), signal);
     try {
-      return await this.#send((init) => fetch(url, init), asked, limit, 'follow');
-    } catch (error) {
-      if (signal?.aborted || asked.body.error) throw this.#ownFault(error, asked);
-      throw limit.late ?? unavailable(name, error, new URL(url).origin, false);
-    }
-  }
-
-  async #send(
-    send: (init: RequestInit) => Promise<Response>,
-    { method, headers, body }: Asked,
-    limit: Limit,
-    redirect: 'manual' | 'follow',
-  ): Promise<Response> {
-    try {
-      const init = { ...this.#rest, method, headers, body: body.next(), redirect, signal: limit.signal };
-      const response = await send(init as RequestInit);
+      const { method, headers, body } = asked;
+      const init = { ...this.#rest, method, headers, body: body.next(), signal: limit.signal, dispatcher: limit };
+      const response = await limit.head(fetch(url, init as unknown as RequestInit));
       limit.answered();
       return response;
     } catch (error) {
       limit.end();
-      throw error;
+      if (signal?.aborted || asked.body.error) throw this.#ownFault(error, asked);
+      throw limit.late ?? unavailable(name, error, new URL(url).origin, false);
     }
   }
 

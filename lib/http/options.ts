@@ -77,8 +77,16 @@ export interface CheckedInit {
   readonly rest: Rest;
 }
 
+/** Of calls that say nothing of themselves. */
+const silent = new WeakMap<HttpSettings, CheckedInit>();
+
 /** Checks what a call says of itself. What remains for the built-in `fetch` it checks by itself. */
 export function checkInit(init: unknown, defaults: HttpSettings): CheckedInit {
+  if (init === undefined) {
+    const known = silent.get(defaults) ?? Object.freeze(checkInit({}, defaults));
+    silent.set(defaults, known);
+    return known;
+  }
   const given = optional('init', init);
   if (given.dispatcher !== undefined) {
     throw invalid('init.dispatcher', 'a call by name goes through the dispatcher of the built-in fetch; leave it out');

@@ -28,6 +28,14 @@ export interface Place {
   readonly endpoint: Endpoint;
 }
 
+/** Of an instance. */
+interface Known {
+  /** That it must prove. */
+  readonly name: string | undefined;
+  /** Of its pools, by endpoint. */
+  readonly keys: Map<string, string>;
+}
+
 interface Connections {
   readonly id: string;
   readonly pool: UndiciPool;
@@ -46,8 +54,8 @@ export class Pools {
   readonly #draining = new Map<UndiciPool, Promise<void>>();
   /** Instances that have left. */
   readonly #gone = new WeakSet<ServiceInstance>();
-  /** What was found out of an instance, whose record never changes: the name that it must prove. */
-  readonly #names = new WeakMap<ServiceInstance, { readonly name: string | undefined }>();
+  /** What was found out of an instance, whose record never changes. */
+  readonly #known = new WeakMap<ServiceInstance, Known>();
   #closed = false;
 
   constructor(service: ServiceCache, settings: PoolSettings) {
@@ -106,16 +114,27 @@ export class Pools {
   }
 
   #keyOf(place: Place): string {
-    return JSON.stringify([place.instance.id, place.endpoint.url, this.originOf(place)]);
+    const { instance, endpoint } = place;
+    const { keys } = this.#of(instance);
+    let key = keys.get(endpoint.url);
+    if (key === undefined) {
+      key = JSON.stringify([instance.id, endpoint.url, this.originOf(place)]);
+      keys.set(endpoint.url, key);
+    }
+    return key;
   }
 
   #nameOf(instance: ServiceInstance): string | undefined {
-    let known = this.#names.get(instance);
+    return this.#of(instance).name;
+  }
+
+  #of(instance: ServiceInstance): Known {
+    let known = this.#known.get(instance);
     if (!known) {
-      known = { name: serverNameOf(instance, this.#settings.serverName) };
-      this.#names.set(instance, known);
+      known = { name: serverNameOf(instance, this.#settings.serverName), keys: new Map() };
+      this.#known.set(instance, known);
     }
-    return known.name;
+    return known;
   }
 
   #changed({ removed, updated }: ServiceChange): void {

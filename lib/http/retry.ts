@@ -67,7 +67,7 @@ export class Tries {
   readonly #service: CalledService;
   readonly #key: string | undefined;
   readonly #filter: Filter;
-  readonly #tried = new Set<string>();
+  #tried: Set<string> | undefined;
   #left: number;
 
   constructor(
@@ -91,6 +91,7 @@ export class Tries {
   /** For the next one, after `picked` failed; `undefined`: it is to be left at that. */
   next({ instance }: Picked, { sent, repeatable, late }: Failure): Picked | undefined {
     if (this.#left === 0 || (sent && !repeatable)) return undefined;
+    this.#tried ??= new Set();
     this.#tried.add(instance.id);
     this.#service.refresh();
     // A connection that was kept may have been closed meanwhile: another one to the only instance may do.

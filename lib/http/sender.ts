@@ -3,6 +3,7 @@
 import { each } from '../service/pick/filters.js';
 import type { Filter } from '../service/pick/types.js';
 import type { Picked } from '../service/ticket.js';
+import type { Limit } from './limit.js';
 import { isCallable, originOf } from './retry.js';
 
 /** Sends a request to the instance that was picked. */
@@ -11,13 +12,16 @@ export interface Sender {
   readonly filter: Filter;
   /** What a redirect of an instance may name in the place of the service: first what the request was sent to. */
   origins(picked: Picked): readonly string[];
-  /** One try. Rejects as the built-in `fetch` does. */
-  send(picked: Picked, path: string, init: RequestInit): Promise<Response>;
+  /** One try, which ends with its limit. Rejects as the built-in `fetch` does. */
+  send(picked: Picked, path: string, init: RequestInit, limit: Limit): Promise<Response>;
 }
 
 /** The built-in `fetch` with the address of the instance in the place of the name. */
 export const addresses: Sender = {
   filter: each('http', ({ endpoint }) => isCallable(endpoint)),
   origins: ({ endpoint }) => [originOf(endpoint)],
-  send: ({ endpoint }, path, init) => fetch(`${originOf(endpoint)}${path}`, init),
+  send: ({ endpoint }, path, init, limit) => {
+    (init as { dispatcher?: object }).dispatcher = limit;
+    return fetch(`${originOf(endpoint)}${path}`, init);
+  },
 };

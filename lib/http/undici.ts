@@ -21,8 +21,15 @@ export interface UndiciPool {
 
 /** As in the peer dependencies. */
 export const UNDICI_RANGE = 'undici ^6.14 || ^7 || ^8';
-/** Where the built-in `fetch` looks for its dispatcher. */
+/** Where the built-in `fetch` looks for its dispatcher: up to undici 7, and from undici 8 on. */
 const SLOT = Symbol.for('undici.globalDispatcher.1');
+const NEWER_SLOT = Symbol.for('undici.globalDispatcher.2');
+
+/** What the built-in `fetch` goes through. It is there once `fetch` was called. */
+export function builtInDispatcher(): { dispatch(options: object, handler: object): boolean } {
+  const slots = globalThis as unknown as Record<symbol, ReturnType<typeof builtInDispatcher>>;
+  return (slots[NEWER_SLOT] ?? slots[SLOT]) as ReturnType<typeof builtInDispatcher>;
+}
 
 /**
  * The module that was given, or the one that the program has; `undefined`: it has none.

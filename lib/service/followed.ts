@@ -61,6 +61,9 @@ interface Lifetime {
   joined(service: SharedService): void;
 }
 
+/** For so long, in milliseconds, the native side is not asked again: a question takes as long as several picks. */
+const NEWS_MS = 1;
+
 /** One service: its watch, its list, its balancer. */
 export class SharedService {
   readonly name: string;
@@ -81,6 +84,7 @@ export class SharedService {
   #ejections = 0;
   #usual: View | undefined;
   #list: ServiceList | undefined;
+  #askedAt = Number.NEGATIVE_INFINITY;
   #refusal: RollcallError | undefined;
 
   constructor(name: string, settings: SharedSettings, source: ServiceSource, lifetime: Lifetime) {
@@ -199,6 +203,9 @@ export class SharedService {
    * machine that is too late for a request to an instance that has left.
    */
   refresh(): void {
+    const at = now();
+    if (at - this.#askedAt < NEWS_MS) return;
+    this.#askedAt = at;
     const list = this.closed ? undefined : this.#watcher.current;
     if (list) this.#take(list);
   }
