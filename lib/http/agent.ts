@@ -7,11 +7,11 @@ import { checked } from '../registry/call.js';
 import type { ServiceOptions } from '../service/options.js';
 import type { Picked } from '../service/ticket.js';
 import { isArgument } from './failure.js';
-import { isHostName, Names, namedUrl, type ServiceRegistry } from './names.js';
+import { isHostName, type NamedUrl, Names, namedUrl, type ServiceRegistry } from './names.js';
 import { type HttpSettings, httpSettings } from './options.js';
 import { type PoolSettings, Pools } from './pools.js';
 import { Relay, tellFailure } from './relay.js';
-import { NOT_CALLED, Tries } from './retry.js';
+import { isLoading, NOT_CALLED, Tries } from './retry.js';
 import { UNDICI_RANGE, type UndiciModule, undiciOf } from './undici.js';
 
 /** What may be said of TLS, as `tls.connect()` of Node.js takes it. */
@@ -60,6 +60,9 @@ const TLS = [
   'secureContext',
   'rejectUnauthorized',
 ] as const;
+
+/** Origins that are kept taken apart. */
+const MOST_ORIGINS = 256;
 
 /** Options that were checked. */
 export interface AgentSettings extends Omit<PoolSettings, 'undici'> {
@@ -111,6 +114,7 @@ export function agentSettings(value: unknown): AgentSettings {
 export class ServiceAgent {
   readonly #settings: AgentSettings;
   readonly #names: Names<Pools>;
+  readonly #origins = new Map<unknown, NamedUrl>();
 
   /** @throws `ERR_INVALID_ARGUMENT`; `ERR_UNSUPPORTED` where there is no undici, or one that does not fit. */
   constructor(registry: ServiceRegistry, options?: ServiceAgentOptions) {
@@ -127,7 +131,7 @@ export class ServiceAgent {
   dispatch(options: DispatchOptions, handler: object): boolean {
     try {
       if (this.#names.closed) throw new ClosedError('this ServiceAgent is closed', { operation: 'dispatch' });
-      const { name, secure } = namedUrl('url', options.origin);
+      const { name, secure } = this.#named(options.origin);
       const pools = this.#names.get(name);
       const request = new Dispatch(pools, options, { handler, secure, retries: this.#settings.http.retries });
       request.failedStatuses = this.#settings.http.failedStatuses;
@@ -136,6 +140,18 @@ export class ServiceAgent {
       tellFailure(handler, error);
     }
     return true;
+  }
+
+  /** Takes an origin apart, once for all requests that have it as text. */
+  #named(origin: unknown): NamedUrl {
+    const known = this.#origins.get(origin);
+    if (known) return known;
+    const named = namedUrl('url', origin);
+    if (typeof origin === 'string') {
+      if (this.#origins.size === MOST_ORIGINS) this.#origins.clear();
+      this.#origins.set(origin, named);
+    }
+    return named;
   }
 
   /** Refuses new requests, and resolves when those under way have ended, `drainTimeoutMs` at the latest. */
@@ -177,7 +193,7 @@ class Dispatch {
   start(): void {
     const { service } = this.#pools;
     const first = () => this.#try(this.#tries.first());
-    if (service.state !== 'loading') first();
+    if (!isLoading(service)) first();
     else
       service
         .ready()

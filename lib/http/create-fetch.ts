@@ -74,8 +74,8 @@ export function createFetch(registry: ServiceRegistry, options?: CreateFetchOpti
   const call = async (input: string | URL | Request, init?: ServiceRequestInit): Promise<Response> => {
     const { kept, path, secure, how } = checked('fetch', () => {
       if (names.closed) throw new ClosedError('fetch: it was closed', { operation: 'fetch' });
-      const { name, ...url } = namedUrl('input', urlOf(input));
-      return { ...url, how: isRequest(input) ? ofRequest(input, init) : init, kept: names.get(name) };
+      const { name, path, secure } = namedUrl('input', urlOf(input));
+      return { path, secure, how: isRequest(input) ? ofRequest(input, init) : init, kept: names.get(name) };
     });
     return await fetchOfService(kept.service, path, how, settings.http, { sender: kept.sender(secure) });
   };
@@ -129,13 +129,15 @@ function pooled(pools: Pools): Kept {
         });
         try {
           pools.service.refresh();
-          return pools.at(picked).dispatch({ ...options, allowH2: false }, relay);
+          (options as { allowH2?: boolean }).allowH2 = false; // what `fetch` made for this one request
+          return pools.at(picked).dispatch(options, relay);
         } catch (error) {
           relay.onError(error);
           return true;
         }
       };
-      return fetch(`${origin}${path}`, { ...init, dispatcher: { dispatch } } as unknown as RequestInit);
+      (init as { dispatcher?: object }).dispatcher = { dispatch };
+      return fetch(`${origin}${path}`, init);
     },
   });
   const [any, secure] = [sender(pools.any), sender(pools.secure)];

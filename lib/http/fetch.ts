@@ -9,7 +9,7 @@ import { kindOfFailure, late, refused, unavailable } from './failure.js';
 import { Limit } from './limit.js';
 import { type CallSettings, checkInit, checkPath, HTTP_DEFAULTS, type HttpSettings, type Rest } from './options.js';
 import { type Asked, isRedirect, MOST_REDIRECTS, redirectOf } from './redirect.js';
-import { type CalledService, isRepeatable, NOT_CALLED, Tries } from './retry.js';
+import { type CalledService, isLoading, isRepeatable, NOT_CALLED, Tries } from './retry.js';
 import { addresses, type Sender } from './sender.js';
 
 /** What a call goes by besides its settings. */
@@ -21,26 +21,19 @@ interface Ways {
 }
 
 /** `service.fetch(path, init)`. */
-export async function fetchOfService(
+export function fetchOfService(
   service: CalledService,
   path: unknown,
   init: unknown,
   settings: HttpSettings = HTTP_DEFAULTS,
   { sender = addresses, tally = { attempts: 0 } }: { [way in keyof Ways]?: Ways[way] | undefined } = {},
 ): Promise<Response> {
-  const { to, how, headers, body, rest } = checked('fetch', () => ({
-    to: checkPath(path),
-    ...checkInit(init, settings),
-  }));
-  const { method = 'GET', ...others } = rest;
-  const asked = { path: to, method, headers, body: bodyOf(body) };
   try {
-    const response = await new Call(service, { how, rest: others, sender, tally }).run(asked);
-    asked.body.settle();
-    return response;
+    const to = checked('fetch', () => checkPath(path));
+    const { how, method, headers, body, rest } = checked('fetch', () => checkInit(init, settings));
+    return new Call(service, { how, rest, sender, tally }).run({ path: to, method, headers, body: bodyOf(body) });
   } catch (error) {
-    asked.body.drop();
-    throw error;
+    return Promise.reject(error);
   }
 }
 
@@ -71,25 +64,34 @@ class Call {
   }
 
   async run(first: Asked): Promise<Response> {
-    const { signal, timeoutMs, redirect } = this.#how;
-    if (signal?.aborted) throw aborted(signal, 'fetch');
-    // The state is asked of the native side: not where there is a list.
-    if (this.#service.instances.length === 0 && this.#service.state === 'loading')
-      await this.#firstList(signal, timeoutMs);
-    let asked = first;
+    try {
+      const { signal, timeoutMs } = this.#how;
+      if (signal?.aborted) throw aborted(signal, 'fetch');
+      if (isLoading(this.#service)) await this.#firstList(signal, timeoutMs);
+      let answer = await this.#ask(first);
+      const { redirect } = this.#how;
+      if (redirect !== 'manual' && isRedirect(answer.response)) answer = await this.#follow(first, answer);
+      first.body.settle();
+      return answer.response;
+    } catch (error) {
+      first.body.drop();
+      throw error;
+    }
+  }
+
+  /** Where redirects lead, from the first answer on. */
+  async #follow(first: Asked, from: Answer): Promise<Answer> {
+    let [asked, answer] = [first, from];
     for (let redirects = 0; ; redirects++) {
-      const { response, picked } = await this.#ask(asked);
-      const next =
-        redirect === 'manual' || !isRedirect(response)
-          ? undefined
-          : redirectOf(response, this.#sender.origins(picked), asked);
-      if (!next) return redirects > 0 ? redirected(response) : response;
-      response.body?.cancel().catch(() => {}); // nobody reads it
-      if (redirect === 'error') throw this.#unfollowed('init.redirect is "error"');
+      const next = redirectOf(answer.response, this.#sender.origins(answer.picked), asked);
+      if (!next) return redirects > 0 ? { ...answer, response: redirected(answer.response) } : answer;
+      answer.response.body?.cancel().catch(() => {}); // nobody reads it
+      if (this.#how.redirect === 'error') throw this.#unfollowed('init.redirect is "error"');
       if (redirects === MOST_REDIRECTS) throw this.#unfollowed(`there were ${MOST_REDIRECTS} before it`);
       if (next.to === 'nowhere') throw this.#unfollowed(next.why);
-      if (next.to === 'url') return redirected(await this.#leave(next.url, next.asked));
+      if (next.to === 'url') return { ...answer, response: redirected(await this.#leave(next.url, next.asked)) };
       asked = next.asked;
+      answer = await this.#ask(asked);
     }
   }
 

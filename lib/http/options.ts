@@ -22,7 +22,7 @@ export interface CallSettings extends HttpSettings {
 }
 
 /** What is left for the built-in `fetch`. */
-export type Rest = Omit<RequestInit, 'headers' | 'body' | 'signal' | 'redirect'>;
+export type Rest = Omit<RequestInit, 'method' | 'headers' | 'body' | 'signal' | 'redirect'>;
 
 const HTTP_OPTIONS = [
   'retries',
@@ -71,6 +71,7 @@ export function checkPath(path: unknown): string {
 /** What a call says of itself. */
 export interface CheckedInit {
   readonly how: CallSettings;
+  readonly method: string;
   /** `undefined`: none. */
   readonly headers: Headers | undefined;
   readonly body: RequestInit['body'];
@@ -92,7 +93,8 @@ export function checkInit(init: unknown, defaults: HttpSettings): CheckedInit {
     throw invalid('init.dispatcher', 'a call by name goes through the dispatcher of the built-in fetch; leave it out');
   }
   onlyKnown('init', given, INIT_OPTIONS);
-  const { key, retries, timeoutMs, perTryTimeoutMs, idempotent, signal, headers, body, redirect, ...rest } = given;
+  const { key, retries, timeoutMs, perTryTimeoutMs, idempotent, signal, headers, body, redirect, ...others } = given;
+  const { method = 'GET', ...rest } = others as RequestInit;
   const how = {
     key: text('init.key', key),
     ...tries('init', { retries, timeoutMs, perTryTimeoutMs }, defaults),
@@ -101,7 +103,7 @@ export function checkInit(init: unknown, defaults: HttpSettings): CheckedInit {
     signal: abortSignal('init.signal', signal ?? undefined),
     redirect: redirectOf(redirect),
   };
-  return { how, headers: headersOf(headers), body: body as RequestInit['body'], rest: rest as Rest };
+  return { how, method, headers: headersOf(headers), body: body as RequestInit['body'], rest };
 }
 
 function redirectOf(value: unknown): CallSettings['redirect'] {

@@ -39,6 +39,11 @@ export function isRepeatable(method: string, idempotent: boolean | undefined, he
   return idempotent ?? (SAFE.has(method.toUpperCase()) || (headers?.has('idempotency-key') ?? false));
 }
 
+/** Whether the first list has yet to come. The state is asked of the native side: not where there is a list. */
+export function isLoading(service: Pick<CalledService, 'instances' | 'state'>): boolean {
+  return service.instances.length === 0 && service.state === 'loading';
+}
+
 /** What stands before the path. */
 export function originOf({ secure, host, port }: Endpoint): string {
   return `${secure ? 'https' : 'http'}://${host.includes(':') ? `[${host}]` : host}:${port}`;

@@ -209,11 +209,15 @@ export class ServiceCache {
     return teller ? teller.call('fetch', this.name, make) : make();
   }
 
-  async #fetch(path: string, init?: ServiceRequestInit, tally?: Tally): Promise<Response> {
-    this.#refuseReleased('fetch');
-    // Loaded at use, and known by its type alone: lib/http stands above this folder.
-    fetchOfService ??= (require('../http/fetch.js') as { fetchOfService: FetchOfService }).fetchOfService;
-    return await fetchOfService(this, path, init, this.#http, { tally });
+  #fetch(path: string, init?: ServiceRequestInit, tally?: Tally): Promise<Response> {
+    try {
+      this.#refuseReleased('fetch');
+      // Loaded at use, and known by its type alone: lib/http stands above this folder.
+      fetchOfService ??= (require('../http/fetch.js') as { fetchOfService: FetchOfService }).fetchOfService;
+      return fetchOfService(this, path, init, this.#http, { tally });
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
   /** What was counted of the service since it is followed, for all of its users. */
