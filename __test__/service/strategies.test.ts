@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { changeOf } from '../../lib/service/diff.js';
 import { LoadRecord } from '../../lib/service/load.js';
 import { consistentHash } from '../../lib/service/pick/consistent-hash.js';
+import { hashOf, mixed } from '../../lib/service/pick/hash.js';
 import { leastLoaded } from '../../lib/service/pick/least-loaded.js';
 import { random } from '../../lib/service/pick/random.js';
 import { Ring } from '../../lib/service/pick/ring.js';
@@ -13,6 +14,15 @@ import { seeded } from '../support/random.js';
 import { candidate, candidates, counted, fits, idOf, type TestCandidate, tools } from './kit.js';
 
 const change = (before: readonly Candidate[], next: readonly Candidate[]) => changeOf(before, next) as Change;
+
+/** The owners of all points, in their order. */
+function around(ring: Ring, ids: ReadonlySet<string>) {
+  const names = new Map([...ids].map((id) => [ring.slot(id), id]));
+  const owners = [];
+  for (let left = ring.size, place = ring.find(0); left > 0; left--, place = ring.next(place))
+    owners.push(names.get(ring.owner(place)));
+  return owners;
+}
 
 describe('random() and weightedRandom()', () => {
   it.each([1, 2, 3, 10, 100])('random: chi-square over %i', (count) => {
@@ -186,11 +196,20 @@ describe('consistentHash()', () => {
     }
     const fresh = new Ring(40, [...now]);
     expect(ring.size).toBe(fresh.size);
-    const name = (of: Ring) => {
-      const names = new Map([...now].map((id) => [of.slot(id), id]));
-      return Array.from({ length: of.size }, (_, point) => names.get(of.owner(point)));
-    };
-    expect(name(ring)).toEqual(name(fresh));
+    expect(around(ring, now)).toEqual(around(fresh, now));
+  });
+
+  it('a ring whose points crowd in one place works as any other', () => {
+    // As the ring has it: the first point of an id.
+    const hash = (id: string) => mixed(hashOf(id) + (hashOf(id, 0x9e3779b9) | 1));
+    const ids: string[] = [];
+    for (let n = 0; ids.length < 1500; n++) if (hash(`c${n}`) < 2 ** 24) ids.push(`c${n}`);
+    const ring = new Ring(1, ids.slice(0, 900));
+    for (const id of ids.slice(900)) ring.change([], [id]);
+    for (const id of ids.slice(0, 300)) ring.change([id], []);
+    const left = new Set(ids.slice(300));
+    expect(ring.size).toBe(1200);
+    expect(around(ring, left)).toEqual(around(new Ring(1, [...left]), left));
   });
 
   it('a picker that lived through changes agrees with a new one on every key', () => {

@@ -48,7 +48,7 @@ class HashPicker implements Picker {
     let point = ring.find(hashOf(key ?? ''));
     for (let looks = ring.size; looks > 0; looks--) {
       const candidate = slots[ring.owner(point)] as Candidate;
-      if (++point === ring.size) point = 0;
+      point = ring.next(point);
       if (skip?.has(candidate)) continue;
       if (candidate.load.inFlight < most) return candidate;
       home ??= candidate;

@@ -5,22 +5,25 @@ import { hashOf, mixed } from './hash.js';
 /** Another constant, so that the second number of an id tells apart what the first does not. */
 const SECOND = 0x9e3779b9;
 
-/** A point while it is being put in. */
-interface Point {
-  readonly hash: number;
-  readonly slot: number;
-}
+/** How many points a bucket has in the mean. */
+const IN_BUCKET = 64;
 
 /**
  * Points in the order of their hashes, each with the slot of its owner. Where they lie depends on the ids and on nothing
  * that went before, so that two processes with the same list agree on every key.
  *
- * Source: consistent hashing (Karger and others, 1997). Points of one change go in, and out, in one pass over the arrays:
- * at 10,000 owners a rebuild would take several hundred times as long.
+ * The ring is cut into buckets of equal length, with room in each: one point that comes or goes moves those of its bucket
+ * alone. At 10,000 owners a single array would move some megabytes for each owner.
+ *
+ * Source: consistent hashing (Karger and others, 1997).
  */
 export class Ring {
   /** Of each owner. */
   readonly points: number;
+  /** How many there are; where each bucket begins, and how full it is. */
+  #bits = 0;
+  #room = 0;
+  #counts = new Uint32Array(1);
   #hashes = new Uint32Array(0);
   #slots = new Uint32Array(0);
   #size = 0;
@@ -43,28 +46,33 @@ export class Ring {
     return this.#slotOf.get(id);
   }
 
-  /** The first point at or after a hash, the ring being closed. */
+  /** The place of the first point at or after a hash, the ring being closed. */
   find(hash: number): number {
-    const at = this.#lower(hash);
-    return at === this.#size ? 0 : at;
+    const bucket = this.#bucketOf(hash);
+    return this.#atOrAfter(bucket, this.#lower(bucket, hash));
   }
 
-  /** Whose a point is. */
-  owner(point: number): number {
-    return this.#slots[point] as number;
+  /** The place of the point that follows. */
+  next(place: number): number {
+    return this.#atOrAfter(Math.floor(place / this.#room), place + 1);
+  }
+
+  /** Whose the point at a place is. */
+  owner(place: number): number {
+    return this.#slots[place] as number;
   }
 
   /** Takes owners out and puts others in; gives whether the slots were dealt anew. */
   change(removed: readonly string[], added: readonly string[]): boolean {
-    // A pass costs about as much as the sorting of an eighth.
-    if ((removed.length + added.length) * 8 > this.#slotOf.size) {
-      const gone = new Set(removed);
-      this.#build([...[...this.#slotOf.keys()].filter((id) => !gone.has(id)), ...added]);
-      return true;
+    // A change of an eighth costs about as much as the sorting of all.
+    const isLarge = (removed.length + added.length) * 8 > this.#slotOf.size;
+    if (!isLarge) {
+      for (const id of removed) this.#remove(id);
+      if (added.every((id) => this.#insert(id))) return false;
     }
-    if (removed.length > 0) this.#remove(removed);
-    if (added.length > 0) this.#insert(added);
-    return false;
+    const gone = new Set(removed);
+    this.#build([...new Set([...[...this.#slotOf.keys()].filter((id) => !gone.has(id)), ...added])]);
+    return true;
   }
 
   #build(ids: readonly string[]): void {
@@ -83,14 +91,28 @@ export class Ring {
       for (const hash of this.#hashesOf(id)) all[at++] = hash * 2 ** 20 + slot;
     }
     all.sort();
-    this.#hashes = new Uint32Array(room(this.#size));
-    this.#slots = new Uint32Array(room(this.#size));
-    for (let point = 0; point < this.#size; point++) {
-      const both = all[point] as number;
+    // Ids that were chosen so that their points crowd in one bucket get fewer and larger ones.
+    for (let bits = Math.max(0, Math.round(Math.log2(this.#size / IN_BUCKET))); !this.#fill(all, bits); ) bits--;
+  }
+
+  /** Puts sorted points into so many buckets; `false` where one of them is too small. */
+  #fill(all: Float64Array, bits: number): boolean {
+    const mean = Math.ceil(all.length / 2 ** bits);
+    this.#bits = bits;
+    this.#room = mean + (mean >> 1) + 24;
+    this.#counts = new Uint32Array(2 ** bits);
+    this.#hashes = new Uint32Array(this.#room * 2 ** bits);
+    this.#slots = new Uint32Array(this.#room * 2 ** bits);
+    for (const both of all) {
       const hash = Math.floor(both / 2 ** 20);
-      this.#hashes[point] = hash;
-      this.#slots[point] = both - hash * 2 ** 20;
+      const bucket = this.#bucketOf(hash);
+      const count = this.#counts[bucket] as number;
+      if (count === this.#room) return false;
+      this.#counts[bucket] = count + 1;
+      this.#hashes[bucket * this.#room + count] = hash;
+      this.#slots[bucket * this.#room + count] = both - hash * 2 ** 20;
     }
+    return true;
   }
 
   *#hashesOf(id: string): Iterable<number> {
@@ -98,60 +120,44 @@ export class Ring {
     for (let point = 0; point < this.points; point++) yield mixed(first + Math.imul(point + 1, step));
   }
 
-  #remove(ids: readonly string[]): void {
-    const places: number[] = [];
-    for (const id of ids) {
-      const slot = this.#slotOf.get(id);
-      if (slot === undefined) continue;
-      const seen = new Set<number>();
-      for (const hash of this.#hashesOf(id)) {
-        let at = this.#lower(hash);
-        while (this.#slots[at] !== slot || seen.has(at)) at++;
-        seen.add(at);
-        places.push(at);
-      }
-      this.#slotOf.delete(id);
-      this.#ids[slot] = '';
-      this.#free.push(slot);
+  #remove(id: string): void {
+    const slot = this.#slotOf.get(id);
+    if (slot === undefined) return;
+    for (const hash of this.#hashesOf(id)) {
+      const bucket = this.#bucketOf(hash);
+      let place = this.#lower(bucket, hash);
+      while (this.#slots[place] !== slot) place++; // another with the same hash
+      this.#move(place, place + 1, this.#end(bucket));
+      this.#counts[bucket] = (this.#counts[bucket] as number) - 1;
+      this.#size--;
     }
-    if (places.length === 0) return;
-    places.sort((a, b) => a - b);
-    let to = places[0] as number;
-    for (const [order, place] of places.entries()) {
-      const end = places[order + 1] ?? this.#size;
-      this.#move(to, place + 1, end);
-      to += end - place - 1;
-    }
-    this.#size = to;
+    this.#slotOf.delete(id);
+    this.#ids[slot] = '';
+    this.#free.push(slot);
   }
 
-  #insert(ids: readonly string[]): void {
-    const coming: Point[] = [];
-    for (const id of ids) {
-      const slot = this.#free.pop() ?? this.#ids.length;
-      this.#ids[slot] = id;
-      this.#slotOf.set(id, slot);
-      for (const hash of this.#hashesOf(id)) coming.push({ hash, slot });
+  /** `false` where a bucket is full: the ring is to be built anew. */
+  #insert(id: string): boolean {
+    const slot = this.#free.pop() ?? this.#ids.length;
+    this.#ids[slot] = id;
+    this.#slotOf.set(id, slot);
+    for (const hash of this.#hashesOf(id)) {
+      const bucket = this.#bucketOf(hash);
+      const end = this.#end(bucket);
+      if (this.#counts[bucket] === this.#room) return false;
+      let place = this.#lower(bucket, hash);
+      while (place < end && this.#hashes[place] === hash && this.#isBefore(this.#slots[place] as number, id)) place++;
+      this.#move(place + 1, place, end);
+      this.#hashes[place] = hash;
+      this.#slots[place] = slot;
+      this.#counts[bucket] = (this.#counts[bucket] as number) + 1;
+      this.#size++;
     }
-    coming.sort((a, b) => a.hash - b.hash || this.#order(a.slot, b.slot));
-    this.#reserve(this.#size + coming.length);
-    // From the end: what lies behind a new point moves by as many places as points are still to come.
-    let end = this.#size;
-    for (let left = coming.length; left > 0; left--) {
-      const { hash, slot } = coming[left - 1] as Point;
-      let at = this.#lower(hash, end);
-      while (at < end && this.#hashes[at] === hash && this.#order(this.#slots[at] as number, slot) < 0) at++;
-      this.#move(at + left, at, end);
-      this.#hashes[at + left - 1] = hash;
-      this.#slots[at + left - 1] = slot;
-      end = at;
-    }
-    this.#size += coming.length;
+    return true;
   }
 
-  #order(a: number, b: number): number {
-    const [left, right] = [this.#ids[a] as string, this.#ids[b] as string];
-    return left < right ? -1 : left > right ? 1 : 0;
+  #isBefore(slot: number, id: string): boolean {
+    return (this.#ids[slot] as string) < id;
   }
 
   #move(to: number, from: number, end: number): void {
@@ -159,18 +165,26 @@ export class Ring {
     this.#slots.copyWithin(to, from, end);
   }
 
-  #reserve(size: number): void {
-    if (size <= this.#hashes.length) return;
-    const [hashes, slots] = [new Uint32Array(room(size)), new Uint32Array(room(size))];
-    hashes.set(this.#hashes);
-    slots.set(this.#slots);
-    this.#hashes = hashes;
-    this.#slots = slots;
+  #bucketOf(hash: number): number {
+    return this.#bits === 0 ? 0 : hash >>> (32 - this.#bits); // a shift by 32 would be none
   }
 
-  /** The first point of at least this hash, among the first `end`. */
-  #lower(hash: number, end = this.#size): number {
-    let [low, high] = [0, end];
+  #end(bucket: number): number {
+    return bucket * this.#room + (this.#counts[bucket] as number);
+  }
+
+  /** This place, or where it lies behind the points of its bucket, that of the next point. */
+  #atOrAfter(bucket: number, place: number): number {
+    if (place < this.#end(bucket) || this.#size === 0) return place;
+    let next = bucket;
+    do next = next + 1 === this.#counts.length ? 0 : next + 1;
+    while (this.#counts[next] === 0);
+    return next * this.#room;
+  }
+
+  /** The first place of a bucket with at least this hash; behind its last point where there is none. */
+  #lower(bucket: number, hash: number): number {
+    let [low, high] = [bucket * this.#room, this.#end(bucket)];
     const hashes = this.#hashes;
     while (low < high) {
       const middle = (low + high) >>> 1;
@@ -180,6 +194,3 @@ export class Ring {
     return low;
   }
 }
-
-/** Some more than there are, so that most changes fit in. */
-const room = (size: number): number => size + (size >> 4) + 64;
