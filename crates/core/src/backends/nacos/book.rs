@@ -30,8 +30,14 @@ type Address = (String, u16);
 /// The services of one client.
 pub(super) struct Book {
     client: Arc<Client>,
-    services: Mutex<HashMap<String, (Arc<Service>, AbortOnDropHandle<()>)>>,
+    services: Mutex<HashMap<String, Kept>>,
     ways: Arc<Ways>,
+}
+
+/// A service, and the task that keeps it.
+struct Kept {
+    service: Arc<Service>,
+    _task: AbortOnDropHandle<()>,
 }
 
 /// Whether a server adds what it is sent to what it has of a connection, by its address; one that is not here is not known.
@@ -80,8 +86,8 @@ impl Book {
 
     pub(super) fn service(&self, name: &str) -> Arc<Service> {
         let mut services = lock(&self.services);
-        if let Some((service, _)) = services.get(name) {
-            return Arc::clone(service);
+        if let Some(kept) = services.get(name) {
+            return Arc::clone(&kept.service);
         }
         let service = Arc::new(Service {
             name: name.to_owned(),
@@ -91,20 +97,23 @@ impl Book {
             kick: Notify::new(),
             progress: watch::channel(Progress::default()).0,
         });
-        let task = tokio::spawn(Arc::clone(&service).run());
-        services.insert(name.to_owned(), (Arc::clone(&service), AbortOnDropHandle::new(task)));
+        let kept = Kept {
+            service: Arc::clone(&service),
+            _task: AbortOnDropHandle::new(tokio::spawn(Arc::clone(&service).run())),
+        };
+        services.insert(name.to_owned(), kept);
         service
     }
 
     /// A service of which something was wanted before.
     pub(super) fn find(&self, name: &str) -> Option<Arc<Service>> {
-        lock(&self.services).get(name).map(|(service, _)| Arc::clone(service))
+        lock(&self.services).get(name).map(|kept| Arc::clone(&kept.service))
     }
 
     /// Forgets a service of which nothing is wanted any more.
     pub(super) fn tidy(&self, name: &str) {
         let mut services = lock(&self.services);
-        let is_idle = services.get(name).is_some_and(|(service, _)| {
+        let is_idle = services.get(name).is_some_and(|Kept { service, .. }| {
             let state = lock(&service.state);
             // The two are this and the task.
             state.wanted.is_empty() && state.unwanted.is_empty() && Arc::strong_count(service) <= 2

@@ -72,20 +72,17 @@ impl Subscribed {
 
 impl Following {
     async fn next(&mut self) -> Result<Snapshot> {
-        let (connection, subscribed) = match &mut self.on {
-            Some((connection, subscribed)) => {
-                tokio::select! {
-                    () = subscribed.changed() => {}
-                    error = connection.over() => return Err(error),
-                }
-                (connection, subscribed)
+        let (connection, subscribed) = if let Some((connection, subscribed)) = &mut self.on {
+            tokio::select! {
+                () = subscribed.changed() => {}
+                error = connection.over() => return Err(error),
             }
-            None => {
-                let connection = self.shared.client.connection().await?;
-                let subscribed = Subscribed::to(&self.shared, &connection, &self.name).await?;
-                let (connection, subscribed) = self.on.insert((connection, subscribed));
-                (connection, subscribed)
-            }
+            (connection, subscribed)
+        } else {
+            let connection = self.shared.client.connection().await?;
+            let subscribed = Subscribed::to(&self.shared, &connection, &self.name).await?;
+            let (connection, subscribed) = self.on.insert((connection, subscribed));
+            (connection, subscribed)
         };
         let until = Instant::now() + self.shared.settles();
         loop {

@@ -48,7 +48,7 @@ pub(super) fn merge(form: &Form, group: &str, name: &Arc<str>, lists: &[Arc<List
                 None => {
                     if let Some(reading) = reading {
                         let id = foreign_id(&list.service, group, host);
-                        let instance = instance_of(name, &id, vec![reading]);
+                        let instance = instance_of(name, &id, &[reading]);
                         merged.snapshot.instances.extend(instance.map(Arc::new));
                     }
                 }
@@ -61,7 +61,7 @@ pub(super) fn merge(form: &Form, group: &str, name: &Arc<str>, lists: &[Arc<List
         merged.is_whole &= parts.read.len() >= parts.of.max(1);
         // One endpoint that an operator has taken out is missing; the others stand.
         let readings: Vec<Reading> = parts.read.into_iter().filter_map(|(_, reading)| reading).collect();
-        let instance = instance_of(name, &id, readings);
+        let instance = instance_of(name, &id, &readings);
         merged.snapshot.instances.extend(instance.map(Arc::new));
     }
     merged
@@ -91,7 +91,7 @@ impl Parts {
     }
 }
 
-fn instance_of(name: &Arc<str>, id: &str, readings: Vec<Reading>) -> Option<ServiceInstance> {
+fn instance_of(name: &Arc<str>, id: &str, readings: &[Reading]) -> Option<ServiceInstance> {
     let first = readings.first()?;
     Some(ServiceInstance {
         id: id.into(),

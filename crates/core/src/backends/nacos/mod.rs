@@ -44,7 +44,7 @@ impl NacosBackend {
         Ok(Self {
             shared: Arc::new(Shared {
                 form: Form {
-                    form: options.form,
+                    codec: options.form,
                     cluster: options.cluster.clone(),
                     weight: options.weight,
                 },

@@ -40,7 +40,7 @@ const SAMPLE_WRITING: u64 = 9_999_999_999;
 /// The form of records, of the options.
 #[derive(Debug, Clone)]
 pub(super) struct Form {
-    pub(super) form: NacosForm,
+    pub(super) codec: NacosForm,
     pub(super) cluster: String,
     pub(super) weight: f64,
 }
@@ -77,7 +77,7 @@ impl Form {
     /// The services in which instances of a name lie.
     pub(super) fn services(&self, name: &str) -> Vec<String> {
         let mut services = vec![name.to_owned()];
-        if self.form == NacosForm::Kratos {
+        if self.codec == NacosForm::Kratos {
             services.extend(KINDS.iter().map(|kind| format!("{name}.{kind}")));
         }
         services
@@ -89,7 +89,7 @@ impl Form {
         let of_kind = KINDS
             .iter()
             .find_map(|kind| Some((service.strip_suffix(kind)?.strip_suffix('.')?, *kind)));
-        match of_kind.filter(|(name, _)| self.form == NacosForm::Kratos && !name.is_empty()) {
+        match of_kind.filter(|(name, _)| self.codec == NacosForm::Kratos && !name.is_empty()) {
             Some((name, suffix)) if kind == Some(suffix) || (kind.is_none() && host.get(ID).is_none()) => {
                 (name, suffix)
             }
@@ -105,7 +105,7 @@ impl Form {
         for (at, endpoint) in instance.endpoints.iter().enumerate() {
             let path = format!("instance.endpoints[{at}]");
             let address = Address::of(&path, endpoint)?;
-            let is_kratos = self.form == NacosForm::Kratos && KINDS.contains(&&*address.scheme);
+            let is_kratos = self.codec == NacosForm::Kratos && KINDS.contains(&&*address.scheme);
             let service = if is_kratos {
                 format!("{}.{}", instance.name, address.scheme)
             } else {

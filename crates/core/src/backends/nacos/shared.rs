@@ -31,7 +31,7 @@ pub(super) struct Shared {
 impl Shared {
     /// How long the hosts of an instance may come apart.
     pub(super) fn settles(&self) -> Duration {
-        if self.form.form == NacosForm::Kratos {
+        if self.form.codec == NacosForm::Kratos {
             SETTLES
         } else {
             Duration::ZERO

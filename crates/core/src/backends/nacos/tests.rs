@@ -10,9 +10,9 @@ use super::record::{Form, Mark, Place};
 use crate::error::ErrorKind;
 use crate::instance::ServiceInstance;
 
-fn form(form: NacosForm) -> Form {
+fn form(codec: NacosForm) -> Form {
     Form {
-        form,
+        codec,
         cluster: "DEFAULT".to_owned(),
         weight: 100.0,
     }

@@ -72,13 +72,10 @@ impl Connection {
     pub(super) async fn open(plan: Plan) -> Result<Arc<Self>> {
         let limit = plan.connect_timeout;
         let address = plan.address.clone();
-        match timeout(limit, Self::set_up(plan)).await {
-            Ok(opened) => opened,
-            Err(_) => {
-                let text = format!("Nacos at {address} did not answer within {} ms", limit.as_millis());
-                Err(Error::new(ErrorKind::Timeout, text).at(&address))
-            }
-        }
+        timeout(limit, Self::set_up(plan)).await.unwrap_or_else(|_| {
+            let text = format!("Nacos at {address} did not answer within {} ms", limit.as_millis());
+            Err(Error::new(ErrorKind::Timeout, text).at(&address))
+        })
     }
 
     async fn set_up(plan: Plan) -> Result<Arc<Self>> {
