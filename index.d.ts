@@ -543,6 +543,9 @@ export interface NativeNacosOptions {
   weight: number
   username: string | null
   password: string | null
+  accessKey: string | null
+  secretKey: string | null
+  regionId: string | null
   tls: NativeTlsOptions | null
 }
 

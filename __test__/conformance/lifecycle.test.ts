@@ -284,7 +284,7 @@ forEveryBackend('the end of a process', (it) => {
       await sees(other, 'orders', [], scope.ttlMs + 3000);
       expect(performance.now() - start).toBeLessThan(scope.ttlMs + 2000); // etcd looks for expired leases twice a second
     },
-    { needs: ['processes'] },
+    { needs: ['processes', 'outlives'] },
   );
 
   it(
@@ -298,7 +298,7 @@ forEveryBackend('the end of a process', (it) => {
       expect(ids(await other.getService('orders', { consistent: true }))).toEqual(['a']);
       await sees(other, 'orders', [], scope.ttlMs + 3000);
     },
-    { needs: ['processes'] },
+    { needs: ['processes', 'outlives'] },
   );
 
   it(
@@ -430,7 +430,7 @@ forEveryBackend('the end of a process', (it) => {
       const child = await scope.process([['register', instance], ['hold']], { stallTimeoutMs: 1000 });
       await child.until('register:done');
       child.kill('SIGSTOP');
-      await sees(other, 'orders', [], scope.ttlMs + 4000);
+      await sees(other, 'orders', [], scope.silenceMs + 4000);
       child.kill('SIGCONT');
       await sees(other, 'orders', ['a'], 8000);
       await child.until('restored');

@@ -469,7 +469,7 @@ forEveryBackend('deregistering', (it) => {
   it('drainMs of close() waits after the removal of all that is left', async (scope) => {
     const [registry, other] = [await scope.connect(), await scope.observer()];
     await registry.register(instance);
-    await registry.register({ ...instance, id: 'b' });
+    await registry.register({ ...instance, id: 'b', endpoints: ['grpc://10.1.2.4:9000'] });
     const start = performance.now();
     let resolvedAt = 0;
     const closing = registry.close({ drainMs: 3000 }).then(() => {

@@ -273,7 +273,7 @@ forEveryBackend('a blocked thread', (it) => {
     const owner = await scope.run(
       [
         ['register', { ...instance, id: 'guarded' }, { stallTimeoutMs: 1000 }],
-        ['register', { ...instance, id: 'unguarded' }],
+        ['register', { ...instance, id: 'unguarded', endpoints: ['grpc://10.1.2.4:9000'] }],
         ['block', 5000],
         ['hold'],
       ],

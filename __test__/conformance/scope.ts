@@ -38,6 +38,8 @@ export type Need =
   | 'counts'
   /** How long a record stands without renewal is for its client to say, not for the server. */
   | 'ownTtl'
+  /** What a dead process has written stands for some time. */
+  | 'outlives'
   /** Operators can take an instance out by a switch of the registry's own. */
   | 'ownSwitch'
   /** Several registries lie in one server, and do not see one another. */
@@ -63,6 +65,8 @@ export interface Server {
 /** What one test sees of a registry, and the faults that befall it. */
 export interface Scope {
   readonly ttlMs: number;
+  /** How long the record of an owner that says nothing may stand: the TTL, unless the registry goes by a clock of its own. */
+  readonly silenceMs: number;
   /** Through the way that `outage()` cuts. */
   options(more?: Common): RegistryOptions;
   /** A client; closed when the test is over. */
@@ -148,6 +152,11 @@ const absent = (need: Need): never => {
  */
 export abstract class Clients implements Scope {
   protected readonly opened: (() => Promise<unknown>)[] = [];
+
+  get silenceMs(): number {
+    return this.ttlMs;
+  }
+
   abstract readonly ttlMs: number;
   abstract options(more?: Common): RegistryOptions;
   abstract url(query?: string): string;

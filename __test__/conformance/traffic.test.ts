@@ -25,6 +25,9 @@ const instance = {
   endpoints: ['grpc://10.1.2.3:9000'],
 };
 
+/** Beside it, at an address of its own: some registries hold one instance of an address. */
+const neighbour = { ...instance, id: 'b', endpoints: ['grpc://10.1.2.4:9000'] };
+
 /** Rounds of the test that looks for what they leave behind. `ROUNDS=1000` is the full size. */
 const ROUNDS = Number(process.env.ROUNDS ?? 25);
 
@@ -90,7 +93,7 @@ forEveryBackend('out of traffic', (it, row) => {
   it('withdrawn for longer than its TTL, beside one whose session is lost, it stays away and comes back', async (scope) => {
     const [registry, other] = [await scope.connect(), await scope.observer()];
     const registration = await registry.register(instance);
-    const beside = await registry.register({ ...instance, id: 'b' });
+    const beside = await registry.register(neighbour);
     const heard = hear(beside);
     await registration.withdraw();
     await scope.loseSession('orders', 'b');
@@ -251,7 +254,7 @@ forEveryBackend('out of traffic', (it, row) => {
 
   it('deregister() of what is out ends it, also in an outage, and it does not come back', async (scope) => {
     const [registry, other] = [await scope.connect(), await scope.observer()];
-    const [one, two] = [await registry.register(instance), await registry.register({ ...instance, id: 'b' })];
+    const [one, two] = [await registry.register(instance), await registry.register(neighbour)];
     await Promise.all([one.withdraw(), two.withdraw('unhealthy')]);
     await one.deregister();
     expect(one.state).toBe('deregistered');
@@ -288,7 +291,7 @@ forEveryBackend('out of traffic', (it, row) => {
 
   it('close() takes what is out with it, and what waits hears of it', async (scope) => {
     const [registry, other] = [await scope.connect(), await scope.observer()];
-    const [one, two] = [await registry.register(instance), await registry.register({ ...instance, id: 'b' })];
+    const [one, two] = [await registry.register(instance), await registry.register(neighbour)];
     await one.withdraw();
     const draining = two.drain(600_000);
     await sees(other, 'orders', []);

@@ -52,10 +52,13 @@ export interface NacosRegistry {
 
 const startTimeoutMs = 30_000;
 const callTimeoutMs = 10_000;
+/** Calls of one server under way: it takes a thousand at once, one by one, and the last would wait for too long. */
+const callsAtOnce = 32;
 const logLimit = 64 * 1024;
 
 /** One server. */
 export class NacosServer implements NacosRegistry {
+  private readonly calls = new Set<Promise<unknown>>();
   readonly host: string;
   readonly grpcHost: string;
   log = '';
@@ -184,6 +187,18 @@ export class NacosServer implements NacosRegistry {
 
   /** A call of the HTTP API, version 1: around the product. */
   async call(method: string, path: string, parameters: Record<string, string | number | boolean>): Promise<string> {
+    while (this.calls.size >= callsAtOnce) await Promise.race(this.calls);
+    const call = this.callNow(method, path, parameters);
+    const over = call.catch(() => undefined).finally(() => this.calls.delete(over));
+    this.calls.add(over);
+    return call;
+  }
+
+  private async callNow(
+    method: string,
+    path: string,
+    parameters: Record<string, string | number | boolean>,
+  ): Promise<string> {
     const form = new URLSearchParams(
       Object.entries(parameters).map(([name, value]): [string, string] => [name, String(value)]),
     );

@@ -17,6 +17,9 @@ pub struct NativeNacosOptions {
     pub weight: f64,
     pub username: Option<String>,
     pub password: Option<String>,
+    pub access_key: Option<String>,
+    pub secret_key: Option<String>,
+    pub region_id: Option<String>,
     pub tls: Option<NativeTlsOptions>,
 }
 
@@ -25,7 +28,7 @@ mod opening {
     use std::sync::Arc;
 
     use rollcall_core::backend::Backend;
-    use rollcall_core::backends::nacos::{NacosBackend, NacosForm, NacosOptions};
+    use rollcall_core::backends::nacos::{AccessKey, NacosBackend, NacosForm, NacosOptions};
     use rollcall_core::log::Log;
 
     use super::super::Times;
@@ -34,6 +37,8 @@ mod opening {
     impl NativeNacosOptions {
         /// The backend of these options.
         pub(in crate::backends) fn open(self, times: Times, log: &Log) -> rollcall_core::Result<Arc<dyn Backend>> {
+            let access_key = self.access_key.zip(self.secret_key);
+            let region = self.region_id;
             let options = NacosOptions {
                 hosts: self.hosts,
                 grpc_port: self.grpc_port.and_then(|port| u16::try_from(port).ok()),
@@ -48,6 +53,11 @@ mod opening {
                 },
                 weight: self.weight,
                 user: self.username.zip(self.password),
+                access_key: access_key.map(|(access_key, secret_key)| AccessKey {
+                    access_key,
+                    secret_key,
+                    region,
+                }),
                 tls: self.tls.map(Into::into),
                 ttl: times.ttl,
                 timeout: times.timeout,

@@ -42,6 +42,12 @@ export interface NacosOptions extends CommonOptions {
   username?: string | undefined;
   /** Default: none. Needs `username`. */
   password?: string | undefined;
+  /** Signs every request, as Alibaba Cloud's Nacos (MSE) wants it. Default: none. Needs `secretKey`; not with `username`. */
+  accessKey?: string | undefined;
+  /** The secret of `accessKey`. It is never sent. */
+  secretKey?: string | undefined;
+  /** The region, as `cn-hangzhou`, of whose key the secret is the root (signature version 4). Default: none. */
+  regionId?: string | undefined;
   /** `true`, or the details: TLS on, for gRPC and HTTP. Default: off, and on with a URL of `nacoss://`. */
   tls?: boolean | TlsOptions | undefined;
 }
@@ -59,6 +65,9 @@ export const nacos: Backend<NacosOptions> = {
     weight: 'number',
     username: 'text',
     password: 'text',
+    accessKey: 'text',
+    secretKey: 'text',
+    regionId: 'text',
     tls: TLS,
   },
 
@@ -85,10 +94,21 @@ export const nacos: Backend<NacosOptions> = {
       codec: choice('options.codec', options.codec, ['kratos', 'plain'], 'kratos'),
       weight: weightOf(options.weight),
       ...credentialsOf(options),
+      ...accessKeyOf(options),
       tls,
     };
   },
 };
+
+function accessKeyOf(options: Bag): { accessKey: string | null; secretKey: string | null; regionId: string | null } {
+  const accessKey = text('options.accessKey', options.accessKey) ?? null;
+  const secretKey = text('options.secretKey', options.secretKey) ?? null;
+  const regionId = text('options.regionId', options.regionId) ?? null;
+  if (accessKey !== null && secretKey === null) throw invalid('options.secretKey', 'expected with an accessKey');
+  if (secretKey !== null && accessKey === null) throw invalid('options.accessKey', 'expected with a secretKey');
+  if (regionId !== null && accessKey === null) throw invalid('options.accessKey', 'expected with a regionId');
+  return { accessKey, secretKey, regionId };
+}
 
 function weightOf(value: unknown): number {
   if (value === undefined) return 100;

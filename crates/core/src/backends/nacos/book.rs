@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::client::{Client, Connection, Host};
-use super::record::{Mark, Place};
+use super::record::{KIND, Mark, Place};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::lock;
@@ -162,6 +162,11 @@ impl Service {
         self.progress.borrow().on.as_ref().map(|connection| connection.heard())
     }
 
+    /// Whether anything is wanted to stand.
+    pub(super) fn is_wanted(&self) -> bool {
+        !lock(&self.state).wanted.is_empty()
+    }
+
     /// Resolves when everything stands by this connection.
     pub(super) async fn stands_by(&self, connection: &Arc<Connection>) {
         let mut progress = self.progress.subscribe();
@@ -239,6 +244,13 @@ impl Service {
 
     async fn sync_once(&self) -> Result<Arc<Connection>> {
         let connection = self.client.connection().await?;
+        let was_elsewhere = {
+            let progress = self.progress.borrow();
+            progress.on.as_ref().is_some_and(|on| !Arc::ptr_eq(on, &connection))
+        };
+        if was_elsewhere {
+            self.give_way(&connection).await?;
+        }
         let (hosts, unwanted) = {
             let state = lock(&self.state);
             let hosts: Vec<Host> = state.wanted.values().map(|(_, host)| host.clone()).collect();
@@ -269,6 +281,38 @@ impl Service {
         }
         drop(state);
         Ok(connection)
+    }
+
+    /// Wants nothing more where somebody has taken the id or the address by a greater owner while we were away: on some servers
+    /// our host would be written over theirs.
+    async fn give_way(&self, connection: &Connection) -> Result<()> {
+        let list = connection.query(&self.name).await?;
+        let mut by_id: HashMap<(String, String), String> = HashMap::new();
+        let mut by_address: HashMap<Address, String> = HashMap::new();
+        let keep_greater = |held: &mut String, owner: String| *held = std::mem::take(held).max(owner);
+        for host in &list.hosts {
+            let Some(Mark {
+                id, owner: Some(owner), ..
+            }) = Mark::of(host)
+            else {
+                continue;
+            };
+            let kind = host.get(KIND).unwrap_or_default().to_owned();
+            keep_greater(by_id.entry((id, kind)).or_default(), owner.clone());
+            keep_greater(by_address.entry((host.ip.clone(), host.port)).or_default(), owner);
+        }
+        lock(&self.state).wanted.retain(|address, (_, host)| {
+            let Some(Mark {
+                id, owner: Some(owner), ..
+            }) = Mark::of(host)
+            else {
+                return true;
+            };
+            let kind = host.get(KIND).unwrap_or_default().to_owned();
+            let others = [by_id.get(&(id, kind)), by_address.get(address)];
+            others.into_iter().flatten().all(|other| *other <= owner)
+        });
+        Ok(())
     }
 
     async fn batch(&self, connection: &Connection, hosts: &[Host]) -> Result<()> {

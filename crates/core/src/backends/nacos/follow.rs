@@ -1,15 +1,19 @@
 //! A name followed: a subscription for each of its services, on one connection, and one list of all.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::{join_all, select_all};
 use futures::stream::{self, BoxStream, StreamExt as _};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::client::{Connection, List, Subscription};
 use super::shared::Shared;
 use crate::backend::Snapshot;
 use crate::error::Result;
+
+/// How long a list waits for what this client has in it.
+const RETURN: Duration = Duration::from_secs(1);
 
 struct Following {
     shared: Arc<Shared>,
@@ -40,10 +44,10 @@ pub(super) fn follow(shared: Arc<Shared>, name: &str) -> BoxStream<'static, Resu
 }
 
 impl Subscribed {
-    /// Subscribes to all services of a name.
-    pub(super) async fn to(shared: &Shared, connection: &Arc<Connection>, name: &str) -> Result<Self> {
+    /// Subscribes to all services of a name; see [`Connection::subscribe`].
+    pub(super) async fn to(shared: &Shared, connection: &Arc<Connection>, name: &str, fresh: bool) -> Result<Self> {
         let services = shared.form.services(name);
-        let all = join_all(services.iter().map(|service| connection.subscribe(service))).await;
+        let all = join_all(services.iter().map(|service| connection.subscribe(service, fresh))).await;
         let subscriptions = all.into_iter().collect::<Result<Vec<_>>>()?;
         Ok(Self {
             changes: subscriptions
@@ -71,6 +75,16 @@ impl Subscribed {
 }
 
 impl Following {
+    /// Resolves when everything that this client wants to stand under the name does.
+    async fn stands_by(&self, connection: &Arc<Connection>) {
+        let services = self.shared.form.services(&self.name);
+        for service in services.iter().filter_map(|service| self.shared.book.find(service)) {
+            if service.is_wanted() {
+                service.stands_by(connection).await;
+            }
+        }
+    }
+
     async fn next(&mut self) -> Result<Snapshot> {
         let (connection, subscribed) = if let Some((connection, subscribed)) = &mut self.on {
             tokio::select! {
@@ -80,7 +94,9 @@ impl Following {
             (connection, subscribed)
         } else {
             let connection = self.shared.client.connection().await?;
-            let subscribed = Subscribed::to(&self.shared, &connection, &self.name).await?;
+            // What is ours there comes back by this connection too, and would be missed for a moment.
+            let _ = timeout(RETURN, self.stands_by(&connection)).await; // late is no error
+            let subscribed = Subscribed::to(&self.shared, &connection, &self.name, true).await?;
             let (connection, subscribed) = self.on.insert((connection, subscribed));
             (connection, subscribed)
         };

@@ -16,12 +16,13 @@ mod shared;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 
 use self::book::Book;
 use self::client::Client;
-pub use self::options::{NacosForm, NacosOptions};
+pub use self::options::{AccessKey, NacosForm, NacosOptions};
 use self::presence::NacosPresence;
 use self::record::Form;
 use self::shared::Shared;
@@ -117,6 +118,12 @@ impl Backend for NacosBackend {
         self.shared.book.close();
         self.shared.client.close();
     }
+}
+
+/// Milliseconds since 1970, by this machine's clock.
+fn unix_millis() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| now.as_millis() as u64)
 }
 
 #[cfg(test)]

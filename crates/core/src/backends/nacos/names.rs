@@ -170,7 +170,7 @@ impl On {
             .map(|service| {
                 let connection = Arc::clone(&self.connection);
                 async move {
-                    let subscription = connection.subscribe(&service).await?;
+                    let subscription = connection.subscribe(&service, true).await?;
                     Ok::<_, Error>((service, subscription))
                 }
             })

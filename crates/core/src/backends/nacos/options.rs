@@ -27,6 +27,8 @@ pub struct NacosOptions {
     pub weight: f64,
     /// User and password. Default none. Never logged.
     pub user: Option<(String, String)>,
+    /// What every request is signed with. Default none. Never logged.
+    pub access_key: Option<AccessKey>,
     /// TLS, of HTTP and gRPC. Default none.
     pub tls: Option<TlsOptions>,
     /// How long the servers may be silent before a registration counts as lost. Default 20 s, after which a server has given
@@ -36,6 +38,17 @@ pub struct NacosOptions {
     pub timeout: Duration,
     /// One connection, with its TLS handshake and its set-up. Default 10 s.
     pub connect_timeout: Duration,
+}
+
+/// A key of Alibaba Cloud.
+#[derive(Clone)]
+pub struct AccessKey {
+    /// Its id, which goes with every request.
+    pub access_key: String,
+    /// Its secret, which does not.
+    pub secret_key: String,
+    /// The region whose key is derived from the secret; none signs with the secret itself.
+    pub region: Option<String>,
 }
 
 /// How an instance is written.
@@ -61,6 +74,7 @@ impl Default for NacosOptions {
             form: NacosForm::default(),
             weight: 100.0,
             user: None,
+            access_key: None,
             tls: None,
             ttl: Duration::from_secs(20),
             timeout: Duration::from_secs(10),
@@ -92,6 +106,11 @@ impl NacosOptions {
         if !(self.weight > 0.0 && self.weight <= MAX_WEIGHT) {
             return Err(Error::invalid(
                 "options.weight: expected a number above 0 and at most 10000",
+            ));
+        }
+        if self.user.is_some() && self.access_key.is_some() {
+            return Err(Error::invalid(
+                "options.accessKey: expected without options.username: one of them is who we are",
             ));
         }
         if !self.context_path.is_empty() && !self.context_path.starts_with('/') {

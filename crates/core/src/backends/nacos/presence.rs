@@ -4,9 +4,10 @@
 //! whoever reads a greater one than its own gives way. So of any two the same one does, whatever the order of their writes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::iter::repeat;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join_all;
@@ -17,12 +18,19 @@ use super::client::{Connection, Host, List};
 use super::follow::Subscribed;
 use super::record::{Mark, Place};
 use super::shared::{SETTLES, Shared};
+use super::unix_millis;
 use crate::backend::{Intent, Loss, Presence};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::ServiceInstance;
 
 /// Between two looks for what was written.
-const LOOK: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(100);
+/// The first of them: some servers tell at once.
+const LOOKS: [Duration; 3] = [
+    Duration::from_millis(10),
+    Duration::from_millis(20),
+    Duration::from_millis(40),
+];
 /// Between two tries to look, when the first failed.
 const AGAIN: Duration = Duration::from_millis(500);
 /// Owners that are remembered: what was written by older ones is long gone.
@@ -44,13 +52,23 @@ pub(super) struct NacosPresence {
     written: BTreeSet<Place>,
     /// Where records of our id stood without an owner when we claimed it.
     nobodys: BTreeSet<Place>,
+    seen: Seen,
 }
 
 /// How our record stands, by lists.
 enum Standing {
     Whole,
+    /// It is not in them, but they may be older than it.
     Missing,
+    Gone,
     Replaced,
+}
+
+/// When our record was in the list of each of its services, by the clock of the server of one connection.
+#[derive(Default)]
+struct Seen {
+    on: Weak<Connection>,
+    at_ms: BTreeMap<String, i64>,
 }
 
 impl NacosPresence {
@@ -65,6 +83,7 @@ impl NacosPresence {
             hosts: BTreeMap::new(),
             written: BTreeSet::new(),
             nobodys: BTreeSet::new(),
+            seen: Seen::default(),
         }
     }
 
@@ -180,13 +199,17 @@ impl NacosPresence {
     }
 
     /// One attempt to make what we want stand, and nothing else.
-    async fn stand(&mut self, connection: &Connection) -> Result<()> {
+    async fn stand(&mut self, connection: &Arc<Connection>) -> Result<()> {
         let left = self.want();
         let now: BTreeSet<String> = self.hosts.keys().map(|place| place.0.clone()).collect();
         self.sync(&now).await?;
-        while !self.is_seen(connection, &now).await? {
-            sleep(LOOK).await;
-        }
+        let mut pauses = LOOKS.into_iter().chain(repeat(LOOK));
+        self.seen = loop {
+            if let Some(seen) = self.is_seen(connection, &now).await? {
+                break seen;
+            }
+            sleep(pauses.next().unwrap_or(LOOK)).await;
+        };
         // What others have read of it is whole before its old part goes.
         self.sync(&left.difference(&now).cloned().collect()).await?;
         self.written = self.hosts.keys().cloned().collect();
@@ -205,8 +228,8 @@ impl NacosPresence {
         all.into_iter().collect()
     }
 
-    /// Whether others see what we have written.
-    async fn is_seen(&self, connection: &Connection, services: &BTreeSet<String>) -> Result<bool> {
+    /// Whether others see what we have written, and since when.
+    async fn is_seen(&self, connection: &Arc<Connection>, services: &BTreeSet<String>) -> Result<Option<Seen>> {
         let lists: Result<Vec<_>> = join_all(services.iter().map(|service| connection.query(service)))
             .await
             .into_iter()
@@ -220,30 +243,39 @@ impl NacosPresence {
         {
             return Err(self.replaced());
         }
-        Ok(self.hosts.iter().all(|((service, ip, port), wanted)| {
+        let is_there = self.hosts.iter().all(|((service, ip, port), wanted)| {
             let of_service = lists.iter().filter(|list| list.service == *service);
             let mut hosts = of_service.flat_map(|list| list.at(ip, *port));
             hosts.any(|host| host.metadata == wanted.metadata)
+        });
+        Ok(is_there.then(|| Seen {
+            on: Arc::downgrade(connection),
+            at_ms: times(&lists),
         }))
     }
 
-    fn standing(&self, lists: &[Arc<List>]) -> Standing {
+    /// How our record stands by lists, of which those that were true after `seen` do not lack it for being late.
+    fn standing(&self, lists: &[Arc<List>], seen: &BTreeMap<String, i64>) -> Standing {
         if !self.holds() || self.rivals(lists, &self.hosts).iter().any(|rival| self.is_newer(rival)) {
             return Standing::Replaced;
         }
-        let stands = |(service, ip, port): &Place| {
+        let mut standing = Standing::Whole;
+        for (service, ip, port) in self.hosts.keys() {
             let is_ours = |host: &Host| {
                 let owner = Mark::of(host).and_then(|mark| mark.owner);
                 owner.is_some_and(|owner| self.owners.contains(&owner))
             };
-            let mut of_service = lists.iter().filter(|list| list.service == *service);
-            of_service.any(|list| list.at(ip, *port).any(is_ours))
-        };
-        if self.hosts.keys().all(stands) {
-            Standing::Whole
-        } else {
-            Standing::Missing
+            let list = lists.iter().find(|list| list.service == *service);
+            if list.is_some_and(|list| list.at(ip, *port).any(is_ours)) {
+                continue;
+            }
+            let is_later = |list: &Arc<List>| seen.get(service).is_some_and(|seen| list.at_ms > *seen);
+            if list.is_some_and(is_later) {
+                return Standing::Gone;
+            }
+            standing = Standing::Missing;
         }
+        standing
     }
 
     /// Looks at what the server tells, for as long as it stands.
@@ -268,29 +300,38 @@ impl NacosPresence {
         for service in services {
             self.shared.book.service(service).stands_by(connection).await;
         }
-        let mut subscribed = Subscribed::to(&self.shared, connection, &self.name).await?;
+        let mut subscribed = Subscribed::to(&self.shared, connection, &self.name, false).await?;
+        let is_seen = std::ptr::eq(self.seen.on.as_ptr(), Arc::as_ptr(connection));
+        let mut seen = if is_seen {
+            self.seen.at_ms.clone()
+        } else {
+            BTreeMap::new()
+        };
         loop {
-            // A list that was told may be older than what was written: what is missing in it is asked for.
-            if !matches!(self.standing(&subscribed.lists()?), Standing::Whole)
-                && let Some(loss) = self.missing(connection).await?
-            {
-                return Ok(loss);
+            let lists = subscribed.lists()?;
+            match self.standing(&lists, &seen) {
+                Standing::Whole => seen = times(&lists),
+                Standing::Gone => return Ok(gone(connection)),
+                // What is missing is asked for.
+                Standing::Missing | Standing::Replaced => {
+                    if let Some(loss) = self.missing(connection, &seen).await? {
+                        return Ok(loss);
+                    }
+                }
             }
             subscribed.changed().await;
         }
     }
 
     /// Asks until our record is seen, or for as long as it may take to be.
-    async fn missing(&self, connection: &Connection) -> Result<Option<Loss>> {
+    async fn missing(&self, connection: &Connection, seen: &BTreeMap<String, i64>) -> Result<Option<Loss>> {
         let until = Instant::now() + SETTLES;
         loop {
-            match self.standing(&self.shared.read(connection, &self.name).await?) {
+            match self.standing(&self.shared.read(connection, &self.name).await?, seen) {
                 Standing::Whole => return Ok(None),
                 Standing::Replaced => return Ok(Some(Loss::Replaced)),
-                Standing::Missing if Instant::now() >= until => {
-                    let text = format!("Nacos at {} does not list it any more", connection.address());
-                    return Ok(Some(Loss::Gone(text)));
-                }
+                Standing::Gone => return Ok(Some(gone(connection))),
+                Standing::Missing if Instant::now() >= until => return Ok(Some(gone(connection))),
                 Standing::Missing => sleep(LOOK).await,
             }
         }
@@ -320,11 +361,18 @@ impl NacosPresence {
     }
 }
 
+fn gone(connection: &Connection) -> Loss {
+    Loss::Gone(format!("Nacos at {} does not list it any more", connection.address()))
+}
+
+/// When lists were true, by their services.
+fn times(lists: &[Arc<List>]) -> BTreeMap<String, i64> {
+    lists.iter().map(|list| (list.service.clone(), list.at_ms)).collect()
+}
+
 /// An owner that is greater than another, and than those of before by this machine's clock.
 fn owner_after(other: Option<&str>) -> String {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |now| now.as_millis() as u64);
+    let now = unix_millis();
     let least = other
         .and_then(|other| u64::from_str_radix(other.get(..12)?, 16).ok())
         .unwrap_or(0);

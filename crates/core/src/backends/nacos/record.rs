@@ -25,7 +25,7 @@ const PART: &str = "rollcall.n";
 /// The endpoint, where it is not `{scheme}://{ip}:{port}`.
 const ENDPOINT: &str = "rollcall.endpoint";
 const OURS: &str = "rollcall.";
-const KIND: &str = "kind";
+pub(super) const KIND: &str = "kind";
 const VERSION: &str = "version";
 const WEIGHT: &str = "weight";
 /// What an original server takes of keys and values of the metadata of one host together, in UTF-16.

@@ -128,6 +128,7 @@ fn what_others_write_is_read_by_its_service_and_what_is_out_is_not() {
             service: service.to_owned(),
             hosts: vec![host],
             group: String::new(),
+            at_ms: 0,
             bad: Vec::new(),
         };
         let merged = merge(&of, "DEFAULT_GROUP", &"orders".into(), &[Arc::new(list)]);

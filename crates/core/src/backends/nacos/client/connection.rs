@@ -11,8 +11,11 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Channel;
 use tonic_prost::ProstCodec;
 
+use super::super::options::AccessKey;
+use super::super::unix_millis;
 use super::dial::dial;
 use super::error::{FORBIDDEN, UNREGISTERED, code_of, refusal, unanswered};
+use super::signing;
 use super::subscriptions::Subscriptions;
 use super::tokens::Tokens;
 use super::wire::{self, Payload};
@@ -23,7 +26,7 @@ use crate::tls::Tls;
 /// The largest message that is read.
 const LARGEST: usize = 64 * 1024 * 1024;
 /// For how long a server may not know yet that a connection was set up.
-const SETTLING: Duration = Duration::from_secs(1);
+const SETTLING: Duration = Duration::from_secs(5);
 /// How long a server that announces an answer to the set-up is waited for.
 const ACK: Duration = Duration::from_secs(5);
 /// Answers to the server that wait to be sent. One that pushes more without taking them is no server.
@@ -47,6 +50,7 @@ pub(super) struct Plan {
     pub(super) server_name: Option<String>,
     pub(super) scope: Arc<Scope>,
     pub(super) tokens: Arc<Tokens>,
+    pub(super) access_key: Option<AccessKey>,
     pub(super) connect_timeout: Duration,
     pub(super) timeout: Duration,
     /// How often the server is asked whether it is there.
@@ -92,7 +96,7 @@ impl Connection {
             tasks: Mutex::default(),
             plan,
         });
-        let checked = connection.call("ServerCheckRequest", &json!({}), None).await?;
+        let checked = connection.call("ServerCheckRequest", &json!({}), Vec::new()).await?;
         if checked.get("connectionId").is_none() {
             return Err(connection.named(Error::new(ErrorKind::Unavailable, "what answers there is no Nacos")));
         }
@@ -171,7 +175,7 @@ impl Connection {
         let mut renewed = false;
         loop {
             let token = self.plan.tokens.get().await?;
-            let answer = self.call(kind, body, token.as_deref()).await?;
+            let answer = self.call(kind, body, self.whose(body, token.as_deref())).await?;
             match code_of(&answer) {
                 200 => return Ok(answer),
                 // r-nacos has no other word for a batch of nothing.
@@ -188,8 +192,18 @@ impl Connection {
         }
     }
 
+    /// The headers that say who asks.
+    fn whose(&self, body: &Value, token: Option<&str>) -> Vec<(&'static str, String)> {
+        if let Some(key) = &self.plan.access_key {
+            let service = body.get("serviceName").and_then(Value::as_str).unwrap_or_default();
+            return signing::headers(key, &self.plan.scope.group, service, unix_millis());
+        }
+        let token = token.map(|token| ("accessToken", token.to_owned()));
+        token.into_iter().collect()
+    }
+
     /// One request, and what is answered, good or bad.
-    async fn call(&self, kind: &'static str, body: &Value, token: Option<&str>) -> Result<Value> {
+    async fn call(&self, kind: &'static str, body: &Value, whose: Vec<(&'static str, String)>) -> Result<Value> {
         if let Some(error) = &*self.over.borrow() {
             return Err(error.clone());
         }
@@ -199,7 +213,7 @@ impl Connection {
             grpc.ready()
                 .await
                 .map_err(|error| tonic::Status::unavailable(error.to_string()))?;
-            let request = tonic::Request::new(Payload::new(kind, body, token));
+            let request = tonic::Request::new(Payload::new(kind, body, whose));
             let codec = ProstCodec::<Payload, Payload>::default();
             grpc.unary(request, wire::request(), codec).await
         };
@@ -223,7 +237,7 @@ impl Connection {
 
     /// Sends on the stream; where too much waits there, the connection ends.
     fn answer(&self, kind: &'static str, body: &Value) {
-        if self.outbox.try_send(Payload::new(kind, body, None)).is_err() {
+        if self.outbox.try_send(Payload::new(kind, body, Vec::new())).is_err() {
             self.end(Error::new(ErrorKind::Unavailable, "Nacos takes no answers any more"));
         }
     }
@@ -303,7 +317,7 @@ async fn beat(connection: std::sync::Weak<Connection>, every: Duration) {
     loop {
         sleep(if silent == 0 { every } else { Duration::ZERO }).await;
         let Some(connection) = connection.upgrade() else { return };
-        match timeout(limit, connection.call("HealthCheckRequest", &json!({}), None)).await {
+        match timeout(limit, connection.call("HealthCheckRequest", &json!({}), Vec::new())).await {
             Ok(Ok(answer)) if code_of(&answer) == 200 => silent = 0,
             Ok(Ok(answer)) if code_of(&answer) == UNREGISTERED && connection.opened.elapsed() > SETTLING => {
                 connection.end(refusal(&answer));

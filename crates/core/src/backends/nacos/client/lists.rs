@@ -5,6 +5,9 @@ use serde_json::{Map, Value, json};
 /// What stands between group and name where a server writes both.
 const GROUPED: &str = "@@";
 
+/// By how many milliseconds no list overtakes another.
+const CLOCK_IS_SET_BACK: i64 = 10_000;
+
 /// One instance of Nacos: one address.
 #[derive(Debug, Clone, PartialEq)]
 pub(in super::super) struct Host {
@@ -24,7 +27,10 @@ pub(in super::super) struct List {
     /// Without its group.
     pub(in super::super) service: String,
     pub(in super::super) group: String,
+    /// By their addresses.
     pub(in super::super) hosts: Vec<Host>,
+    /// When it was true, by the server's clock, in milliseconds; 0 where the server does not say.
+    pub(in super::super) at_ms: i64,
     /// What is no instance: where it is, and why.
     pub(in super::super) bad: Vec<(String, String)>,
 }
@@ -36,6 +42,7 @@ impl List {
         let mut list = Self {
             service: bare(text("name")).to_owned(),
             group: text("groupName").to_owned(),
+            at_ms: info.get("lastRefTime").and_then(Value::as_i64).unwrap_or(0),
             ..Self::default()
         };
         for host in info.get("hosts").and_then(Value::as_array).into_iter().flatten() {
@@ -47,6 +54,8 @@ impl List {
                 }
             }
         }
+        let place = |host: &Host| (host.ip.clone(), host.port, host.metadata.clone());
+        list.hosts.sort_by_cached_key(place);
         list
     }
 
@@ -55,11 +64,14 @@ impl List {
         self.group.is_empty() || self.group == group
     }
 
-    /// Whether it has the same instances, in whatever order.
+    /// Whether it has the same instances.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        self.hosts.len() == other.hosts.len()
-            && self.bad.len() == other.bad.len()
-            && self.hosts.iter().all(|host| other.hosts.contains(host))
+        self.hosts == other.hosts && self.bad == other.bad
+    }
+
+    /// Whether it was true before another one, which came first. A clock that was put back by more than a moment is believed.
+    pub(super) fn is_older(&self, other: &Self) -> bool {
+        self.at_ms != 0 && (1..CLOCK_IS_SET_BACK).contains(&other.at_ms.saturating_sub(self.at_ms))
     }
 
     pub(in super::super) fn at(&self, ip: &str, port: u16) -> impl Iterator<Item = &Host> {

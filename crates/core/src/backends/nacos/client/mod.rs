@@ -6,6 +6,7 @@ mod dial;
 mod error;
 mod lists;
 mod reading;
+mod signing;
 mod subscriptions;
 mod tokens;
 mod wire;
@@ -136,6 +137,7 @@ impl Client {
             server_name: options.tls.as_ref().and_then(|tls| tls.server_name.clone()),
             scope: Arc::clone(&self.scope),
             tokens: Arc::clone(&self.tokens),
+            access_key: options.access_key.clone(),
             connect_timeout: limit,
             timeout: options.timeout,
             beat: BEAT.min(options.ttl / 4),

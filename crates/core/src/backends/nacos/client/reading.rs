@@ -21,8 +21,9 @@ use crate::sync::lock;
 const ANYWAY: Duration = Duration::from_secs(30);
 
 impl Connection {
-    /// Subscribes to a service, or joins those who do. The list is there when this resolves.
-    pub(in super::super) async fn subscribe(self: &Arc<Self>, service: &str) -> Result<Arc<Subscription>> {
+    /// Subscribes to a service, or joins those who do. The list is there when this resolves; where it is to be `fresh`, it is not
+    /// older than this call: what is pushed may be a second late.
+    pub(in super::super) async fn subscribe(self: &Arc<Self>, service: &str, fresh: bool) -> Result<Arc<Subscription>> {
         let subscriptions = &self.subscriptions;
         let (subscription, is_new) = {
             let mut by_service = lock(&subscriptions.by_service);
@@ -46,13 +47,10 @@ impl Connection {
                 let answered = this
                     .request("SubscribeServiceRequest", &this.subscribing(&service, true))
                     .await;
-                let read = answered.map(|answer| Arc::new(List::read(answer.get("serviceInfo").unwrap_or(&answer))));
-                // What was pushed meanwhile is newer.
-                subscription.list.send_if_modified(|list| {
-                    let is_first = list.is_none();
-                    list.get_or_insert(read);
-                    is_first
-                });
+                match answered {
+                    Ok(answer) => this.subscriptions.tell(&list_of(&answer, &service)),
+                    Err(error) => subscription.list.send_modify(|list| _ = list.get_or_insert(Err(error))),
+                }
             });
             self.read_anyway();
         }
@@ -64,10 +62,16 @@ impl Connection {
             },
             error = self.over() => Some(error),
         };
-        failed.map_or(Ok(subscription), Err)
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if fresh && !is_new {
+            self.query(service).await?;
+        }
+        Ok(subscription)
     }
 
-    /// Reads a service once.
+    /// Reads a service once, and tells those who follow it.
     pub(in super::super) async fn query(&self, service: &str) -> Result<Arc<List>> {
         let scope = self.scope();
         let body = json!({
@@ -75,9 +79,9 @@ impl Connection {
             "cluster": "", "healthyOnly": false, "udpPort": 0, "module": "naming",
         });
         let answer = self.request("ServiceQueryRequest", &body).await?;
-        let mut list = List::read(answer.get("serviceInfo").unwrap_or(&answer));
-        service.clone_into(&mut list.service);
-        Ok(Arc::new(list))
+        let list = list_of(&answer, service);
+        self.subscriptions.tell(&list);
+        Ok(list)
     }
 
     fn subscribing(&self, service: &str, subscribe: bool) -> Value {
@@ -94,6 +98,13 @@ impl Connection {
             *reading = Some(AbortOnDropHandle::new(tokio::spawn(read_anyway(Arc::downgrade(self)))));
         }
     }
+}
+
+/// The list of a service in an answer, which may name it otherwise, or not at all.
+fn list_of(answer: &Value, service: &str) -> Arc<List> {
+    let mut list = List::read(answer.get("serviceInfo").unwrap_or(answer));
+    service.clone_into(&mut list.service);
+    Arc::new(list)
 }
 
 async fn read_anyway(connection: Weak<Connection>) {
@@ -119,17 +130,8 @@ impl Connection {
                 .get(service)
                 .and_then(Weak::upgrade)
         };
-        if let Some(subscription) = found(self) {
-            let mut changes = subscription.changes();
-            let Some(Ok(before)) = changes.borrow_and_update().clone() else {
-                return Ok(());
-            };
-            let now = self.query(service).await?;
-            // What was pushed meanwhile may be newer than what was read.
-            if !changes.has_changed().unwrap_or(true) && !now.is_same(&before) {
-                self.subscriptions.tell(&subscription, now);
-            }
-            return Ok(());
+        if found(self).is_some() {
+            return self.query(service).await.map(drop);
         }
         let _turn = self.subscriptions.turn(service).lock().await;
         if found(self).is_some() {

@@ -63,19 +63,29 @@ impl Subscriptions {
     /// The server has told a list.
     pub(super) fn pushed(&self, group: &str, info: &Value) {
         let list = Arc::new(List::read(info));
-        if !list.is_of(group) {
-            return;
-        }
-        let found = lock(&self.by_service).get(&list.service).and_then(Weak::upgrade);
-        if let Some(subscription) = found {
-            self.tell(&subscription, list);
+        if list.is_of(group) {
+            self.tell(&list);
         }
     }
 
-    /// A list has come.
-    pub(super) fn tell(&self, subscription: &Subscription, list: Arc<List>) {
-        subscription.list.send_replace(Some(Ok(list)));
-        self.rings.send_modify(|rings| *rings = rings.wrapping_add(1));
+    /// The list of a service has come, by a push or as an answer. It tells those who follow the service, unless a newer one has
+    /// come before it.
+    pub(super) fn tell(&self, list: &Arc<List>) {
+        let found = lock(&self.by_service).get(&list.service).and_then(Weak::upgrade);
+        let Some(subscription) = found else { return };
+        let is_news = subscription.list.send_if_modified(|held| {
+            let is_news = match held {
+                Some(Ok(before)) if list.is_older(before) => return false,
+                Some(Ok(before)) => !list.is_same(before),
+                Some(Err(_)) => return false,
+                None => true,
+            };
+            *held = Some(Ok(Arc::clone(list)));
+            is_news
+        });
+        if is_news {
+            self.rings.send_modify(|rings| *rings = rings.wrapping_add(1));
+        }
     }
 
     /// What rings when the list of any service has come.

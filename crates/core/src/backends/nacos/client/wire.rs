@@ -45,9 +45,10 @@ pub(super) fn stream() -> PathAndQuery {
 }
 
 impl Payload {
-    pub(super) fn new(kind: &str, body: &Value, token: Option<&str>) -> Self {
+    /// With headers that say whose it is.
+    pub(super) fn new(kind: &str, body: &Value, whose: Vec<(&str, String)>) -> Self {
         let mut headers = HashMap::from([("app".to_owned(), "unknown".to_owned())]);
-        headers.extend(token.map(|token| ("accessToken".to_owned(), token.to_owned())));
+        headers.extend(whose.into_iter().map(|(name, value)| (name.to_owned(), value)));
         Self {
             metadata: Some(Metadata {
                 r#type: kind.to_owned(),
