@@ -13,7 +13,17 @@ function executable(path: string): boolean {
 
 /** A program of servers/bin. */
 export function builtProgram(
-  name: 'etcd' | 'etcdctl' | 'etcdutl' | 'consul' | 'rnacos' | 'toxiproxy' | 'discovery' | 'discovery-clocked' | 'peer',
+  name:
+    | 'etcd'
+    | 'etcdctl'
+    | 'etcdutl'
+    | 'consul'
+    | 'kube-apiserver'
+    | 'rnacos'
+    | 'toxiproxy'
+    | 'discovery'
+    | 'discovery-clocked'
+    | 'peer',
 ): string {
   const path = fileURLToPath(new URL(`../../servers/bin/${name}`, import.meta.url));
   if (executable(path)) return path;
