@@ -2,10 +2,20 @@
 //! long a write may be under way.
 
 use std::time::Duration;
+#[cfg(any(feature = "consul", feature = "kubernetes"))]
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use reqwest::Response;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 
 use crate::heard::Heard;
+#[cfg(any(feature = "consul", feature = "kubernetes"))]
+use crate::tls::Tls;
 
 /// After what time a write that was not answered is taken to have arrived, or never to.
 pub(crate) const LATE: Duration = Duration::from_millis(300);
@@ -64,4 +74,50 @@ pub(crate) fn segment(text: &str) -> String {
         }
     }
     out
+}
+
+/// Reads a field that may be null, which is what it is without a value.
+pub(crate) fn or_null<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(from: D) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
+}
+
+/// Reads the files of TLS again before a connection is made.
+#[cfg(any(feature = "consul", feature = "kubernetes"))]
+#[derive(Clone)]
+pub(crate) struct Refreshed<S> {
+    inner: S,
+    tls: Tls,
+}
+
+#[cfg(any(feature = "consul", feature = "kubernetes"))]
+impl<S> Refreshed<S> {
+    pub(crate) fn new(inner: S, tls: Tls) -> Self {
+        Self { inner, tls }
+    }
+}
+
+#[cfg(any(feature = "consul", feature = "kubernetes"))]
+impl<S, To> tower::Service<To> for Refreshed<S>
+where
+    S: tower::Service<To> + Clone + Send + 'static,
+    S::Future: Send,
+    To: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, to: To) -> Self::Future {
+        let fresh = self.inner.clone();
+        let mut ready = std::mem::replace(&mut self.inner, fresh);
+        let tls = self.tls.clone();
+        Box::pin(async move {
+            tls.refresh().await;
+            ready.call(to).await
+        })
+    }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 use super::options::BilibiliOptions;
 use crate::backend::{BadRecord, Snapshot};
 use crate::error::{Error, Result};
-use crate::http::segment;
+use crate::http::{or_null, segment};
 use crate::instance::{Codec, Metadata, ServiceInstance};
 
 /// Where Kratos keeps the id of an instance: discovery knows a host name alone.
@@ -58,10 +58,6 @@ impl<'de> Deserialize<'de> for Entry {
         let value = serde_json::Value::deserialize(from)?;
         Ok(Self(Raw::deserialize(value).map_err(|error| error.to_string())))
     }
-}
-
-fn or_null<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(from: D) -> Result<T, D::Error> {
-    Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }
 
 /// Parameters as Go's `url.Values` encodes them.

@@ -3,26 +3,22 @@
 //! In plain text an agent speaks HTTP/1.1, where a question in flight has a connection to itself. Over TLS it speaks
 //! HTTP/2, where one connection carries many: held questions then share [lanes](Lane) of their own.
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 #[cfg(unix)]
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, redirect};
-use tower::Service;
 use tower::layer::layer_fn;
 use url::Url;
 
 use super::options::ConsulOptions;
 use crate::error::{Error, Result};
-use crate::http::innermost;
+use crate::http::{Refreshed, innermost};
 use crate::sync::lock;
 use crate::tls::{self, Tls, TlsOptions};
 
@@ -185,10 +181,7 @@ impl Door {
                 let tls = tls.clone();
                 http = http
                     .tls_backend_preconfigured(tls.config(protocols))
-                    .connector_layer(layer_fn(move |inner| Refreshed {
-                        inner,
-                        tls: tls.clone(),
-                    }));
+                    .connector_layer(layer_fn(move |inner| Refreshed::new(inner, tls.clone())));
             }
         }
         http.build().map_err(|error| {
@@ -216,38 +209,6 @@ impl Resolve for Elsewhere {
             })
             .await?;
             Ok(Box::new(found?.into_iter()) as Addrs)
-        })
-    }
-}
-
-/// Reads the files of TLS again before a connection is made.
-#[derive(Clone)]
-struct Refreshed<S> {
-    inner: S,
-    tls: Tls,
-}
-
-impl<S, To> Service<To> for Refreshed<S>
-where
-    S: Service<To> + Clone + Send + 'static,
-    S::Future: Send,
-    To: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, to: To) -> Self::Future {
-        let fresh = self.inner.clone();
-        let mut ready = std::mem::replace(&mut self.inner, fresh);
-        let tls = self.tls.clone();
-        Box::pin(async move {
-            tls.refresh().await;
-            ready.call(to).await
         })
     }
 }
