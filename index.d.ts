@@ -451,6 +451,25 @@ export interface NativeInstance {
   since?: number
 }
 
+export interface NativeKubernetesOptions {
+  server: string | null
+  kubeconfig: string | null
+  context: string | null
+  token: string | null
+  tokenFile: string | null
+  caFile: string | null
+  namespace: string | null
+  pod: string | null
+  source: 'auto' | 'pods' | 'endpointslices'
+  selector: string | null
+  notReady: boolean
+  terminating: boolean
+  ipFamily: 'ipv4' | 'ipv6'
+  portName: string | null
+  watchTimeoutMs: number
+  maxMessageBytes: number
+}
+
 export interface NativeLeader {
   key: Buffer
   value: Buffer
@@ -575,6 +594,7 @@ export interface NativeOptions {
   consul: NativeConsulOptions | null
   zookeeper: NativeZookeeperOptions | null
   nacos: NativeNacosOptions | null
+  kubernetes: NativeKubernetesOptions | null
   bilibili: NativeBilibiliOptions | null
 }
 

@@ -27,6 +27,7 @@ export type { ConsulOptions } from './registry/backends/consul.js';
 export type { EtcdOptions, SharedEtcdOptions } from './registry/backends/etcd.js';
 export type { BackendName, RegistryOptions } from './registry/backends/index.js';
 export type { MemoryOptions } from './registry/backends/memory.js';
+export type { KubernetesOptions } from './registry/backends/kubernetes.js';
 export type { NacosOptions } from './registry/backends/nacos.js';
 export type { ZookeeperOptions } from './registry/backends/zookeeper.js';
 export type { CallOptions, GetServiceOptions, RegisterOptions, WatchOptions } from './registry/call-options.js';

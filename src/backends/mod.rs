@@ -19,6 +19,8 @@ mod bilibili;
 mod consul;
 #[cfg_attr(not(feature = "etcd"), allow(dead_code))]
 mod etcd;
+#[cfg_attr(not(feature = "kubernetes"), allow(dead_code))]
+mod kubernetes;
 #[cfg_attr(not(feature = "memory"), allow(dead_code))]
 mod memory;
 #[cfg_attr(not(feature = "nacos"), allow(dead_code))]
@@ -34,6 +36,7 @@ mod zookeeper;
 use self::bilibili::NativeBilibiliOptions;
 use self::consul::NativeConsulOptions;
 use self::etcd::NativeEtcdOptions;
+use self::kubernetes::NativeKubernetesOptions;
 use self::memory::NativeMemoryOptions;
 use self::nacos::NativeNacosOptions;
 use self::zookeeper::NativeZookeeperOptions;
@@ -55,6 +58,7 @@ pub struct NativeOptions {
     pub consul: Option<NativeConsulOptions>,
     pub zookeeper: Option<NativeZookeeperOptions>,
     pub nacos: Option<NativeNacosOptions>,
+    pub kubernetes: Option<NativeKubernetesOptions>,
     pub bilibili: Option<NativeBilibiliOptions>,
 }
 
@@ -108,6 +112,8 @@ pub fn open(options: NativeOptions, log: Log) -> rollcall_core::Result<Arc<dyn B
         "zookeeper" => options.zookeeper.map(|zookeeper| zookeeper.open(times, log)),
         #[cfg(feature = "nacos")]
         "nacos" => options.nacos.map(|nacos| nacos.open(times, &log)),
+        #[cfg(feature = "kubernetes")]
+        "kubernetes" => options.kubernetes.map(|kubernetes| kubernetes.open(times, log)),
         #[cfg(feature = "bilibili")]
         "bilibili" => options.bilibili.map(|bilibili| bilibili.open(times, log)),
         other => {

@@ -30,7 +30,7 @@ pub mod tally;
 mod testing;
 #[cfg(feature = "tls")]
 pub mod tls;
-#[cfg(any(feature = "bilibili", feature = "consul"))]
+#[cfg(any(feature = "bilibili", feature = "consul", feature = "kubernetes"))]
 mod upkeep;
 pub mod watch;
 

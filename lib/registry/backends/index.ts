@@ -4,6 +4,7 @@ import type { Backend } from '../backend.js';
 import { type BilibiliOptions, bilibili } from './bilibili.js';
 import { type ConsulOptions, consul } from './consul.js';
 import { type EtcdOptions, etcd, type SharedEtcdOptions } from './etcd.js';
+import { type KubernetesOptions, kubernetes } from './kubernetes.js';
 import { type MemoryOptions, memory } from './memory.js';
 import { type NacosOptions, nacos } from './nacos.js';
 import { type ZookeeperOptions, zookeeper } from './zookeeper.js';
@@ -16,6 +17,7 @@ export type RegistryOptions =
   | ConsulOptions
   | ZookeeperOptions
   | NacosOptions
+  | KubernetesOptions
   | BilibiliOptions;
 
 /** The kinds of registries. */
@@ -32,6 +34,7 @@ export const BACKENDS: { readonly [Name in BackendName]: Backend<Extract<Registr
   consul,
   zookeeper,
   nacos,
+  kubernetes,
   bilibili,
 };
 

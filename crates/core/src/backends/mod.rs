@@ -6,6 +6,8 @@ pub mod bilibili;
 pub mod consul;
 #[cfg(feature = "etcd")]
 pub mod etcd;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 #[cfg(feature = "memory")]
 pub mod memory;
 #[cfg(feature = "nacos")]

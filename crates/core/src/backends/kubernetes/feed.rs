@@ -1,0 +1,485 @@
+//! One watch of a kind of objects for all who follow a name, or the names, while somebody does.
+//!
+//! A watch is resumed only after the server has ended it in order and has said something in it. After anything else all is
+//! listed anew: a server that was restored from an older state takes a version that it has not reached yet, and says nothing.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::client::Cluster;
+use super::lines::{LONGEST, Lines};
+use super::model::{Event, Head, Status};
+use super::reading::{list, question};
+use super::store::{Kind, Store};
+use crate::backend::{ServiceName, Snapshot};
+use crate::error::{Error, Result};
+use crate::sync::lock;
+
+/// How much longer than it was asked to be a watch may be silent.
+const SLACK: Duration = Duration::from_secs(5);
+/// An endpoint that moves may be in no slice for a moment: a list that lacks one is told after this.
+const SETTLES: Duration = Duration::from_millis(100);
+/// So many lists one after the other, without a watch that said anything, are a fault.
+const FRUITLESS: u32 = 3;
+/// The pause between two of them.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// What is told to who follows.
+#[derive(Clone)]
+pub(super) enum Told<T> {
+    Nothing,
+    List(T),
+    Broken(Error),
+}
+
+pub(super) type Names = Vec<Arc<ServiceName>>;
+
+/// The watch of one kind, and who follows.
+pub(super) struct Feed {
+    pub kind: Kind,
+    cluster: Arc<Cluster>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Counts the tasks: what was told by one that has ended is nobody's any more.
+    run: u64,
+    task: Option<AbortHandle>,
+    /// What there is, once it is read.
+    store: Option<Store>,
+    topics: HashMap<Arc<str>, Topic>,
+    names: Option<NamesTopic>,
+}
+
+/// A name that somebody follows.
+struct Topic {
+    told: watch::Sender<Told<Snapshot>>,
+    /// When a list that lacks something is told.
+    due: Option<Instant>,
+}
+
+struct NamesTopic {
+    told: watch::Sender<Told<Names>>,
+    known: HashMap<Arc<str>, Arc<ServiceName>>,
+    due: Option<Instant>,
+}
+
+/// Somebody who follows a name, or the names.
+pub(super) struct Follower<T> {
+    pub told: Option<watch::Receiver<Told<T>>>,
+    feed: Arc<Feed>,
+    /// The name; `None` for the names.
+    name: Option<Arc<str>>,
+    run: u64,
+}
+
+impl<T> Drop for Follower<T> {
+    fn drop(&mut self) {
+        drop(self.told.take());
+        let mut state = lock(&self.feed.state);
+        if state.run != self.run {
+            return;
+        }
+        match &self.name {
+            Some(name) => {
+                if state
+                    .topics
+                    .get(name)
+                    .is_some_and(|topic| topic.told.receiver_count() == 0)
+                {
+                    state.topics.remove(name);
+                }
+            }
+            None => {
+                if state
+                    .names
+                    .as_ref()
+                    .is_some_and(|names| names.told.receiver_count() == 0)
+                {
+                    state.names = None;
+                }
+            }
+        }
+        if state.topics.is_empty() && state.names.is_none() {
+            state.end();
+        }
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl State {
+    fn end(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+        self.store = None;
+        self.topics.clear();
+        self.names = None;
+    }
+}
+
+impl Feed {
+    pub(super) fn new(kind: Kind, cluster: Arc<Cluster>) -> Arc<Self> {
+        let state = Mutex::default();
+        Arc::new(Self { kind, cluster, state })
+    }
+
+    /// Follows a name. Begins to watch, if nobody does yet.
+    pub(super) fn follow(self: &Arc<Self>, name: &Arc<str>) -> Follower<Snapshot> {
+        let mut state = lock(&self.state);
+        self.begin(&mut state);
+        let known = state
+            .store
+            .as_ref()
+            .map(|store| store.snapshot(&self.cluster.options, name));
+        let topic = state.topics.entry(Arc::clone(name)).or_insert_with(|| Topic {
+            told: watch::Sender::new(known.map_or(Told::Nothing, Told::List)),
+            due: None,
+        });
+        let mut told = topic.told.subscribe();
+        told.mark_changed();
+        let (told, run) = (Some(told), state.run);
+        drop(state);
+        let (feed, name) = (Arc::clone(self), Some(Arc::clone(name)));
+        Follower { told, feed, name, run }
+    }
+
+    /// Follows the names.
+    pub(super) fn follow_names(self: &Arc<Self>) -> Follower<Names> {
+        let mut state = lock(&self.state);
+        self.begin(&mut state);
+        let State { store, names, .. } = &mut *state;
+        let topic = names.get_or_insert_with(|| {
+            let mut topic = NamesTopic {
+                told: watch::Sender::new(Told::Nothing),
+                known: HashMap::new(),
+                due: None,
+            };
+            if let Some(store) = store {
+                topic.replace(store.names(&self.cluster.options));
+            }
+            topic
+        });
+        let mut told = topic.told.subscribe();
+        told.mark_changed();
+        let (told, run) = (Some(told), state.run);
+        drop(state);
+        let (feed, name) = (Arc::clone(self), None);
+        Follower { told, feed, name, run }
+    }
+
+    fn begin(self: &Arc<Self>, state: &mut State) {
+        if state.task.is_some() {
+            return;
+        }
+        state.run += 1;
+        let task = run(Arc::downgrade(self), Arc::clone(&self.cluster), self.kind, state.run);
+        state.task = Some(tokio::spawn(task).abort_handle());
+    }
+
+    /// Ends it, whoever follows.
+    pub(super) fn stop(&self) {
+        lock(&self.state).end();
+    }
+
+    /// What was read anew.
+    fn install(&self, run: u64, store: Store) {
+        let mut state = lock(&self.state);
+        if state.run != run || state.task.is_none() {
+            return;
+        }
+        let options = &self.cluster.options;
+        let State { topics, names, .. } = &mut *state;
+        for (name, topic) in topics {
+            topic.due = None;
+            topic.told.send_replace(Told::List(store.snapshot(options, name)));
+        }
+        if let Some(names) = names {
+            names.replace(store.names(options));
+        }
+        state.store = Some(store);
+    }
+
+    /// Takes in what has changed, and tells who follows it. Returns when there is more to tell.
+    fn change(&self, run: u64, apply: impl FnOnce(&mut Store, &mut HashSet<Arc<str>>)) -> Option<Instant> {
+        let mut state = lock(&self.state);
+        if state.run != run {
+            return None;
+        }
+        let options = &self.cluster.options;
+        let (is_slow, now) = (self.kind == Kind::Slices, Instant::now());
+        let State {
+            store, topics, names, ..
+        } = &mut *state;
+        let store = store.as_mut()?;
+        let mut changed = HashSet::new();
+        apply(store, &mut changed);
+        for name in &changed {
+            if let Some(topic) = topics.get_mut(name) {
+                let list = store.snapshot(options, name);
+                if topic.due.is_none() && is_slow && topic.would_lose(&list) {
+                    topic.due = Some(now + SETTLES);
+                }
+                if topic.due.is_none() {
+                    topic.told.send_replace(Told::List(list));
+                }
+            }
+            if let Some(names) = names {
+                names.note(name, store.has(options, name));
+            }
+        }
+        let mut next = None;
+        let mut later = |due: Instant| next = Some(next.map_or(due, |next: Instant| next.min(due)));
+        for (name, topic) in topics {
+            match topic.due {
+                Some(due) if due <= now => {
+                    topic.due = None;
+                    topic.told.send_replace(Told::List(store.snapshot(options, name)));
+                }
+                Some(due) => later(due),
+                None => {}
+            }
+        }
+        if let Some(names) = names {
+            match names.due {
+                Some(due) if due <= now || !is_slow => names.replace(store.names(options)),
+                Some(due) => later(due),
+                None => {}
+            }
+        }
+        next
+    }
+
+    fn broken(&self, run: u64, error: &Error) {
+        let mut state = lock(&self.state);
+        if state.run != run {
+            return;
+        }
+        for topic in state.topics.values() {
+            topic.told.send_replace(Told::Broken(error.clone()));
+        }
+        if let Some(names) = &state.names {
+            names.told.send_replace(Told::Broken(error.clone()));
+        }
+        state.end();
+        state.run += 1; // those who follow hold what is nobody's any more
+    }
+}
+
+impl Topic {
+    /// Whether the list lacks one that was told of.
+    fn would_lose(&self, list: &Snapshot) -> bool {
+        let before = self.told.borrow();
+        let Told::List(before) = &*before else {
+            return false;
+        };
+        let ids: HashSet<&str> = list.instances.iter().map(|instance| &*instance.id).collect();
+        before.instances.iter().any(|instance| !ids.contains(&*instance.id))
+    }
+}
+
+impl NamesTopic {
+    /// A name has instances, or none.
+    fn note(&mut self, name: &Arc<str>, has: bool) {
+        if self.known.contains_key(name) != has && self.due.is_none() {
+            self.due = Some(Instant::now() + SETTLES);
+        }
+    }
+
+    fn replace(&mut self, names: Vec<Arc<str>>) {
+        self.due = None;
+        let before = std::mem::take(&mut self.known);
+        for name in names {
+            let known = before.get(&name).cloned();
+            let known = known.unwrap_or_else(|| {
+                let name = Arc::clone(&name);
+                Arc::new(ServiceName { name, count: None })
+            });
+            self.known.insert(name, known);
+        }
+        self.told
+            .send_replace(Told::List(self.known.values().cloned().collect()));
+    }
+}
+
+/// Lists and watches until something breaks, or nobody follows any more.
+async fn run(feed: Weak<Feed>, cluster: Arc<Cluster>, kind: Kind, run: u64) {
+    let watching = Watching {
+        feed: feed.clone(),
+        cluster,
+        kind,
+        run,
+    };
+    let error = match watching.go().await {
+        Ok(never) => match never {},
+        Err(error) => error,
+    };
+    if let Some(feed) = feed.upgrade() {
+        feed.broken(run, &error);
+    }
+}
+
+struct Watching {
+    feed: Weak<Feed>,
+    cluster: Arc<Cluster>,
+    kind: Kind,
+    run: u64,
+}
+
+/// What follows a watch.
+enum Next {
+    /// Another from this version on.
+    From(String),
+    /// All is listed anew.
+    List,
+}
+
+impl Watching {
+    async fn go(&self) -> Result<std::convert::Infallible> {
+        let (mut seen, mut fruitless) = (0, 0);
+        loop {
+            let (store, version) = list(&self.cluster, self.kind, None).await?;
+            let number = version.parse::<u64>().unwrap_or(0);
+            if number < seen {
+                let why = "has another history than before: its data was restored or emptied";
+                return Err(self.cluster.broken(why));
+            }
+            if let Some(feed) = self.feed.upgrade() {
+                feed.install(self.run, store);
+            }
+            let mut from = version;
+            loop {
+                let begun = from.clone();
+                match self.watch(&mut from).await? {
+                    Next::From(version) => {
+                        fruitless = 0;
+                        from = version;
+                    }
+                    Next::List => {
+                        fruitless = if from == begun { fruitless + 1 } else { 0 };
+                        seen = seen.max(from.parse().unwrap_or(0));
+                        break;
+                    }
+                }
+            }
+            if fruitless > FRUITLESS {
+                return Err(self.cluster.broken("ends each watch before it has said anything"));
+            }
+            if fruitless > 1 {
+                sleep(AGAIN).await;
+            }
+        }
+    }
+
+    /// One watch, from a version on, which moves with what is told.
+    async fn watch(&self, from: &mut String) -> Result<Next> {
+        let cluster = &self.cluster;
+        let whole = cluster.options.watch_timeout.as_secs().max(1);
+        // To the early side, so that a thousand clients do not fall into step.
+        let seconds = whole - fastrand::u64(0..=whole / 4);
+        let question = question(cluster, self.kind, None).await?;
+        let question =
+            format!("{question}&watch=true&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={from}");
+        let mut response = match cluster.watch(&question).await {
+            Ok(response) => response,
+            Err(refused) if refused.status == 410 => return Ok(Next::List),
+            Err(refused) => return Err(refused.error),
+        };
+        let (mut lines, mut said, mut due) = (Lines::default(), false, None::<Instant>);
+        let mut dead = Instant::now() + Duration::from_secs(seconds) + SLACK;
+        loop {
+            let tells = async {
+                match due {
+                    Some(due) => sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let piece = tokio::select! {
+                piece = response.chunk() => piece.map_err(|error| cluster.lost(error))?,
+                () = tells => {
+                    due = self.change(|_, _| ());
+                    continue;
+                }
+                () = sleep_until(dead) => {
+                    return Err(cluster.broken(&format!("has said nothing in a watch for {seconds} s and 5 s more")));
+                }
+            };
+            dead = dead.max(Instant::now() + SLACK);
+            let Some(piece) = piece else {
+                if lines.is_half() {
+                    return Err(cluster.broken("ended a watch in the middle of a line"));
+                }
+                return Ok(if said { Next::From(from.clone()) } else { Next::List });
+            };
+            lines.push(&piece);
+            let mut ended = None;
+            let told = self.change(|store, changed| {
+                ended = self.take_in(&mut lines, from, &mut said, store, changed).transpose();
+            });
+            due = told;
+            if let Some(ended) = ended {
+                return ended;
+            }
+        }
+    }
+
+    fn change(&self, apply: impl FnOnce(&mut Store, &mut HashSet<Arc<str>>)) -> Option<Instant> {
+        self.feed.upgrade()?.change(self.run, apply)
+    }
+
+    /// Takes in the lines that are there. Returns what follows the watch, when one of them ends it.
+    fn take_in(
+        &self,
+        lines: &mut Lines,
+        from: &mut String,
+        said: &mut bool,
+        store: &mut Store,
+        changed: &mut HashSet<Arc<str>>,
+    ) -> Result<Option<Next>> {
+        let cluster = &self.cluster;
+        let too_long = |_| cluster.broken(&format!("told of something larger than {LONGEST} bytes"));
+        while let Some(line) = lines.next().map_err(too_long)? {
+            let strange =
+                |error: serde_json::Error| cluster.broken(&format!("told of something that is no event: {error}"));
+            let event: Event<'_> = serde_json::from_slice(line).map_err(strange)?;
+            let version = match event.kind {
+                "ADDED" | "MODIFIED" => {
+                    let put = store.put(self.kind, &cluster.options, event.object, changed);
+                    put.map(|(_, version)| version).unwrap_or_default()
+                }
+                "DELETED" | "BOOKMARK" => {
+                    let head: Head = serde_json::from_str(event.object.get()).map_err(strange)?;
+                    if event.kind == "DELETED" {
+                        let key = format!("{}/{}", head.metadata.namespace, head.metadata.name);
+                        store.take(&key, changed);
+                    }
+                    head.metadata.resource_version
+                }
+                "ERROR" => {
+                    let status: Status = serde_json::from_str(event.object.get()).unwrap_or_default();
+                    if status.code == 410 {
+                        return Ok(Some(Next::List));
+                    }
+                    return Err(cluster.told(status).error);
+                }
+                _ => String::new(), // of a later version of the API
+            };
+            *said = true;
+            if !version.is_empty() {
+                *from = version;
+            }
+        }
+        Ok(None)
+    }
+}

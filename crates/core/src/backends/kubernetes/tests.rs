@@ -1,0 +1,1 @@
+//! Records, slices and the lines of a watch.
