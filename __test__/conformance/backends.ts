@@ -7,6 +7,7 @@ import { ETCD_VERSIONS } from '../support/etcd.js';
 import { bilibili } from './rows/bilibili.js';
 import { consul } from './rows/consul.js';
 import { etcd } from './rows/etcd.js';
+import { kubernetes } from './rows/kubernetes.js';
 import { memory } from './rows/memory.js';
 import { nacos } from './rows/nacos.js';
 import { zookeeper } from './rows/zookeeper.js';
@@ -14,7 +15,7 @@ import type { Need, Row, Scope, Server } from './scope.js';
 
 export * from './scope.js';
 
-const all: Row[] = [memory, ...ETCD_VERSIONS.map(etcd), consul, zookeeper, ...nacos, bilibili];
+const all: Row[] = [memory, ...ETCD_VERSIONS.map(etcd), consul, zookeeper, ...nacos, bilibili, kubernetes];
 
 /** All, or with `ONLY=consul` those of that backend: `ONLY=consul make test` has built no other server. */
 export const rows = all.filter(({ name }) => !process.env.ONLY || name.split(' ')[0] === process.env.ONLY);

@@ -210,7 +210,7 @@ forEveryBackend('the end of a process', (it) => {
       expect(at - (asked?.at ?? 0)).toBeLessThan(inTime(1500)); // and room for a busy machine, on which a process takes its time to end
       expect(await other.services()).toEqual([]);
     },
-    { needs: ['processes'] },
+    { needs: ['processes', 'manyRegistrations'] },
   );
 
   it(
@@ -284,7 +284,7 @@ forEveryBackend('the end of a process', (it) => {
       await sees(other, 'orders', [], scope.ttlMs + 3000);
       expect(performance.now() - start).toBeLessThan(scope.ttlMs + 2000); // etcd looks for expired leases twice a second
     },
-    { needs: ['processes', 'outlives'] },
+    { needs: ['processes', 'expires', 'outlives'] },
   );
 
   it(
@@ -298,7 +298,7 @@ forEveryBackend('the end of a process', (it) => {
       expect(ids(await other.getService('orders', { consistent: true }))).toEqual(['a']);
       await sees(other, 'orders', [], scope.ttlMs + 3000);
     },
-    { needs: ['processes', 'outlives'] },
+    { needs: ['processes', 'expires', 'outlives'] },
   );
 
   it(
@@ -353,7 +353,7 @@ forEveryBackend('the end of a process', (it) => {
       expect(end).toMatchObject({ signal: 'SIGTERM', stderr: '' });
       expect(await other.services()).toEqual([]);
     },
-    { needs: ['processes'] },
+    { needs: ['processes', 'manyRegistrations'] },
   );
 
   it(
@@ -436,7 +436,7 @@ forEveryBackend('the end of a process', (it) => {
       await child.until('restored');
       expect([child.count('lost'), child.count('restored'), child.count('stalled')]).toEqual([1, 1, 0]);
     },
-    { needs: ['processes'] },
+    { needs: ['processes', 'expires'] },
   );
 });
 
@@ -465,23 +465,27 @@ forEveryBackend('worker threads', (it) => {
     await sees(other, 'orders', [], 2000);
   });
 
-  it('a worker terminated in the middle of work deregisters, and harms nobody', async (scope) => {
-    const other = await scope.connect({ ttlMs: 60_000 });
-    const kept = await other.register({ name: 'orders', id: 'main' });
-    const heard = hear(kept);
-    const worker = inThread(scope.options({ ttlMs: 60_000 }), [
-      ['register', instance],
-      ['watch', 'orders'],
-      ['call', 'getService', 'orders', { consistent: true }],
-      ['registerMany', 'many', 50],
-      ['hold'],
-    ]);
-    await worker.until('list');
-    await within(worker.stop(), 5000, 'terminate()');
-    await sees(other, 'orders', ['main'], 3000);
-    await sees(other, 'many', [], 5000);
-    expect(heard.events).toEqual([]);
-  });
+  it(
+    'a worker terminated in the middle of work deregisters, and harms nobody',
+    async (scope) => {
+      const other = await scope.connect({ ttlMs: 60_000 });
+      const kept = await other.register({ name: 'orders', id: 'main' });
+      const heard = hear(kept);
+      const worker = inThread(scope.options({ ttlMs: 60_000 }), [
+        ['register', instance],
+        ['watch', 'orders'],
+        ['call', 'getService', 'orders', { consistent: true }],
+        ['registerMany', 'many', 50],
+        ['hold'],
+      ]);
+      await worker.until('list');
+      await within(worker.stop(), 5000, 'terminate()');
+      await sees(other, 'orders', ['main'], 3000);
+      await sees(other, 'many', [], 5000);
+      expect(heard.events).toEqual([]);
+    },
+    { needs: ['manyRegistrations'] },
+  );
 
   it(
     'terminating twenty workers one after another, each at another moment, harms nobody',

@@ -36,7 +36,7 @@ const put = (scope: { put(name: string, id: string, value: string): Promise<void
 const stale = (watcher: ServicesWatcher) =>
   waitFor(() => watcher.stale, { timeoutMs: 20_000, what: 'the watcher to be stale' });
 
-forEveryBackend('watching the names', (it) => {
+forEveryBackend('watching the names', (it, row) => {
   it('a name comes with its first instance and goes with its last', async (scope) => {
     const [registry, other] = [await scope.connect(), await scope.observer()];
     const watcher = registry.watchServices();
@@ -56,7 +56,7 @@ forEveryBackend('watching the names', (it) => {
 
   it('a list is frozen and sorted, and a name that stays is the same object', async (scope) => {
     const [registry, other] = [await scope.connect(), await scope.observer()];
-    const all = ['Z', '_', 'a', 'b', 'é', '10', '9'];
+    const all = ['Z', 'a', 'b', '10', '9', ...(row.cannot.anyText ? [] : ['_', 'é'])];
     for (const [at, name] of all.entries()) await other.register({ name, id: String(at) });
     const watcher = registry.watchServices();
     const list = await next(watcher);

@@ -78,7 +78,7 @@ forEveryBackend('registering', (it) => {
         },
       ]);
     },
-    { needs: ['anyMetadata'] },
+    { needs: ['anyMetadata', 'anyText'] },
   );
 
   it('a metadata key "__proto__" is a key like any other', async (scope) => {
@@ -254,20 +254,24 @@ forEveryBackend('registering', (it) => {
 });
 
 forEveryBackend('the newest owner', (it) => {
-  it('when another client registers the same id, the newest wins and the older fires replaced, once, and stops', async (scope) => {
-    const [older, newer] = [await scope.connect(), await scope.connect()];
-    const first = await older.register(instance);
-    const heard = hear(first);
-    const second = await newer.register({ ...instance, version: 'newer' });
-    await waitFor(() => heard.count('replaced') === 1, { timeoutMs: 5000, what: '"replaced"' });
-    expect(first.state).toBe('replaced');
-    await quiet(scope.ttlMs + 1000); // a fight would show within one TTL: renewal, loss, repair
-    expect(heard.events).toEqual(['replaced']);
-    expect(second.state).toBe('registered');
-    expect(unstamped(await newer.getService('orders', { consistent: true }))).toEqual([
-      { ...instance, version: 'newer' },
-    ]);
-  });
+  it(
+    'when another client registers the same id, the newest wins and the older fires replaced, once, and stops',
+    async (scope) => {
+      const [older, newer] = [await scope.connect(), await scope.connect()];
+      const first = await older.register(instance);
+      const heard = hear(first);
+      const second = await newer.register({ ...instance, version: 'newer' });
+      await waitFor(() => heard.count('replaced') === 1, { timeoutMs: 5000, what: '"replaced"' });
+      expect(first.state).toBe('replaced');
+      await quiet(scope.ttlMs + 1000); // a fight would show within one TTL: renewal, loss, repair
+      expect(heard.events).toEqual(['replaced']);
+      expect(second.state).toBe('registered');
+      expect(unstamped(await newer.getService('orders', { consistent: true }))).toEqual([
+        { ...instance, version: 'newer' },
+      ]);
+    },
+    { needs: ['owners'] },
+  );
 
   it(
     'two owners never fight: the record is written no more after the newest has claimed it',
@@ -279,30 +283,38 @@ forEveryBackend('the newest owner', (it) => {
       await quiet(scope.ttlMs * 2); // twice the time in which either would renew or repair
       expect(await scope.stored('orders', 'a')).toEqual(before);
     },
-    { needs: ['rawRead'] },
+    { needs: ['rawRead', 'owners'] },
   );
 
-  it('two registrations of one client with one id: the newest wins as well', async (scope) => {
-    const registry = await scope.connect();
-    const first = await registry.register(instance);
-    const heard = hear(first);
-    const second = await registry.register({ ...instance, version: 'newer' });
-    await waitFor(() => first.state === 'replaced', { timeoutMs: 5000, what: 'the older to be replaced' });
-    await quiet(scope.ttlMs + 1000); // as above
-    expect(heard.events).toEqual(['replaced']);
-    expect(second.state).toBe('registered');
-    expect(await registry.getService('orders', { consistent: true })).toMatchObject([{ version: 'newer' }]);
-  });
+  it(
+    'two registrations of one client with one id: the newest wins as well',
+    async (scope) => {
+      const registry = await scope.connect();
+      const first = await registry.register(instance);
+      const heard = hear(first);
+      const second = await registry.register({ ...instance, version: 'newer' });
+      await waitFor(() => first.state === 'replaced', { timeoutMs: 5000, what: 'the older to be replaced' });
+      await quiet(scope.ttlMs + 1000); // as above
+      expect(heard.events).toEqual(['replaced']);
+      expect(second.state).toBe('registered');
+      expect(await registry.getService('orders', { consistent: true })).toMatchObject([{ version: 'newer' }]);
+    },
+    { needs: ['owners'] },
+  );
 
-  it('a replaced registration that deregisters leaves the record of the newer owner', async (scope) => {
-    const [older, newer] = [await scope.connect(), await scope.connect()];
-    const first = await older.register(instance);
-    await newer.register({ ...instance, version: 'newer' });
-    await first.deregister();
-    await older.close();
-    await quiet(500); // a removal sent by mistake would have arrived
-    expect(await newer.getService('orders', { consistent: true })).toMatchObject([{ version: 'newer' }]);
-  });
+  it(
+    'a replaced registration that deregisters leaves the record of the newer owner',
+    async (scope) => {
+      const [older, newer] = [await scope.connect(), await scope.connect()];
+      const first = await older.register(instance);
+      await newer.register({ ...instance, version: 'newer' });
+      await first.deregister();
+      await older.close();
+      await quiet(500); // a removal sent by mistake would have arrived
+      expect(await newer.getService('orders', { consistent: true })).toMatchObject([{ version: 'newer' }]);
+    },
+    { needs: ['owners'] },
+  );
 
   it(
     'an owner cut off while a newer one claims the id fires replaced when it is back, and does not take it again',
@@ -320,7 +332,7 @@ forEveryBackend('the newest owner', (it) => {
       expect(heard.count('restored')).toBe(0);
       expect(await newer.getService('orders', { consistent: true })).toMatchObject([{ version: 'newer' }]);
     },
-    { needs: ['oneSided'] },
+    { needs: ['oneSided', 'owners'] },
   );
 
   it(
@@ -336,25 +348,33 @@ forEveryBackend('the newest owner', (it) => {
       await quiet(1000); // a removal on its way would have arrived
       expect(await newer.getService('orders', { consistent: true })).toMatchObject([{ version: 'newer' }]);
     },
-    { needs: ['oneSided'] },
+    { needs: ['oneSided', 'owners'] },
   );
 
-  it('update() of a replaced registration rejects with ERR_REPLACED', async (scope) => {
-    const registry = await scope.connect();
-    const first = await registry.register(instance);
-    await registry.register({ ...instance, version: 'newer' });
-    await waitFor(() => first.state === 'replaced', { timeoutMs: 5000, what: 'the older to be replaced' });
-    await refused(first.update({ version: 'older' }), 'ERR_REPLACED');
-    expect(await registry.getService('orders', { consistent: true })).toMatchObject([{ version: 'newer' }]);
-  });
+  it(
+    'update() of a replaced registration rejects with ERR_REPLACED',
+    async (scope) => {
+      const registry = await scope.connect();
+      const first = await registry.register(instance);
+      await registry.register({ ...instance, version: 'newer' });
+      await waitFor(() => first.state === 'replaced', { timeoutMs: 5000, what: 'the older to be replaced' });
+      await refused(first.update({ version: 'older' }), 'ERR_REPLACED');
+      expect(await registry.getService('orders', { consistent: true })).toMatchObject([{ version: 'newer' }]);
+    },
+    { needs: ['owners'] },
+  );
 
-  it('a foreign record with our id, written around us, counts as a newer owner', async (scope) => {
-    const registry = await scope.connect();
-    const registration = await registry.register(instance);
-    await scope.put('orders', 'a', record('orders', 'a', { version: 'foreign' }));
-    await waitFor(() => registration.state === 'replaced', { timeoutMs: 10_000, what: 'the older to be replaced' });
-    expect(await registry.getService('orders', { consistent: true })).toMatchObject([{ version: 'foreign' }]);
-  });
+  it(
+    'a foreign record with our id, written around us, counts as a newer owner',
+    async (scope) => {
+      const registry = await scope.connect();
+      const registration = await registry.register(instance);
+      await scope.put('orders', 'a', record('orders', 'a', { version: 'foreign' }));
+      await waitFor(() => registration.state === 'replaced', { timeoutMs: 10_000, what: 'the older to be replaced' });
+      expect(await registry.getService('orders', { consistent: true })).toMatchObject([{ version: 'foreign' }]);
+    },
+    { needs: ['owners'] },
+  );
 });
 
 forEveryBackend('deregistering', (it) => {
@@ -398,20 +418,24 @@ forEveryBackend('deregistering', (it) => {
     { needs: ['leases', 'rawRead'] },
   );
 
-  it('after deregister() the instance never comes back, also when a repair was under way', async (scope) => {
-    const [registry, other] = [await scope.connect(), await scope.observer()];
-    const registration = await registry.register(instance);
-    await scope.outage();
-    await waitFor(() => registration.state === 'lost', { timeoutMs: scope.ttlMs + 5000, what: 'the loss' });
-    const leaving = registration.deregister({ timeoutMs: 8000 });
-    await scope.restore();
-    await leaving;
-    const until = performance.now() + 4000; // longer than the first three back-offs, so a surviving repair would show
-    while (performance.now() < until) {
-      expect(await other.getService('orders', { consistent: true })).toEqual([]);
-      await quiet(50);
-    }
-  });
+  it(
+    'after deregister() the instance never comes back, also when a repair was under way',
+    async (scope) => {
+      const [registry, other] = [await scope.connect(), await scope.observer()];
+      const registration = await registry.register(instance);
+      await scope.outage();
+      await waitFor(() => registration.state === 'lost', { timeoutMs: scope.ttlMs + 5000, what: 'the loss' });
+      const leaving = registration.deregister({ timeoutMs: 8000 });
+      await scope.restore();
+      await leaving;
+      const until = performance.now() + 4000; // longer than the first three back-offs, so a surviving repair would show
+      while (performance.now() < until) {
+        expect(await other.getService('orders', { consistent: true })).toEqual([]);
+        await quiet(50);
+      }
+    },
+    { needs: ['expires'] },
+  );
 
   it('deregister() while register() with background is still trying ends it', async (scope) => {
     const [registry, other] = [await scope.connect(), await scope.observer()];
@@ -448,7 +472,7 @@ forEveryBackend('deregistering', (it) => {
       await refused(registration.deregister({ timeoutMs: 200 }), 'ERR_TIMEOUT');
       await sees(other, 'orders', [], scope.ttlMs + 4000);
     },
-    { needs: ['oneSided'] },
+    { needs: ['oneSided', 'expires'] },
   );
 
   it('drainMs of deregister() waits after the removal', async (scope) => {

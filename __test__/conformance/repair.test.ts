@@ -80,22 +80,26 @@ forEveryBackend('repair', (it) => {
     { needs: ['ownTtl'] },
   );
 
-  it('an outage longer than the TTL fires one lost while it lasts and one restored after it', async (scope) => {
-    const [registry, other] = [await scope.connect(), await scope.observer()];
-    const registration = await registry.register(instance);
-    const heard = hear(registration);
-    await scope.outage();
-    const start = performance.now();
-    await waitFor(() => registration.state === 'lost', { timeoutMs: scope.ttlMs + 3000, what: 'the loss' });
-    expect(performance.now() - start, 'lost means not renewed for a TTL').toBeGreaterThan(scope.ttlMs * 0.5);
-    await quiet(3000); // several failed tries: each must stay silent
-    expect(heard.events).toEqual(['lost']);
-    await scope.restore();
-    await waitFor(() => heard.count('restored') === 1, { timeoutMs: 12_000, what: '"restored"' });
-    expect(heard.events).toEqual(['lost', 'restored']);
-    expect(registration.state).toBe('registered');
-    expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([instance]);
-  });
+  it(
+    'an outage longer than the TTL fires one lost while it lasts and one restored after it',
+    async (scope) => {
+      const [registry, other] = [await scope.connect(), await scope.observer()];
+      const registration = await registry.register(instance);
+      const heard = hear(registration);
+      await scope.outage();
+      const start = performance.now();
+      await waitFor(() => registration.state === 'lost', { timeoutMs: scope.ttlMs + 3000, what: 'the loss' });
+      expect(performance.now() - start, 'lost means not renewed for a TTL').toBeGreaterThan(scope.ttlMs * 0.5);
+      await quiet(3000); // several failed tries: each must stay silent
+      expect(heard.events).toEqual(['lost']);
+      await scope.restore();
+      await waitFor(() => heard.count('restored') === 1, { timeoutMs: 12_000, what: '"restored"' });
+      expect(heard.events).toEqual(['lost', 'restored']);
+      expect(registration.state).toBe('registered');
+      expect(unstamped(await other.getService('orders', { consistent: true }))).toEqual([instance]);
+    },
+    { needs: ['expires'] },
+  );
 
   it('every loss is told: two losses are two lost and two restored', async (scope) => {
     const registration = await (await scope.connect()).register(instance);
@@ -149,19 +153,23 @@ forEveryBackend('repair', (it) => {
     expect(heard.count('lost')).toBe(0);
   });
 
-  it('update() while the instance is lost is what the repair publishes', async (scope) => {
-    const [registry, other] = [await scope.connect(), await scope.observer()];
-    const registration = await registry.register(instance);
-    await scope.outage();
-    await waitFor(() => registration.state === 'lost', { timeoutMs: scope.ttlMs + 3000, what: 'the loss' });
-    await refused(registration.update({ version: '2' }, { timeoutMs: 300 }), ['ERR_TIMEOUT', 'ERR_UNAVAILABLE']);
-    await scope.restore();
-    await waitFor(() => registration.state === 'registered', { timeoutMs: 12_000, what: 'the repair' });
-    await waitFor(async () => (await other.getService('orders', { consistent: true }))[0]?.version === '2', {
-      timeoutMs: 2000,
-      what: 'version 2',
-    });
-  });
+  it(
+    'update() while the instance is lost is what the repair publishes',
+    async (scope) => {
+      const [registry, other] = [await scope.connect(), await scope.observer()];
+      const registration = await registry.register(instance);
+      await scope.outage();
+      await waitFor(() => registration.state === 'lost', { timeoutMs: scope.ttlMs + 3000, what: 'the loss' });
+      await refused(registration.update({ version: '2' }, { timeoutMs: 300 }), ['ERR_TIMEOUT', 'ERR_UNAVAILABLE']);
+      await scope.restore();
+      await waitFor(() => registration.state === 'registered', { timeoutMs: 12_000, what: 'the repair' });
+      await waitFor(async () => (await other.getService('orders', { consistent: true }))[0]?.version === '2', {
+        timeoutMs: 2000,
+        what: 'version 2',
+      });
+    },
+    { needs: ['expires'] },
+  );
 
   it(
     'the id taken by another while ours was lost: replaced, not restored',
@@ -177,22 +185,26 @@ forEveryBackend('repair', (it) => {
       expect(heard.events).toEqual(['lost', 'replaced']);
       expect(await other.getService('orders', { consistent: true })).toMatchObject([{ version: 'newer' }]);
     },
-    { needs: ['oneSided'] },
+    { needs: ['oneSided', 'owners', 'expires'] },
   );
 
-  it('close() ends a repair under way', async (scope) => {
-    const [registry, other] = [await scope.connect(), await scope.observer()];
-    const registration = await registry.register(instance);
-    await scope.outage();
-    await waitFor(() => registration.state === 'lost', { timeoutMs: scope.ttlMs + 3000, what: 'the loss' });
-    await registry.close({ timeoutMs: 500 }).catch(() => undefined);
-    await scope.restore();
-    const until = performance.now() + 3000; // longer than the first tries of a surviving repair
-    while (performance.now() < until) {
-      expect(await other.getService('orders', { consistent: true })).toEqual([]);
-      await quiet(50);
-    }
-  });
+  it(
+    'close() ends a repair under way',
+    async (scope) => {
+      const [registry, other] = [await scope.connect(), await scope.observer()];
+      const registration = await registry.register(instance);
+      await scope.outage();
+      await waitFor(() => registration.state === 'lost', { timeoutMs: scope.ttlMs + 3000, what: 'the loss' });
+      await registry.close({ timeoutMs: 500 }).catch(() => undefined);
+      await scope.restore();
+      const until = performance.now() + 3000; // longer than the first tries of a surviving repair
+      while (performance.now() < until) {
+        expect(await other.getService('orders', { consistent: true })).toEqual([]);
+        await quiet(50);
+      }
+    },
+    { needs: ['expires'] },
+  );
 
   it('an instance whose owner dies without a word is gone within its TTL', async (scope) => {
     const other = await scope.observer();
@@ -268,22 +280,26 @@ forEveryBackend('a blocked thread', (it) => {
     await sees(other, 'orders', ['a']);
   });
 
-  it('stallTimeoutMs of register() counts before that of the client', async (scope) => {
-    const other = await scope.observer();
-    const owner = await scope.run(
-      [
-        ['register', { ...instance, id: 'guarded' }, { stallTimeoutMs: 1000 }],
-        ['register', { ...instance, id: 'unguarded', endpoints: ['grpc://10.1.2.4:9000'] }],
-        ['block', 5000],
-        ['hold'],
-      ],
-      { stallTimeoutMs: 0 },
-    );
-    await owner.until('register:done', { nth: 2 });
-    await sees(other, 'orders', ['unguarded'], 4500);
-    await owner.until('restored');
-    await sees(other, 'orders', ['guarded', 'unguarded'], 2000);
-  });
+  it(
+    'stallTimeoutMs of register() counts before that of the client',
+    async (scope) => {
+      const other = await scope.observer();
+      const owner = await scope.run(
+        [
+          ['register', { ...instance, id: 'guarded' }, { stallTimeoutMs: 1000 }],
+          ['register', { ...instance, id: 'unguarded', endpoints: ['grpc://10.1.2.4:9000'] }],
+          ['block', 5000],
+          ['hold'],
+        ],
+        { stallTimeoutMs: 0 },
+      );
+      await owner.until('register:done', { nth: 2 });
+      await sees(other, 'orders', ['unguarded'], 4500);
+      await owner.until('restored');
+      await sees(other, 'orders', ['guarded', 'unguarded'], 2000);
+    },
+    { needs: ['manyRegistrations'] },
+  );
 
   it('a short block, below stallTimeoutMs, changes nothing', async (scope) => {
     const owner = await scope.run(

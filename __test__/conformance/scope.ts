@@ -28,6 +28,16 @@ export type Need =
   | 'prefixes'
   /** Metadata may have any keys and values. */
   | 'anyMetadata'
+  /** Names, ids and versions may be any text. */
+  | 'anyText'
+  /** The endpoints that others write may be any URLs. */
+  | 'foreignEndpoints'
+  /** What is not renewed for its TTL is lost, and goes by itself. */
+  | 'expires'
+  /** Two owners of one id are told apart. */
+  | 'owners'
+  /** A client holds several registrations at a time. */
+  | 'manyRegistrations'
   /** An id is one of its name, not of the whole registry. */
   | 'idsPerName'
   /** Several processes share the registry. */
@@ -179,7 +189,7 @@ export abstract class Clients implements Scope {
     return inProcess(this.direct(more), steps);
   }
 
-  private async open(options: RegistryOptions): Promise<Registry> {
+  protected async open(options: RegistryOptions): Promise<Registry> {
     const registry = await connect(options);
     this.opened.push(() => registry.close({ timeoutMs: 2000 }).catch(() => undefined));
     return registry;

@@ -41,11 +41,11 @@ forEveryBackend('two tenants', (it) => {
         await here.shows('mine', 'orders');
         await there.shows('theirs', 'orders,payments');
 
-        await own.update({ version: 'mine again' });
-        await here.shows('mine again', 'orders');
+        await own.update({ version: 'mine-again' });
+        await here.shows('mine-again', 'orders');
         await other.deregister();
         await there.shows('', 'payments');
-        expect(versions(await mine.getService('orders', { consistent: true }))).toBe('mine again');
+        expect(versions(await mine.getService('orders', { consistent: true }))).toBe('mine-again');
         expect(await mine.services({ consistent: true })).toEqual(['orders']);
         expect(await theirs.services({ consistent: true })).toEqual(['payments']);
         expect(await theirs.getService('orders', { consistent: true })).toEqual([]);

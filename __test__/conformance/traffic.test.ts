@@ -223,24 +223,28 @@ forEveryBackend('out of traffic', (it, row) => {
     expect(told).toEqual(['out', 'stalled', 'lost', 'restored', 'in']);
   });
 
-  it('whoever claims the id meanwhile keeps it: restore() ends with ERR_REPLACED', async (scope) => {
-    const [registry, other] = [await scope.connect(), await scope.observer()];
-    const registration = await registry.register(instance);
-    const heard = hear(registration);
-    await registration.withdraw();
-    const newer = await other.register({ ...instance, version: 'newer' });
-    await quiet(scope.ttlMs); // nothing is noticed before the return
-    expect(registration.state).toBe('out');
-    await refused(registration.restore(), 'ERR_REPLACED');
-    expect([registration.state, outFor(registration)]).toEqual(['replaced', []]);
-    await waitFor(() => heard.count('replaced') === 1, { what: '"replaced"' });
-    expect(heard.events).toEqual(['out withdrawn', 'replaced']);
-    await refused(registration.withdraw(), 'ERR_REPLACED');
-    await refused(registration.restore(), 'ERR_REPLACED');
-    await registration.deregister();
-    expect(await other.getService('orders', { consistent: true })).toMatchObject([{ version: 'newer' }]);
-    expect(newer.state).toBe('registered');
-  });
+  it(
+    'whoever claims the id meanwhile keeps it: restore() ends with ERR_REPLACED',
+    async (scope) => {
+      const [registry, other] = [await scope.connect(), await scope.observer()];
+      const registration = await registry.register(instance);
+      const heard = hear(registration);
+      await registration.withdraw();
+      const newer = await other.register({ ...instance, version: 'newer' });
+      await quiet(scope.ttlMs); // nothing is noticed before the return
+      expect(registration.state).toBe('out');
+      await refused(registration.restore(), 'ERR_REPLACED');
+      expect([registration.state, outFor(registration)]).toEqual(['replaced', []]);
+      await waitFor(() => heard.count('replaced') === 1, { what: '"replaced"' });
+      expect(heard.events).toEqual(['out withdrawn', 'replaced']);
+      await refused(registration.withdraw(), 'ERR_REPLACED');
+      await refused(registration.restore(), 'ERR_REPLACED');
+      await registration.deregister();
+      expect(await other.getService('orders', { consistent: true })).toMatchObject([{ version: 'newer' }]);
+      expect(newer.state).toBe('registered');
+    },
+    { needs: ['owners'] },
+  );
 
   it('whoever claimed the id and has left again is no hindrance', async (scope) => {
     const [registry, other] = [await scope.connect(), await scope.observer()];

@@ -16,7 +16,7 @@ import {
   within,
 } from './kit.js';
 
-forEveryBackend('watching', (it) => {
+forEveryBackend('watching', (it, row) => {
   it('the first next() gives the current list at once, also when it is empty', async (scope) => {
     const registry = await scope.connect();
     expect(await nextList(registry.watch('nobody'), 1500)).toEqual([]);
@@ -94,7 +94,7 @@ forEveryBackend('watching', (it) => {
   it('every list is sorted by id', async (scope) => {
     const [registry, other] = [await scope.connect(), await scope.observer()];
     const watcher = registry.watch('orders');
-    const wanted = ['10', '9', 'a', 'B', 'é', 'Z', '_', '-'];
+    const wanted = ['10', '9', 'a', 'B', 'Z', 'a-b', 'a_b', ...(row.cannot.anyText ? [] : ['é', '_', '-'])];
     for (const id of wanted) await other.register({ name: 'orders', id });
     const sorted = [...wanted].sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)));
     const lists = await listsUntil(watcher, sorted);
@@ -299,25 +299,29 @@ forEveryBackend('watching', (it) => {
     { needs: ['rawPut'] },
   );
 
-  it('reading is liberal: null or missing fields, unknown keys, white space, ?isSecure=true', async (scope) => {
-    const registry = await scope.connect();
-    await scope.put('orders', 'a', ' {"future":{"x":[1]}, "name":"orders",\n"id":"a","metadata":null} ');
-    await scope.put(
-      'orders',
-      'b',
-      record('orders', 'b', { endpoints: ['grpc://10.0.0.1:9000?isSecure=true', 'http://10.0.0.1:8000'] }),
-    );
-    expect(unstamped(await nextList(registry.watch('orders')))).toEqual([
-      { id: 'a', name: 'orders', version: '', metadata: {}, endpoints: [] },
-      {
-        id: 'b',
-        name: 'orders',
-        version: '',
-        metadata: {},
-        endpoints: ['grpc://10.0.0.1:9000?isSecure=true', 'http://10.0.0.1:8000'],
-      },
-    ]);
-  });
+  it(
+    'reading is liberal: null or missing fields, unknown keys, white space, ?isSecure=true',
+    async (scope) => {
+      const registry = await scope.connect();
+      await scope.put('orders', 'a', ' {"future":{"x":[1]}, "name":"orders",\n"id":"a","metadata":null} ');
+      await scope.put(
+        'orders',
+        'b',
+        record('orders', 'b', { endpoints: ['grpc://10.0.0.1:9000?isSecure=true', 'http://10.0.0.1:8000'] }),
+      );
+      expect(unstamped(await nextList(registry.watch('orders')))).toEqual([
+        { id: 'a', name: 'orders', version: '', metadata: {}, endpoints: [] },
+        {
+          id: 'b',
+          name: 'orders',
+          version: '',
+          metadata: {},
+          endpoints: ['grpc://10.0.0.1:9000?isSecure=true', 'http://10.0.0.1:8000'],
+        },
+      ]);
+    },
+    { needs: ['foreignEndpoints'] },
+  );
 });
 
 forEveryBackend('watchers', (it) => {

@@ -46,6 +46,21 @@ describe('a URL stands for options', () => {
         ...{ namespace: 'dev', grpcPort: 9, weight: 2.5, codec: 'plain' },
       },
     ],
+    ['kubernetes://', { backend: 'kubernetes' }],
+    [
+      'kubernetes://10.0.0.1:6443?namespace=shop&tokenFile=/t&caFile=/ca.pem',
+      {
+        ...{ backend: 'kubernetes', server: 'https://10.0.0.1:6443' },
+        ...{ namespace: 'shop', tokenFile: '/t', caFile: '/ca.pem' },
+      },
+    ],
+    [
+      'kubernetes://?kubeconfig=/k&context=dev&namespace=*&source=pods&notReady=1&watchTimeoutMs=5000',
+      {
+        ...{ backend: 'kubernetes', kubeconfig: '/k', context: 'dev', namespace: '*' },
+        ...{ source: 'pods', notReady: true, watchTimeoutMs: 5000 },
+      },
+    ],
     ['nacoss://a', { backend: 'nacos', hosts: ['a'], tls: true }],
     ['consuls://:token@a', { backend: 'consul', hosts: ['a'], token: 'token', tls: true }],
     ['consul://?hosts=unix:///run/consul.sock', { backend: 'consul', hosts: ['unix:///run/consul.sock'] }],
@@ -78,6 +93,10 @@ describe('a URL stands for options', () => {
     await expect(settle(parseUrl('memory://?ttlMs=5'))).rejects.toThrow(
       'options.ttlMs: expected a whole number from 1000 to 2147483647, got 5',
     );
+    await expect(settle(parseUrl('kubernetes://a?kubeconfig=/k'))).rejects.toThrow(
+      'options.kubeconfig: expected without a server',
+    );
+    await expect(settle(parseUrl('kubernetes://a?source=endpoints'))).rejects.toThrow(/^options\.source: expected/);
     await expect(settle(parseUrl('etcd://a?codec=kratoz'))).rejects.toThrow(
       'options.codec: expected "kratos" or "metadata" or "json", got "kratoz"; did you mean "kratos"?',
     );
@@ -104,6 +123,8 @@ describe('refuses, naming the path', () => {
       'options: expected no "," before the "@" of the URL: write %2C in a user name or password, which stand once, before the first host',
     ],
     ['etcd://u@a', 'options.password: expected "user:password" before the "@" of the URL'],
+    ['kubernetes://token@a', 'options: expected no "@" in the URL: give tokenFile, or a kubeconfig'],
+    ['kubernetes://a,b', 'options: expected one host in the URL: the API server of a cluster has one address'],
     ['etcd://a?ttlms=3000', 'options.ttlms: unknown option; did you mean "ttlMs"?'],
     ['etcd://a?tls.cafile=x', 'options.tls.cafile: unknown option; did you mean "caFile"?'],
     ['etcd://a?namespace=x', `options.namespace: not an option of the etcd backend, only of ${owners('namespace')}`],
@@ -138,6 +159,7 @@ describe('a password never shows', () => {
     'etcd://user:hunter2@host?ttl=3',
     'etdc://user:hunter2@host',
     'memory://user:hunter2@host',
+    'kubernetes://hunter2@host:6443',
     'etcd://user:hunter2,x@a:b:c',
     'etcd:user:hunter2@host',
     'user:hunter2@host:1',
