@@ -18,11 +18,12 @@ use super::reading::{list, question};
 use super::store::{Kind, Store};
 use crate::backend::{ServiceName, Snapshot};
 use crate::error::{Error, Result};
+use crate::instance::ServiceInstance;
 use crate::sync::lock;
 
 /// How much longer than it was asked to be a watch may be silent.
 const SLACK: Duration = Duration::from_secs(5);
-/// An endpoint that moves may be in no slice for a moment: a list that lacks one is told after this.
+/// An endpoint that moves may be in no slice for a moment: it is given up after this.
 const SETTLES: Duration = Duration::from_millis(100);
 /// So many lists one after the other, without a watch that said anything, are a fault.
 const FRUITLESS: u32 = 3;
@@ -60,8 +61,8 @@ struct State {
 /// A name that somebody follows.
 struct Topic {
     told: watch::Sender<Told<Snapshot>>,
-    /// When a list that lacks something is told.
-    due: Option<Instant>,
+    /// Those that were told and are missing, and until when they are told all the same.
+    missing: HashMap<Box<str>, (Arc<ServiceInstance>, Instant)>,
 }
 
 struct NamesTopic {
@@ -145,7 +146,7 @@ impl Feed {
             .map(|store| store.snapshot(&self.cluster.options, name));
         let topic = state.topics.entry(Arc::clone(name)).or_insert_with(|| Topic {
             told: watch::Sender::new(known.map_or(Told::Nothing, Told::List)),
-            due: None,
+            missing: HashMap::new(),
         });
         let mut told = topic.told.subscribe();
         told.mark_changed();
@@ -202,7 +203,7 @@ impl Feed {
         let options = &self.cluster.options;
         let State { topics, names, .. } = &mut *state;
         for (name, topic) in topics {
-            topic.due = None;
+            topic.missing.clear();
             topic.told.send_replace(Told::List(store.snapshot(options, name)));
         }
         if let Some(names) = names {
@@ -225,30 +226,21 @@ impl Feed {
         let store = store.as_mut()?;
         let mut changed = HashSet::new();
         apply(store, &mut changed);
-        for name in &changed {
-            if let Some(topic) = topics.get_mut(name) {
-                let list = store.snapshot(options, name);
-                if topic.due.is_none() && is_slow && topic.would_lose(&list) {
-                    topic.due = Some(now + SETTLES);
-                }
-                if topic.due.is_none() {
-                    topic.told.send_replace(Told::List(list));
-                }
-            }
-            if let Some(names) = names {
-                names.note(name, store.has(options, name));
-            }
-        }
         let mut next = None;
         let mut later = |due: Instant| next = Some(next.map_or(due, |next: Instant| next.min(due)));
         for (name, topic) in topics {
-            match topic.due {
-                Some(due) if due <= now => {
-                    topic.due = None;
-                    topic.told.send_replace(Told::List(store.snapshot(options, name)));
+            if changed.contains(name) || topic.due().is_some_and(|due| due <= now) {
+                let mut list = store.snapshot(options, name);
+                if is_slow {
+                    topic.settle(&mut list, now);
                 }
-                Some(due) => later(due),
-                None => {}
+                topic.told.send_replace(Told::List(list));
+            }
+            topic.due().into_iter().for_each(&mut later);
+        }
+        if let Some(names) = names {
+            for name in &changed {
+                names.note(name, store.has(options, name));
             }
         }
         if let Some(names) = names {
@@ -278,14 +270,24 @@ impl Feed {
 }
 
 impl Topic {
-    /// Whether the list lacks one that was told of.
-    fn would_lose(&self, list: &Snapshot) -> bool {
-        let before = self.told.borrow();
-        let Told::List(before) = &*before else {
-            return false;
-        };
+    /// Adds to a list what was told before and is missing for a moment only.
+    fn settle(&mut self, list: &mut Snapshot, now: Instant) {
         let ids: HashSet<&str> = list.instances.iter().map(|instance| &*instance.id).collect();
-        before.instances.iter().any(|instance| !ids.contains(&*instance.id))
+        self.missing.retain(|id, _| !ids.contains(&**id));
+        if let Told::List(before) = &*self.told.borrow() {
+            for instance in before.instances.iter().filter(|instance| !ids.contains(&*instance.id)) {
+                let missing = (Arc::clone(instance), now + SETTLES);
+                self.missing.entry(instance.id.clone()).or_insert(missing);
+            }
+        }
+        self.missing.retain(|_, (_, until)| *until > now);
+        list.instances
+            .extend(self.missing.values().map(|(instance, _)| Arc::clone(instance)));
+    }
+
+    /// When what is missing is given up.
+    fn due(&self) -> Option<Instant> {
+        self.missing.values().map(|(_, until)| *until).min()
     }
 }
 
@@ -341,8 +343,8 @@ struct Watching {
 enum Next {
     /// Another from this version on.
     From(String),
-    /// All is listed anew.
-    List,
+    /// All is listed anew; and whether the watch ended before its time, and said nothing.
+    List { is_early: bool },
 }
 
 impl Watching {
@@ -366,8 +368,8 @@ impl Watching {
                         fruitless = 0;
                         from = version;
                     }
-                    Next::List => {
-                        fruitless = if from == begun { fruitless + 1 } else { 0 };
+                    Next::List { is_early } => {
+                        fruitless = if is_early && from == begun { fruitless + 1 } else { 0 };
                         seen = seen.max(from.parse().unwrap_or(0));
                         break;
                     }
@@ -393,11 +395,12 @@ impl Watching {
             format!("{question}&watch=true&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={from}");
         let mut response = match cluster.watch(&question).await {
             Ok(response) => response,
-            Err(refused) if refused.status == 410 => return Ok(Next::List),
+            Err(refused) if refused.status == 410 => return Ok(Next::List { is_early: true }),
             Err(refused) => return Err(refused.error),
         };
         let (mut lines, mut said, mut due) = (Lines::default(), false, None::<Instant>);
-        let mut dead = Instant::now() + Duration::from_secs(seconds) + SLACK;
+        let end = Instant::now() + Duration::from_secs(seconds);
+        let mut dead = end + SLACK;
         loop {
             let tells = async {
                 match due {
@@ -420,7 +423,11 @@ impl Watching {
                 if lines.is_half() {
                     return Err(cluster.broken("ended a watch in the middle of a line"));
                 }
-                return Ok(if said { Next::From(from.clone()) } else { Next::List });
+                if said {
+                    return Ok(Next::From(from.clone()));
+                }
+                let is_early = Instant::now() + SLACK / 10 < end;
+                return Ok(Next::List { is_early });
             };
             lines.push(&piece);
             let mut ended = None;
@@ -469,7 +476,7 @@ impl Watching {
                 "ERROR" => {
                     let status: Status = serde_json::from_str(event.object.get()).unwrap_or_default();
                     if status.code == 410 {
-                        return Ok(Some(Next::List));
+                        return Ok(Some(Next::List { is_early: true }));
                     }
                     return Err(cluster.told(status).error);
                 }

@@ -51,12 +51,12 @@ pub(super) struct Container {
 }
 
 #[derive(Debug, Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
+#[serde(default)]
 pub(super) struct ContainerPort {
     #[serde(deserialize_with = "or_null")]
     pub name: String,
-    #[serde(deserialize_with = "or_null")]
-    pub container_port: u32,
+    #[serde(rename = "containerPort", deserialize_with = "or_null")]
+    pub port: u32,
     #[serde(deserialize_with = "or_null")]
     pub protocol: String,
 }

@@ -51,7 +51,7 @@ pub(super) fn read(options: &KubernetesOptions, pod: Pod) -> Option<(String, Res
     let wanted = ips.clone().find(|ip| ip.contains(':') == options.prefers_ipv6);
     let ip = wanted.unwrap_or(&status.ip);
     let ports = spec.containers.iter().flat_map(|container| &container.ports);
-    let ports = ports.map(|port| (port.container_port, port.name.as_str(), port.protocol.as_str()));
+    let ports = ports.map(|port| (port.port, port.name.as_str(), port.protocol.as_str()));
     let read = instance(&name, &mut metadata, ip, ports).map_err(|reason| BadRecord {
         key: format!("pod {}/{}", metadata.namespace, metadata.name),
         reason,

@@ -88,7 +88,7 @@ impl KubernetesPresence {
             };
             let is_anothers = pods::owner(&seen).is_some_and(|owner| owner != own.id);
             if intent == Intent::Keep && is_anothers {
-                return Err(Error::new(ErrorKind::Replaced, own.replaced(&seen)));
+                return Err(Error::new(ErrorKind::Replaced, Own::replaced(&seen)));
             }
             // Until it is answered: this may be dropped at any time.
             (self.is_sent, self.is_unanswered) = (true, true);
@@ -173,7 +173,7 @@ impl Own {
         }
     }
 
-    fn replaced(&self, seen: &Meta) -> String {
+    fn replaced(seen: &Meta) -> String {
         let owner = pods::owner(seen).unwrap_or_default();
         format!(
             "the pod {} is registered as {owner:?} by another program in it",

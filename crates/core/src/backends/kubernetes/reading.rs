@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use super::client::Cluster;
+use super::client::{Cluster, Refused};
 use super::store::{Kind, Store};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::http::segment;
 
 /// How often a list is begun anew whose later pages the server has forgotten.
@@ -36,7 +36,7 @@ pub(super) async fn list(cluster: &Cluster, kind: Kind, name: Option<&str>) -> R
             let page = match cluster.page(&page).await {
                 Ok(page) => page,
                 Err(refused) if refused.status == 410 && begun < BEGUN => continue 'anew,
-                Err(refused) => return Err(refused.error),
+                Err(refused) => return Err(named(cluster, refused)),
             };
             for item in &page.items {
                 store.put(kind, &cluster.options, item, &mut changed);
@@ -53,5 +53,13 @@ pub(super) async fn list(cluster: &Cluster, kind: Kind, name: Option<&str>) -> R
 pub(super) async fn may(cluster: &Cluster, kind: Kind) -> Result<(), Error> {
     let question = question(cluster, kind, None).await?;
     let page = cluster.page(&format!("{question}&limit=1")).await;
-    page.map(drop).map_err(|refused| refused.error)
+    page.map(drop).map_err(|refused| named(cluster, refused))
+}
+
+/// What the server takes for wrong in a question of ours is the selector that was given.
+fn named(cluster: &Cluster, refused: Refused) -> Error {
+    if refused.error.kind() == ErrorKind::InvalidArgument && cluster.options.selector.is_some() {
+        return Error::invalid(format!("options.selector: {}", refused.error.message())).caused_by(refused.error);
+    }
+    refused.error
 }

@@ -159,10 +159,10 @@ fn registered() -> ServiceInstance {
 /// Applies a patch as the server does, as far as ours go. `None`: one of its tests fails.
 fn patched(mut object: Value, patch: &Value) -> Option<Value> {
     for op in patch.as_array()? {
-        let path = op["path"].as_str()?;
-        let (parent, key) = path.rsplit_once('/')?;
+        let at = op["path"].as_str()?;
+        let (parent, key) = at.rsplit_once('/')?;
         match op["op"].as_str()? {
-            "test" if object.pointer(path) == Some(&op["value"]) => {}
+            "test" if object.pointer(at) == Some(&op["value"]) => {}
             "add" => object.pointer_mut(parent)?[key] = op["value"].clone(),
             "remove" => drop(object.pointer_mut(parent)?.as_object_mut()?.remove(key)?),
             _ => return None,
@@ -191,7 +191,7 @@ fn an_instance_is_written_as_kratos_reads_it_and_read_back_whole() {
         json!("{\"8000\":\"http\",\"9000\":\"grpc\"}")
     );
     assert_eq!(written["metadata"]["labels"]["app"], json!("x"));
-    let snapshot = read(Kind::Pods, &options, &[written.clone()]);
+    let snapshot = read(Kind::Pods, &options, std::slice::from_ref(&written));
     assert_eq!(*snapshot.instances[0], registered());
 
     // Another program that labels the pod leaves the endpoints of ours.

@@ -64,7 +64,8 @@ struct ContextOf {
 #[serde(default)]
 struct Cluster {
     name: String,
-    cluster: ClusterOf,
+    #[serde(rename = "cluster")]
+    means: ClusterOf,
     /// The folder of its file.
     #[serde(skip)]
     of: PathBuf,
@@ -85,8 +86,8 @@ struct ClusterOf {
 #[serde(default)]
 struct User {
     name: String,
-    #[serde(deserialize_with = "or_null")]
-    user: UserOf,
+    #[serde(rename = "user", deserialize_with = "or_null")]
+    means: UserOf,
     #[serde(skip)]
     of: PathBuf,
 }
@@ -206,7 +207,7 @@ fn mean(all: &File, context: Option<&str>, shown: &str) -> Result<Meant> {
         None if context.user.is_empty() => None,
         None => return Err(lacks("user", &context.user, "")),
     };
-    let Cluster { cluster, of, .. } = cluster;
+    let Cluster { means: cluster, of, .. } = cluster;
     let cannot = |what: &str, instead: &str| {
         Err(Error::invalid(format!(
             "options.kubeconfig: {shown} asks for {what}, which is not supported: {instead}"
@@ -235,7 +236,7 @@ fn mean(all: &File, context: Option<&str>, shown: &str) -> Result<Meant> {
         namespace: context.namespace.clone().filter(|namespace| !namespace.is_empty()),
         ..Meant::default()
     };
-    if let Some(User { user, of, .. }) = user {
+    if let Some(User { means: user, of, .. }) = user {
         if user.impersonated.is_some() {
             return cannot("impersonation (as)", "take a user of its own");
         }

@@ -132,9 +132,9 @@ impl Cluster {
 
     /// Applies a JSON Patch to the own pod.
     pub(super) async fn patch_own(&self, patch: &serde_json::Value) -> Result<(), Refused> {
-        let (path, _) = self.own().await?;
-        let patched = self.call::<Pod>(Method::PATCH, &path, Some(patch.to_string())).await;
-        patched.map(drop)
+        let (own, _) = self.own().await?;
+        let answer = self.call::<Pod>(Method::PATCH, &own, Some(patch.to_string())).await;
+        answer.map(drop)
     }
 
     /// Whether the namespace is there, where we may ask for it.
@@ -148,7 +148,8 @@ impl Cluster {
             Err(refused) if refused.status == 404 => Err(Error::invalid(format!(
                 "options.namespace: the cluster has no namespace {namespace:?}"
             ))),
-            Err(refused) if refused.error.kind() != ErrorKind::PermissionDenied => Err(refused.error),
+            // Few may ask for it.
+            Err(refused) if refused.status != 403 => Err(refused.error),
             _ => Ok(()),
         }
     }
@@ -266,9 +267,7 @@ impl Cluster {
             broken.is_some_and(|at| at.elapsed() < RULES)
         };
         let kind = match status {
-            400 | 405 | 413 | 415 | 422 if is_kubernetes => ErrorKind::InvalidArgument,
-            413 => ErrorKind::InvalidArgument,
-            404 if is_kubernetes => ErrorKind::InvalidArgument,
+            400 | 404 | 405 | 413 | 415 | 422 if is_kubernetes => ErrorKind::InvalidArgument,
             401 => ErrorKind::Unauthenticated,
             403 if is_settling => ErrorKind::Unavailable,
             403 => ErrorKind::PermissionDenied,
