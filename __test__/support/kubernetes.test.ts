@@ -10,7 +10,8 @@ test('a kube-apiserver: pods, slices, rights, tokens that expire, kill, freeze, 
   onTestFinished(() => kubernetes.close());
   const { server } = kubernetes;
   const namespace = await kubernetes.namespace();
-  const status = async (token: string) => (await server.ask('GET', namespace.pods, undefined, { token })).status;
+  const status = async (token: string) =>
+    (await namespace.server.ask('GET', namespace.pods, undefined, { token })).status;
 
   const pod = await namespace.pod('p1', { ports: [{ port: 9000, name: 'grpc' }] });
   expect(pod.status).toMatchObject({ phase: 'Running', podIP: '10.1.2.3' });

@@ -22,11 +22,12 @@ export const NOBODY = 'usertoken';
 const ISSUER = 'https://kubernetes.default.svc';
 const callTimeoutMs = 10_000;
 
-export class Apiserver extends ServerProgram implements Api {
+export class Apiserver extends ServerProgram {
   /** host:port */
   readonly host: string;
   private readonly key: string;
-  private readonly agent: Agent;
+  private readonly agents: Agent[] = [];
+  private readonly admin: Api;
 
   constructor(
     private readonly port: number,
@@ -42,7 +43,7 @@ export class Apiserver extends ServerProgram implements Api {
       privateKeyEncoding: { type: 'pkcs1', format: 'pem' },
     });
     this.key = privateKey;
-    this.agent = new Agent({ keepAlive: true, maxSockets: 20, ca: readFileSync(certificates.ca.certFile) });
+    this.admin = this.api();
     writeFileSync(join(folder, 'sa.key'), privateKey);
     writeFileSync(
       join(folder, 'tokens.csv'),
@@ -55,10 +56,14 @@ export class Apiserver extends ServerProgram implements Api {
     for (const deadline = Date.now() + 60_000; ; ) {
       this.launch();
       try {
-        await this.until(async () => (await this.ask('GET', '/readyz')).body === 'ok', `at ${this.host} to be ready`, {
-          timeoutMs: 90_000,
-          intervalMs: 100,
-        });
+        await this.until(
+          async () => (await this.admin.ask('GET', '/readyz')).body === 'ok',
+          `at ${this.host} to be ready`,
+          {
+            timeoutMs: 90_000,
+            intervalMs: 100,
+          },
+        );
         return;
       } catch (error) {
         if (!(error instanceof PortTaken) || Date.now() > deadline) throw error;
@@ -85,15 +90,38 @@ export class Apiserver extends ServerProgram implements Api {
     ]);
   }
 
-  /** A request as it is; never rejects for a status. */
-  ask(method: string, path: string, body?: unknown, { token = ADMIN, type }: Call = {}): Promise<Answer> {
+  /** Asks by connections of its own: who asks for much makes nobody else wait. */
+  api(): Api {
+    const agent = new Agent({ keepAlive: true, maxSockets: 8, ca: readFileSync(this.certificates.ca.certFile) });
+    this.agents.push(agent);
+    const ask: Api['ask'] = (...given) => this.asking(agent, ...given);
+    return {
+      ask,
+      async call<T>(method: string, path: string, body?: unknown, how?: Call): Promise<T> {
+        const answer = await ask(method, path, body, how);
+        if (answer.status < 200 || answer.status > 299) {
+          throw new Error(`${method} ${path}: ${answer.status} ${answer.body}`);
+        }
+        return JSON.parse(answer.body) as T;
+      },
+      token: (account, expiresInS) => this.token(account, expiresInS),
+    };
+  }
+
+  private asking(
+    agent: Agent,
+    method: string,
+    path: string,
+    body?: unknown,
+    { token = ADMIN, type }: Call = {},
+  ): Promise<Answer> {
     const usual = method === 'PATCH' ? 'application/strategic-merge-patch+json' : 'application/json';
     return new Promise((resolve, reject) => {
       const call = request(
         `https://${this.host}${path}`,
         {
           method,
-          agent: this.agent,
+          agent,
           timeout: callTimeoutMs,
           headers: { authorization: `Bearer ${token}`, ...(body !== undefined && { 'content-type': type ?? usual }) },
         },
@@ -112,20 +140,11 @@ export class Apiserver extends ServerProgram implements Api {
     });
   }
 
-  /** A request that is to succeed; gives the object. */
-  async call<T = Record<string, unknown>>(method: string, path: string, body?: unknown, how?: Call): Promise<T> {
-    const answer = await this.ask(method, path, body, how);
-    if (answer.status < 200 || answer.status > 299) {
-      throw new Error(`${method} ${path}: ${answer.status} ${answer.body}`);
-    }
-    return JSON.parse(answer.body) as T;
-  }
-
   /**
    * A token of a service account that ends so many seconds from now, or has ended: the server allows for a minute, and keeps
    * a success for 10 s.
    */
-  token({ namespace, name, uid }: Account, expiresInS = 3600): string {
+  private token({ namespace, name, uid }: Account, expiresInS = 3600): string {
     const encoded = (value: object): string => Buffer.from(JSON.stringify(value)).toString('base64url');
     const now = Math.floor(Date.now() / 1000);
     const claims = {
@@ -141,8 +160,8 @@ export class Apiserver extends ServerProgram implements Api {
     return `${signed}.${createSign('RSA-SHA256').update(signed).sign(this.key, 'base64url')}`;
   }
 
-  destroyPool(): void {
-    this.agent.destroy();
+  destroyPools(): void {
+    for (const agent of this.agents) agent.destroy();
   }
 }
 
@@ -168,7 +187,7 @@ export async function startKubernetes(): Promise<Kubernetes> {
   const server = new Apiserver(port as number, etcd, folder, certificates);
   const close = async (): Promise<void> => {
     await Promise.all([server.kill(), etcd.close()]);
-    server.destroyPool();
+    server.destroyPools();
     certificates.remove();
     remove();
   };
@@ -181,10 +200,10 @@ export async function startKubernetes(): Promise<Kubernetes> {
   return {
     ...{ etcd, server, host: server.host, certificates, folder, close },
     async namespace(name = uniqueName('ns')) {
-      const made = await Namespace.make(server, name);
+      const made = await Namespace.make(server.api(), name);
       // The rules are told to the part of the server that decides a moment later.
       await waitFor(
-        async () => (await server.ask('GET', made.pods, undefined, { token: made.token() })).status === 200,
+        async () => (await made.server.ask('GET', made.pods, undefined, { token: made.token() })).status === 200,
         {
           what: `the rights of ${name}`,
         },
