@@ -1,5 +1,6 @@
 // Nacos servers that stop, freeze, refuse a token or answer nonsense; batches as the original keeps them. All tests at the
 // same time, because most of each is waiting.
+import { readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import type { NacosOptions, Registry } from 'rollcall';
 import { connect } from 'rollcall';
@@ -7,7 +8,8 @@ import type { TestContext } from 'vitest';
 import { describe, expect, test } from 'vitest';
 import { hear, ids, inProcess, listsUntil, nextList, refused, sees, waitFor } from '../conformance/kit.js';
 import { type NacosRegistry, type NacosServer, type NacosServerOptions, startNacos } from '../support/nacos.js';
-import { type NacosStub, startNacosStub } from '../support/nacos-stub.js';
+import { type NacosStub, type NacosStubOptions, startNacosStub } from '../support/nacos-stub.js';
+import { makeCertificates } from '../support/tls.js';
 
 const instance = { name: 'orders', id: 'a', version: '1', endpoints: ['grpc://10.1.2.3:9000'] };
 
@@ -19,8 +21,8 @@ async function server({ onTestFinished }: Finish, options: NacosServerOptions = 
   return nacos;
 }
 
-async function stub({ onTestFinished }: Finish): Promise<NacosStub> {
-  const nacos = await startNacosStub();
+async function stub({ onTestFinished }: Finish, options: NacosStubOptions = {}): Promise<NacosStub> {
+  const nacos = await startNacosStub(options);
   onTestFinished(() => nacos.close());
   return nacos;
 }
@@ -104,6 +106,49 @@ describe.concurrent('several servers', { timeout: 60_000 }, () => {
     });
     expect(heard.events).toEqual([]);
   });
+
+  test('a server that sends its clients away: no reader sees a gap, whether it names a server of ours or not', async (context) => {
+    const [one, two] = [await stub(context), await stub(context)];
+    const hosts = [one, two].map(({ port }) => `127.0.0.1:${port - 1000}`);
+    const registry = await connect({ backend: 'nacos', hosts, ttlMs: 20_000, logger: false });
+    context.onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
+    const heard = hear(await registry.register(instance));
+    const watcher = registry.watch('orders');
+    expect(ids(await nextList(watcher))).toEqual(['a']);
+    const lists: string[] = [];
+    void (async () => {
+      for await (const list of watcher) lists.push(ids(list).join());
+    })();
+    const stands = async (at: NacosStub, elsewhere: NacosStub) => {
+      const [here, there] = await Promise.all([at, elsewhere].map((nacos) => nacos.list('public', 'orders.grpc')));
+      return here?.length === 1 && there?.length === 0;
+    };
+    await one.reset('127.0.0.1', String(two.port - 1000));
+    await waitFor(() => stands(two, one), { timeoutMs: 20_000, what: 'the instance at the server that was named' });
+    await two.reset('10.255.255.1', '8848');
+    await waitFor(() => stands(one, two), { timeoutMs: 20_000, what: 'the instance at the next server' });
+    expect(heard.events).toEqual([]);
+    expect(lists).toEqual([]);
+  });
+
+  test('what could not be sent again after a connection broke is sent until it stands', async (context) => {
+    const nacos = await stub(context);
+    const registry = await client(context, nacos, { ttlMs: 60_000 });
+    await registry.register(instance);
+    for (const codes of [[500], [301], [500, 500, 500]]) {
+      await nacos.fail('BatchInstanceRequest', codes);
+      const asked = await nacos.count('BatchInstanceRequest');
+      await nacos.hangUp();
+      await waitFor(async () => (await nacos.count('BatchInstanceRequest')) > asked + codes.length - 1, {
+        timeoutMs: 20_000,
+        what: 'the failures',
+      });
+      await waitFor(async () => (await nacos.list('public', 'orders.grpc')).length === 1, {
+        timeoutMs: 20_000,
+        what: `the instance after ${codes.join()}`,
+      });
+    }
+  });
 });
 
 describe.concurrent('access', { timeout: 90_000 }, () => {
@@ -132,6 +177,80 @@ describe.concurrent('access', { timeout: 90_000 }, () => {
     }
     await registration.update({ version: '2' });
     expect(heard.events).toEqual([]);
+  });
+});
+
+describe.concurrent('an access key', { timeout: 60_000 }, () => {
+  const key = { accessKey: 'the-key', secretKey: 'the-secret' };
+  for (const [kind, regionId] of [
+    ['signs with its secret', undefined],
+    ['signs with the key of a region', 'cn-hangzhou'],
+  ] as const) {
+    test(`${kind}, and a wrong one is refused`, async (context) => {
+      const access = { ...key, ...(regionId && { regionId }) };
+      const nacos = await stub(context, { access });
+      const registry = await client(context, nacos, access);
+      await registry.register(instance);
+      expect(ids(await nextList(registry.watch('orders')))).toEqual(['a']);
+      expect(await registry.services()).toEqual(['orders']);
+      for (const wrong of [{ ...access, secretKey: 'another-secret' }, { ...access, accessKey: 'another' }, {}]) {
+        const error = await refused(connect(optionsFor(nacos, wrong)), 'ERR_PERMISSION_DENIED');
+        expect(error.message).not.toContain('another-secret');
+      }
+    });
+  }
+});
+
+describe.concurrent('TLS', { timeout: 60_000 }, () => {
+  test('a server whose authority is known is spoken to, and another is not', async (context) => {
+    const certificates = await makeCertificates();
+    context.onTestFinished(() => certificates.remove());
+    const { certFile, keyFile } = certificates.server;
+    const tls = { cert: readFileSync(certFile, 'utf8'), key: readFileSync(keyFile, 'utf8') };
+    const nacos = await stub(context, { tls });
+    const registry = await client(context, nacos, { tls: { caFile: certificates.ca.certFile } });
+    await registry.register(instance);
+    await sees(registry, 'orders', ['a']);
+    const caFile = certificates.stranger.certFile;
+    const connecting = connect(optionsFor(nacos, { tls: { caFile }, connectTimeoutMs: 1500 }));
+    await refused(connecting, ['ERR_UNAVAILABLE', 'ERR_TIMEOUT']);
+    const plain = connect(optionsFor(nacos, { connectTimeoutMs: 1500 }));
+    await refused(plain, ['ERR_UNAVAILABLE', 'ERR_TIMEOUT']);
+  });
+});
+
+describe.concurrent('what others write', { timeout: 60_000 }, () => {
+  test('a weight goes both ways, and what an operator switches off is out', async (context) => {
+    const nacos = await server(context);
+    const registry = await client(context, nacos, { weight: 50 });
+    const place = { namespace: 'public', service: 'orders.grpc', ip: '10.1.2.3', port: 9000 };
+    const registration = await registry.register({ ...instance, metadata: { zone: 'a', weight: '30' } });
+    expect(await nacos.list('public', 'orders.grpc')).toMatchObject([{ weight: 30, metadata: { weight: '30' } }]);
+    expect(await sees(registry, 'orders', ['a'])).toMatchObject([{ metadata: { zone: 'a', weight: '30' } }]);
+    await registration.update({ metadata: {} });
+    expect(await nacos.list('public', 'orders.grpc')).toMatchObject([{ weight: 50 }]);
+    await nacos.put({ ...place, ip: '10.1.2.4' }, { kind: 'grpc', version: '1' }, 7);
+    const weights = async () =>
+      (await registry.getService('orders', { consistent: true })).map(({ metadata }) => metadata.weight).sort();
+    await waitFor(async () => (await weights()).includes('7'), { what: 'the weight of another' });
+    await nacos.put({ ...place, ip: '10.1.2.5' }, { kind: 'grpc', version: '1' }, 0);
+    await sees(registry, 'orders', ['10.1.2.4#9000#DEFAULT#DEFAULT_GROUP@@orders.grpc', 'a']);
+  });
+
+  test('Java and Node.js services are read, and with the codec plain we write as they do', async (context) => {
+    const nacos = await server(context);
+    const [ours, kratos] = [await client(context, nacos, { codec: 'plain' }), await client(context, nacos)];
+    await nacos.put({ namespace: 'public', service: 'orders', ip: '10.1.2.4', port: 8080 }, { 'gRPC.port': '1' }, 1);
+    await ours.register({ ...instance, endpoints: ['http://10.1.2.3:8000'] });
+    expect(await nacos.services('public')).toEqual(['orders']);
+    const both = ['10.1.2.4#8080#DEFAULT#DEFAULT_GROUP@@orders', 'a'];
+    const [, own] = await sees(ours, 'orders', both);
+    expect(own).toMatchObject({ id: 'a', version: '1', endpoints: ['http://10.1.2.3:8000'] });
+    const [foreign] = await sees(kratos, 'orders', both);
+    expect(foreign).toMatchObject({ endpoints: ['http://10.1.2.4:8080'], metadata: { 'gRPC.port': '1' } });
+    await kratos.register({ ...instance, id: 'b' });
+    await sees(kratos, 'orders', [both[0] as string, 'a', 'b']);
+    await sees(ours, 'orders', both);
   });
 });
 

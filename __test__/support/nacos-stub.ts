@@ -69,6 +69,11 @@ export class NacosStub implements NacosRegistry {
     return this.ask('fail', type, codes);
   }
 
+  /** Ends every connection. */
+  hangUp(): Promise<void> {
+    return this.ask('hangUp');
+  }
+
   /** Asks every client to go elsewhere. */
   reset(serverIp: string, serverPort: string): Promise<void> {
     return this.ask('reset', serverIp, serverPort);

@@ -58,7 +58,8 @@ const logLimit = 64 * 1024;
 
 /** One server. */
 export class NacosServer implements NacosRegistry {
-  private readonly calls = new Set<Promise<unknown>>();
+  private calls = 0;
+  private readonly turns: (() => void)[] = [];
   readonly host: string;
   readonly grpcHost: string;
   log = '';
@@ -187,11 +188,13 @@ export class NacosServer implements NacosRegistry {
 
   /** A call of the HTTP API, version 1: around the product. */
   async call(method: string, path: string, parameters: Record<string, string | number | boolean>): Promise<string> {
-    while (this.calls.size >= callsAtOnce) await Promise.race(this.calls);
-    const call = this.callNow(method, path, parameters);
-    const over = call.catch(() => undefined).finally(() => this.calls.delete(over));
-    this.calls.add(over);
-    return call;
+    if (this.calls >= callsAtOnce) await new Promise<void>((resolve) => this.turns.push(resolve));
+    else this.calls += 1;
+    return this.callNow(method, path, parameters).finally(() => {
+      const next = this.turns.shift();
+      if (next) next();
+      else this.calls -= 1;
+    });
   }
 
   private async callNow(
