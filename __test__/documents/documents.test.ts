@@ -3,7 +3,7 @@
 //
 // What is elsewhere: the page of Midway's etcd component is `midway.test.ts`, that of etcd in Nest `nest.test.ts`.
 // The resolver `discovery:///provider` of gRPC is `__test__/grpc`.
-// What can't be written: the registries nacos, kubernetes, polaris and discovery, which the package has not; Consul's DNS,
+// What can't be written: the registries kubernetes and polaris, which the package has not; Consul's DNS,
 // which is Consul's own and needs no client.
 import { createServer } from 'node:http';
 import { connect, type Registry, registerSelf } from 'rollcall';

@@ -19,6 +19,7 @@ export class NacosStub implements NacosRegistry {
   private readonly waiting = new Map<number, (result: unknown) => void>();
   private readonly ready: Promise<unknown>;
   private asking = 0;
+  private closing: Promise<void> | undefined;
 
   constructor(
     readonly port: number,
@@ -97,9 +98,10 @@ export class NacosStub implements NacosRegistry {
     return this.ask('delete', place);
   }
 
-  async close(): Promise<void> {
-    await this.ask('stop');
-    await this.worker.terminate();
+  /** Hangs up on all, for good. */
+  close(): Promise<void> {
+    this.closing ??= this.ask('stop').then(async () => void (await this.worker.terminate()));
+    return this.closing;
   }
 }
 
