@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Agent, createServer, request } from 'node:https';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import type { Kubernetes } from './kubernetes.js';
 
 export interface Way {
@@ -47,16 +47,26 @@ export async function startWay({ host, certificates }: Kubernetes): Promise<Way>
     if (!way.instead?.(path, answer)) pass(asked, answer, path);
   });
   server.on('clientError', (_, socket) => socket.destroy());
+  // Those too that still shake hands, of which the server does not know yet.
+  const sockets = new Set<Socket>();
+  server.on('connection', (socket: Socket) => {
+    sockets.add(socket);
+    socket.on('error', () => {});
+    socket.on('close', () => sockets.delete(socket));
+  });
+  const sever = (): void => {
+    for (const socket of sockets) socket.destroy();
+  };
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const way: Way = {
     host: `127.0.0.1:${(server.address() as AddressInfo).port}`,
     seen: [],
     instead: undefined,
     onWatch: undefined,
-    sever: () => server.closeAllConnections(),
+    sever,
     async close() {
       const closed = new Promise((resolve) => server.close(resolve));
-      server.closeAllConnections();
+      sever();
       agent.destroy();
       await closed;
     },
