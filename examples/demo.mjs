@@ -1,10 +1,12 @@
 // The demo: three instances of a service register, one dies without a word, one changes, one leaves; a watcher shows
 // each change as it happens.
 //
-//   node examples/demo.mjs [--hold SECONDS]
+//   node examples/demo.mjs [--hold SECONDS] [--create]
 //
 // ROLLCALL_REGISTRY names the registry (etcd://127.0.0.1:2379); without it all happens in the memory of this process.
 // On a real registry every instance is a process of its own, and two demos side by side see each other.
+// On Kubernetes an instance is a pod: the demo only watches what is there, for 15 s or as `--hold` says; with `--create` it makes
+// pods in a namespace of its own, and takes them away at the end.
 
 import { fork } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -13,11 +15,13 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs, styleText } from 'node:util';
 import { connect, MemoryServer, RollcallError } from 'rollcall';
 import { openInstance } from './demo-instance.mjs';
+import { createObjects } from './demo-kubernetes.mjs';
 
 const SERVICE = 'rollcall-demo';
 const PAUSE_MS = 1000;
 const url = demoUrl(process.env.ROLLCALL_REGISTRY || 'memory://demo');
 const memory = url.startsWith('memory:');
+const kubernetes = url.startsWith('kubernetes:');
 /**
  * The longest that a change may take to show. Long, so that the registry may be restarted under the demo. What dies is
  * evicted from discovery after up to 150 s, whatever the TTL.
@@ -38,12 +42,14 @@ const [alpha, beta, gamma] = ['alpha', 'beta', 'gamma'].map((name, index) => ({
 
 /** What runs, by id. */
 const running = new Map();
+/** What was made on Kubernetes. */
+let objects;
 
 // ---------------------------------------------------------------------------------------------------------- the story
 
 async function story(holdMs) {
   title();
-  const registry = await connect(url);
+  const registry = await connect(objects?.url ?? url);
   const watch = new Watch(registry.watch(SERVICE));
   try {
     await watch.shows(() => true, 'the first list');
@@ -61,7 +67,8 @@ async function story(holdMs) {
       await pause(holdMs);
     }
 
-    step('gamma dies without a word: nobody deregisters it, its TTL must run out.');
+    const end = kubernetes ? 'it goes with its pod, which is deleted' : 'its TTL must run out';
+    step(`gamma dies without a word: nobody deregisters it, ${end}.`);
     const died = performance.now();
     await kill(gamma.id);
     await watch.shows((list) => !list.has(gamma.id), `${gamma.id} to go`);
@@ -86,6 +93,41 @@ async function story(holdMs) {
   } finally {
     await Promise.all([...running.keys()].map((id) => stop(id).catch(() => {})));
     watch.stop();
+    await registry.close({ timeoutMs: 2000 }).catch(() => {});
+  }
+}
+
+/** What is there already: its names, and how many instances each has. */
+async function look(holdMs) {
+  title();
+  const registry = await connect(url);
+  const lists = new Map();
+  const sizes = () =>
+    [...lists].map(([name, { current }]) => `${name} ${current?.length ?? '…'}`).join(', ') || 'no service at all';
+  const follow = async (name) => {
+    const watcher = registry.watch(name);
+    lists.set(name, watcher);
+    for await (const _ of watcher) say('watch', sizes());
+  };
+  try {
+    step(`Names and instances are watched for ${holdMs / 1000} s. Ctrl-C ends; --create makes some.`);
+    const names = registry.watchServices();
+    const following = (async () => {
+      for await (const list of names) {
+        const there = new Set(list.map(({ name }) => name));
+        for (const [name, watcher] of lists) {
+          if (there.has(name)) continue;
+          watcher.stop();
+          lists.delete(name);
+        }
+        say('names', [...there].join(', ') || 'none');
+        for (const name of there) if (!lists.has(name)) follow(name).catch((error) => say(name, error.message));
+      }
+    })();
+    await Promise.race([pause(holdMs), following]);
+    say('done', sizes());
+    say('next', 'the same with --create: a namespace of its own, with three pods');
+  } finally {
     await registry.close({ timeoutMs: 2000 }).catch(() => {});
   }
 }
@@ -121,6 +163,9 @@ async function kill(id) {
   } else {
     instance.kill();
     say(id, `process ${instance.pid} ended by SIGKILL`);
+    if (!objects) return;
+    await objects.endPod(id);
+    say(id, 'its pod is deleted');
   }
 }
 
@@ -133,7 +178,7 @@ async function stop(id) {
 /** The same as `openInstance()`, in a process of its own. */
 async function spawnInstance(wanted, report) {
   const child = fork(fileURLToPath(new URL('demo-instance.mjs', import.meta.url)), {
-    env: { ...process.env, ROLLCALL_REGISTRY: url },
+    env: { ...process.env, ROLLCALL_REGISTRY: objects?.urlOf(wanted.id) ?? url },
   });
   const pending = new Map();
   let calls = 0;
@@ -280,7 +325,7 @@ function tableLines(rows) {
 function title() {
   const where = memory ? 'memory, in this process' : url.replace(/^(\w+:\/\/)(?:.*@)?([^/?#]*).*$/, '$1$2');
   screen.line(
-    `${colour('bold', 'rollcall demo')}   registry: ${where}   service: ${SERVICE}   TTL: ${ttlMs() / 1000} s`,
+    `${colour('bold', 'rollcall demo')}   registry: ${where}   service: ${SERVICE}   TTL: ${kubernetes ? 'that of the pod' : `${ttlMs() / 1000} s`}`,
   );
   screen.line(
     dim('state: new, changed, gone since the table before; up: as before; foreign: of another demo beside this'),
@@ -290,10 +335,12 @@ function title() {
 
 function summary(noticed, others) {
   screen.release();
-  say('done', `all changes seen; the silent death after ${noticed.toFixed(1)} s, with a TTL of ${ttlMs() / 1000} s`);
+  const after = kubernetes ? 'the end of its pod' : `a TTL of ${ttlMs() / 1000} s`;
+  say('done', `all changes seen; the silent death after ${noticed.toFixed(1)} s, with ${after}`);
   if (others > 0) say('', `and ${others} instance${others === 1 ? '' : 's'} of another demo`);
   const next = 'ROLLCALL_REGISTRY=etcd://127.0.0.1:2379 make demo';
-  say('next', memory ? `${next}   on a real etcd` : `${next}   twice at once: they see each other`);
+  if (kubernetes) say('next', 'the same without --create: what the cluster has is watched');
+  else say('next', memory ? `${next}   on a real etcd` : `${next}   twice at once: they see each other`);
 }
 
 let steps = 0;
@@ -341,11 +388,14 @@ function ttlMs() {
   return Number(/[?&]ttlMs=(\d+)/.exec(url)?.[1]);
 }
 
-function holdTime() {
-  const { values } = parseArgs({ options: { hold: { type: 'string', default: '0' } } });
-  const seconds = Number(values.hold);
+function arguments_() {
+  const options = { hold: { type: 'string' }, create: { type: 'boolean', default: false } };
+  const { values } = parseArgs({ options });
+  const isWatching = kubernetes && !values.create;
+  const seconds = Number(values.hold ?? (isWatching ? 15 : 0));
   if (!(seconds >= 0)) throw new GaveUp('--hold takes a number of seconds');
-  return seconds * 1000;
+  if (values.create && !kubernetes) throw new GaveUp('--create is for kubernetes://');
+  return { isWatching, holdMs: seconds * 1000 };
 }
 
 for (const signal of ['SIGINT', 'SIGTERM']) {
@@ -359,7 +409,14 @@ for (const signal of ['SIGINT', 'SIGTERM']) {
 
 const screen = new Screen();
 try {
-  await story(holdTime());
+  const { isWatching, holdMs } = arguments_();
+  if (isWatching) {
+    await look(holdMs);
+  } else {
+    const pods = [alpha, beta, gamma].map(({ id }) => id);
+    if (kubernetes) objects = await createObjects(url, tag, pods);
+    await story(holdMs).finally(() => objects?.close());
+  }
 } catch (error) {
   if (interrupted.signal.aborted) {
     process.exitCode = 130;
