@@ -86,8 +86,9 @@ serve({
     const followed = await follow(
       names,
       (list) => list.length === perName,
-      // The number of a change is in the version of its first instance.
-      ([{ name, version }]) => deliveries.push({ name, seq: Number(version.split('.')[2]), at: now() }),
+      // The number of a change is in the version of its first instance; where it has none, in its node.
+      ([{ name, version, metadata }]) =>
+        deliveries.push({ name, seq: Number((version || metadata.node).split('.')[2]), at: now() }),
     );
     const tookMs = now() - start;
     kept.push(...followed);

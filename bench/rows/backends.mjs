@@ -12,6 +12,7 @@ import { consulVersion, startConsul } from '../support/consul.mjs';
 import { ofProcess } from '../support/cpu.mjs';
 import { etcdVersion, startEtcd } from '../support/etcd.mjs';
 import { instanceOf, keyOf, recordOf } from '../support/instances.mjs';
+import { kubernetesVersion, startKubernetes } from '../support/kubernetes.mjs';
 import { describe } from '../support/machine.mjs';
 import { sized } from '../support/small.mjs';
 import { median, now, quantile } from '../support/stats.mjs';
@@ -39,6 +40,7 @@ const SERVERS = {
   consul: { title: 'Consul', version: consulVersion, start: startConsul },
   consulTls: { title: 'Consul with TLS', version: consulVersion, start: () => startConsul({ tls: true }) },
   zookeeper: { title: 'ZooKeeper', version: zookeeperVersion, start: startZookeeper },
+  kubernetes: { title: 'Kubernetes', version: kubernetesVersion, start: startKubernetes },
 };
 const TITLES = {
   memory: 'memory',
@@ -285,10 +287,10 @@ async function watching(of, server, add, progress) {
   }
 }
 
-async function withClient({ options }, action) {
+async function withClient({ options, watching = options }, action) {
   const client = start('fanout-client.mjs', { nodeArgs: ['--expose-gc'] });
   try {
-    await action(client, await client.ask('open', { way: 'rollcall', options }));
+    await action(client, await client.ask('open', { way: 'rollcall', options: watching }));
   } finally {
     await client.end();
   }
