@@ -20,6 +20,7 @@ export function builtProgram(
     | 'consul'
     | 'kube-apiserver'
     | 'rnacos'
+    | 'polaris'
     | 'toxiproxy'
     | 'discovery'
     | 'discovery-clocked'

@@ -32,9 +32,10 @@ export abstract class ServerProgram {
     return this.child?.pid;
   }
 
-  protected run(command: string, args: readonly string[], env: NodeJS.ProcessEnv = process.env): void {
+  /** In the folder `cwd`, or in that of the tests. */
+  protected run(command: string, args: readonly string[], env: NodeJS.ProcessEnv = process.env, cwd?: string): void {
     if (this.child) throw new Error(`${this.name} runs already`);
-    const options: SpawnOptions = { env, stdio: ['ignore', 'pipe', 'pipe'] };
+    const options: SpawnOptions = { env, stdio: ['ignore', 'pipe', 'pipe'], ...(cwd !== undefined && { cwd }) };
     const child = spawnGuarded(command, args, options);
     this.child = child;
     this.frozen = false;
