@@ -174,8 +174,8 @@ export class PolarisServer extends ServerProgram {
   /** A user who may read everything, and make and change services of their own. */
   async addUser(name: string): Promise<PolarisUser> {
     const user = { name, password: 'password', source: 'Polaris' };
-    const { responses } = await this.call('POST', '/core/v1/users', [user]);
-    const { id } = responses?.[0]?.user as { id: string };
+    const { responses = [] } = await this.call('POST', '/core/v1/users', [user]);
+    const { id } = (responses[0] as Answer).user as { id: string };
     return { id, name, token: await this.tokenOf(id) };
   }
 
