@@ -596,6 +596,7 @@ export interface NativeOptions {
   nacos: NativeNacosOptions | null
   kubernetes: NativeKubernetesOptions | null
   bilibili: NativeBilibiliOptions | null
+  polaris: NativePolarisOptions | null
 }
 
 /** The measures that JavaScript writes and reads pages by. */
@@ -605,6 +606,15 @@ export interface NativePageLayout {
   headBytes: number
   bodyBytes: number
   answerBytes: number
+}
+
+export interface NativePolarisOptions {
+  hosts: Array<string>
+  namespace: string
+  token: string | null
+  layout: 'polaris' | 'registry'
+  weight: number
+  tls: NativeTlsOptions | null
 }
 
 export interface NativeRegisterOptions {

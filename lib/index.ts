@@ -29,6 +29,7 @@ export type { BackendName, RegistryOptions } from './registry/backends/index.js'
 export type { MemoryOptions } from './registry/backends/memory.js';
 export type { KubernetesOptions } from './registry/backends/kubernetes.js';
 export type { NacosOptions } from './registry/backends/nacos.js';
+export type { PolarisOptions } from './registry/backends/polaris.js';
 export type { ZookeeperOptions } from './registry/backends/zookeeper.js';
 export type { CallOptions, GetServiceOptions, RegisterOptions, WatchOptions } from './registry/call-options.js';
 export type { Capabilities } from './registry/capabilities.js';

@@ -7,6 +7,7 @@ import { type EtcdOptions, etcd, type SharedEtcdOptions } from './etcd.js';
 import { type KubernetesOptions, kubernetes } from './kubernetes.js';
 import { type MemoryOptions, memory } from './memory.js';
 import { type NacosOptions, nacos } from './nacos.js';
+import { type PolarisOptions, polaris } from './polaris.js';
 import { type ZookeeperOptions, zookeeper } from './zookeeper.js';
 
 /** The options of `connect()`, told apart by `backend`. */
@@ -18,6 +19,7 @@ export type RegistryOptions =
   | ZookeeperOptions
   | NacosOptions
   | KubernetesOptions
+  | PolarisOptions
   | BilibiliOptions;
 
 /** The kinds of registries. */
@@ -35,6 +37,7 @@ export const BACKENDS: { readonly [Name in BackendName]: Backend<Extract<Registr
   zookeeper,
   nacos,
   kubernetes,
+  polaris,
   bilibili,
 };
 
