@@ -62,6 +62,14 @@ describe('a URL stands for options', () => {
       },
     ],
     ['nacoss://a', { backend: 'nacos', hosts: ['a'], tls: true }],
+    [
+      'polaris://tok%2Fen%3D@a:1,b?namespace=dev&layout=registry&ttlMs=5000&weight=50',
+      {
+        ...{ backend: 'polaris', hosts: ['a:1', 'b'], token: 'tok/en=' },
+        ...{ namespace: 'dev', layout: 'registry', ttlMs: 5000, weight: 50 },
+      },
+    ],
+    ['polariss://a?token=t', { backend: 'polaris', hosts: ['a'], token: 't', tls: true }],
     ['consuls://:token@a', { backend: 'consul', hosts: ['a'], token: 'token', tls: true }],
     ['consul://?hosts=unix:///run/consul.sock', { backend: 'consul', hosts: ['unix:///run/consul.sock'] }],
     ['etcd://?hosts=a,b', { backend: 'etcd', hosts: ['a', 'b'] }],
