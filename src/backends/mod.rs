@@ -25,8 +25,16 @@ mod kubernetes;
 mod memory;
 #[cfg_attr(not(feature = "nacos"), allow(dead_code))]
 mod nacos;
+#[cfg_attr(not(feature = "polaris"), allow(dead_code))]
+mod polaris;
 #[cfg_attr(
-    not(any(feature = "etcd", feature = "consul", feature = "zookeeper", feature = "nacos")),
+    not(any(
+        feature = "etcd",
+        feature = "consul",
+        feature = "zookeeper",
+        feature = "nacos",
+        feature = "polaris"
+    )),
     allow(dead_code)
 )]
 pub mod tls;
@@ -39,6 +47,7 @@ use self::etcd::NativeEtcdOptions;
 use self::kubernetes::NativeKubernetesOptions;
 use self::memory::NativeMemoryOptions;
 use self::nacos::NativeNacosOptions;
+use self::polaris::NativePolarisOptions;
 use self::zookeeper::NativeZookeeperOptions;
 
 /// What a client is made of; TypeScript has filled in every default.
@@ -60,6 +69,7 @@ pub struct NativeOptions {
     pub nacos: Option<NativeNacosOptions>,
     pub kubernetes: Option<NativeKubernetesOptions>,
     pub bilibili: Option<NativeBilibiliOptions>,
+    pub polaris: Option<NativePolarisOptions>,
 }
 
 impl NativeOptions {
@@ -116,6 +126,8 @@ pub fn open(options: NativeOptions, log: Log) -> rollcall_core::Result<Arc<dyn B
         "kubernetes" => options.kubernetes.map(|kubernetes| kubernetes.open(times, log)),
         #[cfg(feature = "bilibili")]
         "bilibili" => options.bilibili.map(|bilibili| bilibili.open(times, log)),
+        #[cfg(feature = "polaris")]
+        "polaris" => options.polaris.map(|polaris| polaris.open(times, &log)),
         other => {
             let text =
                 format!("this addon has no backend {other:?}: it was built without the cargo feature of that name");

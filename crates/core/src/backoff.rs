@@ -37,6 +37,11 @@ impl Backoff {
         pause
     }
 
+    /// Whether the next pause is a first one.
+    pub fn is_fresh(&self) -> bool {
+        self.tries == 0
+    }
+
     /// The next pause is a first one again.
     pub fn reset(&mut self) {
         self.tries = 0;

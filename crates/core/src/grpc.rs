@@ -1,5 +1,6 @@
-//! A TCP connection of HTTP/2 to one server, for one logical connection: it is never made anew underneath, because a server
-//! knows its clients by it. Nacos allows one ping of HTTP/2 in five minutes, so none is sent.
+//! What backends that speak gRPC have in common: a TCP connection of HTTP/2 to one server, for one logical connection. It is
+//! never made anew underneath: a server may know its clients by it, and who uses it has to know that it has ended. Servers
+//! allow one ping of HTTP/2 in five minutes, so none is sent.
 
 use std::io::Error as IoError;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ trait Io: Read + Write + Send + Unpin {}
 impl<T: Read + Write + Send + Unpin> Io for T {}
 
 /// Connects to `address`, the `host:port` of gRPC.
-pub(super) async fn dial(
+pub(crate) async fn dial(
     address: &str,
     tls: Option<&Tls>,
     server_name: Option<&str>,
@@ -62,7 +63,7 @@ pub(super) async fn dial(
     endpoint.connect_with_connector(connector).await.map_err(|error| {
         Error::new(
             ErrorKind::Unavailable,
-            format!("cannot connect to Nacos at {address} (its port of gRPC)"),
+            format!("cannot connect to the port of gRPC at {address}"),
         )
         .at(address)
         .caused_by(error)

@@ -13,6 +13,8 @@ pub mod backoff;
 pub mod error;
 #[cfg(feature = "etcd")]
 pub mod etcd;
+#[cfg(feature = "grpc")]
+mod grpc;
 #[cfg(any(feature = "etcd", feature = "http"))]
 mod heard;
 #[cfg(feature = "http")]
@@ -20,6 +22,8 @@ mod http;
 pub mod instance;
 pub mod log;
 pub mod metrics;
+#[cfg(feature = "polaris")]
+mod parts;
 pub mod registration;
 pub mod registry;
 pub mod stall;
@@ -30,7 +34,7 @@ pub mod tally;
 mod testing;
 #[cfg(feature = "tls")]
 pub mod tls;
-#[cfg(any(feature = "bilibili", feature = "consul", feature = "kubernetes"))]
+#[cfg(any(feature = "bilibili", feature = "consul", feature = "kubernetes", feature = "polaris"))]
 mod upkeep;
 pub mod watch;
 

@@ -12,5 +12,7 @@ pub mod kubernetes;
 pub mod memory;
 #[cfg(feature = "nacos")]
 pub mod nacos;
+#[cfg(feature = "polaris")]
+pub mod polaris;
 #[cfg(feature = "zookeeper")]
 pub mod zookeeper;

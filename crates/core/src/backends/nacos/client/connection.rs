@@ -13,13 +13,13 @@ use tonic_prost::ProstCodec;
 
 use super::super::options::AccessKey;
 use super::super::unix_millis;
-use super::dial::dial;
 use super::error::{FORBIDDEN, UNREGISTERED, code_of, refusal, unanswered};
 use super::signing;
 use super::subscriptions::Subscriptions;
 use super::tokens::Tokens;
 use super::wire::{self, Payload};
 use crate::error::{Error, ErrorKind, Result};
+use crate::grpc::dial;
 use crate::sync::lock;
 use crate::tls::Tls;
 

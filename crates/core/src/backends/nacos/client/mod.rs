@@ -2,7 +2,6 @@
 //! somebody wants it.
 
 mod connection;
-mod dial;
 mod error;
 mod lists;
 mod reading;
