@@ -10,12 +10,13 @@ import { etcd } from './rows/etcd.js';
 import { kubernetes } from './rows/kubernetes.js';
 import { memory } from './rows/memory.js';
 import { nacos } from './rows/nacos.js';
+import { polaris } from './rows/polaris.js';
 import { zookeeper } from './rows/zookeeper.js';
 import type { Need, Row, Scope, Server } from './scope.js';
 
 export * from './scope.js';
 
-const all: Row[] = [memory, ...ETCD_VERSIONS.map(etcd), consul, zookeeper, ...nacos, bilibili, kubernetes];
+const all: Row[] = [memory, ...ETCD_VERSIONS.map(etcd), consul, zookeeper, ...nacos, kubernetes, polaris, bilibili];
 
 /** All, or with `ONLY=consul` those of that backend: `ONLY=consul make test` has built no other server. */
 export const rows = all.filter(({ name }) => !process.env.ONLY || name.split(' ')[0] === process.env.ONLY);
