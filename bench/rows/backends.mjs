@@ -14,6 +14,7 @@ import { etcdVersion, startEtcd } from '../support/etcd.mjs';
 import { instanceOf, keyOf, recordOf } from '../support/instances.mjs';
 import { kubernetesVersion, startKubernetes } from '../support/kubernetes.mjs';
 import { describe } from '../support/machine.mjs';
+import { polarisVersion, startPolaris } from '../support/polaris.mjs';
 import { sized } from '../support/small.mjs';
 import { median, now, quantile } from '../support/stats.mjs';
 import { HOW, mark, repeated, STEADY, steady } from '../support/steady.mjs';
@@ -34,17 +35,23 @@ const TARGETS = {
   consulTls: { deliveredMs: 100, connections: 8 },
 };
 
-/** A version when it is installed, what starts it, and what to do to have it. */
+/** A store in a file takes longer for each record the more there are: 1,000 services would take hours to write. */
+const POLARIS_SERVICES = sized(50, 5);
+
+/** A version when it is installed, what starts it, and how many services are watched where it is not as many as elsewhere. */
 const SERVERS = {
   etcd: { title: 'etcd', version: etcdVersion, start: startEtcdToWrite },
   consul: { title: 'Consul', version: consulVersion, start: startConsul },
   consulTls: { title: 'Consul with TLS', version: consulVersion, start: () => startConsul({ tls: true }) },
   zookeeper: { title: 'ZooKeeper', version: zookeeperVersion, start: startZookeeper },
   kubernetes: { title: 'Kubernetes', version: kubernetesVersion, start: startKubernetes },
+  polaris: { title: 'Polaris', version: polarisVersion, start: startPolaris, services: POLARIS_SERVICES },
 };
+/** Over a column. */
+const titleOf = ({ title, services }) => (services === undefined ? title : `${title} (${services} services)`);
 const TITLES = {
   memory: 'memory',
-  ...Object.fromEntries(Object.entries(SERVERS).map(([of, { title }]) => [of, title])),
+  ...Object.fromEntries(Object.entries(SERVERS).map(([of, server]) => [of, titleOf(server)])),
 };
 
 let began;
@@ -174,10 +181,16 @@ async function pair(options) {
 
 /** One client in a process of its own, which watches one service, and then another one that watches all of them. */
 async function watching(of, server, add, progress) {
-  const names = Array.from({ length: SERVICES }, (_, index) => `service-${String(index).padStart(4, '0')}`);
+  const services = SERVERS[of].services ?? SERVICES;
+  const names = Array.from({ length: services }, (_, index) => `service-${String(index).padStart(4, '0')}`);
   const filling = now();
   await fill(server, names, progress);
-  add(of, `written: ${SERVICES} × ${INSTANCES} instances, by a writer of the benchmark`, 's', (now() - filling) / 1000);
+  add(
+    of,
+    `written: all services × ${INSTANCES} instances, by a writer of the benchmark`,
+    's',
+    (now() - filling) / 1000,
+  );
   let seq = 0;
 
   progress('one service is watched');
@@ -190,7 +203,7 @@ async function watching(of, server, add, progress) {
     add(of, 'one watched: JavaScript thread per change', 'µs', thread, warm);
   });
 
-  progress(`${SERVICES} services are watched`);
+  progress(`${services} services are watched`);
   await withClient(server, async (client, before) => {
     const connections = watchConnections(server);
     // Those that come first hold the queries of their own.
@@ -209,7 +222,7 @@ async function watching(of, server, add, progress) {
     const target = TARGETS[of];
     const pick = consul
       ? (round) => (round % 2 === 0 ? names[(round * 37) % OWN] : names[OWN + ((round * 37) % (SERVICES - OWN))])
-      : (round) => names[(round * 37) % SERVICES];
+      : (round) => names[(round * 37) % services];
     const paceMs = consul ? 1000 : server.paceMs;
     const count = sized(consul ? 80 : target ? 100 : 400, 4);
     const figures = await changes(client, 'all watched', count, paceMs, pick, progress);
