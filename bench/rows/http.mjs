@@ -50,7 +50,11 @@ export default {
       const fixed = { dispatcher: pool };
       const named = { dispatcher: agent };
       ways.push(
-        { what: 'three fixed addresses, fetch of undici', call: () => read(undici.fetch(address(), fixed)) },
+        // What createFetch() does with a name: the built-in fetch over the connections of undici.
+        {
+          what: "three fixed addresses, built-in fetch over undici's Agent",
+          call: () => read(fetch(address(), fixed)),
+        },
         { what: 'by name, createFetch()', call: () => read(byName('http://orders/7')), than: 3, target: TARGET },
         { what: 'three fixed addresses, request of undici', call: () => body(undici.request(address(), fixed)) },
         {
