@@ -1,4 +1,4 @@
-// The Go peer (servers/peer): Kratos v2 with its etcd or Consul registry, as a process that obeys.
+// The Go peer (servers/peer): Kratos v2 with its etcd, Consul or Nacos registry, as a process that obeys.
 
 import type { Script } from './process.js';
 import { runProgram } from './process.js';
@@ -59,7 +59,9 @@ export interface PeerOptions {
   consul?: string;
   /** Whether the agent of Consul checks the endpoints itself. Not by default: nobody listens there. */
   health?: boolean;
-  /** `/microservices` by default. */
+  /** host:port of a Nacos, instead of etcd; needs a namespace. */
+  nacos?: string;
+  /** `/microservices` by default; of Nacos its id. */
   namespace?: string;
   /** 3000 by default, whole seconds. */
   ttlMs?: number;
@@ -72,6 +74,7 @@ export async function startPeer({
   endpoints = [],
   consul,
   health = false,
+  nacos,
   namespace,
   ttlMs = 3000,
   username,
@@ -82,6 +85,7 @@ export async function startPeer({
     ...(consul === undefined
       ? []
       : ['--consul', consul, '--interval', `${ttlMs / 2}ms`, ...(health ? [] : ['--health=false'])]),
+    ...(nacos === undefined ? [] : ['--nacos', nacos]),
     ...(namespace === undefined ? [] : ['--namespace', namespace]),
     ...(username === undefined ? [] : ['--username', username, '--password', password ?? '']),
   ]);

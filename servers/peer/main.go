@@ -1,4 +1,4 @@
-// Command peer is a small Go service on Kratos v2 and its etcd or Consul registry. The tests of rollcall run it
+// Command peer is a small Go service on Kratos v2 and its etcd, Consul or Nacos registry. The tests of rollcall run it
 // next to the package, on the same server, to see that each side reads what the other side wrote.
 //
 // It reads one JSON command per line from standard input and writes one JSON answer per line to
@@ -28,15 +28,21 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	consul "github.com/go-kratos/kratos/contrib/registry/consul/v2"
 	etcd "github.com/go-kratos/kratos/contrib/registry/etcd/v2"
+	nacos "github.com/go-kratos/kratos/contrib/registry/nacos/v2"
 	"github.com/go-kratos/kratos/v2/registry"
 	"github.com/hashicorp/consul/api"
+	"github.com/nacos-group/nacos-sdk-go/clients"
+	"github.com/nacos-group/nacos-sdk-go/common/constant"
+	"github.com/nacos-group/nacos-sdk-go/vo"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -100,11 +106,19 @@ func main() {
 	agent := flag.String("consul", "", "an agent of Consul, instead of etcd")
 	interval := flag.Duration("interval", 10*time.Second, "between two renewals in Consul, half the time to live")
 	health := flag.Bool("health", true, "whether the agent of Consul itself checks the endpoints")
+	nacosServer := flag.String("nacos", "", "host:port of a Nacos, instead of etcd; --namespace is the id of one")
 	serving := flag.String("serve", "", "serve orders over gRPC under this id, as an application of Kratos does")
 	flag.Parse()
 
 	var chosen backend
-	if *agent != "" {
+	if *nacosServer != "" {
+		opened, err := openNacos(*nacosServer, *namespace)
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "peer: cannot use %s: %v\n", *nacosServer, err)
+			os.Exit(1)
+		}
+		chosen = opened
+	} else if *agent != "" {
 		client, err := api.NewClient(&api.Config{Address: *agent})
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "peer: cannot use %s: %v\n", *agent, err)
@@ -157,6 +171,38 @@ func main() {
 		fmt.Fprintf(os.Stderr, "peer: cannot read commands: %v\n", err)
 	}
 	os.Exit(1)
+}
+
+// openNacos gives Kratos's registry on the HTTP API of Nacos. Its client writes logs and lists into a folder of its own.
+func openNacos(server, namespace string) (backend, error) {
+	host, text, err := net.SplitHostPort(server)
+	if err != nil {
+		return nil, err
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return nil, err
+	}
+	folder, err := os.MkdirTemp("", "peer-nacos-")
+	if err != nil {
+		return nil, err
+	}
+	config := constant.NewClientConfig(
+		constant.WithNamespaceId(namespace),
+		constant.WithTimeoutMs(uint64(callTimeout.Milliseconds())),
+		constant.WithNotLoadCacheAtStart(true),
+		constant.WithLogDir(folder),
+		constant.WithCacheDir(folder),
+		constant.WithLogLevel("error"),
+	)
+	client, err := clients.NewNamingClient(vo.NacosClientParam{
+		ClientConfig:  config,
+		ServerConfigs: []constant.ServerConfig{*constant.NewServerConfig(host, port)},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return nacos.New(client), nil
 }
 
 func (p *peer) run(c command) {
