@@ -15,6 +15,7 @@ import { instanceOf, keyOf, recordOf } from '../support/instances.mjs';
 import { kubernetesVersion, startKubernetes } from '../support/kubernetes.mjs';
 import { describe } from '../support/machine.mjs';
 import { polarisVersion, startPolaris } from '../support/polaris.mjs';
+import { nacosVersion, startNacos } from '../support/nacos.mjs';
 import { sized } from '../support/small.mjs';
 import { median, now, quantile } from '../support/stats.mjs';
 import { HOW, mark, repeated, STEADY, steady } from '../support/steady.mjs';
@@ -46,6 +47,7 @@ const SERVERS = {
   zookeeper: { title: 'ZooKeeper', version: zookeeperVersion, start: startZookeeper },
   kubernetes: { title: 'Kubernetes', version: kubernetesVersion, start: startKubernetes },
   polaris: { title: 'Polaris', version: polarisVersion, start: startPolaris, services: POLARIS_SERVICES },
+  nacos: { title: 'Nacos', version: nacosVersion, start: startNacos },
 };
 /** Over a column. */
 const titleOf = ({ title, services }) => (services === undefined ? title : `${title} (${services} services)`);
