@@ -14,6 +14,7 @@ mod presence;
 mod reading;
 mod slices;
 mod store;
+mod watching;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
