@@ -5,6 +5,7 @@
     feature = "consul",
     feature = "zookeeper",
     feature = "nacos",
+    feature = "kubernetes",
     feature = "bilibili"
 ))]
 #![allow(clippy::unwrap_used)] // a test that cannot go on should say where
@@ -15,6 +16,7 @@ use rollcall_core::backend::{Backend, Capabilities};
 use rollcall_core::backends::bilibili::{BilibiliBackend, BilibiliOptions};
 use rollcall_core::backends::consul::{ConsulBackend, ConsulOptions};
 use rollcall_core::backends::etcd::{EtcdBackend, EtcdRecords};
+use rollcall_core::backends::kubernetes::{KubernetesBackend, KubernetesOptions};
 use rollcall_core::backends::memory::MemoryBackend;
 use rollcall_core::backends::nacos::{NacosBackend, NacosOptions};
 use rollcall_core::backends::zookeeper::{ZookeeperBackend, ZookeeperOptions};
@@ -35,6 +37,7 @@ fn columns() -> Vec<(&'static str, Capabilities)> {
     let etcd = EtcdBackend::new(EtcdOptions::default(), &EtcdRecords::default(), log()).unwrap();
     let zookeeper = ZookeeperBackend::new(ZookeeperOptions::default(), log()).unwrap();
     let nacos = NacosBackend::new(NacosOptions::default(), &log()).unwrap();
+    let kubernetes = KubernetesBackend::new(KubernetesOptions::default(), log()).unwrap();
     let bilibili = BilibiliOptions {
         zone: "sh001".to_owned(),
         env: "prod".to_owned(),
@@ -48,6 +51,7 @@ fn columns() -> Vec<(&'static str, Capabilities)> {
         ("Consul, `heartbeat: false`", consul(false)),
         ("ZooKeeper", zookeeper.capabilities()),
         ("Nacos", nacos.capabilities()),
+        ("Kubernetes", kubernetes.capabilities()),
         ("discovery", bilibili.capabilities()),
     ]
 }
