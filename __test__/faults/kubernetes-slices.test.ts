@@ -142,8 +142,13 @@ describe.concurrent('a Service', () => {
     const registry = await client(context, namespace);
     const watcher = registry.watch('orders');
     const all = Array.from({ length: 300 }, (_, i) => i);
-    const put = (slice: number, numbers: readonly number[]) =>
-      namespace.slice('orders', `orders-${slice}`, { endpoints: numbers.map((number) => endpoint(number)) });
+    // Of dual stack: each stands in two slices, of which one is written after the other.
+    const put = async (slice: number, numbers: readonly number[]): Promise<void> => {
+      const second = (number: number) => endpoint(number, { addresses: [`fd00::${(number + 1).toString(16)}`] });
+      await namespace.slice('orders', `orders-${slice}`, { endpoints: numbers.map((number) => endpoint(number)) });
+      const endpoints = numbers.map(second);
+      await namespace.slice('orders', `orders-6-${slice}`, { addressType: 'IPv6', endpoints });
+    };
     const part = (turn: number, slice: number) => all.filter((number) => (number + turn) % 3 === slice);
     for (const slice of [0, 1, 2]) await put(slice, part(0, slice));
     await waitFor(() => watcher.current?.length === 300, { what: 'all of them' });
@@ -152,7 +157,8 @@ describe.concurrent('a Service', () => {
       for await (const list of watcher) sizes.push(list.length);
     })();
     for (let turn = 1; turn <= 10; turn++) {
-      // As the controller does it: one after another, so that for a moment an endpoint is in two slices, or in none.
+      // For a while each of them is in two slices of a family.
+      for (const slice of [0, 1, 2]) await put(slice, [...part(turn - 1, slice), ...part(turn, slice)]);
       for (const slice of turn % 2 ? [0, 1, 2] : [2, 1, 0]) await put(slice, part(turn, slice));
     }
     await put(0, [...part(10, 0), 300]);

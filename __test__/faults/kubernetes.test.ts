@@ -1,9 +1,8 @@
-// What befalls an API server of Kubernetes, the way to it, and the own pod, and what follows.
+// What befalls an API server of Kubernetes and the own pod, and what follows.
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { KubernetesOptions, Registry, Watcher } from 'rollcall';
-import { connect } from 'rollcall';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { Registry } from 'rollcall';
+import { describe, expect, test } from 'vitest';
 import {
   hear,
   ids,
@@ -16,68 +15,19 @@ import {
   staysPending,
   waitFor,
 } from '../conformance/kit.js';
-import { ADMIN, type Kubernetes, kratosPatch, type Namespace, RULES, startKubernetes } from '../support/kubernetes.js';
-import { isWatch, startWay, type Way } from '../support/kubernetes-way.js';
+import { ADMIN, kratosPatch, RULES } from '../support/kubernetes.js';
 import { inTime } from '../support/process.js';
 import { startTcpProxy } from '../support/tcp.js';
-import type { Finish } from './kit.js';
+import { client, instance, oneServer, optionsFor, PORTS, put, shared, way } from './kubernetes-kit.js';
 
 /** Rounds of kill and start. `ROUNDS=50` is the full size. */
 const ROUNDS = Number(process.env.ROUNDS ?? 3);
 
-/** Every file of the kind has its own server; what kills it is at the end. */
-let kubernetes: Kubernetes;
-beforeAll(async () => {
-  kubernetes = await startKubernetes();
-});
-afterAll(() => kubernetes?.close());
-
-const optionsFor = (namespace: Namespace, more: Partial<KubernetesOptions> = {}): KubernetesOptions => ({
-  ...{ backend: 'kubernetes', server: `https://${kubernetes.host}`, caFile: kubernetes.certificates.ca.certFile },
-  namespace: namespace.name,
-  ...(more.token === undefined && more.tokenFile === undefined && { token: namespace.token() }),
-  ...{ pod: 'p1', ttlMs: 3000, logger: false },
-  ...more,
-});
-
-async function client({ onTestFinished }: Finish, namespace: Namespace, more: Partial<KubernetesOptions> = {}) {
-  const registry: Registry = await connect(optionsFor(namespace, more));
-  onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
-  return registry;
-}
-
-async function way({ onTestFinished }: Finish): Promise<Way> {
-  const made = await startWay(kubernetes);
-  onTestFinished(() => made.close());
-  return made;
-}
-
-const instance = {
-  name: 'orders',
-  id: 'a',
-  version: '1',
-  metadata: { colour: 'gray' },
-  endpoints: ['grpc://10.1.2.3:9000', 'http://10.1.2.3:8000'],
-};
-
-const PORTS = [{ port: 8000 }, { port: 9000 }];
-
-/** As Kratos registers in a pod of its own. */
-async function put(namespace: Namespace, id: string, more: { version?: string; name?: string } = {}): Promise<void> {
-  const pod = `kratos-${id}`;
-  if (!(await namespace.read(pod))) await namespace.pod(pod, { ports: PORTS });
-  await namespace.patch(pod, kratosPatch({ id, name: more.name ?? 'orders', version: more.version }));
-}
-
-const told = (watcher: Watcher): string[] => {
-  const events: string[] = [];
-  watcher.on('stale', () => events.push('stale')).on('fresh', () => events.push('fresh'));
-  return events;
-};
+oneServer();
 
 describe.concurrent('the own pod', () => {
   test('is labelled as Kratos labels it, and what was there stays', async (context) => {
-    const namespace = await kubernetes.namespace();
+    const namespace = await shared.kubernetes.namespace();
     await namespace.pod('p1', { labels: { app: 'orders' }, annotations: { note: 'mine' }, ports: PORTS });
     const registry = await client(context, namespace);
     const registration = await registry.register(instance);
@@ -98,7 +48,7 @@ describe.concurrent('the own pod', () => {
   });
 
   test('is replaced under its name: the successor is left alone, and the loss is told once', async (context) => {
-    const namespace = await kubernetes.namespace();
+    const namespace = await shared.kubernetes.namespace();
     await namespace.pod('p1');
     const registry = await client(context, namespace);
     const registration = await registry.register(instance);
@@ -115,7 +65,7 @@ describe.concurrent('the own pod', () => {
   });
 
   test('ends: the instance goes with it at once', async (context) => {
-    const namespace = await kubernetes.namespace();
+    const namespace = await shared.kubernetes.namespace();
     for (const pod of ['p1', 'p2']) await namespace.pod(pod);
     const [registry, other] = [await client(context, namespace), await client(context, namespace, { pod: 'p2' })];
     const watcher = other.watch('orders');
@@ -126,7 +76,7 @@ describe.concurrent('the own pod', () => {
   });
 
   test('stays when its process is killed, and so does the record, which the next process takes over', async (context) => {
-    const namespace = await kubernetes.namespace();
+    const namespace = await shared.kubernetes.namespace();
     await namespace.pod('p1');
     const owner = inProcess(optionsFor(namespace), [['register', { ...instance, version: 'old' }], ['hold']]);
     context.onTestFinished(() => owner.stop());
@@ -142,7 +92,7 @@ describe.concurrent('the own pod', () => {
   });
 
   test('is taken by another container: replaced, and the end of the older leaves the newer', async (context) => {
-    const namespace = await kubernetes.namespace();
+    const namespace = await shared.kubernetes.namespace();
     await namespace.pod('p1');
     const registry = await client(context, namespace);
     const registration = await registry.register(instance);
@@ -155,7 +105,7 @@ describe.concurrent('the own pod', () => {
   });
 
   test('has one registration: a second one of its client is refused by its name', async (context) => {
-    const namespace = await kubernetes.namespace();
+    const namespace = await shared.kubernetes.namespace();
     await namespace.pod('p1');
     const registry = await client(context, namespace);
     const first = await registry.register(instance);
@@ -166,7 +116,7 @@ describe.concurrent('the own pod', () => {
   });
 
   test('is listed while it is up alone: not ready, starting, ending and ended ones are not', async (context) => {
-    const namespace = await kubernetes.namespace();
+    const namespace = await shared.kubernetes.namespace();
     const registry = await client(context, namespace);
     const everything = await client(context, namespace, { notReady: true });
     const watcher = registry.watch('orders');
@@ -189,7 +139,7 @@ describe.concurrent('the own pod', () => {
   });
 
   test('is read as Kratos reads it: by its annotation, else by its ports', async (context) => {
-    const namespace = await kubernetes.namespace();
+    const namespace = await shared.kubernetes.namespace();
     const registry = await client(context, namespace);
     const bad: { key: string; reason: string }[] = [];
     registry.on('badRecord', (found) => bad.push(found));
@@ -220,10 +170,45 @@ describe.concurrent('the own pod', () => {
     expect(bad).toHaveLength(2);
   });
 
-  test('what a slow server does after register() has given up is taken back', async (context) => {
-    const namespace = await kubernetes.namespace();
+  test('is replaced under its name while a registration is on its way: the successor has nothing of it', async (context) => {
+    const namespace = await shared.kubernetes.namespace();
     await namespace.pod('p1');
-    const link = await startTcpProxy(kubernetes.host);
+    const link = await way(context);
+    const registry = await client(context, namespace, { server: `https://${link.host}` });
+    let writes = 0;
+    link.before = (method) => {
+      if (method !== 'PATCH' || writes++ > 0) return undefined;
+      return namespace.end('p1').then(() => void namespace.pod('p1', { labels: { app: 'successor' } }));
+    };
+    await refused(registry.register(instance, { timeoutMs: 3000 }), ['ERR_TIMEOUT', 'ERR_UNAVAILABLE'], /gone/);
+    expect(writes).toBeGreaterThan(0);
+    await registry.close();
+    expect((await namespace.read('p1'))?.metadata.labels).toEqual({ app: 'successor' });
+  });
+
+  test('is written to by others in between: tried again at once, and what they wrote stays', async (context) => {
+    const namespace = await shared.kubernetes.namespace();
+    await namespace.pod('p1');
+    const link = await way(context);
+    const registry = await client(context, namespace, { server: `https://${link.host}` });
+    let writes = 0;
+    link.before = (method) => {
+      if (method !== 'PATCH' || writes++ > 1) return undefined;
+      return namespace.patch('p1', { metadata: { labels: { [`other-${writes}`]: 'x' } } }).then(() => undefined);
+    };
+    const registration = await registry.register(instance);
+    const there = (await namespace.read('p1'))?.metadata.labels;
+    expect(there).toMatchObject({ 'other-1': 'x', 'kratos-service-id': 'a' });
+    await registration.deregister();
+    const left = Object.keys((await namespace.read('p1'))?.metadata.labels ?? {});
+    expect(left.filter((key) => key.startsWith('kratos'))).toEqual([]);
+    expect(left).toContain('other-1');
+  });
+
+  test('what a slow server does after register() has given up is taken back', async (context) => {
+    const namespace = await shared.kubernetes.namespace();
+    await namespace.pod('p1');
+    const link = await startTcpProxy(shared.kubernetes.host);
     context.onTestFinished(() => link.close());
     const registry = await client(context, namespace, { server: `https://${link.host}` });
     await registry.getService('orders');
@@ -239,7 +224,7 @@ describe.concurrent('the own pod', () => {
 
 describe.concurrent('what is read', () => {
   test('200 changes of status a second tell nobody anything', async (context) => {
-    const namespace = await kubernetes.namespace();
+    const namespace = await shared.kubernetes.namespace();
     await put(namespace, 'a');
     const registry = await client(context, namespace);
     const watcher = registry.watch('orders');
@@ -255,7 +240,7 @@ describe.concurrent('what is read', () => {
   });
 
   test('all namespaces with "*", and what a selector takes', async (context) => {
-    const [one, two] = [await kubernetes.namespace(), await kubernetes.namespace()];
+    const [one, two] = [await shared.kubernetes.namespace(), await shared.kubernetes.namespace()];
     const name = `orders-${one.name}`;
     await put(one, 'a', { name });
     await put(two, 'b', { name });
@@ -275,9 +260,9 @@ describe.concurrent('rights and tokens', () => {
   test('a token file that is replaced, by one that ends in a newline, before the old token expires', {
     timeout: 90_000,
   }, async (context) => {
-    const namespace = await kubernetes.namespace();
+    const namespace = await shared.kubernetes.namespace();
     await namespace.pod('p1');
-    const tokenFile = join(kubernetes.folder, namespace.name);
+    const tokenFile = join(shared.kubernetes.folder, namespace.name);
     writeFileSync(tokenFile, namespace.token(-50)); // it is taken for 10 to 20 s more: leeway of a minute, and a cache
     const registry = await client(context, namespace, { tokenFile });
     const heard = hear(await registry.register(instance));
@@ -294,9 +279,9 @@ describe.concurrent('rights and tokens', () => {
   test('… and after the server refuses the old one: an error that says so, then all goes on', {
     timeout: 90_000,
   }, async (context) => {
-    const namespace = await kubernetes.namespace();
+    const namespace = await shared.kubernetes.namespace();
     await namespace.pod('p1');
-    const tokenFile = join(kubernetes.folder, namespace.name);
+    const tokenFile = join(shared.kubernetes.folder, namespace.name);
     writeFileSync(tokenFile, namespace.token(-50));
     const registry = await client(context, namespace, { tokenFile });
     const read = () => registry.getService('orders', { consistent: true });
@@ -321,7 +306,7 @@ describe.concurrent('rights and tokens', () => {
   test('the right to read is taken away under a watch: its list stays, stale, an error says what to grant', {
     timeout: 90_000,
   }, async (context) => {
-    const namespace = await kubernetes.namespace();
+    const namespace = await shared.kubernetes.namespace();
     await put(namespace, 'a');
     const registry = await client(context, namespace, { watchTimeoutMs: 2000, source: 'pods' });
     const watcher = registry.watch('orders');
@@ -338,7 +323,7 @@ describe.concurrent('rights and tokens', () => {
   });
 
   test('with the right to read pods or slices alone, the other is left out', async (context) => {
-    const namespace = await kubernetes.namespace();
+    const namespace = await shared.kubernetes.namespace();
     await put(namespace, 'a');
     await namespace.slice('payments', 's', { endpoints: [{ addresses: ['10.0.0.9'] }] });
     const [pods, slices] = RULES;
@@ -354,142 +339,25 @@ describe.concurrent('rights and tokens', () => {
   });
 });
 
-describe.concurrent('the way', () => {
-  test('a watch that is cut in the middle of a line misses nothing', async (context) => {
-    const namespace = await kubernetes.namespace();
-    await put(namespace, 'a');
-    const link = await way(context);
-    const registry = await client(context, namespace, { server: `https://${link.host}` });
-    const watcher = registry.watch('orders');
-    await listsUntil(watcher, ['a']);
-    for (let round = 1; round <= 3; round++) {
-      let cut = false;
-      link.onWatch = (chunk, answer) => {
-        if (cut) return true;
-        cut = true;
-        answer.write(chunk.subarray(0, chunk.length >> 1), () => answer.destroy());
-        return false;
-      };
-      await put(namespace, `cut-${round}`);
-      await waitFor(() => watcher.current?.some(({ id }) => id === `cut-${round}`), {
-        timeoutMs: 20_000,
-        what: `the change of round ${round}`,
-      });
-      expect(cut).toBe(true);
-    }
-  });
-
-  test('"too old" is answered by a list anew, at once, and nothing is stale', async (context) => {
-    const namespace = await kubernetes.namespace();
-    await put(namespace, 'a');
-    const link = await way(context);
-    const registry = await client(context, namespace, {
-      server: `https://${link.host}`,
-      watchTimeoutMs: 2000,
-      source: 'pods',
-    });
-    const watcher = registry.watch('orders');
-    const events = told(watcher);
-    await listsUntil(watcher, ['a']);
-    let times = 0;
-    link.instead = (path, answer) => {
-      if (!isWatch(path) || times++ > 0) return false;
-      const object = { kind: 'Status', status: 'Failure', reason: 'Expired', code: 410 };
-      const message = 'too old resource version: 1 (2)';
-      answer.writeHead(200, { 'content-type': 'application/json' });
-      answer.end(`${JSON.stringify({ type: 'ERROR', object: { ...object, message } })}\n`);
-      return true;
-    };
-    await waitFor(() => times > 1, { timeoutMs: 20_000, what: 'the watch after the refusal' });
-    await put(namespace, 'b');
-    await listsUntil(watcher, ['a', 'b']);
-    expect(events).toEqual([]);
-  });
-
-  test.each<[string, (answer: Parameters<NonNullable<Way['instead']>>[1]) => void]>([
-    ['a page of HTML', (answer) => void answer.writeHead(200, { 'content-type': 'text/html' }).end('<!DOCTYPE html>')],
-    ['an error page', (answer) => void answer.writeHead(502, { 'content-type': 'text/html' }).end('<html>')],
-    ['500', (answer) => void answer.writeHead(500).end('oops')],
-    ['503 with Retry-After', (answer) => void answer.writeHead(503, { 'retry-after': '1' }).end()],
-    ['429 with Retry-After', (answer) => void answer.writeHead(429, { 'retry-after': '1' }).end()],
-    ['half a list', (answer) => void answer.writeHead(200, { 'content-length': 1000 }).write('{"items":[{"meta')],
-    [
-      'a line of 65 MB',
-      (answer) => {
-        const huge = Buffer.alloc(1024 * 1024, 'x');
-        let left = 65;
-        answer.writeHead(200, { 'content-type': 'application/json' });
-        answer.write('{"type":"');
-        const more = (): void => {
-          while (left-- > 0) if (!answer.write(huge)) return void answer.once('drain', more);
-          answer.end();
-        };
-        more();
-      },
-    ],
-  ])('%s in the place of every answer: stale, typed errors, and all goes on after it', async (_, instead) => {
-    const undo: (() => Promise<unknown>)[] = [];
-    const context: Finish = { onTestFinished: (what) => void undo.push(async () => (what as () => unknown)()) };
-    try {
-      const namespace = await kubernetes.namespace();
-      await put(namespace, 'a');
-      const link = await way(context);
-      const registry = await client(context, namespace, { server: `https://${link.host}` });
-      const watcher = registry.watch('orders');
-      await listsUntil(watcher, ['a']);
-      link.instead = (_path, answer) => {
-        instead(answer);
-        return true;
-      };
-      link.sever();
-      await waitFor(() => watcher.stale, { timeoutMs: 20_000, what: 'the watch to be stale' });
-      const read = registry.getService('orders', { consistent: true, timeoutMs: 3000 });
-      await refused(read, ['ERR_UNAVAILABLE', 'ERR_TIMEOUT']);
-      expect(ids(watcher.current ?? [])).toEqual(['a']);
-      await put(namespace, 'b');
-      link.instead = undefined;
-      link.sever();
-      await waitFor(() => ids(watcher.current ?? []).join() === 'a,b', { timeoutMs: 25_000, what: 'the truth' });
-    } finally {
-      for (const one of undo.reverse()) await one();
-    }
-  });
-
-  test('a watch that brings bookmarks alone goes on, and an idle one is no outage', {
-    timeout: 60_000,
-  }, async (context) => {
-    const namespace = await kubernetes.namespace();
-    await put(namespace, 'a');
-    const registry = await client(context, namespace, { watchTimeoutMs: 1000 });
-    const watcher = registry.watch('orders');
-    const events = told(watcher);
-    await listsUntil(watcher, ['a']);
-    await quiet(8000); // several watches end, by their time, without any event
-    expect(events).toEqual([]);
-    await put(namespace, 'b');
-    await listsUntil(watcher, ['a', 'b']);
-  });
-});
-
 /** One after another, and last: they are about the server that all share. */
 describe('the server', () => {
   test('frozen: stale after watchTimeoutMs and 5 s, and fresh when it goes on', {
     timeout: 120_000,
   }, async (context) => {
-    const namespace = await kubernetes.namespace();
+    const namespace = await shared.kubernetes.namespace();
     await namespace.pod('p1');
     const registry = await client(context, namespace, { watchTimeoutMs: 5000 });
     const heard = hear(await registry.register(instance));
     const watcher = registry.watch('orders');
     await listsUntil(watcher, ['a']);
-    kubernetes.server.freeze();
+    shared.kubernetes.server.freeze();
     const began = performance.now();
     try {
       await waitFor(() => watcher.stale, { timeoutMs: 20_000, what: 'the silence to be noticed' });
       expect(performance.now() - began).toBeLessThan(inTime(13_000));
       expect(ids(watcher.current ?? [])).toEqual(['a']);
     } finally {
-      kubernetes.server.thaw();
+      shared.kubernetes.server.thaw();
     }
     await waitFor(() => !watcher.stale, { timeoutMs: 20_000, what: 'the watch to go on' });
     await put(namespace, 'b');
@@ -500,7 +368,7 @@ describe('the server', () => {
   test(`killed and started ${ROUNDS} times under changes: no change is lost, no refusal is told`, {
     timeout: 60_000 + ROUNDS * 30_000,
   }, async (context) => {
-    const namespace = await kubernetes.namespace();
+    const namespace = await shared.kubernetes.namespace();
     await namespace.pod('p1');
     const registry = await client(context, namespace);
     const heard = hear(await registry.register(instance));
@@ -515,8 +383,8 @@ describe('the server', () => {
     const wanted = ['a'];
     for (let round = 0; round < ROUNDS; round++) {
       await put(namespace, `before-${round}`);
-      await kubernetes.server.kill();
-      await kubernetes.server.start();
+      await shared.kubernetes.server.kill();
+      await shared.kubernetes.server.start();
       await put(namespace, `after-${round}`);
       wanted.push(`before-${round}`, `after-${round}`);
       wanted.sort();
@@ -541,18 +409,18 @@ describe('the server', () => {
   });
 
   test('etcd frozen: reads end in time, and all goes on', { timeout: 120_000 }, async (context) => {
-    const namespace = await kubernetes.namespace();
+    const namespace = await shared.kubernetes.namespace();
     await put(namespace, 'a');
     const registry = await client(context, namespace);
     const watcher = registry.watch('orders');
     await listsUntil(watcher, ['a']);
-    kubernetes.etcd.freeze();
+    shared.kubernetes.etcd.freeze();
     try {
       const read = registry.getService('orders', { consistent: true, timeoutMs: 2000 });
       await refused(read, ['ERR_TIMEOUT', 'ERR_UNAVAILABLE']);
       expect(ids(watcher.current ?? [])).toEqual(['a']);
     } finally {
-      kubernetes.etcd.thaw();
+      shared.kubernetes.etcd.thaw();
     }
     await waitFor(
       () =>
@@ -566,14 +434,14 @@ describe('the server', () => {
   });
 
   test('etcd emptied under a watch: the list is the new truth', { timeout: 120_000 }, async (context) => {
-    const namespace = await kubernetes.namespace();
+    const namespace = await shared.kubernetes.namespace();
     for (const id of ['a', 'b', 'c']) await put(namespace, id);
     const registry = await client(context, namespace, { token: ADMIN, emptyGraceMs: 0 });
     const watcher = registry.watch('orders');
     await listsUntil(watcher, ['a', 'b', 'c']);
-    await kubernetes.empty();
+    await shared.kubernetes.empty();
     await waitFor(() => ids(watcher.current ?? []).length === 0, { timeoutMs: 30_000, what: 'the truth' });
-    const anew = await kubernetes.namespace(namespace.name);
+    const anew = await shared.kubernetes.namespace(namespace.name);
     await put(anew, 'd');
     await waitFor(() => ids(watcher.current ?? []).join() === 'd', { timeoutMs: 30_000, what: 'the news' });
     expect(ids(await nextListOf(registry))).toEqual(['d']);

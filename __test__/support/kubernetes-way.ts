@@ -10,6 +10,8 @@ export interface Way {
   readonly host: string;
   /** Every request so far: the method, a blank, the path with its query. */
   readonly seen: string[];
+  /** What happens before a request is passed on. */
+  before: ((method: string, path: string) => Promise<void> | undefined) | undefined;
   /** Answers in the place of the server where it gives true. */
   instead: ((path: string, answer: ServerResponse) => boolean) | undefined;
   /** Is given what a watch brings; false: that is not passed on, and the rest is its own affair. */
@@ -44,7 +46,14 @@ export async function startWay({ host, certificates }: Kubernetes): Promise<Way>
     way.seen.push(`${asked.method} ${path}`);
     answer.on('error', () => {});
     asked.on('error', () => {});
-    if (!way.instead?.(path, answer)) pass(asked, answer, path);
+    if (way.instead?.(path, answer)) return;
+    const first = way.before?.(asked.method ?? '', path);
+    if (first)
+      first.then(
+        () => pass(asked, answer, path),
+        () => answer.destroy(),
+      );
+    else pass(asked, answer, path);
   });
   server.on('clientError', (_, socket) => socket.destroy());
   // Those too that still shake hands, of which the server does not know yet.
@@ -61,6 +70,7 @@ export async function startWay({ host, certificates }: Kubernetes): Promise<Way>
   const way: Way = {
     host: `127.0.0.1:${(server.address() as AddressInfo).port}`,
     seen: [],
+    before: undefined,
     instead: undefined,
     onWatch: undefined,
     sever,
