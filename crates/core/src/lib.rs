@@ -34,7 +34,12 @@ pub mod tally;
 mod testing;
 #[cfg(feature = "tls")]
 pub mod tls;
-#[cfg(any(feature = "bilibili", feature = "consul", feature = "kubernetes", feature = "polaris"))]
+#[cfg(any(
+    feature = "bilibili",
+    feature = "consul",
+    feature = "kubernetes",
+    feature = "polaris"
+))]
 mod upkeep;
 pub mod watch;
 

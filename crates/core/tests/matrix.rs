@@ -6,6 +6,7 @@
     feature = "zookeeper",
     feature = "nacos",
     feature = "kubernetes",
+    feature = "polaris",
     feature = "bilibili"
 ))]
 #![allow(clippy::unwrap_used)] // a test that cannot go on should say where
@@ -19,6 +20,7 @@ use rollcall_core::backends::etcd::{EtcdBackend, EtcdRecords};
 use rollcall_core::backends::kubernetes::{KubernetesBackend, KubernetesOptions};
 use rollcall_core::backends::memory::MemoryBackend;
 use rollcall_core::backends::nacos::{NacosBackend, NacosOptions};
+use rollcall_core::backends::polaris::{PolarisBackend, PolarisOptions};
 use rollcall_core::backends::zookeeper::{ZookeeperBackend, ZookeeperOptions};
 use rollcall_core::etcd::EtcdOptions;
 use rollcall_core::log::Log;
@@ -44,6 +46,7 @@ fn columns() -> Vec<(&'static str, Capabilities)> {
         ..BilibiliOptions::default()
     };
     let bilibili = BilibiliBackend::new(bilibili, log()).unwrap();
+    let polaris = PolarisBackend::new(PolarisOptions::default(), &log()).unwrap();
     vec![
         ("memory", memory.capabilities()),
         ("etcd", etcd.capabilities()),
@@ -53,6 +56,7 @@ fn columns() -> Vec<(&'static str, Capabilities)> {
         ("Nacos", nacos.capabilities()),
         ("Kubernetes", kubernetes.capabilities()),
         ("discovery", bilibili.capabilities()),
+        ("Polaris", polaris.capabilities()),
     ]
 }
 
