@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::record::Place;
 use super::renewal;
 use super::shared::Shared;
-use super::standing::{Record, find};
+use super::standing::Record;
 use crate::backend::{Intent, Loss, Presence};
 use crate::error::Result;
 use crate::instance::ServiceInstance;
@@ -44,15 +44,10 @@ impl PolarisPresence {
             Intent::Keep => {}
         }
         let records = record.write(instance)?;
-        let mut sent = records.clone();
-        for (place, instance) in &mut sent {
-            // A record that stands keeps what its operator has set; one that was removed may have it still.
-            if find(&lists, place).is_none() {
-                instance.isolate = Some(false);
-            }
+        record.register(&connection, &lists, &records).await?;
+        while !record.seen(&connection, &records).await? {
+            record.register(&connection, &lists, &records).await?;
         }
-        record.register(&connection, &sent).await?;
-        record.seen(&connection, &records).await?;
         let now: BTreeSet<Place> = records.keys().cloned().collect();
         record.published(records);
         self.renewal.ensure(renewal::run(Arc::clone(record)));

@@ -62,7 +62,7 @@ fn pause(ttl: Duration) -> Instant {
 }
 
 /// One round: what it says of a loss.
-async fn round(record: &Record) -> Result<Option<Loss>> {
+async fn round(record: &Arc<Record>) -> Result<Option<Loss>> {
     let connection = record.shared.client.connection().await?;
     let is_new = record.lock().on.as_ref().is_none_or(|on| !Arc::ptr_eq(on, &connection));
     // A server that refuses us may take heartbeats all the same.
@@ -110,7 +110,7 @@ async fn round(record: &Record) -> Result<Option<Loss>> {
 }
 
 /// Writes what was published last once more, if it is still ours.
-async fn register_again(record: &Record, connection: &Arc<Connection>) -> Result<Option<Loss>> {
+async fn register_again(record: &Arc<Record>, connection: &Arc<Connection>) -> Result<Option<Loss>> {
     // A publication writes it right now.
     let Ok(_moving) = record.moving.try_lock() else {
         return Ok(None);
@@ -120,6 +120,6 @@ async fn register_again(record: &Record, connection: &Arc<Connection>) -> Result
         return Ok(Some(Loss::Replaced));
     }
     let records = record.lock().records.clone();
-    record.register(connection, &records).await?;
+    record.register(connection, &lists, &records).await?;
     Ok(None)
 }

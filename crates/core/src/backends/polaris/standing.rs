@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use futures::future::join_all;
 use futures::stream::{self, StreamExt as _};
@@ -13,12 +14,14 @@ use uuid::Uuid;
 
 use super::client::{Connection, Instance, Method};
 use super::record::{Place, Writing, at, leaving, mark_of, place_of};
-use super::shared::{LOOK, Lists, SETTLES, Shared};
+use super::shared::{LOOK, Lists, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::ServiceInstance;
 use crate::parts::owner_after;
 use crate::sync::lock;
 
+/// After what time what was written is written again, if it was not seen: twice the time that it takes.
+const SEEN: Duration = Duration::from_millis(2500);
 /// Owners that are remembered: what was written by older ones is long gone.
 const OWNERS: usize = 16;
 /// Records that are written at once: a server takes so many together.
@@ -34,6 +37,9 @@ pub(super) struct Record {
     state: Mutex<Standing>,
     /// Held while it is written or removed.
     pub(super) moving: tokio::sync::Mutex<()>,
+    /// Held while a server is told to. What was begun is ended before anything else is, whoever has lost interest in it: no
+    /// write arrives after one that came later.
+    sending: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -56,6 +62,10 @@ pub(super) struct Standing {
     pub(super) renewed: Option<Instant>,
     /// A writing was not answered, and may arrive late.
     pub(super) unanswered: bool,
+    /// Where its operators have isolated it, as it was seen last. A server forgets it with the record.
+    switched: BTreeSet<Place>,
+    /// Where it may have been isolated by us, on its way out.
+    left: BTreeSet<Place>,
 }
 
 /// What somebody else has where we want to be: where, by which owner, and whether it has our id.
@@ -84,6 +94,7 @@ impl Record {
             merge: Uuid::new_v4().to_string(),
             state: Mutex::default(),
             moving: tokio::sync::Mutex::default(),
+            sending: tokio::sync::Mutex::default(),
         }
     }
 
@@ -186,6 +197,7 @@ impl Record {
 
     /// How what was published last stands.
     pub(super) fn stands(&self, lists: &Lists) -> Stands {
+        self.note_switches(lists);
         let (records, published) = {
             let state = self.lock();
             (state.records.clone(), state.published)
@@ -209,12 +221,49 @@ impl Record {
         if is_healthy { Stands::Whole } else { Stands::Unhealthy }
     }
 
-    /// Writes records, all at once.
+    /// Remembers what its operators have set, as lists tell it of the newest writing.
+    fn note_switches(&self, lists: &Lists) {
+        let mut state = self.lock();
+        for (service, list) in lists {
+            for instance in list {
+                let is_newest = mark_of(instance).is_some_and(|mark| {
+                    let writing = mark.part.map_or(0, |(_, _, writing)| writing);
+                    *mark.id == *self.id && mark.owner.as_ref() == state.owners.last() && writing == state.writing
+                });
+                let place = place_of(service, instance);
+                if !is_newest || state.left.contains(&place) {
+                    continue;
+                }
+                if instance.isolate == Some(true) {
+                    state.switched.insert(place);
+                } else {
+                    state.switched.remove(&place);
+                }
+            }
+        }
+    }
+
+    /// Writes records, all at once, by what lists told before. What stands keeps what its operators have set; what does not
+    /// gets it back.
     pub(super) async fn register(
-        &self,
+        self: &Arc<Self>,
         connection: &Arc<Connection>,
+        lists: &Lists,
         records: &BTreeMap<Place, Instance>,
     ) -> Result<()> {
+        let mut records = records.clone();
+        for (place, record) in &mut records {
+            let state = self.lock();
+            if state.left.contains(place) || find(lists, place).is_none() {
+                record.isolate = Some(state.switched.contains(place));
+            }
+        }
+        let (this, connection) = (Arc::clone(self), Arc::clone(connection));
+        to_the_end(async move { this.send(&connection, records).await }).await
+    }
+
+    async fn send(&self, connection: &Arc<Connection>, records: BTreeMap<Place, Instance>) -> Result<()> {
+        let _sending = self.sending.lock().await;
         let began = Instant::now();
         {
             let mut state = self.lock();
@@ -235,15 +284,17 @@ impl Record {
             return Err(failure);
         }
         let mut state = self.lock();
+        state.left.retain(|place| !records.contains_key(place));
         state.on = Some(Arc::clone(connection));
         state.registered = Some(Instant::now());
         state.renewed = Some(began);
         Ok(())
     }
 
-    /// Waits until others see what was written.
-    pub(super) async fn seen(&self, connection: &Connection, records: &BTreeMap<Place, Instance>) -> Result<()> {
-        loop {
+    /// Waits until others see what was written, for as long as that may take; whether they do.
+    pub(super) async fn seen(&self, connection: &Connection, records: &BTreeMap<Place, Instance>) -> Result<bool> {
+        let until = Instant::now() + SEEN;
+        while Instant::now() < until {
             let lists = self.shared.read(connection, &self.name).await?;
             if self.rivals(&lists, records).iter().any(|rival| self.is_newer(rival)) {
                 return Err(self.replaced());
@@ -253,19 +304,37 @@ impl Record {
                 find(&lists, place).is_some_and(|instance| part(instance) == part(wanted))
             };
             if records.iter().all(is_seen) {
-                return Ok(());
+                self.note_switches(&lists);
+                return Ok(true);
             }
             sleep(LOOK).await;
         }
+        Ok(false)
     }
 
     /// Removes what is ours, or of our id without an owner that is newer than ours, in these places. What stands there is
     /// written once more before, out of traffic: a server with its store in a file goes on telling for a minute of a record
     /// that is removed more than 5 s after it was written.
-    pub(super) async fn remove(&self, connection: &Connection, lists: &Lists, places: &BTreeSet<Place>) -> Result<()> {
+    pub(super) async fn remove(
+        self: &Arc<Self>,
+        connection: &Arc<Connection>,
+        lists: &Lists,
+        places: &BTreeSet<Place>,
+    ) -> Result<()> {
+        self.note_switches(lists);
+        let places: Vec<_> = places
+            .iter()
+            .map(|place| (place.clone(), find(lists, place).cloned()))
+            .collect();
+        let (this, connection) = (Arc::clone(self), Arc::clone(connection));
+        to_the_end(async move { this.send_removals(&connection, &places).await }).await
+    }
+
+    async fn send_removals(&self, connection: &Connection, places: &[(Place, Option<Instance>)]) -> Result<()> {
+        let _sending = self.sending.lock().await;
         let mut removals = Vec::with_capacity(places.len());
-        for place in places {
-            removals.push(self.remove_one(connection, find(lists, place), place));
+        for (place, stands) in places {
+            removals.push(self.remove_one(connection, stands.as_ref(), place));
         }
         let failures = join_all(removals).await.into_iter().filter_map(Result::err);
         failures.min_by_key(Error::is_retryable).map_or(Ok(()), Err)
@@ -278,6 +347,7 @@ impl Record {
                 return Ok(());
             }
             let leaving = leaving(form, &place.0, instance);
+            self.lock().left.insert(place.clone());
             connection.call(Method::Register, leaving).await?;
         }
         connection.call(Method::Deregister, at(form, place)).await.map(drop)
@@ -298,11 +368,11 @@ impl Record {
     }
 
     /// Removes, and waits until others see it.
-    pub(super) async fn vanish(&self, connection: &Connection, places: &BTreeSet<Place>) -> Result<()> {
+    pub(super) async fn vanish(self: &Arc<Self>, connection: &Arc<Connection>, places: &BTreeSet<Place>) -> Result<()> {
         let mut lists = self.shared.read(connection, &self.name).await?;
         loop {
             self.remove(connection, &lists, places).await?;
-            let until = Instant::now() + SETTLES * 2;
+            let until = Instant::now() + SEEN;
             loop {
                 lists = self.shared.read(connection, &self.name).await?;
                 let stands = |place: &Place| find(&lists, place).is_some_and(|instance| self.is_ours(instance));
@@ -316,6 +386,12 @@ impl Record {
             }
         }
     }
+}
+
+/// Does what must not be left half done, also when nobody waits for it any more.
+async fn to_the_end(work: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
+    let done = tokio::spawn(work).await;
+    done.unwrap_or_else(|error| Err(Error::new(ErrorKind::Internal, error.to_string())))
 }
 
 /// The record at a place.
