@@ -43,7 +43,7 @@ export function forEveryBackend(theme: string, declare: (it: It, row: Row) => vo
           test.skip(`${title} (not run: ${row.cannot[missing]})`, () => {});
           return;
         }
-        test(title, { timeout: timeoutMs }, async ({ onTestFinished }) => {
+        test(title, { timeout: timeoutMs * (row.patience ?? 1) }, async ({ onTestFinished }) => {
           const server = running.get(row) ?? row.start();
           running.set(row, server);
           const scope = await (await server).scope();

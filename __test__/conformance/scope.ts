@@ -50,6 +50,10 @@ export type Need =
   | 'ownTtl'
   /** What a dead process has written stands for some time. */
   | 'outlives'
+  /** The record of an owner that is gone goes after its TTL, and not after several of them. */
+  | 'goesByTtl'
+  /** A name may have any letters. */
+  | 'anyName'
   /** Operators can take an instance out by a switch of the registry's own. */
   | 'ownSwitch'
   /** Several registries lie in one server, and do not see one another. */
@@ -63,6 +67,10 @@ export interface Row {
   readonly cannot: Partial<Record<Need, string>>;
   /** What a client says of it. */
   readonly capabilities: Capabilities;
+  /** By how much a read may be late, in milliseconds: where a server looks at its store from time to time. Default 0. */
+  readonly lateMs?: number;
+  /** How many times as long as elsewhere a test may take: where a change is not seen at once. Default 1. */
+  readonly patience?: number;
   start(): Promise<Server>;
 }
 

@@ -203,7 +203,7 @@ describe.concurrent('a removal', { timeout: 120_000 }, () => {
     expect((await back).ms).toBeLessThan(inTime(4000));
     const heard = hear(next);
     await quiet(8 * ttlMs); // its beats keep it
-    expect(heard.events).toEqual([]);
+    expect(heard.events, heard.reasons.join()).toEqual([]);
     await sees(registry, 'orders', ['next']);
   });
 
@@ -278,10 +278,10 @@ describe.concurrent('records', { timeout: 120_000 }, () => {
     await registry.register(instance);
     const names = await polaris.services(NAMESPACE);
     expect(names.filter((name) => name.startsWith('orders')).sort()).toEqual(['ordersgrpc', 'ordershttp']);
-    const [grpc] = await polaris.list(NAMESPACE, 'ordersgrpc');
+    const [grpc] = await polaris.discover(NAMESPACE, 'ordersgrpc');
     expect(grpc).toMatchObject({ host: '10.1.2.3', port: 9000, version: '1', weight: 100 });
     expect(grpc?.metadata).toMatchObject({ colour: 'gray', kind: 'grpc', version: '1' });
-    const [http] = await polaris.list(NAMESPACE, 'ordershttp');
+    const [http] = await polaris.discover(NAMESPACE, 'ordershttp');
     expect(http?.metadata).toMatchObject({ kind: 'http', version: '1' });
     const lists = await listsUntil(watcher, ['a']);
     expect(lists.map((list) => list.map(({ endpoints }) => endpoints))).toEqual([[instance.endpoints]]);

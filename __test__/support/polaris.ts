@@ -150,6 +150,13 @@ export class PolarisServer extends ServerProgram {
     return this.pages<PolarisInstance>(`instances?${new URLSearchParams({ namespace, service })}`, 'instances');
   }
 
+  /** What clients are told of a service: what it was up to a second ago. */
+  async discover(namespace: string, service: string): Promise<PolarisInstance[]> {
+    const question = { type: 'INSTANCE', service: { namespace, name: service } };
+    const answer = await this.call('POST', '/v1/Discover', question);
+    return (answer.instances as PolarisInstance[] | null) ?? [];
+  }
+
   /** The names of the services of a namespace, also of those without instances. */
   async services(namespace: string): Promise<string[]> {
     const all = await this.pages<{ name: string }>(`services?${new URLSearchParams({ namespace })}`, 'services');

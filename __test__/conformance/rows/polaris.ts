@@ -3,21 +3,28 @@
 import { createHash } from 'node:crypto';
 import type { RegistryOptions } from 'rollcall';
 import { type PolarisInstance, type PolarisPlace, type PolarisServer, startPolaris } from '../../support/polaris.js';
-import { uniqueName } from '../../support/process.js';
+import { uniqueName, waitFor } from '../../support/process.js';
 import { startTcpProxy, type TcpProxy } from '../../support/tcp.js';
 import { type Common, Linked, type Row, usual } from '../scope.js';
 
+/** How late a server tells: it looks at its store once a second. */
+const LATE_MS = 2000;
+
+/** Has a server to itself, which is slower the more it has ever held. The servers are few, and used again. */
 class PolarisScope extends Linked {
   readonly ttlMs = 3000;
   private readonly namespace = uniqueName('suite');
+  /** Where others have written an instance. */
+  private readonly written = new Map<string, PolarisPlace[]>();
   private writing = 0;
 
   constructor(
     private readonly server: PolarisServer,
     link: TcpProxy,
+    giveBack: () => Promise<void>,
   ) {
     super(link);
-    this.opened.push(() => this.wipe());
+    this.opened.push(giveBack);
   }
 
   private to(hosts: string, namespace: string, more?: Common): RegistryOptions {
@@ -72,10 +79,26 @@ class PolarisScope extends Linked {
         },
       };
     });
-    const before = await this.places(name, record.id);
+    const key = this.key(name, id);
+    const before = this.written.get(key) ?? [];
     await this.server.put(...instances);
+    this.written.set(
+      key,
+      instances.map(({ host, port }) => ({ namespace, service: name, host, port })),
+    );
     const isKept = (old: PolarisPlace) => instances.some(({ host, port }) => host === old.host && port === old.port);
     await this.server.delete(...before.filter((place) => !isKept(place)));
+    const merges = instances.map(({ metadata }) => metadata?.merge);
+    await this.told(name, (all) => merges.every((merge) => all.some(({ metadata }) => metadata?.merge === merge)));
+  }
+
+  /** Waits until clients are told of what was done. */
+  private async told(name: string, isTold: (all: PolarisInstance[]) => boolean): Promise<void> {
+    // What is overtaken by a later writing is never told.
+    await waitFor(async () => isTold(await this.server.discover(this.namespace, name)), {
+      timeoutMs: LATE_MS,
+      intervalMs: 100,
+    }).catch(() => undefined);
   }
 
   /** Everything that stands under an id, whoever has written it. */
@@ -90,6 +113,7 @@ class PolarisScope extends Linked {
   async remove(name: string, id: string): Promise<boolean> {
     const places = await this.places(name, id);
     await this.server.delete(...places);
+    await this.told(name, (all) => all.every(({ metadata }) => metadata?.['rollcall.id'] !== id));
     return places.length > 0;
   }
 
@@ -103,17 +127,12 @@ class PolarisScope extends Linked {
     for (const service of await this.server.services(namespace)) {
       const all = await this.server.list(namespace, service);
       await this.server.delete(...all.map(({ host, port }) => ({ namespace, service, host, port })));
+      this.written.clear();
     }
   }
 
   key(name: string, id: string): string {
     return `${this.namespace}/${name}/${id}`;
-  }
-
-  /** The isolation of each endpoint. */
-  override async setOwnSwitch(name: string, id: string, isOut: boolean): Promise<void> {
-    const places = await this.places(name, id);
-    await this.server.change(...places.map((place) => ({ ...place, isolate: isOut })));
   }
 }
 
@@ -130,13 +149,32 @@ export const polaris: Row = {
     anyMetadata: 'Polaris takes 64 pairs of metadata, and some keys are its own',
     leases: 'Polaris has no leases',
     counts: 'Polaris counts no streams',
+    goesByTtl: 'Polaris takes an instance for unhealthy after 3 to 6 TTLs; see faults/polaris',
+    anyName: 'Polaris takes letters, digits and a few signs',
+    ownSwitch: 'what isolates an instance goes with its record, which is all that can be lost here; see faults/polaris',
   },
   capabilities: { ...usual, settlesMs: 1200, ownSwitch: true },
+  lateMs: LATE_MS,
+  patience: 4,
   async start() {
-    const server = await startPolaris();
+    const started: PolarisServer[] = [];
+    const free: PolarisServer[] = [];
     return {
-      scope: async () => new PolarisScope(server, await startTcpProxy(server.host)),
-      close: () => server.close(),
+      async scope() {
+        let server = free.pop();
+        if (!server) {
+          server = await startPolaris();
+          started.push(server);
+        }
+        const taken = server;
+        return new PolarisScope(taken, await startTcpProxy(taken.host), async () => {
+          await taken.wipe();
+          free.push(taken);
+        });
+      },
+      async close() {
+        await Promise.all(started.map((one) => one.close()));
+      },
     };
   },
 };
