@@ -86,7 +86,10 @@ export const kubernetes: Backend<KubernetesOptions> = {
   fromUrl({ authority, path }) {
     if (authority === '') {
       if (path === '' || path === '/') return {};
-      throw invalid('options', 'expected a host before the path of the URL, or neither: "kubernetes://" is the cluster around');
+      throw invalid(
+        'options',
+        'expected a host before the path of the URL, or neither: "kubernetes://" is the cluster around',
+      );
     }
     if (authority.includes('@')) {
       throw invalid('options', 'expected no "@" in the URL: give tokenFile, or a kubeconfig');

@@ -57,7 +57,10 @@ export const polaris: Backend<PolarisOptions> = {
     const { user, hosts } = splitAuthority(authority);
     if (user === undefined) return { ...options, ...hosts };
     if (/[:,]/.test(user)) {
-      throw invalid('options.token', 'expected a token alone before the "@" of the URL: write %3A for ":" and %2C for ","');
+      throw invalid(
+        'options.token',
+        'expected a token alone before the "@" of the URL: write %3A for ":" and %2C for ","',
+      );
     }
     return { ...options, token: decoded('options.token', user), ...hosts };
   },
