@@ -6,6 +6,7 @@
 
 mod book;
 mod client;
+mod clock;
 mod follow;
 mod merge;
 mod names;
@@ -16,7 +17,6 @@ mod shared;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 
@@ -118,12 +118,6 @@ impl Backend for NacosBackend {
         self.shared.book.close();
         self.shared.client.close();
     }
-}
-
-/// Milliseconds since 1970, by this machine's clock.
-fn unix_millis() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |now| now.as_millis() as u64)
 }
 
 #[cfg(test)]

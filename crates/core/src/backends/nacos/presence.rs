@@ -15,10 +15,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::book::address;
 use super::client::{Connection, Host, List};
+use super::clock::unix_millis;
 use super::follow::Subscribed;
 use super::record::{Mark, Place};
 use super::shared::{SETTLES, Shared};
-use super::unix_millis;
 use crate::backend::{Intent, Loss, Presence};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::ServiceInstance;

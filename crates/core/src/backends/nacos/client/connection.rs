@@ -11,8 +11,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Channel;
 use tonic_prost::ProstCodec;
 
+use super::super::clock::unix_millis;
 use super::super::options::AccessKey;
-use super::super::unix_millis;
 use super::error::{FORBIDDEN, UNREGISTERED, code_of, refusal, unanswered};
 use super::signing;
 use super::subscriptions::Subscriptions;
