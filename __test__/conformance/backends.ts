@@ -2,7 +2,7 @@
 // way to it, cannot be made to do; a test that needs it is skipped with that reason in its name. To add a backend, write
 // its file and name it here.
 
-import { afterAll, describe, test } from 'vitest';
+import { afterAll, beforeAll, describe, test } from 'vitest';
 import { ETCD_VERSIONS } from '../support/etcd.js';
 import { bilibili } from './rows/bilibili.js';
 import { consul } from './rows/consul.js';
@@ -37,6 +37,13 @@ const running = new Map<Row, Promise<Server>>();
 export function forEveryBackend(theme: string, declare: (it: It, row: Row) => void, { sequential = false } = {}): void {
   for (const row of rows) {
     describe(`${theme} · ${row.name}`, { concurrent: !sequential }, () => {
+      const server = (): Promise<Server> => {
+        const started = running.get(row) ?? row.start();
+        running.set(row, started);
+        return started;
+      };
+      // In no test's time.
+      beforeAll(async () => void (await server()));
       declare((title, body, { needs = [], timeoutMs = 30_000 } = {}) => {
         const missing = needs.find((need) => row.cannot[need] !== undefined);
         if (missing) {
@@ -44,9 +51,7 @@ export function forEveryBackend(theme: string, declare: (it: It, row: Row) => vo
           return;
         }
         test(title, { timeout: timeoutMs * (row.patience ?? 1) }, async ({ onTestFinished }) => {
-          const server = running.get(row) ?? row.start();
-          running.set(row, server);
-          const scope = await (await server).scope();
+          const scope = await (await server()).scope();
           onTestFinished(() => scope.close());
           await body(scope);
         });

@@ -76,7 +76,7 @@ export const LABELS = ['kratos-service-id', 'kratos-service-app', 'kratos-servic
 export const ANNOTATIONS = ['kratos-service-metadata', 'kratos-service-protocols'] as const;
 
 /** The strategic merge patch by which Kratos registers. */
-export const kratosPatch = ({ id, name, version = '', metadata = null, protocols = {} }: KratosRecord): object => ({
+export const kratosPatch = ({ id, name, version = '', metadata = null, protocols = {} }: KratosRecord) => ({
   metadata: {
     creationTimestamp: null,
     labels: { 'kratos-service-id': id, 'kratos-service-app': name, 'kratos-service-version': version },

@@ -70,6 +70,8 @@ class KubernetesScope extends Linked {
   readonly ttlMs = 3000;
   private pods = 0;
   private taken = 0;
+  /** The pods of others. */
+  private readonly others = new Set<string>();
 
   constructor(
     private readonly kubernetes: Kubernetes,
@@ -161,13 +163,14 @@ class KubernetesScope extends Linked {
   async put(name: string, id: string, value: string): Promise<void> {
     const { version, metadata, endpoints } = JSON.parse(value) as InstanceInput;
     const pod = this.key(name, id);
-    if (!(await this.namespace.read(pod))) await this.namespace.pod(pod);
     const protocols = (endpoints ?? []).map((endpoint) => {
       const [, scheme, port] = /^([^:]+):.*:(\d+)/.exec(endpoint) ?? [];
       return [port, scheme];
     });
     const kept = { id, name, version, metadata, protocols: Object.fromEntries(protocols) };
-    await this.namespace.patch(pod, kratosPatch(kept));
+    if (this.others.has(pod)) return void (await this.namespace.patch(pod, kratosPatch(kept)));
+    this.others.add(pod);
+    await this.namespace.pod(pod, kratosPatch(kept).metadata);
   }
 
   /** The labels are taken away: the pod stays. */
