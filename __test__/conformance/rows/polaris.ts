@@ -128,11 +128,20 @@ class PolarisScope extends Linked {
       const all = await this.server.list(namespace, service);
       await this.server.delete(...all.map(({ host, port }) => ({ namespace, service, host, port })));
       this.written.clear();
+      await this.told(service, (left) => left.length === 0);
     }
   }
 
   key(name: string, id: string): string {
     return `${this.namespace}/${name}/${id}`;
+  }
+
+  /** The isolation of each endpoint. */
+  override async setOwnSwitch(name: string, id: string, isOut: boolean): Promise<void> {
+    const places = await this.places(name, id);
+    await this.server.change(...places.map((place) => ({ ...place, isolate: isOut })));
+    const isOf = ({ metadata }: PolarisInstance) => metadata?.['rollcall.id'] === id;
+    await this.told(name, (all) => all.filter(isOf).every(({ isolate }) => (isolate ?? false) === isOut));
   }
 }
 
@@ -151,7 +160,6 @@ export const polaris: Row = {
     counts: 'Polaris counts no streams',
     goesByTtl: 'Polaris takes an instance for unhealthy after 3 to 6 TTLs; see faults/polaris',
     anyName: 'Polaris takes letters, digits and a few signs',
-    ownSwitch: 'what isolates an instance goes with its record, which is all that can be lost here; see faults/polaris',
   },
   capabilities: { ...usual, settlesMs: 1200, ownSwitch: true },
   lateMs: LATE_MS,
