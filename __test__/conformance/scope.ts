@@ -52,6 +52,8 @@ export type Need =
   | 'outlives'
   /** The record of an owner that is gone goes after its TTL, and not after several of them. */
   | 'goesByTtl'
+  /** Others can write hundreds of records in seconds, each of which is told at once. */
+  | 'quickWrites'
   /** A name may have any letters. */
   | 'anyName'
   /** Operators can take an instance out by a switch of the registry's own. */

@@ -198,7 +198,7 @@ forEveryBackend('watching', (it, row) => {
       expect(newest(first), 'the consumer that comes late gets the latest').toBe(changes);
       await staysPending(500, watcher.next(), 'next() after the latest: no queue of old lists');
     },
-    { timeoutMs: 60_000 },
+    { needs: ['quickWrites'], timeoutMs: 60_000 },
   );
 
   it('never an older state after a newer one, with a consumer that takes its time', async (scope) => {

@@ -159,6 +159,7 @@ export const polaris: Row = {
     leases: 'Polaris has no leases',
     counts: 'Polaris counts no streams',
     goesByTtl: 'Polaris takes an instance for unhealthy after 3 to 6 TTLs; see faults/polaris',
+    quickWrites: 'Polaris tells of a change after up to a second, and its store in a file is slow to write',
     anyName: 'Polaris takes letters, digits and a few signs',
   },
   capabilities: { ...usual, settlesMs: 1200, ownSwitch: true },
