@@ -34,7 +34,7 @@ pub(super) async fn read(shared: &Shared) -> Result<Vec<String>> {
     let connection = shared.client.connection().await?;
     let mut book = Book::new();
     look(shared, &connection, &mut book).await?;
-    Ok(names(&book).iter().map(|name| name.to_string()).collect())
+    Ok(names(&book).iter().map(std::string::ToString::to_string).collect())
 }
 
 fn names(book: &Book) -> BTreeSet<Arc<str>> {

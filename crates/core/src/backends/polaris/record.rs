@@ -291,15 +291,18 @@ impl Form {
             _ => {}
         }
         let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-        let endpoint = told(ENDPOINT).map(str::to_owned).unwrap_or_else(|| {
-            let scheme = if suffix.is_empty() {
-                text(&instance.protocol)
-            } else {
-                Some(suffix.to_owned())
-            };
-            let host = instance.host.as_deref().unwrap_or_default();
-            Address::url(scheme.as_deref().unwrap_or("http"), host, instance.port.unwrap_or(0))
-        });
+        let endpoint = told(ENDPOINT).map_or_else(
+            || {
+                let scheme = if suffix.is_empty() {
+                    text(&instance.protocol)
+                } else {
+                    Some(suffix.to_owned())
+                };
+                let host = instance.host.as_deref().unwrap_or_default();
+                Address::url(scheme.as_deref().unwrap_or("http"), host, instance.port.unwrap_or(0))
+            },
+            str::to_owned,
+        );
         Some(Reading {
             endpoint: (!mark.is_some_and(|mark| mark.is_of_nothing())).then_some(endpoint),
             version: text(&instance.version)
@@ -329,21 +332,25 @@ impl Form {
                     Some(merge) if !merge.is_empty() && !self.is_registry() => {
                         groups.entry(merge.clone()).or_default().insert(id, reading);
                     }
-                    _ => instances.extend(instance_of(name, &id, vec![reading])),
+                    _ => instances.extend(instance_of(name, &id, &[reading])),
                 }
             }
         }
         // Kratos calls a group by the first of its records, which a server tells in any order.
         for group in groups.into_values() {
             let id = group.keys().next().cloned().unwrap_or_default();
-            instances.extend(instance_of(name, &id, group.into_values().collect()));
+            instances.extend(instance_of(name, &id, &group.into_values().collect::<Vec<_>>()));
         }
         let mut are_whole = true;
         for (id, parts) in ours {
             let (readings, is_whole) = parts.finish();
             are_whole &= is_whole;
             // One endpoint that an operator has taken out is missing; the others stand.
-            instances.extend(instance_of(name, &id, readings.into_iter().flatten().collect()));
+            instances.extend(instance_of(
+                name,
+                &id,
+                &readings.into_iter().flatten().collect::<Vec<_>>(),
+            ));
         }
         Merged {
             snapshot: Snapshot {
@@ -355,7 +362,7 @@ impl Form {
     }
 }
 
-fn instance_of(name: &Arc<str>, id: &str, readings: Vec<Reading>) -> Option<ServiceInstance> {
+fn instance_of(name: &Arc<str>, id: &str, readings: &[Reading]) -> Option<ServiceInstance> {
     let first = readings.first()?;
     Some(ServiceInstance {
         id: id.into(),

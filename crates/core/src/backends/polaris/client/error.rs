@@ -22,14 +22,13 @@ pub(super) fn is_unknown(code: u32) -> bool {
 /// What a code means.
 fn kind_of(code: u32, info: &str) -> ErrorKind {
     match code {
-        400_208 => ErrorKind::Unavailable, // the same request is on its way
-        400_401 => ErrorKind::Unsupported,
+        // The same request is on its way; a limit.
+        400_208 | 403_003 => ErrorKind::Unavailable,
+        400_401 | 404_000..=404_999 => ErrorKind::Unsupported,
         401_001 if !is_about_token(info) => ErrorKind::PermissionDenied,
         401_000..=401_999 => ErrorKind::Unauthenticated,
-        403_003 => ErrorKind::Unavailable, // a limit
         403_000..=403_999 => ErrorKind::PermissionDenied,
         400_000..=400_999 => ErrorKind::InvalidArgument,
-        404_000..=404_999 => ErrorKind::Unsupported,
         500_008 => ErrorKind::Timeout,
         _ => ErrorKind::Unavailable,
     }
