@@ -61,7 +61,7 @@ bench-etcd: build ## Measures rollcall/etcd, etcd3 and Rust in turns; writes doc
 	@scripts/setup test
 	@node bench/etcd/run.mjs --docs
 
-bench-backends: build ## Measures etcd, Consul, ZooKeeper and Nacos side by side; writes docs/bench-backends.md
+bench-backends: build ## Measures the registries side by side; writes docs/bench-backends.md
 	@scripts/setup test
 	@node bench/run.mjs --only backends --docs
 

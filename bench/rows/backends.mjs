@@ -10,6 +10,7 @@ import { markdown, plain, writeBetween } from '../etcd/report.mjs';
 import { start } from '../support/child.mjs';
 import { consulVersion, startConsul } from '../support/consul.mjs';
 import { ofProcess } from '../support/cpu.mjs';
+import { discoveryVersion, startDiscovery } from '../support/discovery.mjs';
 import { etcdVersion, startEtcd } from '../support/etcd.mjs';
 import { instanceOf, keyOf, recordOf } from '../support/instances.mjs';
 import { kubernetesVersion, startKubernetes } from '../support/kubernetes.mjs';
@@ -45,9 +46,10 @@ const SERVERS = {
   consul: { title: 'Consul', version: consulVersion, start: startConsul },
   consulTls: { title: 'Consul with TLS', version: consulVersion, start: () => startConsul({ tls: true }) },
   zookeeper: { title: 'ZooKeeper', version: zookeeperVersion, start: startZookeeper },
+  nacos: { title: 'Nacos', version: nacosVersion, start: startNacos },
   kubernetes: { title: 'Kubernetes', version: kubernetesVersion, start: startKubernetes },
   polaris: { title: 'Polaris', version: polarisVersion, start: startPolaris, services: POLARIS_SERVICES },
-  nacos: { title: 'Nacos', version: nacosVersion, start: startNacos },
+  discovery: { title: 'discovery', version: discoveryVersion, start: startDiscovery },
 };
 /** Over a column. */
 const titleOf = ({ title, services }) => (services === undefined ? title : `${title} (${services} services)`);

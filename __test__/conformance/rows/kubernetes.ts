@@ -215,6 +215,7 @@ export const kubernetes: Row = {
     counts: 'Kubernetes counts no streams of a client',
   },
   capabilities: { ...usual, expires: false, owners: false, oneRegistration: true, ownSwitch: true },
+  patience: 3, // an API server takes up to a second for a change beside other work
   async start() {
     const kubernetes = await startKubernetes();
     return {

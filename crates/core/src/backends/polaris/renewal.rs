@@ -23,17 +23,23 @@ pub(super) async fn run(record: Arc<Record>) -> Loss {
     let deadline = || record.lock().renewed.unwrap_or_else(Instant::now) + ttl;
     let mut backoff = Backoff::new();
     let mut next = pause(ttl);
+    // Its end was heard: a round that has nothing to do, as a publication is under way, leaves it in its place.
+    let mut heard: Option<Arc<Connection>> = None;
     loop {
         let connection = record.lock().on.clone();
+        let is_heard = match (&connection, &heard) {
+            (Some(connection), Some(heard)) => Arc::ptr_eq(connection, heard),
+            _ => false,
+        };
         let ended = async {
             match &connection {
-                Some(connection) if backoff.is_fresh() => drop(connection.over().await),
+                Some(connection) if backoff.is_fresh() && !is_heard => drop(connection.over().await),
                 _ => std::future::pending().await,
             }
         };
         tokio::select! {
             () = sleep_until(next) => {}
-            () = ended => {}
+            () = ended => heard.clone_from(&connection),
         }
         let round = timeout_at(deadline(), round(&record)).await.unwrap_or_else(|_| {
             let why = "no answer came in time";
