@@ -54,6 +54,8 @@ export type Need =
   | 'goesByTtl'
   /** Others can write hundreds of records in seconds, each of which is told at once. */
   | 'quickWrites'
+  /** Each of many records is missed by itself, whatever happens to the others of its name. */
+  | 'singleLosses'
   /** A name may have any letters. */
   | 'anyName'
   /** Operators can take an instance out by a switch of the registry's own. */

@@ -146,6 +146,8 @@ const row = (name: string, start: () => Promise<NacosRegistry>): Row => ({
     leases: 'the connection is the lease',
     outlives: 'the records of a connection end with it; see faults/nacos',
     counts: 'Nacos counts no streams',
+    singleLosses:
+      'a name is one publication: the repair of one record brings back another before anybody has missed it',
     ownSwitch: 'an instance that is switched off is one that Nacos does not tell of, to its owner as well',
   },
   capabilities: { ...usual, settlesMs: 1200 },
