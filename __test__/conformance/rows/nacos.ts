@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto';
 import type { RegistryOptions } from 'rollcall';
 import { type NacosPlace, type NacosRegistry, startNacos } from '../../support/nacos.js';
 import { startNacosStub } from '../../support/nacos-stub.js';
-import { uniqueName } from '../../support/process.js';
+import { uniqueName, waitFor } from '../../support/process.js';
 import { startTcpProxy, type TcpProxy } from '../../support/tcp.js';
 import { type Common, Linked, type Row, usual } from '../scope.js';
 
@@ -116,7 +116,8 @@ class NacosScope extends Linked {
 
   /** There is no session but the connection, which carries all: what comes nearest is that the record is gone. */
   async loseSession(name: string, id: string): Promise<void> {
-    if (!(await this.remove(name, id))) throw new Error(`no record ${name}/${id}`);
+    // After an outage it may come back only now.
+    await waitFor(() => this.remove(name, id), { what: `a record ${name}/${id}` });
   }
 
   async wipe(): Promise<void> {
