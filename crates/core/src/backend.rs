@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream, StreamExt as _};
 
 use crate::error::{Error, ErrorKind, Result};
 pub use crate::instance::BadRecord;
@@ -136,6 +136,32 @@ pub enum Follow<T = Snapshot> {
     /// By asking: core calls [`Backend::fetch`], or [`Backend::services`], about this often, paced and bounded like any
     /// other read. A failed one is a break.
     Poll(Duration),
+}
+
+/// What is followed a step at a time, as most backends do it: [`steps`] makes a stream of it.
+pub trait Steps: Send + 'static {
+    /// What a step reads.
+    type Read: Send + 'static;
+
+    /// The next read: the first at once, each later one after a change.
+    fn next(&mut self) -> impl Future<Output = Result<Self::Read>> + Send;
+
+    /// The last step failed: what the error is to say, and what else there is to do.
+    fn ended(&mut self, error: Error) -> Error {
+        error
+    }
+}
+
+/// A stream for [`Follow::Stream`], which ends with the first step that fails.
+pub fn steps<S: Steps>(start: S) -> BoxStream<'static, Result<S::Read>> {
+    stream::unfold(Some(start), |state| async move {
+        let mut following = state?;
+        match following.next().await {
+            Ok(read) => Some((Ok(read), Some(following))),
+            Err(error) => Some((Err(following.ended(error)), None)),
+        }
+    })
+    .boxed()
 }
 
 /// How often the names are asked for where a backend does not say how else to follow them.

@@ -20,8 +20,8 @@ use super::index::{AGAIN, Index};
 use super::life::Life;
 use super::options::Consistency;
 use super::shared::{Shared, snapshot};
-use crate::backend::Snapshot;
-use crate::error::Result;
+use crate::backend::{Snapshot, Steps, steps};
+use crate::error::{Error, Result};
 use crate::http::segment;
 
 /// Queries of one name: so many at once, then one every so often.
@@ -71,22 +71,12 @@ pub(super) fn follow(shared: Arc<Shared>, name: &str) -> BoxStream<'static, Resu
         turn: None,
         allowed: Instant::now(),
     };
-    stream::unfold(Some(start), |state| async move {
-        let mut following = state?;
-        match following.next().await {
-            Ok(snapshot) => Some((Ok(snapshot), Some(following))),
-            Err(error) => {
-                if let Some((agent, _)) = following.agent.filter(|_| error.is_retryable()) {
-                    following.shared.agents.failed(agent);
-                }
-                Some((Err(error.about(&following.name)), None))
-            }
-        }
-    })
-    .boxed()
+    steps(start)
 }
 
-impl HealthWatch {
+impl Steps for HealthWatch {
+    type Read = Snapshot;
+
     async fn next(&mut self) -> Result<Snapshot> {
         let Some((agent, life)) = self.agent.clone() else {
             let path = format!("{}{}", self.path, self.shared.options.first_read());
@@ -103,6 +93,17 @@ impl HealthWatch {
         }
     }
 
+    fn ended(&mut self, error: Error) -> Error {
+        if let Some((agent, _)) = &self.agent
+            && error.is_retryable()
+        {
+            self.shared.agents.failed(*agent);
+        }
+        error.about(&self.name)
+    }
+}
+
+impl HealthWatch {
     /// The next list with a higher index.
     async fn changed(&mut self, agent: usize) -> Result<Snapshot> {
         loop {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::{self, BoxStream, StreamExt as _};
+use futures::stream::BoxStream;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -16,8 +16,8 @@ use super::index::{AGAIN, Index};
 use super::life::Life;
 use super::shared::{Shared, snapshot};
 use super::words::CONSUL;
-use crate::backend::ServiceName;
-use crate::error::Result;
+use crate::backend::{ServiceName, Steps, steps};
+use crate::error::{Error, Result};
 
 /// They are read at least this often, should the bell have missed something.
 const ANYWAY: Duration = Duration::from_secs(60);
@@ -73,33 +73,36 @@ pub(super) fn follow(shared: Arc<Shared>) -> BoxStream<'static, Result<Vec<Arc<S
         at: None,
         names: Vec::new(),
     };
-    stream::unfold(Some(start), |state| async move {
-        let mut following = state?;
-        match following.next().await {
-            Ok(()) => {
-                let entry = |name: &String| {
-                    Arc::new(ServiceName {
-                        name: name.as_str().into(),
-                        count: None,
-                    })
-                };
-                let list = following.names.iter().map(entry).collect();
-                Some((Ok(list), Some(following)))
-            }
-            Err(error) => {
-                if let Some(at) = following.at.filter(|_| error.is_retryable()) {
-                    following.shared.agents.failed(at.agent);
-                }
-                Some((Err(error), None))
-            }
+    steps(start)
+}
+
+impl Steps for NamesWatch {
+    type Read = Vec<Arc<ServiceName>>;
+
+    async fn next(&mut self) -> Result<Vec<Arc<ServiceName>>> {
+        self.differs().await?;
+        let entry = |name: &String| {
+            Arc::new(ServiceName {
+                name: name.as_str().into(),
+                count: None,
+            })
+        };
+        Ok(self.names.iter().map(entry).collect())
+    }
+
+    fn ended(&mut self, error: Error) -> Error {
+        if let Some(at) = &self.at
+            && error.is_retryable()
+        {
+            self.shared.agents.failed(at.agent);
         }
-    })
-    .boxed()
+        error
+    }
 }
 
 impl NamesWatch {
-    /// The next list that differs.
-    async fn next(&mut self) -> Result<()> {
+    /// Until there is a list that differs.
+    async fn differs(&mut self) -> Result<()> {
         let Some(at) = &mut self.at else {
             // The bell is heard before the reading, so that nothing falls between.
             let bell = self.shared.bells.hear(&self.shared.agents, &self.shared.options);

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::stream::{self, BoxStream, StreamExt as _};
+use futures::stream::BoxStream;
 
 use super::keys::Keys;
 use super::shared::Shared;
-use crate::backend::{BadRecord, Snapshot};
+use crate::backend::{BadRecord, Snapshot, Steps, steps};
 use crate::error::{Error, ErrorKind, Result};
 use crate::etcd::{Batch, Cause, Change, Fault, OnDisconnect, Subscription, WatchEnd, WatchRequest};
 use crate::instance::ServiceInstance;
@@ -68,17 +68,12 @@ pub(super) fn follow_range<F: Fold>(shared: Arc<Shared>, fold: F) -> BoxStream<'
         watch: None,
         has_read: false,
     };
-    stream::unfold(Some(start), |state| async move {
-        let mut follow = state?;
-        match follow.next().await {
-            Ok(read) => Some((Ok(read), Some(follow))),
-            Err(error) => Some((Err(error), None)),
-        }
-    })
-    .boxed()
+    steps(start)
 }
 
-impl<F: Fold> RangeWatch<F> {
+impl<F: Fold> Steps for RangeWatch<F> {
+    type Read = F::Read;
+
     async fn next(&mut self) -> Result<F::Read> {
         loop {
             let Some(watch) = &mut self.watch else {
@@ -109,7 +104,9 @@ impl<F: Fold> RangeWatch<F> {
             }
         }
     }
+}
 
+impl<F: Fold> RangeWatch<F> {
     async fn read(&mut self) -> Result<()> {
         let client = &self.shared.client;
         let _turn = if self.has_read {

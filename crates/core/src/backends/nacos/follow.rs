@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{join_all, select_all};
-use futures::stream::{self, BoxStream, StreamExt as _};
+use futures::stream::BoxStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::client::{Connection, List, Subscription};
 use super::shared::Shared;
-use crate::backend::Snapshot;
+use crate::backend::{Snapshot, Steps, steps};
 use crate::error::Result;
 
 /// How long a list waits for what this client has in it.
@@ -33,14 +33,7 @@ pub(super) fn follow(shared: Arc<Shared>, name: &str) -> BoxStream<'static, Resu
         name: name.into(),
         on: None,
     };
-    stream::unfold(Some(start), |state| async move {
-        let mut following = state?;
-        match following.next().await {
-            Ok(snapshot) => Some((Ok(snapshot), Some(following))),
-            Err(error) => Some((Err(error), None)),
-        }
-    })
-    .boxed()
+    steps(start)
 }
 
 impl Subscribed {
@@ -74,16 +67,8 @@ impl Subscribed {
     }
 }
 
-impl Following {
-    /// Resolves when everything that this client wants to stand under the name does.
-    async fn stands_by(&self, connection: &Arc<Connection>) {
-        let services = self.shared.form.services(&self.name);
-        for service in services.iter().filter_map(|service| self.shared.book.find(service)) {
-            if service.is_wanted() {
-                service.stands_by(connection).await;
-            }
-        }
-    }
+impl Steps for Following {
+    type Read = Snapshot;
 
     async fn next(&mut self) -> Result<Snapshot> {
         let (connection, subscribed) = if let Some((connection, subscribed)) = &mut self.on {
@@ -110,6 +95,18 @@ impl Following {
                 () = subscribed.changed() => {}
                 () = sleep_until(until) => {}
                 error = connection.over() => return Err(error),
+            }
+        }
+    }
+}
+
+impl Following {
+    /// Resolves when everything that this client wants to stand under the name does.
+    async fn stands_by(&self, connection: &Arc<Connection>) {
+        let services = self.shared.form.services(&self.name);
+        for service in services.iter().filter_map(|service| self.shared.book.find(service)) {
+            if service.is_wanted() {
+                service.stands_by(connection).await;
             }
         }
     }

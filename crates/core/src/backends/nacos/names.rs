@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use super::client::{Connection, List, Subscription, bare};
 use super::merge::names_of;
 use super::shared::Shared;
-use crate::backend::ServiceName;
+use crate::backend::{ServiceName, Steps, steps};
 use crate::error::{Error, Result};
 use crate::instance::validate_name;
 
@@ -94,17 +94,12 @@ pub(super) fn follow(shared: Arc<Shared>) -> BoxStream<'static, Result<Vec<Arc<S
         on: None,
         last: HashMap::new(),
     };
-    stream::unfold(Some(start), |state| async move {
-        let mut following = state?;
-        match following.next().await {
-            Ok(names) => Some((Ok(names), Some(following))),
-            Err(error) => Some((Err(error), None)),
-        }
-    })
-    .boxed()
+    steps(start)
 }
 
-impl Following {
+impl Steps for Following {
+    type Read = Vec<Arc<ServiceName>>;
+
     async fn next(&mut self) -> Result<Vec<Arc<ServiceName>>> {
         let Some(on) = &mut self.on else {
             let connection = self.shared.client.connection().await?;
@@ -134,7 +129,9 @@ impl Following {
         }
         Ok(self.names())
     }
+}
 
+impl Following {
     fn names(&mut self) -> Vec<Arc<ServiceName>> {
         let mut names = HashMap::new();
         let subscriptions = self.on.iter().flat_map(|on| on.subscriptions.values());

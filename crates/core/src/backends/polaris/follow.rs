@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::{self, BoxStream, StreamExt as _};
+use futures::stream::BoxStream;
 use tokio::time::{Instant, sleep_until};
 
 use super::client::Connection;
 use super::shared::{LOOK, Lists, SETTLES, Shared};
-use crate::backend::Snapshot;
+use crate::backend::{Snapshot, Steps, steps};
 use crate::error::Result;
 
 /// How often a service is asked for: a server looks at its store as often.
@@ -35,17 +35,12 @@ pub(super) fn follow(shared: Arc<Shared>, name: &str) -> BoxStream<'static, Resu
         lists: services.into_iter().map(|service| (service, Vec::new())).collect(),
         next: Instant::now(),
     };
-    stream::unfold(Some(start), |state| async move {
-        let mut following = state?;
-        match following.next().await {
-            Ok(snapshot) => Some((Ok(snapshot), Some(following))),
-            Err(error) => Some((Err(error), None)),
-        }
-    })
-    .boxed()
+    steps(start)
 }
 
-impl Following {
+impl Steps for Following {
+    type Read = Snapshot;
+
     /// The next list. One with an instance in part is held for as long as the rest may take.
     async fn next(&mut self) -> Result<Snapshot> {
         let mut held: Option<(Snapshot, Instant)> = None;
@@ -66,7 +61,9 @@ impl Following {
             }
         }
     }
+}
 
+impl Following {
     /// Asks once, when it is time to. Whether anything has changed.
     async fn ask(&mut self, soon: bool) -> Result<bool> {
         let Some(connection) = &self.on else {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::client::{Connection, List};
 use super::shared::Shared;
-use crate::backend::ServiceName;
+use crate::backend::{ServiceName, Steps, steps};
 use crate::error::{Error, Result};
 use crate::instance::validate_name;
 
@@ -89,17 +89,12 @@ pub(super) fn follow(shared: Arc<Shared>) -> BoxStream<'static, Result<Vec<Arc<S
         next: Instant::now(),
         last: HashMap::new(),
     };
-    stream::unfold(Some(start), |state| async move {
-        let mut following = state?;
-        match following.next().await {
-            Ok(names) => Some((Ok(names), Some(following))),
-            Err(error) => Some((Err(error), None)),
-        }
-    })
-    .boxed()
+    steps(start)
 }
 
-impl Following {
+impl Steps for Following {
+    type Read = Vec<Arc<ServiceName>>;
+
     async fn next(&mut self) -> Result<Vec<Arc<ServiceName>>> {
         let is_first = self.on.is_none();
         let connection = match &self.on {

@@ -13,13 +13,13 @@ use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, join_all};
-use futures::stream::{self, BoxStream, FuturesUnordered, StreamExt as _};
+use futures::stream::{BoxStream, FuturesUnordered, StreamExt as _};
 
 use super::client::{Broken, OneShot, Recursive, ZkError};
 use super::read::{Child, Node, absent, join, snapshot, there};
 use super::session::Session;
 use super::shared::Shared;
-use crate::backend::Snapshot;
+use crate::backend::{Snapshot, Steps, steps};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Reads in a row that each found something changed again, before all is read at one moment instead: the events of one
@@ -77,22 +77,11 @@ pub(super) fn follow(shared: Arc<Shared>, name: &str) -> BoxStream<'static, Resu
         at: None,
         pending: News::default(),
     };
-    stream::unfold(Some(start), |state| async move {
-        let mut follow = state?;
-        match follow.next().await {
-            Ok(snapshot) => Some((Ok(snapshot), Some(follow))),
-            Err(error) => Some((Err(follow.told(error)), None)),
-        }
-    })
-    .boxed()
+    steps(start)
 }
 
-impl ChildrenWatch {
-    /// What ended it, with what it was about and who was asked.
-    fn told(&self, error: Error) -> Error {
-        let member = self.shared.sessions.member();
-        error.at(&member.unwrap_or_default()).about(&self.parent)
-    }
+impl Steps for ChildrenWatch {
+    type Read = Snapshot;
 
     async fn next(&mut self) -> Result<Snapshot> {
         if self.at.is_none() {
@@ -114,6 +103,14 @@ impl ChildrenWatch {
         }
     }
 
+    /// With what it was about and who was asked.
+    fn ended(&mut self, error: Error) -> Error {
+        let member = self.shared.sessions.member();
+        error.at(&member.unwrap_or_default()).about(&self.parent)
+    }
+}
+
+impl ChildrenWatch {
     /// Sets the watch, then reads.
     async fn open(&mut self) -> Result<()> {
         let session = self.shared.sessions.get().await?;

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use futures::stream::{self, BoxStream, StreamExt as _};
+use futures::stream::BoxStream;
 use tokio::time::timeout;
 
 use super::client::{OneShot, Recursive, ZkError};
@@ -19,8 +19,8 @@ use super::paths::decode;
 use super::read::{Child, join};
 use super::session::Session;
 use super::shared::Shared;
-use crate::backend::{NAMES_EVERY, ServiceName};
-use crate::error::Result;
+use crate::backend::{NAMES_EVERY, ServiceName, Steps, steps};
+use crate::error::{Error, Result};
 
 struct NamesWatch {
     shared: Arc<Shared>,
@@ -52,26 +52,27 @@ pub(super) fn follow(shared: Arc<Shared>) -> BoxStream<'static, Result<Vec<Arc<S
         at: None,
         pending: News::new(),
     };
-    stream::unfold(Some(start), |state| async move {
-        let mut follow = state?;
-        match follow.next().await {
-            Ok(()) => {
-                let list = follow.names.values().map(|known| Arc::clone(&known.entry)).collect();
-                Some((Ok(list), Some(follow)))
-            }
-            Err(error) => {
-                let member = follow.shared.sessions.member();
-                let error = error.at(&member.unwrap_or_default());
-                Some((Err(error.about(follow.shared.paths.prefix())), None))
-            }
-        }
-    })
-    .boxed()
+    steps(start)
+}
+
+impl Steps for NamesWatch {
+    type Read = Vec<Arc<ServiceName>>;
+
+    async fn next(&mut self) -> Result<Vec<Arc<ServiceName>>> {
+        self.changed().await?;
+        Ok(self.names.values().map(|known| Arc::clone(&known.entry)).collect())
+    }
+
+    fn ended(&mut self, error: Error) -> Error {
+        let member = self.shared.sessions.member();
+        let error = error.at(&member.unwrap_or_default());
+        error.about(self.shared.paths.prefix())
+    }
 }
 
 impl NamesWatch {
     /// Until there is another list.
-    async fn next(&mut self) -> Result<()> {
+    async fn changed(&mut self) -> Result<()> {
         if self.at.is_none() {
             return self.open().await;
         }
