@@ -22,7 +22,7 @@ mod http;
 pub mod instance;
 pub mod log;
 pub mod metrics;
-#[cfg(feature = "polaris")]
+#[cfg(any(feature = "nacos", feature = "polaris"))]
 mod parts;
 pub mod registration;
 pub mod registry;

@@ -1,11 +1,14 @@
 //! An instance that lies in a registry as several records, one for each endpoint, where records know neither the id of an
 //! instance nor an owner. Both travel in the metadata of each record: whose it is, who wrote it, which of how many it is.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use url::Url;
 
+use crate::backend::Snapshot;
 use crate::error::{Error, Result};
+use crate::instance::ServiceInstance;
 
 /// The id of the instance.
 pub(crate) const ID: &str = "rollcall.id";
@@ -48,29 +51,50 @@ impl Mark {
     }
 }
 
-/// The records of one instance, as far as they are known.
-pub(crate) struct Parts<T> {
+/// What is read of a record that is in traffic.
+pub(crate) struct Reading {
+    pub(crate) endpoint: Option<String>,
+    pub(crate) version: String,
+    /// Without what is the registry's, Kratos's or ours.
+    pub(crate) metadata: Vec<(String, String)>,
+}
+
+/// What lists come to.
+pub(crate) struct Merged {
+    pub(crate) snapshot: Snapshot,
+    /// Whether each instance has all its records, which are not written, or not read, at one moment.
+    pub(crate) is_whole: bool,
+}
+
+/// The instance that records come to, in the order of its endpoints; `None` where none is in traffic.
+pub(crate) fn instance_of(name: &Arc<str>, id: &str, readings: &[Reading]) -> Option<ServiceInstance> {
+    let first = readings.first()?;
+    Some(ServiceInstance {
+        id: id.into(),
+        name: Arc::clone(name),
+        version: first.version.as_str().into(),
+        metadata: first.metadata.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect(),
+        endpoints: readings
+            .iter()
+            .filter_map(|reading| reading.endpoint.as_deref().map(Into::into))
+            .collect(),
+        since: None,
+    })
+}
+
+/// The records of one instance, as far as they are known; a reading is missing where a record is out of traffic.
+#[derive(Default)]
+pub(crate) struct Parts {
     owner: Option<String>,
     writing: u64,
     of: usize,
     /// By their number.
-    read: Vec<(usize, T)>,
+    read: Vec<(usize, Option<Reading>)>,
 }
 
-impl<T> Default for Parts<T> {
-    fn default() -> Self {
-        Self {
-            owner: None,
-            writing: 0,
-            of: 0,
-            read: Vec::new(),
-        }
-    }
-}
-
-impl<T> Parts<T> {
+impl Parts {
     /// The newest owner counts, and of what it wrote the newest.
-    pub(crate) fn add(&mut self, mark: Mark, reading: T) {
+    pub(crate) fn add(&mut self, mark: Mark, reading: Option<Reading>) {
         let is_first = self.read.is_empty();
         let (at, of, writing) = mark.part.unwrap_or((self.read.len() + 1, 0, 0));
         // What has no owner was written around us, and counts as newer than what has one.
@@ -91,23 +115,31 @@ impl<T> Parts<T> {
         self.read.push((at, reading));
     }
 
-    /// What was read, in the order of the endpoints, and whether that is all of it.
-    pub(crate) fn finish(mut self) -> (Vec<T>, bool) {
+    /// What is in traffic, in the order of the endpoints, and whether all records are known. One endpoint that an operator has
+    /// taken out is missing; the others stand.
+    pub(crate) fn finish(mut self) -> (Vec<Reading>, bool) {
         self.read.sort_by_key(|(at, _)| *at);
         self.read.dedup_by_key(|(at, _)| *at);
         let is_whole = self.read.len() >= self.of.max(1);
-        (self.read.into_iter().map(|(_, reading)| reading).collect(), is_whole)
+        (
+            self.read.into_iter().filter_map(|(_, reading)| reading).collect(),
+            is_whole,
+        )
     }
+}
+
+/// Milliseconds since 1970, by this machine's clock.
+pub(crate) fn unix_millis() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// An owner that is greater than another, and than those of before by this machine's clock.
 pub(crate) fn owner_after(other: Option<&str>) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
     let least = other
         .and_then(|other| u64::from_str_radix(other.get(..12)?, 16).ok())
         .unwrap_or(0);
-    let at = now.max(least.saturating_add(1)) & 0xffff_ffff_ffff;
+    let at = unix_millis().max(least.saturating_add(1)) & 0xffff_ffff_ffff;
     format!("{at:012x}{:04x}", fastrand::u16(..))
 }
 
@@ -124,14 +156,16 @@ impl Address {
     pub(crate) fn of(path: &str, endpoint: &str) -> Result<Self> {
         let url = Url::parse(endpoint).map_err(|error| Error::invalid(format!("{path}: {error}")))?;
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        if host.is_empty() || host.contains(char::is_whitespace) {
-            return Err(Error::invalid(format!("{path}: expected a host, got {endpoint:?}")));
-        }
         Ok(Self {
             scheme: url.scheme().to_owned(),
             host,
             port: url.port_or_known_default().unwrap_or(0),
         })
+    }
+
+    /// Whether the host is one.
+    pub(crate) fn has_host(&self) -> bool {
+        !self.host.is_empty() && !self.host.contains(char::is_whitespace)
     }
 
     /// As a URL.

@@ -14,9 +14,10 @@ use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::client::{Client, Connection, Host};
-use super::record::{KIND, Mark, Place};
+use super::record::{KIND, Place, mark_of};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
+use crate::parts::Mark;
 use crate::sync::lock;
 
 /// How long a removal may take to show: an original server tells its lists half a second late.
@@ -293,7 +294,7 @@ impl Service {
         for host in &list.hosts {
             let Some(Mark {
                 id, owner: Some(owner), ..
-            }) = Mark::of(host)
+            }) = mark_of(host)
             else {
                 continue;
             };
@@ -304,7 +305,7 @@ impl Service {
         lock(&self.state).wanted.retain(|address, (_, host)| {
             let Some(Mark {
                 id, owner: Some(owner), ..
-            }) = Mark::of(host)
+            }) = mark_of(host)
             else {
                 return true;
             };
@@ -368,7 +369,7 @@ impl Service {
         loop {
             let list = connection.query(&self.name).await?;
             let is_ours = |host: &&Host, owners: &[String]| {
-                Mark::of(host)
+                mark_of(host)
                     .and_then(|mark| mark.owner)
                     .is_some_and(|owner| owners.contains(&owner))
             };

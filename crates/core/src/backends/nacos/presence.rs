@@ -15,13 +15,13 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::book::address;
 use super::client::{Connection, Host, List};
-use super::clock::unix_millis;
 use super::follow::Subscribed;
-use super::record::{Mark, Place};
+use super::record::{Place, mark_of};
 use super::shared::{SETTLES, Shared};
 use crate::backend::{Intent, Loss, Presence};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::ServiceInstance;
+use crate::parts::owner_after;
 
 /// Between two looks for what was written.
 const LOOK: Duration = Duration::from_millis(100);
@@ -96,7 +96,7 @@ impl NacosPresence {
         let mut rivals = Vec::new();
         for list in lists {
             for host in &list.hosts {
-                let mark = Mark::of(host);
+                let mark = mark_of(host);
                 let place = (list.service.clone(), host.ip.clone(), host.port);
                 let is_of_name = || self.shared.form.belongs(&list.service, host).0 == &*self.name;
                 let is_ours = mark.as_ref().is_some_and(|mark| mark.id == self.id) && is_of_name();
@@ -262,7 +262,7 @@ impl NacosPresence {
         let mut standing = Standing::Whole;
         for (service, ip, port) in self.hosts.keys() {
             let is_ours = |host: &Host| {
-                let owner = Mark::of(host).and_then(|mark| mark.owner);
+                let owner = mark_of(host).and_then(|mark| mark.owner);
                 owner.is_some_and(|owner| self.owners.contains(&owner))
             };
             let list = lists.iter().find(|list| list.service == *service);
@@ -368,16 +368,6 @@ fn gone(connection: &Connection) -> Loss {
 /// When lists were true, by their services.
 fn times(lists: &[Arc<List>]) -> BTreeMap<String, i64> {
     lists.iter().map(|list| (list.service.clone(), list.at_ms)).collect()
-}
-
-/// An owner that is greater than another, and than those of before by this machine's clock.
-fn owner_after(other: Option<&str>) -> String {
-    let now = unix_millis();
-    let least = other
-        .and_then(|other| u64::from_str_radix(other.get(..12)?, 16).ok())
-        .unwrap_or(0);
-    let at = now.max(least.saturating_add(1)) & 0xffff_ffff_ffff;
-    format!("{at:012x}{:04x}", fastrand::u16(..))
 }
 
 impl Drop for NacosPresence {

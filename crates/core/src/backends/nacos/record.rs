@@ -7,24 +7,14 @@
 
 use std::collections::BTreeMap;
 
-use url::Url;
-
 use super::client::{Host, bare};
 use super::options::{MAX_WEIGHT, NacosForm};
 use crate::error::{Error, Result};
 use crate::instance::ServiceInstance;
+use crate::parts::{Address, ENDPOINT, ID, Mark, OURS, OWNER, PART, Reading, nowhere};
 
 /// The schemes that Kratos's clients ask for.
 const KINDS: [&str; 4] = ["grpc", "grpcs", "http", "https"];
-/// The id of the instance.
-const ID: &str = "rollcall.id";
-/// Which registration wrote it: the newest has the greatest text.
-const OWNER: &str = "rollcall.owner";
-/// Which endpoint of how many it is, and of which writing: `1/2/7`; `0/0/7` where there is none.
-const PART: &str = "rollcall.n";
-/// The endpoint, where it is not `{scheme}://{ip}:{port}`.
-const ENDPOINT: &str = "rollcall.endpoint";
-const OURS: &str = "rollcall.";
 pub(super) const KIND: &str = "kind";
 const VERSION: &str = "version";
 const WEIGHT: &str = "weight";
@@ -33,7 +23,7 @@ const MOST_METADATA: usize = 1024;
 /// The longest service, and the longest host.
 const MOST_SERVICE: usize = 512;
 const MOST_IP: usize = 128;
-/// How many hosts a server of one name may be asked for, in characters of owner and writing: what `check` leaves room for.
+/// What `check` leaves room for.
 const SAMPLE_OWNER: &str = "0123456789abcdef";
 const SAMPLE_WRITING: u64 = 9_999_999_999;
 
@@ -48,29 +38,9 @@ pub(super) struct Form {
 /// Where a host lies: service, ip and port. A server has one host there, of all its clients or of each.
 pub(super) type Place = (String, String, u16);
 
-/// Who wrote a host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mark {
-    pub(super) id: String,
-    pub(super) owner: Option<String>,
-    /// Its number, how many there are, and of which writing.
-    pub(super) part: Option<(usize, usize, u64)>,
-}
-
-impl Mark {
-    /// The mark of a host; `None` where it is no host of ours.
-    pub(super) fn of(host: &Host) -> Option<Self> {
-        let part = host.get(PART).and_then(|part| {
-            let mut numbers = part.split('/').map(|number| number.parse::<u64>().ok());
-            let (at, of, writing) = (numbers.next()??, numbers.next()??, numbers.next()??);
-            Some((usize::try_from(at).ok()?, usize::try_from(of).ok()?, writing))
-        });
-        Some(Self {
-            id: host.get(ID)?.to_owned(),
-            owner: host.get(OWNER).map(str::to_owned),
-            part,
-        })
-    }
+/// The mark of a host; `None` where it is no host of ours.
+pub(super) fn mark_of(host: &Host) -> Option<Mark> {
+    Mark::of(|key| host.get(key))
 }
 
 impl Form {
@@ -111,7 +81,12 @@ impl Form {
             } else {
                 instance.name.to_string()
             };
-            let told = format!("{}://{}", address.scheme, authority(&address.ip, address.port));
+            if !address.has_host() || address.host.len() > MOST_IP {
+                return Err(Error::invalid(format!(
+                    "{path}: Nacos takes a host of 1 to {MOST_IP} characters, got {endpoint:?}"
+                )));
+            }
+            let told = Address::url(&address.scheme, &address.host, address.port.into());
             let mut more = vec![
                 (KIND, address.scheme.clone()),
                 (PART, format!("{}/{of}/{writing}", at + 1)),
@@ -119,7 +94,7 @@ impl Form {
             if told != **endpoint {
                 more.push((ENDPOINT, endpoint.to_string()));
             }
-            let host = self.host(instance, owner, more, (address.ip, address.port), &path)?;
+            let host = self.host(instance, owner, more, (address.host, address.port), &path)?;
             let place = (service, host.ip.clone(), host.port);
             if hosts.insert(place, host).is_some() {
                 return Err(Error::invalid(format!(
@@ -198,22 +173,12 @@ impl Form {
     }
 }
 
-/// What is read of a host that is in traffic.
-pub(super) struct Reading {
-    pub(super) endpoint: Option<String>,
-    pub(super) version: String,
-    /// Without what is Nacos's or ours.
-    pub(super) metadata: Vec<(String, String)>,
-}
-
 /// Reads a host; `None` where it is out of traffic.
 pub(super) fn read(host: &Host, scheme: &str) -> Option<Reading> {
     if !host.healthy || !host.enabled {
         return None;
     }
-    let is_nowhere = Mark::of(host)
-        .and_then(|mark| mark.part)
-        .is_some_and(|(_, of, _)| of == 0);
+    let is_nowhere = mark_of(host).is_some_and(|mark| mark.is_of_nothing());
     let mut metadata: Vec<(String, String)> = host
         .metadata
         .iter()
@@ -230,10 +195,9 @@ pub(super) fn read(host: &Host, scheme: &str) -> Option<Reading> {
         metadata.retain(|(key, _)| key != WEIGHT);
         metadata.push((WEIGHT.to_owned(), format!("{}", host.weight.ceil())));
     }
-    let endpoint = host.get(ENDPOINT).map_or_else(
-        || format!("{scheme}://{}", authority(&host.ip, host.port)),
-        str::to_owned,
-    );
+    let endpoint = host
+        .get(ENDPOINT)
+        .map_or_else(|| Address::url(scheme, &host.ip, host.port.into()), str::to_owned);
     Some(Reading {
         endpoint: (!is_nowhere).then_some(endpoint),
         version: host.get(VERSION).unwrap_or_default().to_owned(),
@@ -274,45 +238,4 @@ fn weight_of(text: Option<&str>) -> Option<f64> {
 
 fn utf16(text: &str) -> usize {
     text.chars().map(char::len_utf16).sum()
-}
-
-fn authority(ip: &str, port: u16) -> String {
-    if ip.contains(':') {
-        format!("[{ip}]:{port}")
-    } else {
-        format!("{ip}:{port}")
-    }
-}
-
-/// An address that leads nowhere (RFC 6666), for an instance without endpoints: a server knows hosts by their address.
-fn nowhere(id: &str) -> String {
-    // FNV-1a, of 64 bits.
-    let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    let part = |at: u32| (hash >> (at * 16)) & 0xffff;
-    format!("100::{:x}:{:x}:{:x}:{:x}", part(3), part(2), part(1), part(0))
-}
-
-struct Address {
-    scheme: String,
-    ip: String,
-    port: u16,
-}
-
-impl Address {
-    fn of(path: &str, endpoint: &str) -> Result<Self> {
-        let url = Url::parse(endpoint).map_err(|error| Error::invalid(format!("{path}: {error}")))?;
-        let ip = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        if ip.is_empty() || ip.len() > MOST_IP || ip.contains(|c: char| c.is_whitespace()) {
-            return Err(Error::invalid(format!(
-                "{path}: Nacos takes a host of 1 to {MOST_IP} characters, got {endpoint:?}"
-            )));
-        }
-        Ok(Self {
-            scheme: url.scheme().to_owned(),
-            ip,
-            port: url.port_or_known_default().unwrap_or(0),
-        })
-    }
 }

@@ -9,11 +9,12 @@ use tokio::time::{Instant, sleep};
 
 use super::book::Book;
 use super::client::{Client, Connection, List};
-use super::merge::{Merged, merge};
+use super::merge::merge;
 use super::options::{NacosForm, NacosOptions};
 use super::record::Form;
 use crate::backend::Snapshot;
 use crate::error::Result;
+use crate::parts::Merged;
 
 /// How long a change of one instance may be spread over several services: they are told of up to a second apart.
 pub(super) const SETTLES: Duration = Duration::from_millis(1200);

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::client::{Host, List};
-use super::merge::{Merged, merge};
+use super::merge::merge;
 use super::options::NacosForm;
-use super::record::{Form, Mark, Place};
+use super::record::{Form, Place, mark_of};
 use crate::error::ErrorKind;
 use crate::instance::ServiceInstance;
+use crate::parts::Merged;
 
 fn form(codec: NacosForm) -> Form {
     Form {
@@ -213,13 +214,13 @@ fn a_mark_that_is_none_is_no_part() {
         .pop_first()
         .unwrap()
         .1;
-    assert_eq!(Mark::of(&host).unwrap().part, Some((0, 0, 1)));
+    assert_eq!(mark_of(&host).unwrap().part, Some((0, 0, 1)));
     for bad in ["", "1", "1/2", "a/b/c", "1/-2/3", "99999999999999999999/1/1"] {
         for (key, value) in &mut host.metadata {
             if key == "rollcall.n" {
                 bad.clone_into(value);
             }
         }
-        assert_eq!(Mark::of(&host).unwrap().part, None, "{bad:?}");
+        assert_eq!(mark_of(&host).unwrap().part, None, "{bad:?}");
     }
 }

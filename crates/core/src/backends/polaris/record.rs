@@ -12,7 +12,7 @@ use super::options::{MOST_WEIGHT, PolarisLayout, PolarisOptions, check_word};
 use crate::backend::Snapshot;
 use crate::error::{Error, Result};
 use crate::instance::ServiceInstance;
-use crate::parts::{Address, ENDPOINT, ID, Mark, OURS, OWNER, PART, Parts, nowhere};
+use crate::parts::{Address, ENDPOINT, ID, Mark, Merged, OURS, OWNER, PART, Parts, Reading, instance_of, nowhere};
 
 /// The schemes that Kratos's clients ask for.
 const KINDS: [&str; 4] = ["grpc", "grpcs", "http", "https"];
@@ -65,21 +65,6 @@ pub(super) struct Writing<'a> {
     pub(super) owner: &'a str,
     pub(super) merge: &'a str,
     pub(super) number: u64,
-}
-
-/// What is read of a record that is in traffic.
-struct Reading {
-    endpoint: Option<String>,
-    version: String,
-    /// Without what is Polaris's, Kratos's or ours.
-    metadata: Vec<(String, String)>,
-}
-
-/// What lists come to.
-pub(super) struct Merged {
-    pub(super) snapshot: Snapshot,
-    /// Whether each instance has all its records, which are written one by one.
-    pub(super) is_whole: bool,
 }
 
 impl Form {
@@ -139,7 +124,11 @@ impl Form {
         let mut records = BTreeMap::new();
         for (at, endpoint) in instance.endpoints.iter().enumerate() {
             let path = format!("instance.endpoints[{at}]");
-            let Address { scheme, host, port } = Address::of(&path, endpoint)?;
+            let address = Address::of(&path, endpoint)?;
+            if !address.has_host() {
+                return Err(Error::invalid(format!("{path}: expected a host, got {endpoint:?}")));
+            }
+            let Address { scheme, host, port } = address;
             longest(&path, "a host", &host, MOST_HOST)?;
             longest(&path, "a scheme", &scheme, MOST_PROTOCOL)?;
             let service = if self.is_registry() {
@@ -314,7 +303,7 @@ impl Form {
 
     /// The instances of a name in the lists of its services.
     pub(super) fn merge<'a>(&self, name: &Arc<str>, lists: impl Iterator<Item = (&'a str, &'a [Instance])>) -> Merged {
-        let mut ours: HashMap<String, Parts<Option<Reading>>> = HashMap::new();
+        let mut ours: HashMap<String, Parts> = HashMap::new();
         let mut groups: BTreeMap<String, BTreeMap<String, Reading>> = BTreeMap::new();
         let mut instances = Vec::new();
         for (service, list) in lists {
@@ -345,12 +334,7 @@ impl Form {
         for (id, parts) in ours {
             let (readings, is_whole) = parts.finish();
             are_whole &= is_whole;
-            // One endpoint that an operator has taken out is missing; the others stand.
-            instances.extend(instance_of(
-                name,
-                &id,
-                &readings.into_iter().flatten().collect::<Vec<_>>(),
-            ));
+            instances.extend(instance_of(name, &id, &readings));
         }
         Merged {
             snapshot: Snapshot {
@@ -360,21 +344,6 @@ impl Form {
             is_whole: are_whole,
         }
     }
-}
-
-fn instance_of(name: &Arc<str>, id: &str, readings: &[Reading]) -> Option<ServiceInstance> {
-    let first = readings.first()?;
-    Some(ServiceInstance {
-        id: id.into(),
-        name: Arc::clone(name),
-        version: first.version.as_str().into(),
-        metadata: first.metadata.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect(),
-        endpoints: readings
-            .iter()
-            .filter_map(|reading| reading.endpoint.as_deref().map(Into::into))
-            .collect(),
-        since: None,
-    })
 }
 
 /// What is written once more before a record is removed: out of traffic, and otherwise as it was read.

@@ -8,9 +8,10 @@ use tokio::time::{Instant, sleep};
 
 use super::client::{Client, Connection, Instance};
 use super::options::PolarisOptions;
-use super::record::{Form, Merged};
+use super::record::Form;
 use crate::backend::Snapshot;
 use crate::error::Result;
+use crate::parts::Merged;
 
 /// For how long an instance may be seen in part: a server looks at its store once a second, maybe between two writes.
 pub(super) const SETTLES: Duration = Duration::from_millis(1200);
