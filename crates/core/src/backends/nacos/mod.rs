@@ -6,7 +6,6 @@
 
 mod book;
 mod client;
-mod clock;
 mod follow;
 mod merge;
 mod names;

@@ -27,10 +27,7 @@ pub(super) async fn run(record: Arc<Record>) -> Loss {
     let mut heard: Option<Arc<Connection>> = None;
     loop {
         let connection = record.lock().on.clone();
-        let is_heard = match (&connection, &heard) {
-            (Some(connection), Some(heard)) => Arc::ptr_eq(connection, heard),
-            _ => false,
-        };
+        let is_heard = heard.as_ref().map(Arc::as_ptr) == connection.as_ref().map(Arc::as_ptr);
         let ended = async {
             match &connection {
                 Some(connection) if backoff.is_fresh() && !is_heard => drop(connection.over().await),

@@ -11,7 +11,6 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Channel;
 use tonic_prost::ProstCodec;
 
-use super::super::clock::unix_millis;
 use super::super::options::AccessKey;
 use super::error::{FORBIDDEN, UNREGISTERED, code_of, refusal, unanswered};
 use super::signing;
@@ -19,7 +18,8 @@ use super::subscriptions::Subscriptions;
 use super::tokens::Tokens;
 use super::wire::{self, Payload};
 use crate::error::{Error, ErrorKind, Result};
-use crate::grpc::dial;
+use crate::grpc::{End, dial};
+use crate::parts::unix_millis;
 use crate::sync::lock;
 use crate::tls::Tls;
 
@@ -66,7 +66,7 @@ pub(in super::super) struct Connection {
     outbox: mpsc::Sender<Payload>,
     opened: Instant,
     heard: Mutex<Instant>,
-    over: watch::Sender<Option<Error>>,
+    end: End,
     pub(in super::super) subscriptions: Subscriptions,
     tasks: Mutex<Vec<AbortOnDropHandle<()>>>,
 }
@@ -91,7 +91,7 @@ impl Connection {
             outbox,
             opened: Instant::now(),
             heard: Mutex::new(Instant::now()),
-            over: watch::channel(None).0,
+            end: End::default(),
             subscriptions: Subscriptions::default(),
             tasks: Mutex::default(),
             plan,
@@ -143,28 +143,17 @@ impl Connection {
     }
 
     pub(in super::super) fn is_over(&self) -> bool {
-        self.over.borrow().is_some()
+        self.end.has_come()
     }
 
     /// Resolves when it has ended, with why.
     pub(in super::super) async fn over(&self) -> Error {
-        let mut over = self.over.subscribe();
-        loop {
-            if let Some(error) = over.borrow_and_update().clone() {
-                return error;
-            }
-            let _ = over.changed().await; // the sender is ours
-        }
+        self.end.wait().await
     }
 
     /// Ends it, and with it everything that the server has of it.
     pub(in super::super) fn end(&self, why: Error) {
-        let error = self.named(why);
-        self.over.send_if_modified(|over| {
-            let is_first = over.is_none();
-            over.get_or_insert(error);
-            is_first
-        });
+        self.end.come(self.named(why));
         self.subscriptions.end();
         // Dropping the stream and the channel closes the socket.
         lock(&self.tasks).clear();
@@ -204,8 +193,8 @@ impl Connection {
 
     /// One request, and what is answered, good or bad.
     async fn call(&self, kind: &'static str, body: &Value, whose: Vec<(&'static str, String)>) -> Result<Value> {
-        if let Some(error) = &*self.over.borrow() {
-            return Err(error.clone());
+        if let Some(error) = self.end.why() {
+            return Err(error);
         }
         let limit = self.plan.timeout;
         let sent = async {

@@ -16,13 +16,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::connection::{Plan, Scope};
 use self::tokens::Tokens;
 use super::options::NacosOptions;
 use crate::error::{Error, ErrorKind, Result};
+use crate::grpc::Servers;
 use crate::log::Log;
 use crate::sync::lock;
 use crate::tls::Tls;
@@ -33,23 +34,17 @@ pub(super) use self::subscriptions::Subscription;
 
 /// The longest time between two questions whether the server is there.
 const BEAT: Duration = Duration::from_secs(5);
-/// How long nobody tries again what has just failed, however many want a connection.
-const AGAIN: Duration = Duration::from_millis(100);
 /// How long a connection that is given up may be used on, so that what it carries is there twice before it is there once.
 const HANDOVER: Duration = Duration::from_secs(3);
 
 /// The client.
 pub(super) struct Client {
-    addresses: Vec<String>,
+    servers: Servers,
     options: Arc<NacosOptions>,
     scope: Arc<Scope>,
     tls: Option<Tls>,
     tokens: Arc<Tokens>,
     current: watch::Sender<Option<Arc<Connection>>>,
-    /// Where dialling begins; held by whoever dials.
-    place: tokio::sync::Mutex<usize>,
-    /// When dialling failed last, and with what: all who wait for it have that answer.
-    failed: Mutex<Option<(Instant, Error)>>,
     moved: mpsc::UnboundedSender<(String, Value)>,
     moves: Mutex<Option<mpsc::UnboundedReceiver<(String, Value)>>>,
     moving: Mutex<Option<AbortOnDropHandle<()>>>,
@@ -66,7 +61,7 @@ impl Client {
             .collect();
         let (moved, inbox) = mpsc::unbounded_channel();
         Ok(Self {
-            addresses: addresses?,
+            servers: Servers::new(addresses?),
             scope: Arc::new(Scope {
                 namespace: options.namespace.clone(),
                 group: options.group.clone(),
@@ -75,8 +70,6 @@ impl Client {
             tokens: Arc::new(Tokens::new(options, tls.as_ref())?),
             tls,
             current: watch::channel(None).0,
-            place: tokio::sync::Mutex::default(),
-            failed: Mutex::default(),
             moved,
             moves: Mutex::new(Some(inbox)),
             moving: Mutex::default(),
@@ -97,35 +90,14 @@ impl Client {
 
     /// The connection, made now if there is none: one attempt at each server.
     pub(super) async fn connection(self: &Arc<Self>) -> Result<Arc<Connection>> {
-        if let Some(connection) = self.current() {
-            return Ok(connection);
-        }
-        let asked = Instant::now();
-        let mut place = self.place.lock().await;
-        if let Some(connection) = self.current() {
-            return Ok(connection);
-        }
-        if let Some((at, error)) = &*lock(&self.failed)
-            && (*at >= asked || at.elapsed() < AGAIN)
-        {
-            return Err(error.clone());
-        }
-        self.listen_to_moves();
-        let limit = self.options.connect_timeout / u32::try_from(self.addresses.len()).unwrap_or(1).max(1);
-        let mut failure = None;
-        for _ in 0..self.addresses.len() {
-            match self.open(&self.addresses[*place], limit).await {
-                Ok(connection) => {
-                    self.current.send_replace(Some(Arc::clone(&connection)));
-                    return Ok(connection);
-                }
-                Err(error) => failure = Some(error),
-            }
-            *place = (*place + 1) % self.addresses.len();
-        }
-        let failure = failure.unwrap_or_else(|| Error::new(ErrorKind::Internal, "there is no server to connect to"));
-        *lock(&self.failed) = Some((Instant::now(), failure.clone()));
-        Err(failure)
+        let open = |address: String, limit| async move {
+            self.listen_to_moves();
+            let connection = self.open(&address, limit).await?;
+            self.current.send_replace(Some(Arc::clone(&connection)));
+            Ok(connection)
+        };
+        let time = self.options.connect_timeout;
+        self.servers.connection(time, || self.current(), open).await
     }
 
     async fn open(&self, address: &str, limit: Duration) -> Result<Arc<Connection>> {
@@ -169,10 +141,13 @@ impl Client {
         let port = body.get("serverPort").and_then(Value::as_str).unwrap_or_default();
         let named = grpc_address(&format!("{ip}:{port}"), self.options.grpc_port).ok();
         {
-            let mut place = self.place.lock().await;
-            let there = named.and_then(|named| self.addresses.iter().position(|address| *address == named));
-            *place = there.unwrap_or((*place + 1) % self.addresses.len());
-            match self.open(&self.addresses[*place], self.options.connect_timeout).await {
+            let mut place = self.servers.place.lock().await;
+            let there = named.and_then(|named| self.servers.addresses.iter().position(|address| *address == named));
+            *place = there.unwrap_or((*place + 1) % self.servers.addresses.len());
+            match self
+                .open(&self.servers.addresses[*place], self.options.connect_timeout)
+                .await
+            {
                 Ok(new) => {
                     self.log
                         .info(format_args!("Nacos at {from} asks us to go to {}", new.address()));

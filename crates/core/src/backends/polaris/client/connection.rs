@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -15,7 +15,7 @@ use tonic_prost::ProstCodec;
 use super::error::{OK, UNCHANGED, is_not_there, is_unknown, refusal, unanswered};
 use super::wire::{self, DiscoverRequest, DiscoverResponse, Instance, Method, Response, Service};
 use crate::error::{Error, ErrorKind, Result};
-use crate::grpc::dial;
+use crate::grpc::{End, dial};
 use crate::sync::lock;
 use crate::tls::Tls;
 
@@ -59,7 +59,7 @@ pub(in super::super) struct Connection {
     /// Those who asked, in turn: each is told once, or the connection ends.
     waiting: Mutex<Waiting>,
     heard: Mutex<Instant>,
-    over: watch::Sender<Option<Error>>,
+    end: End,
     stream: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
@@ -76,7 +76,7 @@ impl Connection {
                 outbox,
                 waiting: Mutex::default(),
                 heard: Mutex::new(Instant::now()),
-                over: watch::channel(None).0,
+                end: End::default(),
                 stream: Mutex::default(),
                 plan,
             });
@@ -100,28 +100,17 @@ impl Connection {
     }
 
     pub(in super::super) fn is_over(&self) -> bool {
-        self.over.borrow().is_some()
+        self.end.has_come()
     }
 
     /// Resolves when it has ended, with why.
     pub(in super::super) async fn over(&self) -> Error {
-        let mut over = self.over.subscribe();
-        loop {
-            if let Some(error) = over.borrow_and_update().clone() {
-                return error;
-            }
-            let _ = over.changed().await; // the sender is ours
-        }
+        self.end.wait().await
     }
 
     /// Ends it.
     pub(in super::super) fn end(&self, why: Error) {
-        let error = self.named(why);
-        self.over.send_if_modified(|over| {
-            let is_first = over.is_none();
-            over.get_or_insert(error);
-            is_first
-        });
+        self.end.come(self.named(why));
         lock(&self.waiting).clear();
         lock(&self.stream).take();
     }
@@ -138,8 +127,8 @@ impl Connection {
 
     /// One call. A heartbeat that is not answered ends the connection.
     pub(in super::super) async fn call(&self, method: Method, instance: Instance) -> Result<Answered> {
-        if let Some(error) = &*self.over.borrow() {
-            return Err(error.clone());
+        if let Some(error) = self.end.why() {
+            return Err(error);
         }
         let is_beat = method == Method::Beat;
         let limit = if is_beat {
@@ -243,8 +232,8 @@ impl Connection {
         {
             // The order of the questions is that of those who wait.
             let mut waiting = lock(&self.waiting);
-            if let Some(error) = &*self.over.borrow() {
-                return Err(error.clone());
+            if let Some(error) = self.end.why() {
+                return Err(error);
             }
             waiting.push_back(tell);
             let _ = self.outbox.send(request); // its reader ends with the connection

@@ -8,12 +8,12 @@ mod wire;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataValue};
 
 use self::connection::Plan;
 use super::options::PolarisOptions;
 use crate::error::{Error, ErrorKind, Result};
+use crate::grpc::Servers;
 use crate::log::Log;
 use crate::sync::lock;
 use crate::tls::Tls;
@@ -21,22 +21,15 @@ use crate::tls::Tls;
 pub(super) use self::connection::{Answered, Connection, List};
 pub(super) use self::wire::{HealthCheck, Heartbeat, Instance, Method};
 
-/// How long nobody tries again what has just failed, however many want a connection.
-const AGAIN: Duration = Duration::from_millis(100);
-
 /// The client.
 pub(super) struct Client {
-    addresses: Vec<String>,
+    servers: Servers,
     tls: Option<Tls>,
     server_name: Option<String>,
     token: Option<MetadataValue<Ascii>>,
     connect_timeout: Duration,
     timeout: Duration,
     current: Mutex<Option<Arc<Connection>>>,
-    /// Where dialling begins; held by whoever dials.
-    place: tokio::sync::Mutex<usize>,
-    /// When dialling failed last, and with what: all who wait for it have that answer.
-    failed: Mutex<Option<(Instant, Error)>>,
 }
 
 impl Client {
@@ -49,15 +42,13 @@ impl Client {
             Ok::<_, Error>(token)
         });
         Ok(Self {
-            addresses: options.hosts.clone(),
+            servers: Servers::new(options.hosts.clone()),
             server_name: options.tls.as_ref().and_then(|tls| tls.server_name.clone()),
             tls,
             token: token.transpose()?,
             connect_timeout: options.connect_timeout,
             timeout: options.timeout,
             current: Mutex::default(),
-            place: tokio::sync::Mutex::default(),
-            failed: Mutex::default(),
         })
     }
 
@@ -71,48 +62,28 @@ impl Client {
         if let Some(connection) = self.current() {
             return Some(connection.address().to_owned());
         }
-        let place = self.place.try_lock().map_or(0, |place| *place);
-        self.addresses.get(place).cloned()
+        let place = self.servers.place.try_lock().map_or(0, |place| *place);
+        self.servers.addresses.get(place).cloned()
     }
 
     /// The connection, made now if there is none: one attempt at each server.
     pub(super) async fn connection(&self) -> Result<Arc<Connection>> {
-        if let Some(connection) = self.current() {
-            return Ok(connection);
-        }
-        let asked = Instant::now();
-        let mut place = self.place.lock().await;
-        if let Some(connection) = self.current() {
-            return Ok(connection);
-        }
-        if let Some((at, error)) = &*lock(&self.failed)
-            && (*at >= asked || at.elapsed() < AGAIN)
-        {
-            return Err(error.clone());
-        }
-        let limit = self.connect_timeout / u32::try_from(self.addresses.len()).unwrap_or(1).max(1);
-        let mut failure = None;
-        for _ in 0..self.addresses.len() {
+        let open = |address, limit| async move {
             let opened = Connection::open(Plan {
-                address: self.addresses[*place].clone(),
+                address,
                 tls: self.tls.clone(),
                 server_name: self.server_name.clone(),
                 token: self.token.clone(),
                 connect_timeout: limit,
                 timeout: self.timeout,
             });
-            match opened.await {
-                Ok(connection) => {
-                    *lock(&self.current) = Some(Arc::clone(&connection));
-                    return Ok(connection);
-                }
-                Err(error) => failure = Some(error),
-            }
-            *place = (*place + 1) % self.addresses.len();
-        }
-        let failure = failure.unwrap_or_else(|| Error::new(ErrorKind::Internal, "there is no server to connect to"));
-        *lock(&self.failed) = Some((Instant::now(), failure.clone()));
-        Err(failure)
+            let connection = opened.await?;
+            *lock(&self.current) = Some(Arc::clone(&connection));
+            Ok(connection)
+        };
+        self.servers
+            .connection(self.connect_timeout, || self.current(), open)
+            .await
     }
 
     /// Ends the connection.
