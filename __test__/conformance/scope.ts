@@ -164,6 +164,17 @@ export const record = (
     endpoints: more.endpoints ?? null,
   });
 
+/** What such a record says. */
+export const readRecord = (
+  value: string,
+): {
+  id: string;
+  name: string;
+  version?: string;
+  metadata?: Record<string, string> | null;
+  endpoints?: string[] | null;
+} => JSON.parse(value);
+
 const absent = (need: Need): never => {
   throw new Error(`not in this row: the test must name its need "${need}"`);
 };

@@ -1,4 +1,5 @@
 // What the fault tests share: a server of their own for every test, and everything undone when the test is over.
+import { createServer } from 'node:net';
 import type { EtcdOptions, Registry, RegistryOptions } from 'rollcall';
 import { connect } from 'rollcall';
 import type { TestContext } from 'vitest';
@@ -51,4 +52,24 @@ export async function child(
   onTestFinished(() => program.stop());
   await program.until('connected');
   return program;
+}
+
+/** What answers a client of HTTP/2, and is no server of it: what it does, and what it sends before it hangs up or waits. */
+export const NO_HTTP2: readonly (readonly [does: string, sends: Buffer | undefined])[] = [
+  ['hangs up', undefined],
+  ['speaks HTTP/1.1', Buffer.from('HTTP/1.1 500 Internal Server Error\r\ncontent-length: 5\r\n\r\n<html')],
+  ['sends half a frame of HTTP/2', Buffer.from([0, 0, 18, 4, 0, 0])],
+  ['sends 64 MiB of nothing', Buffer.alloc(64 * 1024 * 1024)],
+];
+
+/** The port of one of these. */
+export async function noServer({ onTestFinished }: Finish, sends: Buffer | undefined): Promise<number> {
+  const fake = createServer((socket) => {
+    socket.on('error', () => undefined);
+    if (sends) socket.write(sends);
+    else socket.destroy();
+  });
+  await new Promise<void>((resolve) => fake.listen(0, '127.0.0.1', resolve));
+  onTestFinished(() => void fake.close());
+  return (fake.address() as { port: number }).port;
 }

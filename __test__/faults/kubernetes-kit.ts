@@ -44,6 +44,12 @@ export async function way({ onTestFinished }: Finish): Promise<Way> {
   return made;
 }
 
+/** A client that comes by such a way. */
+export async function clientByWay(context: Finish, namespace: Namespace, more: Partial<KubernetesOptions> = {}) {
+  const link = await way(context);
+  return { link, registry: await client(context, namespace, { server: `https://${link.host}`, ...more }) };
+}
+
 export const instance = {
   name: 'orders',
   id: 'a',

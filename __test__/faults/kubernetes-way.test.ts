@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { ids, listsUntil, quiet, refused, waitFor } from '../conformance/kit.js';
 import { isWatch, type Way } from '../support/kubernetes-way.js';
 import type { Finish } from './kit.js';
-import { client, oneServer, put, shared, told, way } from './kubernetes-kit.js';
+import { client, clientByWay, oneServer, put, shared, told, way } from './kubernetes-kit.js';
 
 oneServer();
 
@@ -11,8 +11,7 @@ describe.concurrent('the way', () => {
   test('a watch that is cut in the middle of a line misses nothing', async (context) => {
     const namespace = await shared.kubernetes.namespace();
     await put(namespace, 'a');
-    const link = await way(context);
-    const registry = await client(context, namespace, { server: `https://${link.host}` });
+    const { link, registry } = await clientByWay(context, namespace);
     const watcher = registry.watch('orders');
     await listsUntil(watcher, ['a']);
     for (let round = 1; round <= 3; round++) {
@@ -64,8 +63,7 @@ describe.concurrent('the way', () => {
   }, async (context) => {
     const namespace = await shared.kubernetes.namespace();
     await put(namespace, 'a');
-    const link = await way(context);
-    const registry = await client(context, namespace, { server: `https://${link.host}`, source: 'pods' });
+    const { link, registry } = await clientByWay(context, namespace, { source: 'pods' });
     const watcher = registry.watch('orders');
     const events = told(watcher);
     await listsUntil(watcher, ['a']);
@@ -120,8 +118,7 @@ describe.concurrent('the way', () => {
     try {
       const namespace = await shared.kubernetes.namespace();
       await put(namespace, 'a');
-      const link = await way(context);
-      const registry = await client(context, namespace, { server: `https://${link.host}` });
+      const { link, registry } = await clientByWay(context, namespace);
       const watcher = registry.watch('orders');
       await listsUntil(watcher, ['a']);
       link.instead = (_path, answer) => {

@@ -18,7 +18,7 @@ import {
 import { ADMIN, kratosPatch, RULES } from '../support/kubernetes.js';
 import { inTime } from '../support/process.js';
 import { startTcpProxy } from '../support/tcp.js';
-import { client, instance, oneServer, optionsFor, PORTS, put, shared, way } from './kubernetes-kit.js';
+import { client, clientByWay, instance, oneServer, optionsFor, PORTS, put, shared } from './kubernetes-kit.js';
 
 /** Rounds of kill and start. `ROUNDS=50` is the full size. */
 const ROUNDS = Number(process.env.ROUNDS ?? 3);
@@ -173,8 +173,7 @@ describe.concurrent('the own pod', () => {
   test('is replaced under its name while a registration is on its way: the successor has nothing of it', async (context) => {
     const namespace = await shared.kubernetes.namespace();
     await namespace.pod('p1');
-    const link = await way(context);
-    const registry = await client(context, namespace, { server: `https://${link.host}` });
+    const { link, registry } = await clientByWay(context, namespace);
     let writes = 0;
     link.before = (method) => {
       if (method !== 'PATCH' || writes++ > 0) return undefined;
@@ -189,8 +188,7 @@ describe.concurrent('the own pod', () => {
   test('is written to by others in between: tried again at once, and what they wrote stays', async (context) => {
     const namespace = await shared.kubernetes.namespace();
     await namespace.pod('p1');
-    const link = await way(context);
-    const registry = await client(context, namespace, { server: `https://${link.host}` });
+    const { link, registry } = await clientByWay(context, namespace);
     let writes = 0;
     link.before = (method) => {
       if (method !== 'PATCH' || writes++ > 1) return undefined;

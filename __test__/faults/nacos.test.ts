@@ -1,19 +1,16 @@
 // Nacos servers that stop, freeze, refuse a token or answer nonsense; batches as the original keeps them. All tests at the
 // same time, because most of each is waiting.
 import { readFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import type { NacosOptions, Registry } from 'rollcall';
 import { connect } from 'rollcall';
-import type { TestContext } from 'vitest';
 import { describe, expect, test } from 'vitest';
 import { hear, ids, inProcess, listsUntil, nextList, refused, sees, waitFor } from '../conformance/kit.js';
 import { type NacosRegistry, type NacosServer, type NacosServerOptions, startNacos } from '../support/nacos.js';
 import { type NacosStub, type NacosStubOptions, startNacosStub } from '../support/nacos-stub.js';
 import { makeCertificates } from '../support/tls.js';
+import { type Finish, NO_HTTP2, noServer } from './kit.js';
 
 const instance = { name: 'orders', id: 'a', version: '1', endpoints: ['grpc://10.1.2.3:9000'] };
-
-type Finish = Pick<TestContext, 'onTestFinished'>;
 
 async function server({ onTestFinished }: Finish, options: NacosServerOptions = {}): Promise<NacosServer> {
   const nacos = await startNacos(options);
@@ -255,22 +252,9 @@ describe.concurrent('what others write', { timeout: 60_000 }, () => {
 });
 
 describe.concurrent('what is no Nacos', { timeout: 60_000 }, () => {
-  const answers: [what: string, bytes: Buffer | undefined][] = [
-    ['hangs up', undefined],
-    ['speaks HTTP/1.1', Buffer.from('HTTP/1.1 500 Internal Server Error\r\ncontent-length: 5\r\n\r\n<html')],
-    ['sends half a frame of HTTP/2', Buffer.from([0, 0, 18, 4, 0, 0])],
-    ['sends 64 MiB of nothing', Buffer.alloc(64 * 1024 * 1024)],
-  ];
-  for (const [what, bytes] of answers) {
-    test(`a server that ${what} is one that can't be reached, in time`, async ({ onTestFinished }) => {
-      const fake = createServer((socket) => {
-        socket.on('error', () => undefined);
-        if (bytes) socket.write(bytes);
-        else socket.destroy();
-      });
-      await new Promise<void>((resolve) => fake.listen(0, '127.0.0.1', resolve));
-      onTestFinished(() => void fake.close());
-      const { port } = fake.address() as { port: number };
+  for (const [what, sends] of NO_HTTP2) {
+    test(`a server that ${what} is one that can't be reached, in time`, async (context) => {
+      const port = await noServer(context, sends);
       const connecting = connect({
         ...{ backend: 'nacos', hosts: `127.0.0.1:${port}`, grpcPort: port },
         ...{ connectTimeoutMs: 1500, logger: false },

@@ -1,6 +1,5 @@
 // Polaris that is emptied, killed, frozen, that refuses a token or answers nonsense; and what befalls records there: owners that
 // die, two owners of one place, an operator's console. All tests at the same time, because most of each is waiting.
-import { createServer } from 'node:net';
 import type { PolarisOptions, Registry } from 'rollcall';
 import { connect } from 'rollcall';
 import { describe, expect, test } from 'vitest';
@@ -19,7 +18,7 @@ import {
 import { type PolarisServer, type PolarisServerOptions, startPolaris } from '../support/polaris.js';
 import { inTime } from '../support/process.js';
 import { startTcpProxy } from '../support/tcp.js';
-import type { Finish } from './kit.js';
+import { type Finish, NO_HTTP2, noServer } from './kit.js';
 
 const NAMESPACE = 'default';
 const instance = {
@@ -449,22 +448,9 @@ describe.concurrent('access', { timeout: 120_000 }, () => {
 });
 
 describe.concurrent('what is no Polaris', { timeout: 60_000 }, () => {
-  const answers: [what: string, bytes: Buffer | undefined][] = [
-    ['hangs up', undefined],
-    ['speaks HTTP/1.1', Buffer.from('HTTP/1.1 500 Internal Server Error\r\ncontent-length: 5\r\n\r\n<html')],
-    ['sends half a frame of HTTP/2', Buffer.from([0, 0, 18, 4, 0, 0])],
-    ['sends 64 MiB of nothing', Buffer.alloc(64 * 1024 * 1024)],
-  ];
-  for (const [what, bytes] of answers) {
-    test(`a server that ${what} is one that can't be reached, in time`, async ({ onTestFinished }) => {
-      const fake = createServer((socket) => {
-        socket.on('error', () => undefined);
-        if (bytes) socket.write(bytes);
-        else socket.destroy();
-      });
-      await new Promise<void>((resolve) => fake.listen(0, '127.0.0.1', resolve));
-      onTestFinished(() => void fake.close());
-      const { port } = fake.address() as { port: number };
+  for (const [what, sends] of NO_HTTP2) {
+    test(`a server that ${what} is one that can't be reached, in time`, async (context) => {
+      const port = await noServer(context, sends);
       const { ms } = await timed(
         refused(connect(optionsFor(`127.0.0.1:${port}`, { connectTimeoutMs: 2000 })), [
           'ERR_UNAVAILABLE',

@@ -1,11 +1,10 @@
 // Real Nacos servers for tests: r-nacos, on free ports of 127.0.0.1, with its users in a temporary folder.
-import type { ChildProcess } from 'node:child_process';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
-import { connect } from 'node:net';
 import { join } from 'node:path';
-import { freePorts } from './ports.js';
-import { spawnGuarded, temporaryFolder, untilStopped, waitFor, within } from './process.js';
+import { accepts, freePorts } from './ports.js';
+import { temporaryFolder } from './process.js';
 import { builtProgram } from './programs.js';
+import { PortTaken, ServerProgram } from './server-program.js';
 
 export interface NacosServerOptions {
   /** Only users may read and write; there is one, `nacos` with the password `nacos`, whose token lives so many seconds. */
@@ -50,44 +49,29 @@ export interface NacosRegistry {
   close(): Promise<void>;
 }
 
-const startTimeoutMs = 30_000;
 const callTimeoutMs = 10_000;
 /** Calls of one server under way: it takes a thousand at once, one by one, and the last would wait for too long. */
 const callsAtOnce = 32;
-const logLimit = 64 * 1024;
 
 /** One server. */
-export class NacosServer implements NacosRegistry {
+export class NacosServer extends ServerProgram implements NacosRegistry {
   private calls = 0;
   private readonly turns: (() => void)[] = [];
   readonly host: string;
   readonly grpcHost: string;
-  log = '';
-  frozen = false;
-  private child: ChildProcess | undefined;
-  private gone: Promise<void> = Promise.resolve();
-  private ended = '';
 
   constructor(
     private readonly folder: { path: string; remove(): void },
     readonly ports: { http: number; grpc: number },
     private readonly env: Record<string, string>,
   ) {
+    super('Nacos', 'r-nacos');
     this.host = `127.0.0.1:${ports.http}`;
     this.grpcHost = `127.0.0.1:${ports.grpc}`;
   }
 
-  get running(): boolean {
-    return this.child !== undefined;
-  }
-
-  get pid(): number | undefined {
-    return this.child?.pid;
-  }
-
   /** Same ports, same users; waits until it serves. */
   async start(): Promise<void> {
-    if (this.child) throw new Error('r-nacos runs already');
     mkdirSync(this.folder.path, { recursive: true });
     const settings = {
       RNACOS_HTTP_PORT: this.ports.http,
@@ -112,38 +96,9 @@ export class NacosServer implements NacosRegistry {
         .map(([name, value]) => `${name}=${value}\n`)
         .join(''),
     );
-    const child = spawnGuarded(builtProgram('rnacos'), ['-e', file], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-      cwd: this.folder.path,
-      env: { PATH: process.env.PATH },
-    });
-    this.child = child;
-    this.frozen = false;
-    this.ended = '';
-    this.log = '';
-    for (const stream of [child.stdout, child.stderr]) {
-      stream?.setEncoding('utf8').on('data', (chunk: string) => {
-        this.log = (this.log + chunk).slice(-logLimit);
-      });
-    }
-    this.gone = new Promise((resolve) => {
-      child.once('close', (code, signal) => {
-        if (this.child === child) this.child = undefined;
-        this.ended = `it ended with ${signal ?? `code ${code}`}`;
-        resolve();
-      });
-    });
-    await waitFor(
-      async () => {
-        if (!this.child) return { ended: this.ended };
-        // The user is there a moment after the ports.
-        const serves = (await accepts(this.ports.grpc)) && (await this.serves());
-        return serves && { ended: '' };
-      },
-      { timeoutMs: startTimeoutMs, what: `r-nacos at ${this.host} to serve` },
-    ).then(({ ended }) => {
-      if (ended !== '') throw new Error(`r-nacos did not start: ${ended}\n${this.log}`);
-    });
+    this.run(builtProgram('rnacos'), ['-e', file], { PATH: process.env.PATH }, this.folder.path);
+    // The user is there a moment after the ports.
+    await this.until(async () => (await accepts(this.ports.grpc)) && (await this.serves()), `at ${this.host} to serve`);
   }
 
   private async serves(): Promise<boolean> {
@@ -154,24 +109,6 @@ export class NacosServer implements NacosRegistry {
       signal: AbortSignal.timeout(callTimeoutMs),
     }).catch(() => undefined);
     return answer?.ok ?? false;
-  }
-
-  /** SIGKILL, and waits. */
-  async kill(): Promise<void> {
-    this.child?.kill('SIGKILL');
-    await within(this.gone, 20_000, 'the end of r-nacos');
-  }
-
-  /** SIGSTOP: connections stand, nothing is answered. */
-  freeze(): void {
-    if (!this.child?.kill('SIGSTOP')) throw new Error('r-nacos does not run');
-    this.frozen = true;
-    untilStopped(this.child.pid as number);
-  }
-
-  thaw(): void {
-    if (!this.child?.kill('SIGCONT')) throw new Error('r-nacos does not run');
-    this.frozen = false;
   }
 
   /** Kills, deletes all data and starts. */
@@ -254,15 +191,6 @@ function parametersOf({ namespace, service, ip, port }: NacosPlace): Record<stri
   };
 }
 
-function accepts(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(port, '127.0.0.1');
-    socket.once('connect', () => resolve(true));
-    socket.once('error', () => resolve(false));
-    socket.once('connect', () => socket.destroy());
-  });
-}
-
 /** Starts a server and waits until it serves. */
 export async function startNacos({ tokenSeconds, env = {} }: NacosServerOptions = {}): Promise<NacosServer> {
   for (let attempt = 1; ; attempt++) {
@@ -279,7 +207,7 @@ export async function startNacos({ tokenSeconds, env = {} }: NacosServerOptions 
       return server;
     } catch (error) {
       await server.close();
-      if (attempt < 3 && /in use/i.test(String(error))) continue;
+      if (attempt < 3 && error instanceof PortTaken) continue;
       throw error;
     }
   }

@@ -1,8 +1,7 @@
 // A real Polaris for tests: standalone, on free ports of 127.0.0.1, its store a file of a folder of its own.
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
-import { connect } from 'node:net';
 import { join } from 'node:path';
-import { freePorts } from './ports.js';
+import { accepts, freePorts } from './ports.js';
 import { temporaryFolder, waitFor } from './process.js';
 import { builtProgram } from './programs.js';
 import { PortTaken, ServerProgram } from './server-program.js';
@@ -283,17 +282,6 @@ const configuration = (
     },
   };
 };
-
-function accepts(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(port, '127.0.0.1');
-    socket.once('connect', () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.once('error', () => resolve(false));
-  });
-}
 
 /** Starts a server and waits until it serves. */
 export async function startPolaris(options: PolarisServerOptions = {}): Promise<PolarisServer> {

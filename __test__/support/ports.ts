@@ -1,6 +1,6 @@
 // Free ports for servers that are stopped and started again in the same place.
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { removeAtEnd } from './process.js';
@@ -67,4 +67,16 @@ export async function freePorts(count: number): Promise<number[]> {
   }
   if (found.length < count) throw new Error(`no free port between ${lowest} and ${highest()}`);
   return found;
+}
+
+/** Whether somebody takes connections there. */
+export function accepts(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(port, '127.0.0.1');
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', () => resolve(false));
+  });
 }

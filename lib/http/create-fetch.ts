@@ -136,8 +136,8 @@ function pooled(pools: Pools): Kept {
           return true;
         }
       };
-      (init as { dispatcher?: object }).dispatcher = { dispatch };
-      return fetch(`${origin}${path}`, init);
+      init.dispatcher = { dispatch };
+      return fetch(`${origin}${path}`, init as RequestInit);
     },
   });
   const [any, secure] = [sender(pools.any), sender(pools.secure)];

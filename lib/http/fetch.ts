@@ -10,7 +10,7 @@ import { Limit } from './limit.js';
 import { type CallSettings, checkInit, checkPath, HTTP_DEFAULTS, type HttpSettings, type Rest } from './options.js';
 import { type Asked, isRedirect, MOST_REDIRECTS, redirectOf } from './redirect.js';
 import { type CalledService, isLoading, isRepeatable, NOT_CALLED, Tries } from './retry.js';
-import { addresses, type Sender } from './sender.js';
+import { addresses, type Sender, type TryInit } from './sender.js';
 
 /** What a call goes by besides its settings. */
 interface Ways {
@@ -124,7 +124,7 @@ class Call {
       this.#tally.attempts++;
       try {
         const init = { ...this.#rest, method, headers, body: body.next(), redirect: 'manual', signal: limit.signal };
-        const response = await limit.head(this.#sender.send(picked, path, init as RequestInit, limit));
+        const response = await limit.head(this.#sender.send(picked, path, init as TryInit, limit));
         limit.answered();
         picked.done(failedStatuses.includes(response.status) ? { failed: true } : undefined);
         return { response, picked };

@@ -6,6 +6,9 @@ import type { Picked } from '../service/ticket.js';
 import type { Limit } from './limit.js';
 import { isCallable, originOf } from './retry.js';
 
+/** For one try: the sender says what it is dispatched by. */
+export type TryInit = Omit<RequestInit, 'dispatcher'> & { dispatcher?: object };
+
 /** Sends a request to the instance that was picked. */
 export interface Sender {
   /** Which it can call. */
@@ -13,7 +16,7 @@ export interface Sender {
   /** What a redirect of an instance may name in the place of the service: first what the request was sent to. */
   origins(picked: Picked): readonly string[];
   /** One try, which ends with its limit. Rejects as the built-in `fetch` does. */
-  send(picked: Picked, path: string, init: RequestInit, limit: Limit): Promise<Response>;
+  send(picked: Picked, path: string, init: TryInit, limit: Limit): Promise<Response>;
 }
 
 /** The built-in `fetch` with the address of the instance in the place of the name. */
@@ -21,7 +24,7 @@ export const addresses: Sender = {
   filter: each('http', ({ endpoint }) => isCallable(endpoint)),
   origins: ({ endpoint }) => [originOf(endpoint)],
   send: ({ endpoint }, path, init, limit) => {
-    (init as { dispatcher?: object }).dispatcher = limit;
-    return fetch(`${originOf(endpoint)}${path}`, init);
+    init.dispatcher = limit;
+    return fetch(`${originOf(endpoint)}${path}`, init as RequestInit);
   },
 };

@@ -4,7 +4,7 @@ import type { RegistryOptions } from 'rollcall';
 import { type DiscoveryNode, startDiscovery, ZONE } from '../../support/discovery.js';
 import { uniqueName } from '../../support/process.js';
 import { startTcpProxy, type TcpProxy } from '../../support/tcp.js';
-import { type Common, Linked, type Row, usual } from '../scope.js';
+import { type Common, Linked, type Row, readRecord, usual } from '../scope.js';
 
 class BilibiliScope extends Linked {
   readonly ttlMs = 3000;
@@ -42,11 +42,7 @@ class BilibiliScope extends Linked {
 
   /** As Kratos would write it, but for the host name; and it stays, for nobody renews it. */
   async put(name: string, id: string, value: string): Promise<void> {
-    const record = JSON.parse(value) as {
-      version?: string;
-      metadata?: Record<string, string> | null;
-      endpoints?: string[] | null;
-    };
+    const record = readRecord(value);
     await this.node.register(this.env, name, id, {
       version: record.version ?? '',
       metadata: record.metadata ?? {},

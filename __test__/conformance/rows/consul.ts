@@ -3,7 +3,7 @@
 import type { RegistryOptions } from 'rollcall';
 import { type Consul, type ConsulAgent, startConsul } from '../../support/consul.js';
 import { startTcpProxy, type TcpProxy } from '../../support/tcp.js';
-import { type Common, Linked, type Row, usual } from '../scope.js';
+import { type Common, Linked, type Row, readRecord, usual } from '../scope.js';
 
 /** Has an agent to itself: Consul has no prefix. The agents are few, and used again. */
 class ConsulScope extends Linked {
@@ -38,12 +38,7 @@ class ConsulScope extends Linked {
 
   /** As Kratos would write the record, but for checks. */
   async put(_: string, id: string, value: string): Promise<void> {
-    const record = JSON.parse(value) as {
-      name: string;
-      version?: string;
-      metadata?: Record<string, string> | null;
-      endpoints?: string[] | null;
-    };
+    const record = readRecord(value);
     const tagged = (record.endpoints ?? []).map((endpoint): [string, object] => {
       const { protocol, port } = new URL(endpoint);
       return [protocol.slice(0, -1), { Address: endpoint, Port: Number(port) }];

@@ -6,7 +6,7 @@ import { type NacosPlace, type NacosRegistry, startNacos } from '../../support/n
 import { startNacosStub } from '../../support/nacos-stub.js';
 import { uniqueName, waitFor } from '../../support/process.js';
 import { startTcpProxy, type TcpProxy } from '../../support/tcp.js';
-import { type Common, Linked, type Row, usual } from '../scope.js';
+import { type Common, Linked, type Row, readRecord, usual } from '../scope.js';
 
 const KINDS = ['grpc', 'grpcs', 'http', 'https'];
 
@@ -54,12 +54,7 @@ class NacosScope extends Linked {
 
   /** By HTTP, without an owner. */
   async put(name: string, id: string, value: string): Promise<void> {
-    const record = JSON.parse(value) as {
-      id: string;
-      version?: string;
-      metadata?: Record<string, string> | null;
-      endpoints?: string[] | null;
-    };
+    const record = readRecord(value);
     const { namespace } = this;
     this.writing += 1;
     const common = { ...record.metadata, version: record.version ?? '', 'rollcall.id': record.id };

@@ -5,7 +5,7 @@ import type { RegistryOptions } from 'rollcall';
 import { type PolarisInstance, type PolarisPlace, type PolarisServer, startPolaris } from '../../support/polaris.js';
 import { uniqueName, waitFor } from '../../support/process.js';
 import { startTcpProxy, type TcpProxy } from '../../support/tcp.js';
-import { type Common, Linked, type Row, usual } from '../scope.js';
+import { type Common, Linked, type Row, readRecord, usual } from '../scope.js';
 
 /** How late a server tells: it looks at its store once a second. */
 const LATE_MS = 2000;
@@ -49,12 +49,7 @@ class PolarisScope extends Linked {
 
   /** As Kratos would write it, but for the id; and it stays, for nobody waits for its beats. */
   async put(name: string, id: string, value: string): Promise<void> {
-    const record = JSON.parse(value) as {
-      id: string;
-      version?: string;
-      metadata?: Record<string, string> | null;
-      endpoints?: string[] | null;
-    };
+    const record = readRecord(value);
     const { namespace } = this;
     this.writing += 1;
     const endpoints = record.endpoints ?? [];
