@@ -180,7 +180,7 @@ describe('on a real server', () => {
   });
 
   test('64 endpoints of one scheme are one instance, and leave together', async (context) => {
-    const registry = await client(context);
+    const registry = await client(context, { timeoutMs: 60_000 }); // 64 calls, each a write to a disk
     const endpoints = Array.from({ length: 64 }, (_, i) => `grpc://10.0.0.1:${9000 + i}`);
     const registration = await registry.register({ name: 'many', id: 'a', endpoints });
     expect((await registry.getService('many', { consistent: true }))[0]?.endpoints).toEqual(endpoints);

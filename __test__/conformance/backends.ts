@@ -44,7 +44,7 @@ export function forEveryBackend(theme: string, declare: (it: It, row: Row) => vo
       };
       // In no test's time.
       beforeAll(async () => void (await server()));
-      declare((title, body, { needs = [], timeoutMs = 30_000 } = {}) => {
+      declare((title, body, { needs = [], timeoutMs = 60_000 } = {}) => {
         const missing = needs.find((need) => row.cannot[need] !== undefined);
         if (missing) {
           test.skip(`${title} (not run: ${row.cannot[missing]})`, () => {});

@@ -95,7 +95,7 @@ export async function sees(
   registry: Registry,
   name: string,
   expected: string[],
-  timeoutMs = 10_000,
+  timeoutMs = 30_000,
 ): Promise<readonly ServiceInstance[]> {
   let last: readonly ServiceInstance[] = [];
   const wanted = [...expected].sort();
@@ -112,7 +112,7 @@ export async function sees(
 }
 
 /** The next list of a watcher, within a time. */
-export async function nextList(watcher: Watcher, timeoutMs = 10_000): Promise<readonly ServiceInstance[]> {
+export async function nextList(watcher: Watcher, timeoutMs = 30_000): Promise<readonly ServiceInstance[]> {
   const { value, done } = await within(watcher.next(), timeoutMs, `next() of the watcher of ${watcher.name}`);
   expect(done ?? false, 'the watcher has ended').toBe(false);
   return value as readonly ServiceInstance[];
@@ -122,7 +122,7 @@ export async function nextList(watcher: Watcher, timeoutMs = 10_000): Promise<re
 export async function listsUntil(
   watcher: Watcher,
   expected: string[],
-  timeoutMs = 10_000,
+  timeoutMs = 30_000,
 ): Promise<(readonly ServiceInstance[])[]> {
   const taken: (readonly ServiceInstance[])[] = [];
   const end = performance.now() + timeoutMs;

@@ -51,7 +51,11 @@ forEveryBackend('repair', (it) => {
         what: 'all to be restored',
       });
       await sees(other, 'orders', names);
-      for (const heard of heards) expect(heard.count('lost')).toBe(heard.count('restored'));
+      // On a busy machine one may be lost once more, and be on its way back now.
+      await waitFor(() => heards.every((heard) => heard.count('lost') === heard.count('restored')), {
+        timeoutMs: 30_000,
+        what: 'as many "restored" as "lost"',
+      });
     },
     { needs: ['singleLosses'] },
   );
@@ -227,15 +231,16 @@ forEveryBackend('repair', (it) => {
   it(
     'the record is renewed: after five TTLs nothing has happened to it',
     async (scope) => {
-      const registry = await scope.connect();
+      const ttlMs = scope.ttlMs * 2; // a server that others keep busy may be late by a second and more
+      const registry = await scope.connect({ ttlMs });
       const registration = await registry.register(instance);
       const heard = hear(registration);
       const before = await scope.stored('orders', 'a');
-      await quiet(scope.ttlMs * 5);
+      await quiet(ttlMs * 5);
       expect(heard.events).toEqual([]);
       expect(await scope.stored('orders', 'a')).toEqual(before);
     },
-    { needs: ['rawRead'] },
+    { needs: ['rawRead'], timeoutMs: 60_000 },
   );
 });
 

@@ -178,18 +178,18 @@ forEveryBackend('watching', (it, row) => {
       const watcher = registry.watch('orders');
       await nextList(watcher);
       await Promise.all(all.map((id) => scope.put('orders', id, record('orders', id, { version: '0' }))));
-      await listsUntil(watcher, all, 20_000);
+      await listsUntil(watcher, all, 60_000);
       const probe = other.watch('orders');
       const changes = 300;
       for (let i = 1; i <= changes; i++)
         await scope.put('orders', name(i % 7), record('orders', name(i % 7), { version: String(i) }));
       for (;;) {
-        const list = await nextList(probe);
+        const list = await nextList(probe, 30_000);
         if (list.some((instance) => instance.version === String(changes))) break;
       }
       await waitFor(() => watcher.current?.some((instance) => instance.version === String(changes)), {
         what: 'the change to arrive',
-        timeoutMs: 5000,
+        timeoutMs: 30_000,
       });
       const newest = (list: readonly { version: string }[]): number =>
         Math.max(...list.map((instance) => Number(instance.version)));

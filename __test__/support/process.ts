@@ -37,7 +37,7 @@ const shown = (value: unknown): string => {
  */
 export async function waitFor<T>(
   look: () => T | Promise<T>,
-  { timeoutMs = 10_000, intervalMs = 25, what = 'a condition' }: WaitOptions = {},
+  { timeoutMs = 30_000, intervalMs = 25, what = 'a condition' }: WaitOptions = {},
 ): Promise<NonNullable<Exclude<T, false | 0 | ''>>> {
   const start = Date.now();
   const caller = new Error('waited in vain'); // its stack is the one of the test

@@ -95,6 +95,7 @@ export const bilibili: Row = {
     ownTtl: 'discovery evicts by a clock of its own; see faults/bilibili',
   },
   capabilities: { ...usual, ownSwitch: true },
+  patience: 3, // it answers every question about a name anew, with all of its instances
   async start() {
     // A thirtieth of the usual times. It does not protect itself: what dies in one test would be kept by all the others.
     const clocks = { EVICT_AFTER: '3s', EVICT_EVERY: '500ms', PROTECT_BELOW: '0' };
