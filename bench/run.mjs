@@ -29,6 +29,7 @@ import { HOW, notSteady } from './support/steady.mjs';
 const ROWS = [imports, call, pick, grpc, http, register, traffic, get, fanout, names, many, backends];
 
 const { only, docs, json } = arguments_();
+process.setMaxListeners(50); // each server, and each program that is measured, ends with this one
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(130)); // which ends the children
 
 const about = describe();

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { isDebugBuild } from '../../bench/support/machine.mjs';
 import { inTime } from '../support/process.js';
 
 const run = promisify(execFile);
@@ -19,6 +20,7 @@ let folder: string;
 let project: string;
 let tarball: string;
 let packed: string[];
+let bytes: { tarball: number; native: number };
 
 /** Runs a program; a failure shows what it printed. */
 async function output(program: string, args: string[], cwd = project): Promise<string> {
@@ -37,6 +39,8 @@ beforeAll(async () => {
   const [answer] = JSON.parse(await output('npm', ['pack', '--json', '--pack-destination', folder], root));
   tarball = join(folder, answer.filename);
   packed = answer.files.map(({ path }: { path: string }) => path);
+  const native = answer.files.find(({ path }: { path: string }) => path.endsWith('.node'));
+  bytes = { tarball: answer.size, native: native.size };
   await writeFile(join(project, 'package.json'), '{ "name": "project", "private": true }\n');
   await output('npm', ['install', '--offline', '--no-audit', '--no-fund', tarball]);
   await cp(fixtures, project, { recursive: true });
@@ -55,6 +59,12 @@ describe('the tarball', () => {
         String(pattern),
       ).toBe(true);
     expect(rest.filter((path) => ![...expected, ...allowed].some((pattern) => pattern.test(path)))).toEqual([]);
+  });
+
+  it('is small: 6.5 MB, of which the addon is 16 before it is packed', (context) => {
+    if (isDebugBuild()) context.skip('a debug build of the addon');
+    expect(bytes.native).toBeLessThanOrEqual(16e6);
+    expect(bytes.tarball).toBeLessThanOrEqual(6.5e6);
   });
 
   it('holds the pages that its README names', async () => {

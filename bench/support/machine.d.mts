@@ -1,0 +1,2 @@
+/** Whether the addon was built without optimization. */
+export function isDebugBuild(): boolean;
