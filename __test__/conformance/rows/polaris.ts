@@ -28,7 +28,7 @@ class PolarisScope extends Linked {
   }
 
   private to(hosts: string, namespace: string, more?: Common): RegistryOptions {
-    return { backend: 'polaris', hosts, namespace, ttlMs: this.ttlMs, logger: false, ...more };
+    return { backend: 'polaris', hosts, namespace, ttlMs: this.ttlMs, timeoutMs: 30_000, logger: false, ...more };
   }
 
   options(more?: Common): RegistryOptions {
