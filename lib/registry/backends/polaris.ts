@@ -12,7 +12,8 @@ export interface PolarisOptions extends CommonOptions {
   /**
    * After how long without a heartbeat the server may begin to take an instance for unhealthy, in milliseconds: it does so
    * within three to six times that, and its record stays. Heartbeats are sent twice as often. Polaris counts whole seconds,
-   * so it is rounded up to one. 1000 to 60000; default 5000 here.
+   * so it is rounded up to one. 1000 to 60000; default 5000 here. Give 3000 or more: with less a machine that is busy for a
+   * second or two is enough for `lost`, which is told when no heartbeat was answered for `ttlMs`.
    */
   ttlMs?: number | undefined;
   /**
