@@ -32,9 +32,10 @@ test-nodes: build ## Runs units, packaging, one backend and applications of Nest
 	@scripts/setup test
 	@node scripts/nodes.mjs 22 24 26
 
-hard: build ## Runs the hard tests in their full size, about fifteen minutes; `make test` has them in a small one
+hard: build ## Runs the hard tests in their full size, about twenty-five minutes; `make test` has them in a small one
 	@scripts/setup test
 	@ROUNDS=1000 npm test -- __test__/conformance/traffic.test.ts -t 'leave no lease'
+	@ROUNDS=50 npm test -- __test__/faults/kubernetes.test.ts -t 'killed and started'
 	@OUTAGES=100 NAMES=20000 CROWD=6 npm test -- __test__/faults/zookeeper-session.test.ts __test__/faults/consul-load.test.ts
 	@OUTAGE_MS=60000 npm test -- __test__/http/fleet.test.ts __test__/grpc/fleet.test.ts -t outage
 	@NODES=22,24,26 npm test -- __test__/http/undici.test.ts

@@ -20,7 +20,7 @@ import { inTime } from '../support/process.js';
 import { startTcpProxy } from '../support/tcp.js';
 import { client, clientByWay, instance, oneServer, optionsFor, PORTS, put, shared } from './kubernetes-kit.js';
 
-/** Rounds of kill and start. `ROUNDS=50` is the full size. */
+/** Rounds of kill and start. `ROUNDS=50` is the full size, which takes eight minutes. */
 const ROUNDS = Number(process.env.ROUNDS ?? 3);
 
 oneServer();
