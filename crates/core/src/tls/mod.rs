@@ -30,7 +30,7 @@ use crate::sync::lock;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A configuration that trusts nobody, for HTTP clients that want one and never use it.
-#[cfg(feature = "http")]
+#[cfg(any(feature = "http", feature = "nacos"))]
 pub(crate) fn none() -> Result<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| Error::invalid(format!("options.tls: {error}")))?;
