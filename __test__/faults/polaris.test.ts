@@ -1,6 +1,5 @@
-// Polaris that is emptied, killed, frozen, that refuses a token or answers nonsense; and what befalls records there: owners that
+// Polaris that is emptied, killed, frozen or that answers nonsense; and what befalls records there: owners that
 // die, two owners of one place, an operator's console. All tests at the same time, because most of each is waiting.
-import type { PolarisOptions, Registry } from 'rollcall';
 import { connect } from 'rollcall';
 import { describe, expect, test } from 'vitest';
 import {
@@ -15,42 +14,10 @@ import {
   timed,
   waitFor,
 } from '../conformance/kit.js';
-import { type PolarisServer, type PolarisServerOptions, startPolaris } from '../support/polaris.js';
+import type { PolarisServer } from '../support/polaris.js';
 import { inTime } from '../support/process.js';
-import { startTcpProxy } from '../support/tcp.js';
-import { type Finish, NO_HTTP2, noServer } from './kit.js';
-
-const NAMESPACE = 'default';
-const instance = {
-  name: 'orders',
-  id: 'a',
-  version: '1',
-  metadata: { colour: 'gray' },
-  endpoints: ['grpc://10.1.2.3:9000', 'http://10.1.2.3:8000'],
-};
-
-async function server({ onTestFinished }: Finish, options: PolarisServerOptions = {}): Promise<PolarisServer> {
-  const polaris = await startPolaris(options);
-  onTestFinished(() => polaris.close());
-  return polaris;
-}
-
-const optionsFor = (hosts: string | readonly string[], more: Partial<PolarisOptions> = {}): PolarisOptions => ({
-  backend: 'polaris',
-  hosts,
-  logger: false, // faults are what these tests are about
-  ...more,
-});
-
-async function client(
-  { onTestFinished }: Finish,
-  hosts: string | readonly string[],
-  more: Partial<PolarisOptions> = {},
-): Promise<Registry> {
-  const registry = await connect(optionsFor(hosts, more));
-  onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
-  return registry;
-}
+import { NO_HTTP2, noServer } from './kit.js';
+import { client, instance, NAMESPACE, optionsFor, server, way } from './polaris-kit.js';
 
 describe.concurrent('a server', { timeout: 120_000 }, () => {
   test('emptied under a client: back within one TTL, with one lost and one restored at most', async (context) => {
@@ -103,8 +70,7 @@ describe.concurrent('a server', { timeout: 120_000 }, () => {
 
   test('cut off in the middle of updates: each is done, and the client goes on', async (context) => {
     const polaris = await server(context);
-    const link = await startTcpProxy(polaris.host);
-    context.onTestFinished(() => link.close());
+    const link = await way(context, polaris);
     const registry = await client(context, link.host, { ttlMs: 12_000 });
     const registration = await registry.register(instance);
     for (let round = 1; round <= 10; round++) {
@@ -144,8 +110,7 @@ describe.concurrent('a server', { timeout: 120_000 }, () => {
 
   test('the way is cut for less than the TTL: nothing is told', async (context) => {
     const polaris = await server(context);
-    const link = await startTcpProxy(polaris.host);
-    context.onTestFinished(() => link.close());
+    const link = await way(context, polaris);
     const registry = await client(context, link.host, { ttlMs: 12_000 });
     const registration = await registry.register(instance);
     const heard = hear(registration);
@@ -397,53 +362,6 @@ describe.concurrent('records', { timeout: 120_000 }, () => {
       await polaris.change({ ...at, isolate: false, healthy: true });
       await waitFor(() => watcher.current?.[0]?.id === here[0]?.id, { what: 'it to be back' });
     }
-  });
-});
-
-describe.concurrent('access', { timeout: 120_000 }, () => {
-  test('no token and a wrong one are refused by their name, and nothing tells the token', async (context) => {
-    const polaris = await server(context, { accessControl: true });
-    const none = await refused(connect(optionsFor(polaris.host)), 'ERR_UNAUTHENTICATED', /options\.token/);
-    expect(none.retryable).toBe(false);
-    const wrong = connect(optionsFor(polaris.host, { token: 'secret-word' }));
-    const error = await refused(wrong, 'ERR_UNAUTHENTICATED', /options\.token/);
-    expect(JSON.stringify([error.message, error.stack, String(error.cause)])).not.toContain('secret-word');
-    const registry = await client(context, polaris.host, { token: polaris.token });
-    const registration = await registry.register(instance);
-    await sees(registry, 'orders', ['a']);
-    await registration.deregister();
-    await sees(registry, 'orders', []);
-  });
-
-  test('a user without the right to a service is refused by the server, and reads it', async (context) => {
-    const polaris = await server(context, { accessControl: true });
-    const owner = await client(context, polaris.host, { token: polaris.token });
-    await owner.register(instance);
-    const { token } = await polaris.addUser('someone');
-    const other = await client(context, polaris.host, { token });
-    await sees(other, 'orders', ['a']);
-    const mine = { name: 'orders', id: 'b', endpoints: ['grpc://10.1.2.4:9000'] };
-    await refused(other.register(mine), 'ERR_PERMISSION_DENIED', /orders/);
-    await sees(owner, 'orders', ['a']);
-  });
-
-  test('a token that is ended in the middle: told as such, the instance stands by its beats', async (context) => {
-    const polaris = await server(context, { accessControl: true });
-    const user = await polaris.addUser('someone');
-    const reader = await client(context, polaris.host, { token: polaris.token });
-    const ttlMs = 1000;
-    const registry = await client(context, polaris.host, { token: user.token, ttlMs });
-    const registration = await registry.register({ ...instance, name: 'theirs' });
-    const heard = hear(registration);
-    const watcher = registry.watch('theirs');
-    await listsUntil(watcher, ['a']);
-    await polaris.renewToken(user);
-    await waitFor(() => watcher.stale, { what: 'the watch to be stale' });
-    await refused(registry.getService('theirs', { consistent: true }), 'ERR_UNAUTHENTICATED');
-    await refused(registration.update({ version: '2' }), 'ERR_UNAUTHENTICATED');
-    await quiet(8 * ttlMs); // beats need no token: without them it would be unhealthy by now
-    await sees(reader, 'theirs', ['a']);
-    expect(heard.count('replaced')).toBe(0);
   });
 });
 

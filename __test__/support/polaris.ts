@@ -5,6 +5,7 @@ import { accepts, freePorts } from './ports.js';
 import { temporaryFolder, waitFor } from './process.js';
 import { builtProgram } from './programs.js';
 import { PortTaken, ServerProgram } from './server-program.js';
+import type { Certificate } from './tls.js';
 
 export interface PolarisServerOptions {
   /** Only users may write, and read by gRPC; see `token` and `addUser()`. */
@@ -14,6 +15,8 @@ export interface PolarisServerOptions {
    * of what is removed more than 5 s after it was written; here all of it by default.
    */
   diffTime?: string;
+  /** gRPC by TLS alone, as this one. The server asks nobody for a certificate, whatever its configuration says. */
+  tls?: Certificate;
 }
 
 /** What makes an instance the one it is: the server derives its id of this. */
@@ -209,7 +212,7 @@ export class PolarisServer extends ServerProgram {
 
 const configuration = (
   ports: { http: number; grpc: number },
-  { accessControl = false, diffTime = '87600h' }: PolarisServerOptions,
+  { accessControl = false, diffTime = '87600h', tls }: PolarisServerOptions,
 ): object => {
   const listen = (listenPort: number) => ({ listenIP: '127.0.0.1', listenPort, connLimit: { openConnLimit: false } });
   const clients = { enable: true, include: ['discover', 'register', 'healthcheck'] };
@@ -242,7 +245,7 @@ const configuration = (
       },
       {
         name: 'service-grpc',
-        option: { ...listen(ports.grpc), enableCacheProto: true, sizeCacheProto: 128 },
+        option: { ...listen(ports.grpc), enableCacheProto: true, sizeCacheProto: 128, ...(tls && { tls }) },
         api: { client: clients },
       },
     ],
