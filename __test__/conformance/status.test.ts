@@ -45,10 +45,15 @@ forEveryBackend('status and metrics', (it) => {
     const restored = () => registration.state === 'registered' && heard.count('restored') === heard.count('lost');
     await waitFor(restored, { timeoutMs: 60_000, what: 'the registration after the outage' });
     const repairs = heard.count('restored');
+    const repaired = () => heard.count('restored') > repairs;
     await scope.loseSession('mine', 'a');
-    await waitFor(() => heard.count('restored') > repairs, { timeoutMs: 60_000, what: 'the repair' });
-    const { losses, repairs: repaired, attempts } = registry.metrics().registrations;
-    expect([losses, repaired]).toEqual([heard.count('lost'), heard.count('restored')]);
+    // A publication that is under way after the outage brings it back before anybody misses it: then it is lost once more.
+    await waitFor(repaired, { timeoutMs: scope.ttlMs + 10_000, what: 'the repair' }).catch(async () => {
+      await scope.loseSession('mine', 'a');
+      await waitFor(repaired, { timeoutMs: 60_000, what: 'the repair' });
+    });
+    const { losses, repairs: mended, attempts } = registry.metrics().registrations;
+    expect([losses, mended]).toEqual([heard.count('lost'), heard.count('restored')]);
     expect(attempts).toBeGreaterThan(before.registrations.attempts);
 
     await registration.withdraw();
