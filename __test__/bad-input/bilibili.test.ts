@@ -5,7 +5,7 @@ import type { BilibiliOptions, Registry } from 'rollcall';
 import { connect } from 'rollcall';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ids, refused, sees, timed } from '../conformance/kit.js';
-import type { Finish } from '../faults/kit.js';
+import { connected, type Finish } from '../faults/kit.js';
 import { type Discovery, ENV, startDiscovery, ZONE } from '../support/discovery.js';
 import { inTime } from '../support/process.js';
 import { startSilentServer } from '../support/tcp.js';
@@ -15,14 +15,8 @@ const options = (hosts: string, more: Partial<BilibiliOptions> = {}): BilibiliOp
   ...more,
 });
 
-async function client(
-  { onTestFinished }: Finish,
-  hosts: string,
-  more: Partial<BilibiliOptions> = {},
-): Promise<Registry> {
-  const registry = await connect(options(hosts, more));
-  onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
-  return registry;
+async function client(context: Finish, hosts: string, more: Partial<BilibiliOptions> = {}): Promise<Registry> {
+  return connected(context, options(hosts, more));
 }
 
 async function answering({ onTestFinished }: Finish, answer: RequestListener): Promise<string> {

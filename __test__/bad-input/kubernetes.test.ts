@@ -5,7 +5,7 @@ import type { KubernetesOptions, Registry } from 'rollcall';
 import { connect } from 'rollcall';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { inProcess, refused, timed } from '../conformance/kit.js';
-import type { Finish } from '../faults/kit.js';
+import { connected, type Finish } from '../faults/kit.js';
 import { type Kubernetes, type Namespace, NOBODY, RULES, startKubernetes } from '../support/kubernetes.js';
 import { inTime, uniqueName } from '../support/process.js';
 
@@ -24,10 +24,8 @@ const optionsFor = (more: Partial<KubernetesOptions> = {}): KubernetesOptions =>
   ...more,
 });
 
-async function client({ onTestFinished }: Finish, more: Partial<KubernetesOptions> = {}): Promise<Registry> {
-  const registry = await connect(optionsFor(more));
-  onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
-  return registry;
+async function client(context: Finish, more: Partial<KubernetesOptions> = {}): Promise<Registry> {
+  return connected(context, optionsFor(more));
 }
 
 const instance = { name: 'orders', id: 'a' };

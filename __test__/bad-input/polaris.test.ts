@@ -4,7 +4,7 @@ import type { PolarisOptions, Registry, RegistryOptions } from 'rollcall';
 import { connect } from 'rollcall';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ids, refused, timed } from '../conformance/kit.js';
-import type { Finish } from '../faults/kit.js';
+import { connected, type Finish } from '../faults/kit.js';
 import { type PolarisServer, startPolaris } from '../support/polaris.js';
 import { inTime, uniqueName } from '../support/process.js';
 import { startSilentServer } from '../support/tcp.js';
@@ -115,10 +115,8 @@ describe('on a real server', () => {
   });
   afterAll(() => polaris?.close());
 
-  async function client({ onTestFinished }: Finish, more: Partial<PolarisOptions> = {}): Promise<Registry> {
-    const registry = await connect(options(polaris.host, { namespace, ...more }));
-    onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
-    return registry;
+  async function client(context: Finish, more: Partial<PolarisOptions> = {}): Promise<Registry> {
+    return connected(context, options(polaris.host, { namespace, ...more }));
   }
 
   const pairs = (count: number): Record<string, string> =>

@@ -391,7 +391,10 @@ forEveryBackend('the end of a process', (it, { lateMs = 0 }) => {
         process.once('SIGTERM', () => {
           setInterval(() => {}, 1000);
           const { write } = process.stderr; // the warning is what comes last
-          process.stderr.write = (...all) => setTimeout(() => process.exit(7), 200) && write.apply(process.stderr, all);
+          process.stderr.write = (...all) => {
+            setTimeout(() => process.exit(7), 200);
+            return write.apply(process.stderr, all);
+          };
         });
         const registry = await connect(options);
         await registry.register({ name: 'orders' });

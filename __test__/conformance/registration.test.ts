@@ -472,7 +472,7 @@ forEveryBackend('deregistering', (it) => {
       await refused(registration.deregister({ timeoutMs: 200 }), 'ERR_TIMEOUT');
       await sees(other, 'orders', [], scope.silenceMs + 20_000);
     },
-    { needs: ['oneSided', 'expires'], timeoutMs: 60_000 },
+    { needs: ['oneSided', 'expires'] },
   );
 
   it('drainMs of deregister() waits after the removal', async (scope) => {

@@ -53,7 +53,6 @@ forEveryBackend('repair', (it) => {
       await sees(other, 'orders', names);
       // On a busy machine one may be lost once more, and be on its way back now.
       await waitFor(() => heards.every((heard) => heard.count('lost') === heard.count('restored')), {
-        timeoutMs: 30_000,
         what: 'as many "restored" as "lost"',
       });
     },
@@ -240,7 +239,7 @@ forEveryBackend('repair', (it) => {
       expect(heard.events).toEqual([]);
       expect(await scope.stored('orders', 'a')).toEqual(before);
     },
-    { needs: ['rawRead'], timeoutMs: 60_000 },
+    { needs: ['rawRead'] },
   );
 });
 

@@ -1,7 +1,6 @@
 // What befalls nodes of discovery, and what follows: killed, frozen, restarted without anything, two owners of a host name,
 // instances that nobody renews.
 import type { BilibiliOptions, Registry } from 'rollcall';
-import { connect } from 'rollcall';
 import { describe, expect, test } from 'vitest';
 import { hear, ids, inProcess, listsUntil, nextList, quiet, sees, timed, waitFor } from '../conformance/kit.js';
 import {
@@ -12,8 +11,7 @@ import {
   ZONE,
 } from '../support/discovery.js';
 import { inTime } from '../support/process.js';
-import { startTcpProxy } from '../support/tcp.js';
-import type { Finish } from './kit.js';
+import { connected, type Finish, wayTo } from './kit.js';
 
 const ttlMs = 3000;
 /** A thirtieth of the usual times, without protection. */
@@ -31,13 +29,11 @@ const optionsFor = (hosts: string | readonly string[], more: Partial<BilibiliOpt
 });
 
 async function client(
-  { onTestFinished }: Finish,
+  context: Finish,
   hosts: string | readonly string[],
   more: Partial<BilibiliOptions> = {},
 ): Promise<Registry> {
-  const registry = await connect(optionsFor(hosts, more));
-  onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
-  return registry;
+  return connected(context, optionsFor(hosts, more));
 }
 
 const instance = {
@@ -82,8 +78,7 @@ describe.concurrent('one node', () => {
 
   test('an outage shorter than the TTL fires nothing', async (context) => {
     const { node } = await servers(context);
-    const link = await startTcpProxy(node.host);
-    context.onTestFinished(() => link.close());
+    const link = await wayTo(context, node.host);
     const registry = await client(context, link.host, { ttlMs: 4 * ttlMs, discoverNodes: false });
     const registration = await registry.register(instance);
     const heard = hear(registration);

@@ -70,8 +70,8 @@ describe.concurrent.each(ETCD_VERSIONS)('etcd %s', (version) => {
     const lots = Array.from({ length: 2000 }, (_, n) => registry.service(`name-${n}`, { lingerMs: 0 }));
     await Promise.all(lots.map((cache) => cache.ready({ timeoutMs: 60_000 })));
     // A name is ready with its list, and the server counts its watch by and by.
-    await waitFor(async () => (await watchers()) === before + 2000, { timeoutMs: 30_000, what: 'the watches' });
+    await waitFor(async () => (await watchers()) === before + 2000, { what: 'the watches' });
     for (const cache of lots) cache.release();
-    await waitFor(async () => (await watchers()) === before, { timeoutMs: 30_000, what: 'the watches to end' });
+    await waitFor(async () => (await watchers()) === before, { what: 'the watches to end' });
   });
 });

@@ -1,23 +1,19 @@
 // Whose an id is, at Consul. Ids that differ only in the case of their letters, which an agent keeps apart and its
 // catalog does not: who is told "registered" must be who is found. And owners that no claim has brought together.
 import type { ConsulOptions, Registry } from 'rollcall';
-import { connect } from 'rollcall';
 import { describe, expect, test } from 'vitest';
 import { hear, ids, sees, waitFor } from '../conformance/kit.js';
 import type { ConsulAgent, ConsulOptions as ServerOptions } from '../support/consul.js';
 import { startConsul } from '../support/consul.js';
-import { startTcpProxy } from '../support/tcp.js';
-import type { Finish } from './kit.js';
+import { connected, type Finish, wayTo } from './kit.js';
 
 /** Agents, and clients of them. */
-async function consul({ onTestFinished }: Finish, options: ServerOptions = {}) {
+async function consul(context: Finish, options: ServerOptions = {}) {
   const started = await startConsul(options);
-  onTestFinished(() => started.close());
+  context.onTestFinished(() => started.close());
   const client = async (host = started.server.host, more: Partial<ConsulOptions> = {}): Promise<Registry> => {
     const fixed = { backend: 'consul', hosts: host, healthCheck: false, ttlMs: 3000, logger: false } as const;
-    const registry = await connect({ ...fixed, ...more });
-    onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
-    return registry;
+    return connected(context, { ...fixed, ...more });
   };
   return { ...started, client };
 }
@@ -86,8 +82,7 @@ describe.concurrent('ids that differ in case', () => {
 describe.concurrent('owners that never met', () => {
   /** A registration whose process is cut off from its agent, and so as good as dead. */
   async function abandoned(context: Finish, agent: ConsulAgent, client: (host: string) => Promise<Registry>) {
-    const link = await startTcpProxy(agent.host);
-    context.onTestFinished(() => link.close());
+    const link = await wayTo(context, agent.host);
     await (await client(link.host)).register({ name: 'orders', id: 'a', version: 'old' });
     link.setEnabled(false);
   }
@@ -114,8 +109,7 @@ describe.concurrent('owners that never met', () => {
     const [first, second] = agents;
     if (!first || !second) return expect.fail('two agents');
     await abandoned(context, second, client);
-    const link = await startTcpProxy(first.host);
-    context.onTestFinished(() => link.close());
+    const link = await wayTo(context, first.host);
     const both = { hosts: [link.host, second.host], ttlMs: 6000 };
     const [steady, older] = [await client('', both), await client('', both)];
     const kept = await steady.register({ name: 'orders', id: 'a', version: 'new' });
@@ -144,8 +138,7 @@ test('an agent that was away comes back with an old record: the newer one at ano
   const [first, second] = agents;
   if (!first || !second) return expect.fail('two agents');
   const record = { name: 'orders', id: 'a', endpoints: ['grpc://127.0.0.1:9000'] };
-  const link = await startTcpProxy(second.host);
-  context.onTestFinished(() => link.close());
+  const link = await wayTo(context, second.host);
   // Long enough for all of the test: it passes until then, though nobody renews it any more.
   await (await client(link.host, { ttlMs: 60_000 })).register({ ...record, version: 'a-old' });
   link.setEnabled(false);

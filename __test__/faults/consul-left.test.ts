@@ -1,12 +1,11 @@
 // An agent of Consul that is away when an instance which it holds leaves by way of another agent, and comes back later: it
 // tells the catalog again what it has, and must have it taken away.
 import type { Registration } from 'rollcall';
-import { connect } from 'rollcall';
 import { describe, expect, test } from 'vitest';
 import { quiet, sees, waitFor } from '../conformance/kit.js';
 import type { ConsulAgent, ConsulEntry } from '../support/consul.js';
 import { startConsul } from '../support/consul.js';
-import type { Finish } from './kit.js';
+import { connected, type Finish } from './kit.js';
 
 const ttlMs = 3000;
 const instance = { name: 'orders', id: 'a', version: '1', endpoints: ['grpc://10.1.2.3:9000'] };
@@ -14,15 +13,14 @@ const instance = { name: 'orders', id: 'a', version: '1', endpoints: ['grpc://10
 const joinedMs = 3000;
 
 /** An instance at the first of two agents, of which none leads. */
-async function scene({ onTestFinished }: Finish) {
+async function scene(context: Finish) {
   const consul = await startConsul({ servers: 3, config: { log_level: 'debug' } });
-  onTestFinished(() => consul.close());
+  context.onTestFinished(() => consul.close());
   const leader = await consul.leader();
   const [first, second] = consul.agents.filter((agent) => agent !== leader);
   if (!first || !second) return expect.fail('two agents beside the leader');
   const options = { backend: 'consul', healthCheck: false, ttlMs, logger: false } as const;
-  const registry = await connect({ ...options, hosts: [first.host, second.host] });
-  onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
+  const registry = await connected(context, { ...options, hosts: [first.host, second.host] });
   const registration = await registry.register(instance);
   await synchronized(first);
   return { first, second, registry, registration };

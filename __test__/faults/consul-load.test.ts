@@ -7,13 +7,11 @@ import { createServer, request } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { connect as connectTcp } from 'node:net';
 import type { ConsulOptions, Registration, Registry, Watcher } from 'rollcall';
-import { connect } from 'rollcall';
 import { describe, expect, test } from 'vitest';
 import { hear, listsUntil, nextList, quiet, waitFor } from '../conformance/kit.js';
 import type { Consul, ConsulAgent, ConsulOptions as ServerOptions } from '../support/consul.js';
 import { startConsul } from '../support/consul.js';
-import { startTcpProxy } from '../support/tcp.js';
-import type { Finish } from './kit.js';
+import { connected, type Finish, wayTo } from './kit.js';
 
 const CROWD = Number(process.env.CROWD ?? 3);
 /** Of an agent with its defaults, for one address, where six clients share it. */
@@ -26,16 +24,14 @@ async function server({ onTestFinished }: Finish, options: ServerOptions = {}): 
   return consul;
 }
 
-async function client({ onTestFinished }: Finish, hosts: string, more: Partial<ConsulOptions> = {}): Promise<Registry> {
-  const registry = await connect({
+async function client(context: Finish, hosts: string, more: Partial<ConsulOptions> = {}): Promise<Registry> {
+  return connected(context, {
     backend: 'consul',
     hosts,
     healthCheck: false, // nobody listens on the endpoints
     logger: false,
     ...more,
   });
-  onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
-  return registry;
 }
 
 /** A way to an agent whose servers are slow, or behind: those are the questions that it can't answer by itself. */
@@ -202,8 +198,7 @@ describe.concurrent('more watches than connections', () => {
 
   test('with TLS many names share a connection, and all of them know when it is dead', async (context) => {
     const { server: agent, certificates } = await server(context, { tls: true });
-    const link = await startTcpProxy(agent.host);
-    context.onTestFinished(() => link.close());
+    const link = await wayTo(context, agent.host);
     const tls = { caFile: certificates?.ca.certFile };
     const registry = await client(context, link.host, { tls, ttlMs: 60_000 });
     const names = Array.from({ length: 250 }, (_, i) => `svc-${i}`);

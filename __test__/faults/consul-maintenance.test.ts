@@ -1,12 +1,11 @@
 // Consul's maintenance mode: an operator's switch takes an instance out of the lists, and nothing of ours undoes it.
 
 import type { Registration, Registry } from 'rollcall';
-import { connect } from 'rollcall';
 import { describe, expect, test } from 'vitest';
 import { hear, ids, sees, waitFor } from '../conformance/kit.js';
 import type { ConsulAgent } from '../support/consul.js';
 import { startConsul } from '../support/consul.js';
-import type { Finish } from './kit.js';
+import { connected, type Finish } from './kit.js';
 
 const ttlMs = 3000;
 const instance = { name: 'orders', id: 'a', version: '1', endpoints: ['grpc://10.1.2.3:9000'] };
@@ -18,13 +17,12 @@ interface Started {
   switchOff(on?: boolean, what?: string): Promise<void>;
 }
 
-async function started({ onTestFinished }: Finish, more: { passingOnly?: boolean } = {}): Promise<Started> {
+async function started(context: Finish, more: { passingOnly?: boolean } = {}): Promise<Started> {
   const consul = await startConsul({ persistent: true });
-  onTestFinished(() => consul.close());
+  context.onTestFinished(() => consul.close());
   const agent = consul.server;
   const options = { backend: 'consul', hosts: agent.host, healthCheck: false, ttlMs, logger: false, ...more } as const;
-  const registry = await connect(options);
-  onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
+  const registry = await connected(context, options);
   const registration = await registry.register(instance);
   await registry.register({ name: 'payments', id: 'p' });
   return {
@@ -191,14 +189,13 @@ test('a check that somebody left under the id is taken away by a registration, a
   const { server: agent } = consul;
   const left = { Name: 'left behind', TTL: '1h', Status: 'critical' };
   await agent.register({ ID: 'a', Name: 'orders', Checks: [{ ...left, CheckID: 'left' }] });
-  const registry = await connect({
+  const registry = await connected(context, {
     backend: 'consul',
     hosts: agent.host,
     ttlMs,
     logger: false,
     healthCheckIntervalMs: 60_000,
   });
-  context.onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
   const registration = await registry.register({
     ...instance,
     endpoints: ['grpc://127.0.0.1:1', 'http://127.0.0.1:2'],

@@ -5,14 +5,12 @@ import { createServer, request as forward } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import type { ConsulOptions, Registry } from 'rollcall';
-import { connect } from 'rollcall';
 import { describe, expect, test } from 'vitest';
 import { hear, ids, listsUntil, nextList, quiet, refused, sees, timed, waitFor, within } from '../conformance/kit.js';
 import type { Consul, ConsulAgent, ConsulOptions as ServerOptions } from '../support/consul.js';
 import { startConsul } from '../support/consul.js';
 import { inTime, temporaryFolder } from '../support/process.js';
-import { startTcpProxy } from '../support/tcp.js';
-import type { Finish } from './kit.js';
+import { connected, type Finish, wayTo } from './kit.js';
 
 const ttlMs = 3000;
 /** What a renewal is: a third of the TTL, and room for a busy machine. */
@@ -25,11 +23,11 @@ async function server({ onTestFinished }: Finish, options: ServerOptions = {}): 
 }
 
 async function client(
-  { onTestFinished }: Finish,
+  context: Finish,
   hosts: string | readonly string[],
   more: Partial<ConsulOptions> = {},
 ): Promise<Registry> {
-  const registry = await connect({
+  return connected(context, {
     backend: 'consul',
     hosts,
     healthCheck: false, // nobody listens on the endpoints
@@ -37,8 +35,6 @@ async function client(
     logger: false,
     ...more,
   });
-  onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
-  return registry;
 }
 
 const instance = { name: 'orders', id: 'a', version: '1', endpoints: ['grpc://10.1.2.3:9000'] };
@@ -200,8 +196,7 @@ describe('several agents', () => {
     const consul = await server(context, { servers: 3 });
     const [first, second, third] = consul.agents;
     if (!first || !second || !third) return expect.fail('three agents');
-    const link = await startTcpProxy(first.host);
-    context.onTestFinished(() => link.close());
+    const link = await wayTo(context, first.host);
     const registry = await client(context, [link.host, second.host], { ttlMs: 6000 });
     const registration = await registry.register(instance);
     const heard = hear(registration);
@@ -255,8 +250,7 @@ describe('several agents', () => {
     const consul = await server(context, { servers: 3 });
     const [first, second] = consul.agents;
     if (!first || !second) return expect.fail('two agents');
-    const link = await startTcpProxy(first.host);
-    context.onTestFinished(() => link.close());
+    const link = await wayTo(context, first.host);
     const registry = await client(context, [link.host, second.host], { ttlMs: 60_000 });
     const registration = await registry.register(instance);
     link.setEnabled(false);
@@ -497,8 +491,7 @@ describe('many names', () => {
   test('more names than connections: each gets its first list and its changes, within the limit of the agent', async (context) => {
     const { server: agent } = await server(context);
     const registry = await client(context, agent.host, { maxWatchConnections: 10 });
-    const link = await startTcpProxy(agent.host);
-    context.onTestFinished(() => link.close());
+    const link = await wayTo(context, agent.host);
     const counted = await client(context, link.host, { maxWatchConnections: 10 });
     const names = Array.from({ length: 300 }, (_, i) => `svc-${i}`);
     const watchers = names.map((name) => counted.watch(name));

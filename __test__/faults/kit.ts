@@ -12,17 +12,36 @@ import { startTcpProxy } from '../support/tcp.js';
 
 export type Finish = Pick<TestContext, 'onTestFinished'>;
 
+/** A client, closed when the test is over. */
+export async function connected({ onTestFinished }: Finish, options: RegistryOptions): Promise<Registry> {
+  const registry = await connect(options);
+  onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
+  return registry;
+}
+
+/** A way to a server, host:port, that can be cut. */
+export async function wayTo({ onTestFinished }: Finish, upstream: string): Promise<TcpProxy> {
+  const link = await startTcpProxy(upstream);
+  onTestFinished(() => link.close());
+  return link;
+}
+
+/** As instances are declared where two endpoints are of interest. */
+export const instance = {
+  name: 'orders',
+  id: 'a',
+  version: '1',
+  metadata: { colour: 'gray' },
+  endpoints: ['grpc://10.1.2.3:9000', 'http://10.1.2.3:8000'],
+};
+
 export async function server({ onTestFinished }: Finish, options: ServerOptions): Promise<EtcdCluster> {
   const etcd = await startEtcd(options);
   onTestFinished(() => etcd.close());
   return etcd;
 }
 
-export async function way({ onTestFinished }: Finish, etcd: EtcdCluster): Promise<TcpProxy> {
-  const link = await startTcpProxy(etcd.hosts[0] as string);
-  onTestFinished(() => link.close());
-  return link;
-}
+export const way = (context: Finish, etcd: EtcdCluster): Promise<TcpProxy> => wayTo(context, etcd.hosts[0] as string);
 
 const optionsFor = (to: EtcdCluster | TcpProxy, more: Partial<EtcdOptions>): RegistryOptions => ({
   backend: 'etcd',
@@ -32,15 +51,11 @@ const optionsFor = (to: EtcdCluster | TcpProxy, more: Partial<EtcdOptions>): Reg
 });
 
 /** A client; the TTL is the default one unless given. */
-export async function client(
-  { onTestFinished }: Finish,
+export const client = (
+  context: Finish,
   to: EtcdCluster | TcpProxy,
   more: Partial<EtcdOptions> = {},
-): Promise<Registry> {
-  const registry = await connect(optionsFor(to, more));
-  onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
-  return registry;
-}
+): Promise<Registry> => connected(context, optionsFor(to, more));
 
 export async function child(
   { onTestFinished }: Finish,

@@ -1,10 +1,9 @@
 // What the fault tests of Kubernetes share: a server for each file, clients, records of others.
 import type { KubernetesOptions, Registry, Watcher } from 'rollcall';
-import { connect } from 'rollcall';
 import { afterAll, beforeAll } from 'vitest';
 import { type Kubernetes, kratosPatch, type Namespace, startKubernetes } from '../support/kubernetes.js';
 import { startWay, type Way } from '../support/kubernetes-way.js';
-import type { Finish } from './kit.js';
+import { connected, type Finish } from './kit.js';
 
 /** The server of a file, which its tests share. */
 export const shared = {} as { kubernetes: Kubernetes };
@@ -29,13 +28,11 @@ export function optionsFor(namespace: Namespace, more: Partial<KubernetesOptions
 }
 
 export async function client(
-  { onTestFinished }: Finish,
+  context: Finish,
   namespace: Namespace,
   more: Partial<KubernetesOptions> = {},
 ): Promise<Registry> {
-  const registry = await connect(optionsFor(namespace, more));
-  onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
-  return registry;
+  return connected(context, optionsFor(namespace, more));
 }
 
 export async function way({ onTestFinished }: Finish): Promise<Way> {
@@ -49,14 +46,6 @@ export async function clientByWay(context: Finish, namespace: Namespace, more: P
   const link = await way(context);
   return { link, registry: await client(context, namespace, { server: `https://${link.host}`, ...more }) };
 }
-
-export const instance = {
-  name: 'orders',
-  id: 'a',
-  version: '1',
-  metadata: { colour: 'gray' },
-  endpoints: ['grpc://10.1.2.3:9000', 'http://10.1.2.3:8000'],
-};
 
 /** Of a pod that declares what `instance` has. */
 export const PORTS = [{ port: 8000 }, { port: 9000 }];

@@ -1,6 +1,5 @@
 // Services of Kubernetes that nobody registers in: read by their EndpointSlices.
-import type { KubernetesOptions, Registry, ServiceInstance } from 'rollcall';
-import { connect } from 'rollcall';
+import type { KubernetesOptions, ServiceInstance } from 'rollcall';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ids, listsUntil, nextList, sees, waitFor } from '../conformance/kit.js';
 import {
@@ -10,7 +9,7 @@ import {
   type SliceEndpoint,
   startKubernetes,
 } from '../support/kubernetes.js';
-import type { Finish } from './kit.js';
+import { connected, type Finish } from './kit.js';
 
 let kubernetes: Kubernetes;
 beforeAll(async () => {
@@ -18,13 +17,17 @@ beforeAll(async () => {
 });
 afterAll(() => kubernetes?.close());
 
-async function client({ onTestFinished }: Finish, namespace: Namespace, more: Partial<KubernetesOptions> = {}) {
-  const registry: Registry = await connect({
+async function client(context: Finish, namespace: Namespace, more: Partial<KubernetesOptions> = {}) {
+  return connected(context, {
     ...{ backend: 'kubernetes', server: `https://${kubernetes.host}`, caFile: kubernetes.certificates.ca.certFile },
-    ...{ namespace: namespace.name, token: namespace.token(), source: 'endpointslices', logger: false, ...more },
+    ...{
+      namespace: namespace.name,
+      token: namespace.token(),
+      source: 'endpointslices' as const,
+      logger: false,
+      ...more,
+    },
   });
-  onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
-  return registry;
 }
 
 /** The address of a pod of that number. */

@@ -17,8 +17,8 @@ import {
 } from '../conformance/kit.js';
 import { ADMIN, kratosPatch, RULES } from '../support/kubernetes.js';
 import { inTime } from '../support/process.js';
-import { startTcpProxy } from '../support/tcp.js';
-import { client, clientByWay, instance, oneServer, optionsFor, PORTS, put, shared } from './kubernetes-kit.js';
+import { instance, wayTo } from './kit.js';
+import { client, clientByWay, oneServer, optionsFor, PORTS, put, shared } from './kubernetes-kit.js';
 
 /** Rounds of kill and start. `ROUNDS=50` is the full size, which takes eight minutes. */
 const ROUNDS = Number(process.env.ROUNDS ?? 3);
@@ -206,8 +206,7 @@ describe.concurrent('the own pod', () => {
   test('what a slow server does after register() has given up is taken back', async (context) => {
     const namespace = await shared.kubernetes.namespace();
     await namespace.pod('p1');
-    const link = await startTcpProxy(shared.kubernetes.host);
-    context.onTestFinished(() => link.close());
+    const link = await wayTo(context, shared.kubernetes.host);
     const registry = await client(context, namespace, { server: `https://${link.host}` });
     await registry.getService('orders');
     link.hold('down');

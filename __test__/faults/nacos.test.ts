@@ -8,7 +8,7 @@ import { hear, ids, inProcess, listsUntil, nextList, refused, sees, waitFor } fr
 import { type NacosRegistry, type NacosServer, type NacosServerOptions, startNacos } from '../support/nacos.js';
 import { type NacosStub, type NacosStubOptions, startNacosStub } from '../support/nacos-stub.js';
 import { makeCertificates } from '../support/tls.js';
-import { type Finish, NO_HTTP2, noServer } from './kit.js';
+import { connected, type Finish, NO_HTTP2, noServer } from './kit.js';
 
 const instance = { name: 'orders', id: 'a', version: '1', endpoints: ['grpc://10.1.2.3:9000'] };
 
@@ -34,13 +34,11 @@ const optionsFor = (to: Pick<NacosRegistry, 'host' | 'grpcHost'>, more: Partial<
 });
 
 async function client(
-  { onTestFinished }: Finish,
+  context: Finish,
   to: Pick<NacosRegistry, 'host' | 'grpcHost'>,
   more: Partial<NacosOptions> = {},
 ): Promise<Registry> {
-  const registry = await connect(optionsFor(to, more));
-  onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
-  return registry;
+  return connected(context, optionsFor(to, more));
 }
 
 describe.concurrent('a single Nacos', { timeout: 90_000 }, () => {
@@ -92,8 +90,7 @@ describe.concurrent('several servers', { timeout: 60_000 }, () => {
     // They are no cluster, so what stands in the second was written there by us.
     const [one, two] = [await stub(context), await stub(context)];
     const hosts = [one, two].map(({ port }) => `127.0.0.1:${port - 1000}`);
-    const registry = await connect({ backend: 'nacos', hosts, ttlMs: 20_000, logger: false });
-    context.onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
+    const registry = await connected(context, { backend: 'nacos', hosts, ttlMs: 20_000, logger: false });
     const heard = hear(await registry.register(instance));
     expect(await one.list('public', 'orders.grpc')).toHaveLength(1);
     await one.close();
@@ -107,8 +104,7 @@ describe.concurrent('several servers', { timeout: 60_000 }, () => {
   test('a server that sends its clients away: no reader sees a gap, whether it names a server of ours or not', async (context) => {
     const [one, two] = [await stub(context), await stub(context)];
     const hosts = [one, two].map(({ port }) => `127.0.0.1:${port - 1000}`);
-    const registry = await connect({ backend: 'nacos', hosts, ttlMs: 20_000, logger: false });
-    context.onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
+    const registry = await connected(context, { backend: 'nacos', hosts, ttlMs: 20_000, logger: false });
     const heard = hear(await registry.register(instance));
     const watcher = registry.watch('orders');
     expect(ids(await nextList(watcher))).toEqual(['a']);

@@ -8,8 +8,8 @@ import { hear, listsUntil, quiet, refused, sees, timed, waitFor } from '../confo
 import type { PolarisServer } from '../support/polaris.js';
 import { inTime } from '../support/process.js';
 import { type Certificates, makeCertificates } from '../support/tls.js';
-import type { Finish } from './kit.js';
-import { client, instance, NAMESPACE, optionsFor, server } from './polaris-kit.js';
+import { type Finish, instance } from './kit.js';
+import { client, NAMESPACE, optionsFor, server } from './polaris-kit.js';
 
 /** Before a server, a way by TLS that asks for a certificate of the client. */
 async function asking({ onTestFinished }: Finish, polaris: PolarisServer, of: Certificates): Promise<string> {

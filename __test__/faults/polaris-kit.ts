@@ -1,18 +1,10 @@
 // What the fault tests of Polaris share: a server of their own for every test, clients of it, and a way between them.
 import type { PolarisOptions, Registry } from 'rollcall';
-import { connect } from 'rollcall';
 import { type PolarisServer, type PolarisServerOptions, startPolaris } from '../support/polaris.js';
-import { startTcpProxy, type TcpProxy } from '../support/tcp.js';
-import type { Finish } from './kit.js';
+import type { TcpProxy } from '../support/tcp.js';
+import { connected, type Finish, wayTo } from './kit.js';
 
 export const NAMESPACE = 'default';
-export const instance = {
-  name: 'orders',
-  id: 'a',
-  version: '1',
-  metadata: { colour: 'gray' },
-  endpoints: ['grpc://10.1.2.3:9000', 'http://10.1.2.3:8000'],
-};
 
 export async function server({ onTestFinished }: Finish, options: PolarisServerOptions = {}): Promise<PolarisServer> {
   const polaris = await startPolaris(options);
@@ -27,18 +19,10 @@ export const optionsFor = (hosts: string | readonly string[], more: Partial<Pola
   ...more,
 });
 
-export async function client(
-  { onTestFinished }: Finish,
+export const client = (
+  context: Finish,
   hosts: string | readonly string[],
   more: Partial<PolarisOptions> = {},
-): Promise<Registry> {
-  const registry = await connect(optionsFor(hosts, more));
-  onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
-  return registry;
-}
+): Promise<Registry> => connected(context, optionsFor(hosts, more));
 
-export async function way({ onTestFinished }: Finish, polaris: PolarisServer): Promise<TcpProxy> {
-  const link = await startTcpProxy(polaris.host);
-  onTestFinished(() => link.close());
-  return link;
-}
+export const way = (context: Finish, polaris: PolarisServer): Promise<TcpProxy> => wayTo(context, polaris.host);

@@ -16,8 +16,8 @@ import {
 } from '../conformance/kit.js';
 import type { PolarisServer } from '../support/polaris.js';
 import { inTime } from '../support/process.js';
-import { NO_HTTP2, noServer } from './kit.js';
-import { client, instance, NAMESPACE, optionsFor, server, way } from './polaris-kit.js';
+import { instance, NO_HTTP2, noServer } from './kit.js';
+import { client, NAMESPACE, optionsFor, server, way } from './polaris-kit.js';
 
 describe.concurrent('a server', { timeout: 120_000 }, () => {
   test('emptied under a client: back within one TTL, with one lost and one restored at most', async (context) => {

@@ -1,13 +1,12 @@
 // A registry that is restored from an old backup while an instance is out of traffic: what stood there then is back, under a
 // lease or session that may live on, and has to go again.
 import type { Registry, RegistryOptions } from 'rollcall';
-import { connect } from 'rollcall';
 import { describe, expect, test } from 'vitest';
 import { hear, refused, sees, waitFor } from '../conformance/kit.js';
 import { startConsul } from '../support/consul.js';
 import { ETCD_VERSIONS, type EtcdVersion, startEtcd } from '../support/etcd.js';
 import { startZookeeper } from '../support/zookeeper.js';
-import type { Finish } from './kit.js';
+import { connected, type Finish } from './kit.js';
 
 const instance = { name: 'orders', id: 'a', version: '1' };
 /** So long that nothing of these tests ends by its expiry. */
@@ -76,10 +75,8 @@ async function consul({ onTestFinished }: Finish): Promise<Server> {
   };
 }
 
-async function client({ onTestFinished }: Finish, { options }: Server): Promise<Registry> {
-  const registry = await connect(options);
-  onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
-  return registry;
+async function client(context: Finish, { options }: Server): Promise<Registry> {
+  return connected(context, options);
 }
 
 const servers = [

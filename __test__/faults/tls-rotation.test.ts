@@ -1,7 +1,7 @@
 // Certificates that are replaced in their files: they are read again for a later connection.
 import { copyFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { connect, type RegistryOptions } from 'rollcall';
+import type { RegistryOptions } from 'rollcall';
 import { expect, test } from 'vitest';
 import { ids, listsUntil, waitFor } from '../conformance/kit.js';
 import { startConsul } from '../support/consul.js';
@@ -9,6 +9,7 @@ import { startEtcd } from '../support/etcd.js';
 import { temporaryFolder } from '../support/process.js';
 import type { Certificates } from '../support/tls.js';
 import { startZookeeper } from '../support/zookeeper.js';
+import { connected } from './kit.js';
 
 /** A server of any kind, which keeps what it holds over a restart. */
 async function server(backend: 'etcd' | 'consul' | 'zookeeper') {
@@ -24,11 +25,11 @@ async function server(backend: 'etcd' | 'consul' | 'zookeeper') {
 
 test.for(['etcd', 'consul', 'zookeeper'] as const)(
   '%s: a new authority in the same files',
-  async (backend, { onTestFinished }) => {
+  async (backend, context) => {
     const { hosts, certificates, agent, close } = await server(backend);
-    onTestFinished(close);
+    context.onTestFinished(close);
     const { path: folder, remove } = temporaryFolder('rollcall-rotation-');
-    onTestFinished(remove);
+    context.onTestFinished(remove);
     const own = { caFile: join(folder, 'ca'), certFile: join(folder, 'cert'), keyFile: join(folder, 'key') };
     const copy = () => {
       copyFileSync(certificates.ca.certFile, own.caFile);
@@ -39,13 +40,12 @@ test.for(['etcd', 'consul', 'zookeeper'] as const)(
     const warnings: string[] = [];
     const warn = (line: unknown) => void warnings.push(String(line));
     const told = () => warnings.filter((line) => line.includes('options.tls'));
-    const registry = await connect({
+    const registry = await connected(context, {
       ...{ backend, hosts, ttlMs: 3000, connectTimeoutMs: 1000, tls: own },
       ...(backend === 'consul' && { healthCheck: false }),
       ...(backend === 'zookeeper' && { connectTimeoutMs: 10_000 }), // its Java takes a second or two for a first handshake
       logger: { debug() {}, info() {}, warn, error() {} },
     } as RegistryOptions);
-    onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
     await registry.register({ name: 'orders', id: 'a' });
     const watcher = registry.watch('orders');
     await listsUntil(watcher, ['a']);

@@ -6,9 +6,9 @@ import { describe, expect, test } from 'vitest';
 import { record } from '../conformance/backends.js';
 import { hear, inTime, quiet, sees, timed, waitFor } from '../conformance/kit.js';
 import { seeded } from '../support/random.js';
-import { startBlackHole, startTcpProxy, type TcpProxy } from '../support/tcp.js';
+import { startBlackHole, type TcpProxy } from '../support/tcp.js';
 import { startZookeeper, type ZookeeperEnsemble } from '../support/zookeeper.js';
-import type { Finish } from './kit.js';
+import { connected, type Finish, wayTo } from './kit.js';
 
 const OUTAGES = Number(process.env.OUTAGES ?? 4);
 const NAMES = Number(process.env.NAMES ?? 1000);
@@ -16,10 +16,8 @@ const TTL_MS = 4000;
 /** Between two outages: until the pause before the first is back to what it is on any day. */
 const REST_MS = 700;
 
-async function client({ onTestFinished }: Finish, hosts: string[]): Promise<Registry> {
-  const registry = await connect({ backend: 'zookeeper', hosts, ttlMs: TTL_MS, logger: false });
-  onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
-  return registry;
+async function client(context: Finish, hosts: string[]): Promise<Registry> {
+  return connected(context, { backend: 'zookeeper', hosts, ttlMs: TTL_MS, logger: false });
 }
 
 const fault = {
@@ -49,8 +47,7 @@ describe.concurrent('outages of 0.3 to 0.95 of the session timeout cost no sessi
   ] as const)('%s', { timeout: 60_000 + OUTAGES * 12_000 }, async ([, members, kind], context) => {
     const zookeeper = await startZookeeper({ members });
     context.onTestFinished(() => zookeeper.close());
-    const links = await Promise.all(zookeeper.hosts.map((host) => startTcpProxy(host)));
-    for (const link of links) context.onTestFinished(() => link.close());
+    const links = await Promise.all(zookeeper.hosts.map((host) => wayTo(context, host)));
     const registry = await client(
       context,
       links.map(({ host }) => host),
@@ -96,8 +93,7 @@ describe('size costs no session', { timeout: 120_000 }, () => {
       ]);
       await writer.multi(writes);
     }
-    const link = await startTcpProxy(zookeeper.hosts[0] as string);
-    context.onTestFinished(() => link.close());
+    const link = await wayTo(context, zookeeper.hosts[0] as string);
     const registry = await client(context, [link.host]);
     const heard = hear(await registry.register({ name: 'orders', id: 'a' }));
     const session = await owner(zookeeper);

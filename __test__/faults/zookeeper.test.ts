@@ -18,11 +18,11 @@ import {
   timed,
   waitFor,
 } from '../conformance/kit.js';
-import { startTcpProxy } from '../support/tcp.js';
 import { startToxiproxy } from '../support/toxiproxy.js';
 import type { ZookeeperOptions as ServerOptions, ZookeeperEnsemble } from '../support/zookeeper.js';
 import { startZookeeper } from '../support/zookeeper.js';
 import { expireSession, type ZkClient } from '../support/zookeeper-client.js';
+import { connected, wayTo } from './kit.js';
 
 const instance = { name: 'orders', id: 'a', version: '1', metadata: { zone: 'a' } };
 const PATH = '/microservices/orders/a';
@@ -44,13 +44,11 @@ const optionsFor = (hosts: readonly string[], more: Partial<ZookeeperOptions> = 
 });
 
 async function client(
-  { onTestFinished }: Finish,
+  context: Finish,
   hosts: readonly string[],
   more: Partial<ZookeeperOptions> = {},
 ): Promise<Registry> {
-  const registry = await connect(optionsFor(hosts, more));
-  onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
-  return registry;
+  return connected(context, optionsFor(hosts, more));
 }
 
 const heldBy = async (around: ZkClient, path = PATH): Promise<bigint | undefined> =>
@@ -207,8 +205,7 @@ describe.concurrent('a single ZooKeeper', { timeout: 90_000 }, () => {
 
   test('the server grants another timeout than was asked for: the granted one counts', async (context) => {
     const zookeeper = await server(context, { tickTime: 2000, sessionTimeouts: { min: 4000, max: 40_000 } });
-    const link = await startTcpProxy(zookeeper.hosts[0] as string);
-    context.onTestFinished(() => link.close());
+    const link = await wayTo(context, zookeeper.hosts[0] as string);
     const registry = await client(context, [link.host], { ttlMs: 1000 });
     const registration = await registry.register(instance);
     const start = performance.now();
@@ -273,8 +270,7 @@ describe.concurrent('a single ZooKeeper', { timeout: 90_000 }, () => {
 
   test('the answer of an update is lost: it is published, no false replaced', async (context) => {
     const zookeeper = await server(context);
-    const link = await startTcpProxy(zookeeper.hosts[0] as string);
-    context.onTestFinished(() => link.close());
+    const link = await wayTo(context, zookeeper.hosts[0] as string);
     const registry = await client(context, [link.host], { ttlMs: 15_000 });
     const registration = await registry.register(instance);
     const heard = hear(registration);
@@ -292,8 +288,7 @@ describe.concurrent('a single ZooKeeper', { timeout: 90_000 }, () => {
 
   test('the answer of a registration is lost: registered once, no false replaced, and nothing left behind', async (context) => {
     const zookeeper = await server(context);
-    const link = await startTcpProxy(zookeeper.hosts[0] as string);
-    context.onTestFinished(() => link.close());
+    const link = await wayTo(context, zookeeper.hosts[0] as string);
     const around = await zookeeper.client();
     await around.createAll('/microservices/orders'); // so that one request registers
     const registry = await client(context, [link.host], { ttlMs: 15_000, timeoutMs: 1000 });

@@ -54,8 +54,11 @@ const SERVERS = {
   nacos: { title: 'Nacos', version: nacosVersion, start: startNacos, rounds: SLOW_ROUNDS },
   kubernetes: { title: 'Kubernetes', version: kubernetesVersion, start: startKubernetes },
   polaris: {
-    ...{ title: 'Polaris', version: polarisVersion, start: startPolaris },
-    ...{ rounds: SLOW_ROUNDS, services: POLARIS_SERVICES },
+    title: 'Polaris',
+    version: polarisVersion,
+    start: startPolaris,
+    rounds: SLOW_ROUNDS,
+    services: POLARIS_SERVICES,
   },
   discovery: { title: 'discovery', version: discoveryVersion, start: startDiscovery, rounds: SLOW_ROUNDS },
 };
@@ -205,6 +208,10 @@ async function watching(of, server, add, progress) {
     (now() - filling) / 1000,
   );
   let seq = 0;
+  // What is measured in silence is taken away: where names are asked in turns, or the server is slow, no silence is like the next.
+  const addThread = (what, thread, warm) => {
+    if (thread > 0) add(of, `${what}: JavaScript thread per change`, 'µs', thread, warm);
+  };
 
   progress('one service is watched');
   await withClient(server, async (client) => {
@@ -213,7 +220,7 @@ async function watching(of, server, add, progress) {
     const { times, thread, warm } = await changes(client, 'one watched', count, server.paceMs, () => names[0]);
     add(of, 'one watched: a change until its delivery, p50', 'ms', quantile(times, 0.5), warm);
     add(of, 'one watched: a change until its delivery, p99', 'ms', quantile(times, 0.99), warm);
-    if (thread > 0) add(of, 'one watched: JavaScript thread per change', 'µs', thread, warm);
+    addThread('one watched', thread, warm);
   });
 
   progress(`${services} services are watched`);
@@ -246,8 +253,7 @@ async function watching(of, server, add, progress) {
       ...(target && { target: target.deliveredMs }),
     });
     add(of, 'all watched: a change until its delivery, p99', 'ms', quantile(first64, 0.99), warm);
-    // What is measured in silence is taken away, and where names are asked in turns no silence is like the next.
-    if (thread > 0) add(of, 'all watched: JavaScript thread per change', 'µs', thread, warm);
+    addThread('all watched', thread, warm);
     add(of, 'all watched: JavaScript thread per second of silence', 'µs', silence);
     add(of, 'all watched: processor time of the client per change', 'ms', process, warm);
     if (!Number.isNaN(served))

@@ -88,12 +88,12 @@ class PolarisScope extends Linked {
   }
 
   /** Waits until clients are told of what was done. */
-  private async told(name: string, isTold: (all: PolarisInstance[]) => boolean): Promise<void> {
+  private told(name: string, isTold: (all: PolarisInstance[]) => boolean): Promise<boolean> {
     // What is overtaken by a later writing is never told.
-    await waitFor(async () => isTold(await this.server.discover(this.namespace, name)), {
+    return waitFor(async () => isTold(await this.server.discover(this.namespace, name)), {
       timeoutMs: LATE_MS,
       intervalMs: 100,
-    }).catch(() => undefined);
+    }).catch(() => false);
   }
 
   /** Everything that stands under an id, whoever has written it. */
@@ -108,13 +108,27 @@ class PolarisScope extends Linked {
   async remove(name: string, id: string): Promise<boolean> {
     const places = await this.places(name, id);
     await this.server.delete(...places);
-    await this.told(name, (all) => all.every(({ metadata }) => metadata?.['rollcall.id'] !== id));
+    await this.toldGone(name, id);
     return places.length > 0;
   }
 
-  /** There is no session: what comes nearest is that somebody deletes the record. */
+  /**
+   * There is no session: what comes nearest is that somebody deletes the record. It is lost once clients are told of it: a
+   * writing of its owner that is under way, after an outage, may bring it back before.
+   */
   async loseSession(name: string, id: string): Promise<void> {
-    if (!(await this.remove(name, id))) throw new Error(`no record ${name}/${id}`);
+    let wasThere = false;
+    const isLost = async () => {
+      const places = await this.places(name, id);
+      wasThere ||= places.length > 0;
+      await this.server.delete(...places);
+      return wasThere && (await this.toldGone(name, id));
+    };
+    await waitFor(isLost, { what: `the loss of ${name}/${id}` });
+  }
+
+  private toldGone(name: string, id: string): Promise<boolean> {
+    return this.told(name, (all) => all.every(({ metadata }) => metadata?.['rollcall.id'] !== id));
   }
 
   async wipe(): Promise<void> {
