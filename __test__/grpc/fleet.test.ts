@@ -2,9 +2,10 @@
 // Consul. They are restarted, killed and frozen.
 import { fileURLToPath } from 'node:url';
 import type { Registry, RegistryOptions } from 'rollcall';
+import { connect } from 'rollcall';
 import type { GrpcOptions } from 'rollcall/grpc';
 import { beforeAll, expect, test } from 'vitest';
-import { connected, server } from '../faults/kit.js';
+import { server } from '../faults/kit.js';
 import { startConsul } from '../support/consul.js';
 import { runProgram, runScript, type Script, waitFor } from '../support/process.js';
 import { builtProgram } from '../support/programs.js';
@@ -78,7 +79,8 @@ const etcdOptions = (hosts: readonly string[]): RegistryOptions => ({
 async function fleet(context: Finish, options: RegistryOptions, how: GrpcOptions = {}) {
   const kinds: Kind[] = ['node', 'node', 'go'];
   const servers = await Promise.all(kinds.map((kind, n) => instance(context, options, kind, `old-${n}`)));
-  const registry = await connected(context, options);
+  const registry = await connect(options);
+  context.onTestFinished(() => registry.close({ timeoutMs: 1000 }).catch(() => undefined));
   const orders = await dial(context, 14, registry, { allowLocal: true, ...how });
   await orders.reaches(['old-0', 'old-1', 'old-2']);
   return { servers, registry, orders, kinds };
