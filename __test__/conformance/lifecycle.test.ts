@@ -304,7 +304,7 @@ forEveryBackend('the end of a process', (it, { lateMs = 0 }) => {
       child.kill('SIGTERM');
       expect((await child.exited).signal).toBe('SIGTERM');
       expect(ids(await other.getService('orders', { consistent: true }))).toEqual(['a']);
-      await sees(other, 'orders', [], scope.ttlMs + 3000);
+      await sees(other, 'orders', [], scope.silenceMs + 3000);
     },
     { needs: ['processes', 'expires', 'outlives'] },
   );

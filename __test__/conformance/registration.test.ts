@@ -470,7 +470,7 @@ forEveryBackend('deregistering', (it) => {
       const registration = await registry.register(instance);
       await scope.outage();
       await refused(registration.deregister({ timeoutMs: 200 }), 'ERR_TIMEOUT');
-      await sees(other, 'orders', [], scope.silenceMs + 20_000);
+      await sees(other, 'orders', [], scope.silenceMs + 4000);
     },
     { needs: ['oneSided', 'expires'] },
   );

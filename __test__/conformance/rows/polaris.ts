@@ -27,6 +27,11 @@ class PolarisScope extends Linked {
     this.opened.push(giveBack);
   }
 
+  /** It is unhealthy within six TTLs of its last beat, and clients are told a little later. */
+  override get silenceMs(): number {
+    return 6 * this.ttlMs + LATE_MS;
+  }
+
   private to(hosts: string, namespace: string, more?: Common): RegistryOptions {
     return { backend: 'polaris', hosts, namespace, ttlMs: this.ttlMs, timeoutMs: 30_000, logger: false, ...more };
   }
