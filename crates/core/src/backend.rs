@@ -30,6 +30,7 @@ use futures::stream::{self, BoxStream, StreamExt as _};
 use crate::error::{Error, ErrorKind, Result};
 pub use crate::instance::BadRecord;
 use crate::instance::ServiceInstance;
+use crate::store::Store;
 
 /// What a registry can do, and what it knows. The README's matrix is made of these facts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,6 +221,11 @@ pub trait Backend: Send + Sync + 'static {
     /// asks `services` every five seconds.
     fn follow_services(&self) -> Follow<Vec<Arc<ServiceName>>> {
         Follow::Poll(NAMES_EVERY)
+    }
+
+    /// The store that it is besides, over the same connections; `None` where it is none. No I/O. It ends with `close`.
+    fn store(&self) -> Option<Arc<dyn Store>> {
+        None
     }
 
     /// Ends shared sessions, streams and tasks. Called once, after every presence and stream has been dropped.

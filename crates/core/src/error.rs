@@ -79,6 +79,7 @@ struct Context {
     endpoint: Option<Arc<str>>,
     key: Option<Arc<str>>,
     revision: Option<i64>,
+    outcome_unknown: bool,
 }
 
 impl Error {
@@ -133,6 +134,13 @@ impl Error {
         self
     }
 
+    /// Says of a write that it may have been applied all the same: nobody repeats it.
+    #[must_use]
+    pub fn with_unknown_outcome(mut self) -> Self {
+        self.context().outcome_unknown = true;
+        self
+    }
+
     fn context(&mut self) -> &mut Context {
         self.context.get_or_insert_default()
     }
@@ -146,6 +154,7 @@ impl Error {
             context.endpoint = context.endpoint.take().or_else(|| below.endpoint.clone());
             context.key = context.key.take().or_else(|| below.key.clone());
             context.revision = context.revision.or(below.revision);
+            context.outcome_unknown |= below.outcome_unknown;
         }
         self.source = Some(Arc::new(source));
         self
@@ -164,6 +173,11 @@ impl Error {
     /// The revision of the registry that it is about, when it is about one.
     pub fn revision(&self) -> Option<i64> {
         self.context.as_ref()?.revision
+    }
+
+    /// Of a write: whether it may have been applied all the same.
+    pub fn is_outcome_unknown(&self) -> bool {
+        self.context.as_ref().is_some_and(|context| context.outcome_unknown)
     }
 
     /// What lies below, outermost first, each in its own words. What has been said already, by the message or by one above, is
@@ -196,9 +210,9 @@ impl Error {
         &self.message
     }
 
-    /// See [`ErrorKind::is_retryable`].
+    /// See [`ErrorKind::is_retryable`]. What may have been applied is not to be done again.
     pub fn is_retryable(&self) -> bool {
-        self.kind.is_retryable()
+        self.kind.is_retryable() && !self.is_outcome_unknown()
     }
 }
 

@@ -1,7 +1,8 @@
 //! The behaviour of rollcall: a service registry client whose registrations and watches survive what breaks others.
 //!
 //! Enter at [`Registry`](registry::Registry). The layers, top down: [`registry`] (one client: pacing, sharing, closing)
-//! → [`registration`] and [`watch`] (the two state machines, one for all backends) → [`backend`] (the traits) →
+//! → [`registration`], [`watch`] and [`config`] (the machines, one each for all backends) → [`backend`] and [`store`] (the
+//! traits) →
 //! [`backends`] (memory, etcd, …) → [`etcd`] (the etcd client).
 //!
 //! Nothing here knows of JavaScript; the addon crate at the root of the workspace puts it on a thread.
@@ -10,6 +11,7 @@ pub mod advertise;
 pub mod backend;
 pub mod backends;
 pub mod backoff;
+pub mod config;
 pub mod error;
 #[cfg(feature = "etcd")]
 pub mod etcd;
@@ -28,6 +30,7 @@ pub mod registration;
 pub mod registry;
 pub mod stall;
 pub mod status;
+pub mod store;
 pub mod sync;
 pub mod tally;
 #[cfg(test)]

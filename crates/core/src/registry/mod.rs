@@ -12,17 +12,17 @@ use tokio_util::task::TaskTracker;
 
 use crate::advertise;
 use crate::backend::{Backend, BadRecord, Capabilities, ServiceName, no_answer};
-use crate::backoff::Backoff;
+use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{ServiceInstance, validate_name};
 use crate::log::Log;
-use crate::metrics::{CallMeter, Meter, Metrics};
+use crate::metrics::{Meter, Metrics};
 use crate::registration::{OnEvent, Registration, Setup};
 use crate::stall::{Pulse, StallMonitor};
 use crate::status::{OnStatus, Reach, Status};
 use crate::sync::lock;
 use crate::tally;
-use crate::watch::{Breaks, Instances, List, Names, OnBad, Reflectors, Source, Watcher, to_list};
+use crate::watch::{Breaks, Instances, List, Names, OnBad, Reflectors, Source, Watcher, closed, to_list};
 
 /// Publications, and apart from them removals, in flight per client. A thousand instances return from an outage within
 /// a second or two, and the registry is not met by a thousand requests at once.
@@ -97,7 +97,10 @@ struct RegistryInner {
     instances: Reflectors<Instances>,
     names: Reflectors<Names>,
     registrations: Mutex<Vec<Registration>>,
-    reads: Arc<Semaphore>,
+    /// What its reads have in common.
+    source: Arc<Source>,
+    /// Where the registry is a store too.
+    config: Option<Config>,
     publications: Arc<Semaphore>,
     withdrawals: Arc<Semaphore>,
     stall: Option<StallMonitor>,
@@ -117,31 +120,38 @@ struct RegistryInner {
 impl Registry {
     /// A client; no I/O.
     pub fn new(backend: Arc<dyn Backend>, options: RegistryOptions, hooks: Hooks) -> Self {
-        let reads = Arc::new(Semaphore::new(backend.reads_in_flight()));
         let closed = CancellationToken::new();
         let tasks = TaskTracker::new();
         let on_bad = report_once(hooks.on_bad_record, hooks.log.clone());
         let (meter, reach) = (Arc::new(Meter::default()), Arc::new(Reach::new(hooks.on_status)));
-        let source = Arc::new(Source {
-            backend: backend.clone(),
-            reads: reads.clone(),
-            timeout: options.timeout,
-            empty_grace: options.empty_grace,
-            on_bad: on_bad.clone(),
-            closed: closed.clone(),
-            tasks: tasks.clone(),
-            log: hooks.log.clone(),
-            breaks: Breaks::new(closed.clone(), tasks.clone(), hooks.log.clone()),
-            meter: meter.clone(),
-            reach: reach.clone(),
-        });
+        let reads = Arc::new(Semaphore::new(backend.reads_in_flight()));
+        let source = |empty_grace, meter| {
+            Arc::new(Source {
+                backend: backend.clone(),
+                reads: reads.clone(),
+                timeout: options.timeout,
+                empty_grace,
+                on_bad: on_bad.clone(),
+                closed: closed.clone(),
+                tasks: tasks.clone(),
+                log: hooks.log.clone(),
+                breaks: Breaks::new(closed.clone(), tasks.clone(), hooks.log.clone()),
+                meter,
+                reach: reach.clone(),
+            })
+        };
+        // What is kept in the store was deleted by somebody where it is gone, and the numbers are those of instances.
+        let kept = |store| Config::new(store, source(Duration::ZERO, Arc::default()));
+        let config = backend.store().map(kept);
+        let source = source(options.empty_grace, meter.clone());
         Self {
             inner: Arc::new(RegistryInner {
                 backend,
                 instances: Reflectors::new(source.clone()),
-                names: Reflectors::new(source),
+                names: Reflectors::new(source.clone()),
+                source,
+                config,
                 registrations: Mutex::default(),
-                reads,
                 publications: Arc::new(Semaphore::new(PUBLICATIONS_IN_FLIGHT)),
                 withdrawals: Arc::new(Semaphore::new(PUBLICATIONS_IN_FLIGHT)),
                 stall: hooks.pulse.map(StallMonitor::new),
@@ -215,7 +225,7 @@ impl Registry {
                 }
             })
         };
-        self.persist(limit, attempt).await.unwrap_or_else(|last| {
+        self.inner.source.persist(limit, attempt).await.unwrap_or_else(|last| {
             let (place, ms) = (self.inner.backend.place(), limit.as_millis());
             Err(match last {
                 Some(error) => {
@@ -308,7 +318,7 @@ impl Registry {
             }
             let (calls, fetch) = (&self.inner.meter.get_service, || self.inner.backend.fetch(name));
             let key = self.inner.backend.key(name, None);
-            let snapshot = self.bounded(limit, calls, Some(&key), fetch).await?;
+            let snapshot = self.inner.source.bounded(limit, calls, Some(&key), fetch).await?;
             (self.inner.on_bad)(name, &snapshot.bad);
             Ok(to_list(snapshot.instances, &[]))
         };
@@ -325,7 +335,7 @@ impl Registry {
                 return Ok(list.iter().map(|service| service.name.to_string()).collect());
             }
             let (calls, list) = (&self.inner.meter.services, || self.inner.backend.services());
-            let mut names = self.bounded(limit, calls, None, list).await?;
+            let mut names = self.inner.source.bounded(limit, calls, None, list).await?;
             names.sort_unstable();
             names.dedup();
             Ok(names)
@@ -348,6 +358,17 @@ impl Registry {
             .and_then(|()| self.ensure_names())
             .map_err(|e| e.during("watchServices"))?;
         Ok(self.inner.names.watch(Names))
+    }
+
+    /// The configuration that is kept there. Fails with `Unsupported` where the registry is no store.
+    pub fn config(&self) -> Result<Config> {
+        self.inner.config.clone().ok_or_else(|| {
+            let text = format!(
+                "{} keeps no configuration: memory and etcd do",
+                self.inner.backend.place()
+            );
+            Error::new(ErrorKind::Unsupported, text)
+        })
     }
 
     /// What was counted since the client was made.
@@ -412,65 +433,6 @@ impl Registry {
         .during("close"))
     }
 
-    /// One read, about `key` if it is about one: counted, paced, and persistent.
-    async fn bounded<T, F>(
-        &self,
-        limit: Duration,
-        calls: &CallMeter,
-        key: Option<&str>,
-        read: impl Fn() -> F,
-    ) -> Result<T>
-    where
-        F: Future<Output = Result<T>>,
-    {
-        calls.begun.add();
-        let reach = &self.inner.reach;
-        let paced = || async {
-            let _permit = self.inner.reads.acquire().await; // never closed
-            let result = read().await;
-            reach.note(&result);
-            result
-        };
-        let result = self.persist(limit, paced).await.unwrap_or_else(|last| {
-            // What hindered the last try says more than that time is over.
-            let late = Err(last.unwrap_or_else(|| no_answer(&*self.inner.backend, limit, key)));
-            // Who was in a hurry has not shown that nobody answers.
-            if limit >= self.inner.options.timeout {
-                reach.note(&late);
-            }
-            late
-        });
-        if result.is_err() {
-            calls.failed.add();
-        }
-        result
-    }
-
-    /// Tries again with back-off while it may yet succeed, ended by `close()`. `Err` is that `limit` has run out, with
-    /// what hindered the last try, if one came to its end.
-    async fn persist<T, F>(&self, limit: Duration, attempt: impl Fn() -> F) -> Result<Result<T>, Option<Error>>
-    where
-        F: Future<Output = Result<T>>,
-    {
-        let mut last = None;
-        let tries = async {
-            let mut backoff = Backoff::new();
-            loop {
-                tally::count(1);
-                match attempt().await {
-                    Err(error) if error.is_retryable() => last = Some(error),
-                    result => return result,
-                }
-                sleep(backoff.next_pause()).await;
-            }
-        };
-        let result = tokio::select! {
-            () = self.inner.closed.cancelled() => return Ok(Err(closed())),
-            result = timeout(limit, tries) => result,
-        };
-        result.map_err(|_| last)
-    }
-
     fn ensure_open(&self) -> Result<()> {
         if self.is_closed() { Err(closed()) } else { Ok(()) }
     }
@@ -489,10 +451,6 @@ impl Registry {
     fn lock_registrations(&self) -> std::sync::MutexGuard<'_, Vec<Registration>> {
         lock(&self.inner.registrations)
     }
-}
-
-fn closed() -> Error {
-    Error::new(ErrorKind::Closed, "the registry client is closed")
 }
 
 /// Gives a registration up unless it was kept: a `register()` that failed or was aborted leaves nothing behind. Counts its

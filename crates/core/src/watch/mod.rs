@@ -20,14 +20,15 @@ use crate::sync::lock;
 mod breaks;
 mod list;
 mod reflector;
+mod source;
 mod state;
 mod subject;
 
 pub(crate) use self::breaks::Breaks;
 pub(crate) use self::list::to_list;
 pub use self::list::{Difference, Entry, List, difference};
-pub(crate) use self::reflector::Source;
 pub use self::reflector::View;
+pub(crate) use self::source::{Source, closed};
 pub(crate) use self::subject::{Instances, Names, OnBad, Subject};
 
 /// The reflectors of one client for one kind of subject.

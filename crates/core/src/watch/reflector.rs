@@ -5,22 +5,19 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream, StreamExt as _};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use super::breaks::Breaks;
 use super::list::{List, to_list};
+use super::source::Source;
 use super::state::{Input, State, Told};
-use super::subject::{OnBad, Subject};
-use crate::backend::{self, Backend, Follow};
+use super::subject::Subject;
+use crate::backend::{self, Follow};
 use crate::backoff::{Backoff, CEILING};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::ServiceInstance;
-use crate::log::Log;
-use crate::metrics::{Held, Meter};
-use crate::status::Reach;
+use crate::metrics::Held;
+use crate::store::Moment;
 
 /// What is known of a name, or of the names.
 #[derive(Clone)]
@@ -33,6 +30,10 @@ pub struct View<E = ServiceInstance> {
     pub stale: bool,
     /// Why the registry refuses to say anything of it. Set only while `list` is `None`.
     pub refused: Option<Error>,
+    /// The last moment at which `list` stood there, where the registry tells moments.
+    pub moment: Option<Moment>,
+    /// How often what was read could not come after what was read before: the registry was another one, or set back.
+    pub resets: u64,
 }
 
 impl<E> Default for View<E> {
@@ -42,27 +43,10 @@ impl<E> Default for View<E> {
             version: 0,
             stale: false,
             refused: None,
+            moment: None,
+            resets: 0,
         }
     }
-}
-
-/// What a reflector needs from its client.
-pub(crate) struct Source {
-    pub backend: Arc<dyn Backend>,
-    /// Reads in flight, of the whole client.
-    pub reads: Arc<Semaphore>,
-    /// One read.
-    pub timeout: Duration,
-    /// How long a list that lost more than half of it in a break is held back; zero switches that off.
-    pub empty_grace: Duration,
-    pub on_bad: OnBad,
-    pub closed: CancellationToken,
-    /// Where reflectors run, so that the client can wait for their end.
-    pub tasks: TaskTracker,
-    pub log: Log,
-    pub breaks: Breaks,
-    pub meter: Arc<Meter>,
-    pub reach: Arc<Reach>,
 }
 
 /// The task that follows one subject.
@@ -70,6 +54,8 @@ pub(super) struct Reflector<S: Subject> {
     source: Arc<Source>,
     subject: S,
     state: State<S::Entry>,
+    moment: Option<Moment>,
+    resets: u64,
     view: watch::Sender<View<S::Entry>>,
     attempts: Arc<AtomicU32>,
     _followed: Held,
@@ -89,6 +75,8 @@ impl<S: Subject> Reflector<S> {
             source,
             subject,
             state: State::default(),
+            moment: None,
+            resets: 0,
             view,
             attempts,
         }
@@ -191,7 +179,9 @@ impl<S: Subject> Reflector<S> {
             }
             let turned = std::mem::replace(&mut view.stale, stale) != stale;
             view.refused = self.state.refusal().cloned();
-            changed || turned || refused
+            view.moment = self.moment;
+            let reset = std::mem::replace(&mut view.resets, self.resets) != self.resets;
+            changed || turned || refused || reset
         });
         if let Some(told) = told {
             self.tell(&told, grace);
@@ -234,8 +224,15 @@ impl<S: Subject> Reflector<S> {
         .boxed()
     }
 
-    /// Reports bad records and brings a read into the form of a list.
-    fn take(&self, read: S::Read) -> List<S::Entry> {
+    /// Reports bad records, brings a read into the form of a list, and looks whether it can come after the one before.
+    fn take(&mut self, read: S::Read) -> List<S::Entry> {
+        let moment = S::moment(&read);
+        if let (Some(now), Some(before)) = (moment, self.moment)
+            && now.breaks_with(before)
+        {
+            self.resets += 1;
+        }
+        self.moment = moment;
         let entries = self.subject.entries(read, &self.source.on_bad);
         to_list(entries, self.state.list().map_or(&[], |list| list))
     }

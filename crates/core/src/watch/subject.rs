@@ -1,4 +1,5 @@
-//! What is followed: the instances of one name, or the names of the registry. All the rest is the same for both.
+//! What is followed: the instances of one name, or the names of the registry; and, in `config`, the pairs of a store. All the
+//! rest is the same for all.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use super::list::Entry;
 use crate::backend::{Backend, BadRecord, Follow, ServiceName, Snapshot};
 use crate::error::Result;
 use crate::instance::ServiceInstance;
+use crate::store::Moment;
 
 /// Told of the bad records of each snapshot of a name.
 pub(crate) type OnBad = Arc<dyn Fn(&str, &[BadRecord]) + Send + Sync>;
@@ -32,6 +34,11 @@ pub(crate) trait Subject: Clone + Eq + Hash + Send + Sync + 'static {
     fn follow(&self, backend: &dyn Backend) -> Follow<Self::Read>;
 
     async fn fetch(&self, backend: &dyn Backend) -> Result<Self::Read>;
+
+    /// When a read was made, where that is told.
+    fn moment(_read: &Self::Read) -> Option<Moment> {
+        None
+    }
 
     /// The entries of a read; what is bad in it is reported.
     fn entries(&self, read: Self::Read, on_bad: &OnBad) -> Vec<Arc<Self::Entry>>;

@@ -3,7 +3,9 @@
 //! A [`MemoryServer`] is to this backend what etcd is to its own: it lives apart from the clients, keeps records with a
 //! TTL, and knows nothing of retries. Clients in any thread reach it by its namespace.
 
+mod pairs;
 mod server;
+mod store;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,9 +19,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 pub use self::server::MemoryServer;
 use self::server::{Fate, Owner, Record, SWEEP, Value};
+use self::store::MemoryStore;
 use crate::backend::{Backend, Capabilities, Follow, Intent, Loss, Presence, ServiceName, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::ServiceInstance;
+use crate::store::Store;
 
 /// A client of a memory server.
 pub struct MemoryBackend {
@@ -136,6 +140,10 @@ impl Backend for MemoryBackend {
             Some((read, (server, changed, false)))
         });
         Follow::Stream(lists.boxed())
+    }
+
+    fn store(&self) -> Option<Arc<dyn Store>> {
+        Some(Arc::new(MemoryStore(self.server.clone())))
     }
 
     async fn close(&self) {}

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::pairs::Pairs;
 use crate::backend::{BadRecord, ServiceName, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{Codec, ServiceInstance};
@@ -30,6 +31,8 @@ pub(super) struct State {
     pub(super) services: BTreeMap<String, Service>,
     /// Bumped when a name comes or goes or has another number of instances, and by every break.
     pub(super) names: Arc<watch::Sender<u64>>,
+    /// What it keeps as a store.
+    pub(super) pairs: Pairs,
     pub(super) away: bool,
     /// Counts the times its history broke: away, wiped.
     pub(super) epoch: u64,
@@ -122,6 +125,7 @@ impl MemoryServer {
             }
             service.recount(name);
         }
+        state.pairs.wipe();
         state.breaks();
     }
 
@@ -154,10 +158,8 @@ impl MemoryServer {
     pub(super) fn is_empty(&self) -> bool {
         let state = self.lock();
         let now = Instant::now();
-        state
-            .services
-            .values()
-            .all(|s| s.records.values().all(|r| r.is_over(now)))
+        let is_over = |service: &Service| service.records.values().all(|record| record.is_over(now));
+        state.pairs.is_empty() && state.services.values().all(is_over)
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -180,6 +182,7 @@ impl State {
     pub(super) fn breaks(&mut self) {
         self.epoch += 1;
         self.names.send_modify(|n| *n += 1);
+        self.pairs.breaks();
         for service in self.services.values() {
             service.changed.send_modify(|n| *n += 1);
         }

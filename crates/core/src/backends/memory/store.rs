@@ -1,0 +1,72 @@
+//! A client of a memory server as a store.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use tokio::sync::watch;
+
+use super::server::MemoryServer;
+use crate::backend::{Steps, steps};
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::{Commit, Compare, Range, Read, Store, Write};
+
+/// A client of a memory server as a store.
+pub(super) struct MemoryStore(pub(super) Arc<MemoryServer>);
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn read(&self, ranges: &[Range]) -> Result<Read> {
+        let state = self.0.lock();
+        state.ensure_here()?;
+        Ok(state.pairs.read(ranges))
+    }
+
+    fn follow(&self, ranges: &Arc<[Range]>) -> BoxStream<'static, Result<Read>> {
+        let (epoch, changed) = {
+            let state = self.0.lock();
+            (state.epoch, state.pairs.changed.subscribe())
+        };
+        steps(Following {
+            server: Arc::clone(&self.0),
+            ranges: Arc::clone(ranges),
+            changed,
+            epoch,
+            has_read: false,
+        })
+    }
+
+    async fn commit(&self, compares: &[Compare], writes: &[Write]) -> Result<Commit> {
+        let mut state = self.0.lock();
+        state.ensure_here()?;
+        Ok(state.pairs.commit(compares, writes))
+    }
+}
+
+struct Following {
+    server: Arc<MemoryServer>,
+    ranges: Arc<[Range]>,
+    changed: watch::Receiver<u64>,
+    epoch: u64,
+    has_read: bool,
+}
+
+impl Steps for Following {
+    type Read = Read;
+
+    async fn next(&mut self) -> Result<Read> {
+        if std::mem::replace(&mut self.has_read, true) {
+            let _ = self.changed.changed().await; // the sender lives as long as the server
+        }
+        self.changed.mark_unchanged();
+        let state = self.server.lock();
+        state.ensure_here()?;
+        if state.epoch != self.epoch {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "the history of the memory server broke",
+            ));
+        }
+        Ok(state.pairs.read(&self.ranges))
+    }
+}

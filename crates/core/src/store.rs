@@ -1,0 +1,213 @@
+//! The trait of a store: keys with values that are changed together or not at all, in an order that everybody sees. What is
+//! kept there (configuration) and how it is followed is written once, above it ([`config`](crate::config)).
+//!
+//! What is said of attempts, deadlines, dropping and errors at the top of [`backend`](crate::backend) holds here too.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
+use crate::error::Result;
+
+/// The longest key, in bytes.
+pub const KEY_MOST: usize = 1024;
+/// The largest value, in bytes: 1 MiB, what etcd takes of a request unless it was started to take more.
+pub const VALUE_MOST: usize = 1024 * 1024;
+
+/// A key and what stands there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// The key.
+    pub key: Arc<str>,
+    /// Its value.
+    pub value: Box<[u8]>,
+    /// The revision of the store at which it was written last; at least 1.
+    pub revision: i64,
+}
+
+/// When something was read: at which revision of which history.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// Tells one cluster, or one life of it, from another.
+    pub cluster: u64,
+    /// How many changes there were before. It grows by each transaction that changes something.
+    pub revision: i64,
+}
+
+impl Moment {
+    /// Whether what was read now can't come after what was read `before`: the store is another one, or was set back.
+    pub fn breaks_with(self, before: Self) -> bool {
+        self.cluster != before.cluster || self.revision < before.revision
+    }
+}
+
+/// Which keys are meant.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Range {
+    /// This one.
+    Key(Arc<str>),
+    /// Those that begin so. It ends in a slash, so that `/config/orders/` holds nothing of `/config/orders-admin/`.
+    Under(Arc<str>),
+}
+
+impl Range {
+    /// Whether a key is meant.
+    pub fn has(&self, key: &str) -> bool {
+        match self {
+            Self::Key(own) => **own == *key,
+            Self::Under(prefix) => key.starts_with(&**prefix),
+        }
+    }
+
+    /// The key, or what all of them begin with.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Key(text) | Self::Under(text) => text,
+        }
+    }
+
+    /// What is wrong with it, if anything is.
+    pub fn problem(&self) -> Option<String> {
+        match self {
+            Self::Key(key) => problem_of_key(key),
+            Self::Under(prefix) => match prefix.strip_suffix('/') {
+                Some(folder) => problem_of_key(folder),
+                None => Some("expected a prefix that ends in \"/\"".to_owned()),
+            },
+        }
+    }
+}
+
+/// What is wrong with a key, if anything is.
+pub fn problem_of_key(key: &str) -> Option<String> {
+    let Some(path) = key.strip_prefix('/') else {
+        return Some("expected a path that begins with \"/\", such as \"/config/orders/limits\"".to_owned());
+    };
+    if key.len() > KEY_MOST {
+        return Some(format!("expected at most {KEY_MOST} bytes, got {}", key.len()));
+    }
+    if key.chars().any(char::is_control) {
+        return Some("expected no control characters".to_owned());
+    }
+    match path.split('/').find(|part| matches!(*part, "" | "." | "..")) {
+        Some("") => Some("expected no empty part between two \"/\", nor at the end".to_owned()),
+        Some(part) => Some(format!(
+            "expected no part that is {part:?}: a store knows no folders to go up to"
+        )),
+        None => None,
+    }
+}
+
+/// The pairs of some ranges, all of one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Read {
+    /// Each once. Sharing the `Arc` of an unchanged one with the read before saves comparing it.
+    pub pairs: Vec<Arc<Pair>>,
+    /// When they stood there.
+    pub moment: Moment,
+}
+
+/// What must be so for a transaction to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compare {
+    /// The key.
+    pub key: Arc<str>,
+    /// The revision at which it was written last; 0: there is none.
+    pub revision: i64,
+}
+
+/// What a transaction does with a key. It has no key twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// Writes it.
+    Put(Arc<str>, Box<[u8]>),
+    /// Deletes it, if it is there.
+    Delete(Arc<str>),
+}
+
+impl Write {
+    /// The key.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Put(key, _) | Self::Delete(key) => key,
+        }
+    }
+}
+
+/// What became of a transaction.
+#[derive(Debug, Clone)]
+pub enum Commit {
+    /// It was made.
+    Done {
+        /// When.
+        moment: Moment,
+        /// How many of the keys that it deleted were there.
+        deleted: usize,
+    },
+    /// Nothing was changed.
+    Conflict {
+        /// What stands at the keys that were compared, in their order.
+        current: Vec<Option<Arc<Pair>>>,
+    },
+}
+
+/// A store: memory, etcd, …
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// One read, of all ranges at one moment, which is after everything that anybody was told to be written.
+    async fn read(&self, ranges: &[Range]) -> Result<Read>;
+
+    /// Whole reads, the first at once, each later one after a change: each is of one revision, so none holds half of a
+    /// transaction, and no change is missed (one that is overwritten at once may be). A repeat does no harm.
+    ///
+    /// It ends as [`Follow::Stream`](crate::backend::Follow::Stream) does, and is followed anew. No I/O before it is polled.
+    fn follow(&self, ranges: &Arc<[Range]>) -> BoxStream<'static, Result<Read>>;
+
+    /// One attempt at a transaction: all of `writes` at one revision, if all of `compares` hold.
+    ///
+    /// An error says that nothing was changed and nothing will be, unless it is
+    /// [`is_outcome_unknown`](crate::Error::is_outcome_unknown). A future that is dropped leaves it open.
+    async fn commit(&self, compares: &[Compare], writes: &[Write]) -> Result<Commit>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_a_path() {
+        for good in [
+            "/a",
+            "/config/dev/orders/limits",
+            "/config/dev/orders/limits/@canary=true",
+            "/配置/…",
+        ] {
+            assert_eq!(problem_of_key(good), None, "{good}");
+        }
+        let long = format!("/{}", "x".repeat(KEY_MOST));
+        for bad in [
+            "", "/", "a", "a/b", "//a", "/a//b", "/a/", "/a/../b", "/..", "/a/.", "/a\n", "/a\0b", &long,
+        ] {
+            assert!(problem_of_key(bad).is_some(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_a_key_with_a_slash() {
+        let under = |prefix: &str| Range::Under(prefix.into());
+        assert_eq!(under("/config/").problem(), None);
+        for bad in ["", "/", "//", "/config", "config/", "/a/../"] {
+            assert!(under(bad).problem().is_some(), "{bad:?}");
+        }
+        assert!(under("/a/").has("/a/b") && !under("/a/").has("/a-b/c"));
+        assert!(Range::Key("/a".into()).has("/a") && !Range::Key("/a".into()).has("/a/b"));
+    }
+
+    #[test]
+    fn what_comes_after_is_later_in_the_same_history() {
+        let at = |cluster, revision| Moment { cluster, revision };
+        assert!(!at(1, 5).breaks_with(at(1, 5)) && !at(1, 6).breaks_with(at(1, 5)));
+        assert!(at(1, 4).breaks_with(at(1, 5)) && at(2, 9).breaks_with(at(1, 5)));
+    }
+}
