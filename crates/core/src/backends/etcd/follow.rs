@@ -14,6 +14,7 @@ use crate::backend::{BadRecord, Snapshot, Steps, steps};
 use crate::error::{Error, ErrorKind, Result};
 use crate::etcd::{Batch, Cause, Change, Fault, OnDisconnect, Subscription, WatchEnd, WatchRequest};
 use crate::instance::ServiceInstance;
+use crate::store::Moment;
 
 /// What a range comes to, kept up by its changes.
 #[async_trait]
@@ -26,6 +27,11 @@ pub(super) trait Fold: Send + 'static {
     /// What messages call it.
     fn called(&self, keys: &Keys) -> String;
 
+    /// The prefix that somebody who may not has to be granted.
+    fn granted(&self, keys: &Keys) -> String {
+        keys.prefix().to_owned()
+    }
+
     /// Reads all of it anew, at one moment.
     async fn read(&mut self, shared: &Shared) -> Result<Moment>;
 
@@ -34,12 +40,6 @@ pub(super) trait Fold: Send + 'static {
 
     /// What it comes to now.
     fn give(&self) -> Self::Read;
-}
-
-/// When a range was read.
-pub(super) struct Moment {
-    pub(super) revision: i64,
-    pub(super) cluster: u64,
 }
 
 struct RangeWatch<F> {
@@ -97,8 +97,9 @@ impl<F: Fold> Steps for RangeWatch<F> {
                 Err(WatchEnd::HistoryBroke(why)) => return Err(Error::new(ErrorKind::Unavailable, why)),
                 Err(WatchEnd::Refused(error)) => {
                     let fault = Fault::of(Cause::Refused, error);
-                    let what = self.fold.called(&self.shared.keys);
-                    return Err(self.shared.explain(fault, "watch", &what));
+                    let keys = &self.shared.keys;
+                    let (what, prefix) = (self.fold.called(keys), self.fold.granted(keys));
+                    return Err(self.shared.explain_under(fault, "watch", &what, &prefix));
                 }
                 Err(WatchEnd::Closed) => return Err(Error::new(ErrorKind::Closed, "the client was closed")),
             }

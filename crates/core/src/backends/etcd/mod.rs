@@ -7,6 +7,7 @@ mod names;
 mod options;
 mod presence;
 mod shared;
+mod store;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,10 +21,12 @@ use self::names::Names;
 pub use self::options::EtcdRecords;
 use self::presence::EtcdPresence;
 use self::shared::Shared;
+use self::store::EtcdStore;
 use crate::backend::{Backend, Capabilities, Follow, Presence, ServiceName, Snapshot};
 use crate::error::{ErrorKind, Result};
 use crate::etcd::{EtcdClient, EtcdOptions};
 use crate::log::Log;
+use crate::store::Store;
 
 /// Service registry in etcd.
 pub struct EtcdBackend {
@@ -134,6 +137,10 @@ impl Backend for EtcdBackend {
 
     fn follow_services(&self) -> Follow<Vec<Arc<ServiceName>>> {
         Follow::Stream(follow::follow_range(Arc::clone(&self.shared), Names::default()))
+    }
+
+    fn store(&self) -> Option<Arc<dyn Store>> {
+        Some(Arc::new(EtcdStore(Arc::clone(&self.shared))))
     }
 
     async fn close(&self) {

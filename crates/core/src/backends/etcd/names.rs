@@ -7,12 +7,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use etcd_client::GetOptions;
 
-use super::follow::{Fold, Moment};
+use super::follow::Fold;
 use super::keys::Keys;
 use super::shared::Shared;
 use crate::backend::ServiceName;
 use crate::error::{Error, ErrorKind, Result};
 use crate::etcd::{Cause, Change, Fault};
+use crate::store::Moment;
 
 /// Keys per page when all of the prefix is read.
 const PAGE: i64 = 1000;

@@ -55,13 +55,17 @@ impl Shared {
             .map_err(|fault| self.explain(fault, "read", &self.keys.service_prefix(name)))
     }
 
-    /// Says of a refusal what was refused, and how to grant it.
+    /// Says of a refusal what of the registry was refused, and how to grant it.
     pub(super) fn explain(&self, fault: Fault, right: &str, what: &str) -> Error {
+        self.explain_under(fault, right, what, self.keys.prefix())
+    }
+
+    /// The same of what lies under a prefix of its own.
+    pub(super) fn explain_under(&self, fault: Fault, right: &str, what: &str, prefix: &str) -> Error {
         if fault.error.kind() != ErrorKind::PermissionDenied {
             return fault.error.about(what);
         }
         let user = self.client.options().username.as_deref().unwrap_or_default();
-        let prefix = self.keys.prefix();
         let message = format!(
             "the etcd user {user:?} may not {right} {what:?}; grant it with: etcdctl role grant-permission <role of the user> --prefix=true readwrite {prefix}"
         );

@@ -49,6 +49,20 @@ impl Caller {
         self.call_until(op, deadline, make).await.map(|(answer, _)| answer)
     }
 
+    /// The same for what must not be done twice: it is sent again only where it surely was not applied, and fails with
+    /// [`Fault::outcome_unknown`] where that can't be said.
+    pub(crate) async fn call_once<T, F, Fut>(&self, op: &'static str, make: F) -> Result<T, Fault>
+    where
+        F: Fn(etcd_client::Client) -> Fut,
+        Fut: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        let tries = Tries {
+            repeatable: false,
+            ..Tries::until(Instant::now() + self.timeout())
+        };
+        self.attempt_with(op, tries, make).await.map(|(answer, _)| answer)
+    }
+
     /// [`call`](Self::call) until `deadline`, saying who answered.
     pub(in crate::etcd) async fn call_until<T, F, Fut>(
         &self,
@@ -60,7 +74,16 @@ impl Caller {
         F: Fn(etcd_client::Client) -> Fut,
         Fut: Future<Output = Result<T, etcd_client::Error>>,
     {
-        self.attempt(op, Tries::until(deadline), |connection| {
+        self.attempt_with(op, Tries::until(deadline), make).await
+    }
+
+    /// [`attempt`](Self::attempt) with the client of each connection.
+    async fn attempt_with<T, F, Fut>(&self, op: &'static str, tries: Tries, make: F) -> Result<(T, Route), Fault>
+    where
+        F: Fn(etcd_client::Client) -> Fut,
+        Fut: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        self.attempt(op, tries, |connection| {
             let answer = make(connection.client.clone());
             async move { answer.await.map_err(|error| judge(error, &connection.url)) }
         })
