@@ -64,6 +64,11 @@ export declare class ClientHandle {
   /** From here it does not. */
   unref(): void
   close(drainMs: number, timeoutMs: number): Promise<void>
+  /** Throws where the registry keeps no configuration. */
+  ensureConfig(): void
+  readPairs(ranges: Array<NativeRange>, timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<NativePairsRead>
+  followPairs(ranges: Array<NativeRange>, settleMs: number): PairsWatcherHandle
+  commitPairs(compares: Array<NativeCompare>, writes: Array<NativeWrite>, timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<NativeCommit>
 }
 
 /** One client of one cluster. */
@@ -194,6 +199,21 @@ export declare class ObserverHandle {
   close(): void
 }
 
+export declare class PairsWatcherHandle {
+  id(): number
+  stale(): boolean
+  /** The number of the latest list; 0 while there is none. */
+  version(): number
+  /** How often it was tried up to now to begin to follow it, for all its watchers. */
+  attempts(): number
+  /** Why the registry refuses the watch, if it does. */
+  error(): NativeFailure | null
+  /** Ends it and frees the native side. May be repeated. */
+  stop(): void
+  /** The latest list: what is new in it, if the list `known` was the last one taken through this handle. */
+  take(known: number): NativePairs
+}
+
 export declare class RegistrationHandle {
   /** The id that its events carry. Events come only after the first call. */
   id(): number
@@ -315,6 +335,19 @@ export interface NativeCapabilities {
   ownSwitch: boolean
 }
 
+export interface NativeCommit {
+  revision: number
+  deleted: number
+  /** Where nothing was changed: what stands at the keys that were compared. */
+  conflict: Array<NativePair | undefined | null> | null
+}
+
+export interface NativeCompare {
+  key: string
+  /** 0: there is none. */
+  revision: number
+}
+
 export interface NativeConsulOptions {
   hosts: Array<string>
   token: string | null
@@ -408,7 +441,7 @@ export interface NativeEtcdOptions {
 
 /** One event. `id` is the watcher's or registration's, else 0; `level` and `text` belong to log lines and reasons. */
 export interface NativeEvent {
-  kind: 'watch' | 'stale' | 'fresh' | 'watchError' | 'lost' | 'restored' | 'replaced' | 'out' | 'in' | 'badRecord' | 'connected' | 'disconnected' | 'log' | 'elected' | 'termLost' | 'campaignFailed' | 'leader' | 'leaderUnknown' | 'observerFailed' | 'lockLost' | 'tokenTime'
+  kind: 'watch' | 'stale' | 'fresh' | 'reset' | 'watchError' | 'lost' | 'restored' | 'replaced' | 'out' | 'in' | 'badRecord' | 'connected' | 'disconnected' | 'log' | 'elected' | 'termLost' | 'campaignFailed' | 'leader' | 'leaderUnknown' | 'observerFailed' | 'lockLost' | 'tokenTime'
   id: number
   level: string | null
   key: string | null
@@ -608,6 +641,30 @@ export interface NativePageLayout {
   answerBytes: number
 }
 
+export interface NativePair {
+  key: string
+  /** Bytes that are no UTF-8 are U+FFFD in it. */
+  text: string
+  /** Whether there are none such. */
+  isText: boolean
+  revision: number
+}
+
+/** A list of pairs, its number, and the revision of the store at which it stood there. */
+export interface NativePairs {
+  version: number
+  revision: number
+  /** `null` when `pairs` is the whole list. */
+  difference: NativeDifference | null
+  /** Those that are new. */
+  pairs: Array<NativePair>
+}
+
+export interface NativePairsRead {
+  pairs: Array<NativePair>
+  revision: number
+}
+
 export interface NativePolarisOptions {
   hosts: Array<string>
   namespace: string
@@ -615,6 +672,12 @@ export interface NativePolarisOptions {
   layout: 'polaris' | 'registry'
   weight: number
   tls: NativeTlsOptions | null
+}
+
+/** A key, or with `under` all keys that begin so. */
+export interface NativeRange {
+  text: string
+  under: boolean
 }
 
 export interface NativeRegisterOptions {
@@ -674,6 +737,12 @@ export interface NativeWatchRequest {
   settle: boolean
 }
 
+export interface NativeWrite {
+  key: string
+  /** `null` deletes it. */
+  value: string | null
+}
+
 export interface NativeZookeeperOptions {
   hosts: Array<string>
   chroot: string
@@ -688,6 +757,9 @@ export interface NativeZookeeperOptions {
 
 /** The measures of the pages that calls and answers cross in. */
 export declare function pageLayout(): NativePageLayout
+
+/** What is wrong with a key of a store, if anything is. */
+export declare function problemOfStoreKey(key: string): string | null
 
 /**
  * Deregisters everything that clients of this environment have registered: the one synchronous call, for

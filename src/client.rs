@@ -24,9 +24,9 @@ use crate::watcher::{ServicesWatcherHandle, WatcherHandle};
 
 #[napi]
 pub struct ClientHandle {
-    io: Arc<Io>,
-    registry: Registry,
-    mailbox: Arc<Mailbox>,
+    pub(crate) io: Arc<Io>,
+    pub(crate) registry: Registry,
+    pub(crate) mailbox: Arc<Mailbox>,
     ids: AtomicU32,
     alive: KeepAlive,
 }
@@ -189,7 +189,7 @@ impl ClientHandle {
         cancel: Option<&CancelHandle>,
     ) -> Result<PromiseRaw<'env, JsResult<RegistrationHandle>>> {
         let (registry, io) = (self.registry.clone(), self.io.clone());
-        let id = self.ids.fetch_add(1, Ordering::Relaxed);
+        let id = self.next_id();
         let (gate, on_event) = events_of(id, self.mailbox.clone());
         promise(env, &self.io, cancel, "register", async move {
             let options = RegisterOptions {
@@ -240,7 +240,7 @@ impl ClientHandle {
         let _inside = self.io.handle().enter();
         match self.registry.watch(&name) {
             Ok(watcher) => {
-                let id = self.ids.fetch_add(1, Ordering::Relaxed);
+                let id = self.next_id();
                 Ok(WatcherHandle::start(id, &watcher, self.mailbox.clone(), &self.io))
             }
             Err(error) => Err(NativeFailure::from(&error).thrown(env)),
@@ -252,7 +252,7 @@ impl ClientHandle {
         let _inside = self.io.handle().enter();
         match self.registry.watch_services() {
             Ok(watcher) => {
-                let id = self.ids.fetch_add(1, Ordering::Relaxed);
+                let id = self.next_id();
                 let mailbox = self.mailbox.clone();
                 Ok(ServicesWatcherHandle::start(id, &watcher, mailbox, &self.io))
             }
@@ -292,6 +292,11 @@ impl ClientHandle {
 }
 
 impl ClientHandle {
+    /// Of what events are about.
+    pub(crate) fn next_id(&self) -> u32 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// A client of the backend that `open` makes of the options.
     pub(crate) fn of(
         env: Env,

@@ -56,7 +56,7 @@ impl From<&Error> for NativeFailure {
             causes: error.causes(),
             grpc_code: None,
             details: String::new(),
-            outcome_unknown: false,
+            outcome_unknown: error.is_outcome_unknown(),
             tried: Vec::new(),
         }
     }

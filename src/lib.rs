@@ -13,6 +13,7 @@ mod alive;
 mod backends;
 mod call;
 mod client;
+mod config;
 mod convert;
 #[cfg(feature = "etcd")]
 mod etcd;

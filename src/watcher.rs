@@ -1,4 +1,4 @@
-//! One watcher, of a name or of the names, as JavaScript holds it. It is told that there is something new and takes the
+//! One watcher, of a name, of the names or of the pairs of a store, as JavaScript holds it. It is told that there is something new and takes the
 //! latest list itself: nothing queues, and a slow consumer skips states.
 
 use std::sync::{Arc, Mutex};
@@ -8,16 +8,18 @@ use napi::{Env, Result};
 use napi_derive::napi;
 use rollcall_core::ServiceInstance;
 use rollcall_core::backend::ServiceName;
+use rollcall_core::store::{Moment, Pair};
 use rollcall_core::sync::lock;
 use rollcall_core::watch::{Difference, Entry, List, View, Watcher, difference};
 use tokio::task::AbortHandle;
 
+use crate::config::{NativePair, revision_of};
 use crate::convert::to_array;
 use crate::events::Mailbox;
 use crate::failure::NativeFailure;
 use crate::io::Io;
 
-/// What the handles of both kinds are made of.
+/// What the handles of all kinds are made of.
 struct WatcherInner<E: Entry> {
     id: u32,
     /// `None` once it was stopped. Holding it keeps the subject followed.
@@ -30,6 +32,7 @@ struct WatcherInner<E: Entry> {
 /// The latest list, and how it differs from the one that was taken before.
 struct Taken<E> {
     version: f64,
+    moment: Option<Moment>,
     list: List<E>,
     /// `None` where the reader has another one than that.
     difference: Option<Difference>,
@@ -39,10 +42,14 @@ impl<E: Entry> WatcherInner<E> {
     fn start(id: u32, watcher: &Watcher<E>, mailbox: Arc<Mailbox>, io: &Arc<Io>) -> Self {
         let mut views = watcher.views();
         let task = io.handle().spawn(async move {
-            let (mut version, mut stale, mut refused) = (0, false, false);
+            let (mut version, mut resets, mut stale, mut refused) = (0, 0, false, false);
             loop {
                 {
                     let view = views.borrow_and_update();
+                    // Before the list that it explains.
+                    if std::mem::replace(&mut resets, view.resets) != view.resets {
+                        mailbox.put("reset", id, None);
+                    }
                     if std::mem::replace(&mut version, view.version) != view.version {
                         mailbox.notice(id);
                     }
@@ -93,6 +100,7 @@ impl<E: Entry> WatcherInner<E> {
         let difference = (before.0 > 0 && before.0 as f64 == known).then(|| difference(&before.1, &list));
         Taken {
             version: view.version as f64,
+            moment: view.moment,
             list,
             difference,
         }
@@ -152,7 +160,7 @@ impl From<Difference> for NativeDifference {
     }
 }
 
-/// What the two handles do alike. napi knows no generic classes, so each is one of its own, made of the same inside.
+/// What the handles do alike. napi knows no generic classes, so each is one of its own, made of the same inside.
 macro_rules! watcher_handle {
     ($handle:ident of $entry:ident) => {
         #[napi]
@@ -261,6 +269,34 @@ impl ServicesWatcherHandle {
             version: taken.version,
             names: new.iter().map(|service| service.name.to_string()).collect(),
             counts: Int32Array::new(new.iter().map(count).collect()),
+            difference: taken.difference.map(Into::into),
+        }
+    }
+}
+
+watcher_handle!(PairsWatcherHandle of Pair);
+
+/// A list of pairs, its number, and the revision of the store at which it stood there.
+#[napi(object, object_from_js = false, use_nullable = true)]
+pub struct NativePairs {
+    pub version: f64,
+    pub revision: f64,
+    /// `null` when `pairs` is the whole list.
+    pub difference: Option<NativeDifference>,
+    /// Those that are new.
+    pub pairs: Vec<NativePair>,
+}
+
+#[napi]
+impl PairsWatcherHandle {
+    /// The latest list: what is new in it, if the list `known` was the last one taken through this handle.
+    #[napi(catch_unwind)]
+    pub fn take(&self, known: f64) -> NativePairs {
+        let taken = self.0.take(known);
+        NativePairs {
+            version: taken.version,
+            revision: revision_of(taken.moment.unwrap_or_default()),
+            pairs: taken.unknown().into_iter().map(Into::into).collect(),
             difference: taken.difference.map(Into::into),
         }
     }
