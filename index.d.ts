@@ -64,8 +64,6 @@ export declare class ClientHandle {
   /** From here it does not. */
   unref(): void
   close(drainMs: number, timeoutMs: number): Promise<void>
-  /** Throws where the registry keeps no configuration. */
-  ensureConfig(): void
   readPairs(ranges: Array<NativeRange>, timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<NativePairsRead>
   followPairs(ranges: Array<NativeRange>, settleMs: number): PairsWatcherHandle
   commitPairs(compares: Array<NativeCompare>, writes: Array<NativeWrite>, timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<NativeCommit>

@@ -4,7 +4,6 @@
 use napi::bindgen_prelude::PromiseRaw;
 use napi::{Env, Result};
 use napi_derive::napi;
-use rollcall_core::config::Config;
 use rollcall_core::store::{Commit, Compare, Moment, Pair, Range, Write, problem_of_key};
 
 use crate::call::{CancelHandle, JsResult, ms, promise};
@@ -65,12 +64,6 @@ pub fn problem_of_store_key(key: String) -> Option<String> {
 
 #[napi]
 impl ClientHandle {
-    /// Throws where the registry keeps no configuration.
-    #[napi(catch_unwind)]
-    pub fn ensure_config(&self, env: Env) -> Result<()> {
-        self.config(env).map(drop)
-    }
-
     #[napi(catch_unwind, ts_return_type = "Promise<NativePairsRead>")]
     pub fn read_pairs<'env>(
         &self,
@@ -92,7 +85,10 @@ impl ClientHandle {
 
     #[napi(catch_unwind)]
     pub fn follow_pairs(&self, env: Env, ranges: Vec<NativeRange>, settle_ms: f64) -> Result<PairsWatcherHandle> {
-        let config = self.config(env)?;
+        let config = match self.registry.config() {
+            Ok(config) => config,
+            Err(error) => return Err(NativeFailure::from(&error).thrown(env)),
+        };
         let _inside = self.io.handle().enter();
         match config.follow(ranges.into_iter().map(Into::into).collect(), ms(settle_ms)) {
             Ok(watcher) => Ok(PairsWatcherHandle::start(
@@ -121,14 +117,6 @@ impl ClientHandle {
             let commit = config?.commit(&compares, &writes, ms(timeout_ms)).await?;
             Ok(commit.into())
         })
-    }
-}
-
-impl ClientHandle {
-    fn config(&self, env: Env) -> Result<Config> {
-        self.registry
-            .config()
-            .map_err(|error| NativeFailure::from(&error).thrown(env))
     }
 }
 
