@@ -19,6 +19,7 @@ export type ServiceNames = readonly ServiceName[];
 /** @internal */
 export const NAMES: ListKind<ServiceName, ServicesWatcherHandle> = {
   operation: 'watchServices',
+  observed: 'watchServices',
   next: (handle, known, previous) => {
     const taken = handle.take(known);
     return [taken.version, nextNames(previous, taken)];

@@ -1,10 +1,10 @@
 /** The client of one registry: register, discover, watch, close. */
 
 import { LEAVE_MS, LENDER_CLOSED } from '../common/lending.js';
-import { describe, type LogLevel } from '../common/logger.js';
+import { describe, type Log, type LogLevel } from '../common/logger.js';
 import { abortSignal, boolean, invalid, kindOf, onlyKnown, optional } from '../common/shape.js';
 import { Share, took } from '../common/turns.js';
-import { aborted, fromNative, type RollcallError } from '../errors.js';
+import { aborted, type RollcallError } from '../errors.js';
 import type { CancelHandle, ClientHandle, NativeEvent, RegistrationHandle } from '../native.js';
 import type { ServiceCache } from '../service/cache.js';
 import type { ServiceOptions } from '../service/options.js';
@@ -30,10 +30,24 @@ import { type RegistryMethod, type Tally, Teller } from './observe.js';
 import { callTimeout, type Removal, removal, type Settings, stallTimeout } from './options.js';
 import { Registration, type RemovalOptions } from './registration.js';
 import type { RegistryStatus } from './status.js';
-import { Feeds, type Handle, INSTANCES, type ListWatcher, Watcher, type WatcherSource } from './watcher.js';
+import { Feeds, INSTANCES, Watcher, type WatcherSource } from './watcher.js';
+import { type Asked, Watches } from './watches.js';
 
-/** What is asked of a watch of either kind. */
-type Asked = Pick<WatcherSource<unknown>, 'signal' | 'refused'>;
+/**
+ * What a registry shares with who works on its client.
+ *
+ * @internal
+ */
+export interface Inside {
+  readonly client: ClientHandle;
+  readonly watches: Watches;
+  readonly holds: Holds;
+  readonly log: Log;
+  readonly connectTimeoutMs: number;
+  readonly timeoutMs: number;
+  /** Why the registry is closed, if it is. */
+  closedBy(): string | undefined;
+}
 
 /**
  * A registry client, made by `connect()`. It belongs to the thread that made it. It keeps the process alive while
@@ -59,7 +73,7 @@ export class Registry {
   readonly #events: Events<RegistryEvents>;
   readonly #instances = new Feeds(INSTANCES);
   readonly #names = new Feeds(NAMES);
-  readonly #watchers = new Map<number, ListWatcher<unknown>>();
+  readonly #watches: Watches;
   readonly #registrations = new Map<number, Registration>();
   readonly #holds: Holds;
   /** Which of its states was told last. */
@@ -87,6 +101,8 @@ export class Registry {
       if (registry) registry.#share.wake();
     });
     this.#holds = new Holds(this.#client);
+    this.#teller = settings.observe && new Teller(settings.observe, this.backend, settings.log);
+    this.#watches = new Watches(this.#holds, settings.log, this.#teller);
     this.capabilities = Object.freeze({ ...this.#client.capabilities() });
     Object.defineProperty(this, 'status', {
       enumerable: true,
@@ -96,7 +112,6 @@ export class Registry {
       },
     });
     track(this, settings.signals, settings.log);
-    this.#teller = settings.observe && new Teller(settings.observe, this.backend, settings.log);
     this.#join();
   }
 
@@ -174,7 +189,7 @@ export class Registry {
       handle,
       timeoutMs: native.timeoutMs,
       log,
-      closed: () => (this.closed ? this.#why : undefined),
+      closed: () => this.#closedBy(),
       released: (self) => this.#forget(id, self),
       newCancel: this.#newCancel,
       teller: this.#teller,
@@ -301,53 +316,14 @@ export class Registry {
    */
   watchServices(options?: WatchOptions): ServicesWatcher {
     const signal = checked('watchServices', () => signalOf(options));
-    return this.#follow('', this.#names, () => this.#client.watchServices(), ServicesWatcher.follow, { signal });
+    const open = () => this.#client.watchServices();
+    return this.#watches.follow('', this.#names, open, ServicesWatcher.follow, { signal }, this.#closedBy());
   }
 
-  #watch(name: string, asked: Asked, keepsAlive = true): Watcher {
+  #watch(name: string, asked: Asked): Watcher {
     const follow = (source: WatcherSource<ServiceInstance>) => Watcher.follow(name, source);
-    return this.#follow(name, this.#instances, () => this.#client.watch(name), follow, asked, keepsAlive);
-  }
-
-  #follow<T, H extends Handle, W extends ListWatcher<T>>(
-    name: string,
-    feeds: Feeds<T, H>,
-    open: () => H,
-    follow: (source: WatcherSource<T>) => W,
-    asked: Asked,
-    keepsAlive = true,
-  ): W {
-    const { kind } = feeds;
-    const common = { ...asked, kind, log: this.#settings.log };
-    const ended = this.#teller?.begin(kind.operation, name || undefined);
-    const isKnown = ended !== undefined && feeds.known(name) !== undefined;
-    const over = (failure?: unknown) => {
-      ended?.(failure ?? aborted(asked.signal, kind.operation), 0);
-      return follow({ ...common, failure, released() {} });
-    };
-    if (this.closed) return over(closedError(kind.operation, this.#why));
-    if (asked.signal?.aborted) return over();
-
-    let handle: H;
-    try {
-      handle = open();
-    } catch (error) {
-      const failure = fromNative(error, kind.operation);
-      // What no time changes is told at once.
-      if (failure.code !== 'ERR_INVALID_ARGUMENT' && failure.code !== 'ERR_UNSUPPORTED') return over(failure);
-      ended?.(failure, 0);
-      throw failure;
-    }
-    const following = feeds.join(name, handle);
-    const released = (watcher: object) => {
-      this.#watchers.delete(following.id);
-      this.#holds.delete(watcher);
-    };
-    const first = ended && ((error?: unknown) => ended(error, isKnown ? 0 : following.attempts()));
-    const watcher = follow({ ...common, following, released, first });
-    this.#watchers.set(following.id, watcher);
-    if (keepsAlive) this.#holds.add(watcher);
-    return watcher;
+    const open = () => this.#client.watch(name);
+    return this.#watches.follow(name, this.#instances, open, follow, asked, this.#closedBy());
   }
 
   /**
@@ -360,7 +336,7 @@ export class Registry {
     checked('service', () => serviceName(name));
     this.#refuseClosed('service');
     this.#services ??= new (serviceModule().Services)({
-      watch: (name, refused) => this.#watch(name, { refused }, false),
+      watch: (name, refused) => this.#watch(name, { refused, keepsAlive: false }),
       hold: (waiting) => this.#holds.add(waiting),
       release: (waiting) => this.#holds.delete(waiting),
       log: this.#settings.log,
@@ -378,6 +354,23 @@ export class Registry {
    */
   write(level: LogLevel, text: string): void {
     this.#settings.log.write(level, text);
+  }
+
+  /**
+   * What works on the same client, as `rollcall/coord` does.
+   *
+   * @internal
+   */
+  inside(): Inside {
+    return {
+      client: this.#client,
+      watches: this.#watches,
+      holds: this.#holds,
+      log: this.#settings.log,
+      connectTimeoutMs: this.#settings.native.connectTimeoutMs,
+      timeoutMs: this.#settings.native.timeoutMs,
+      closedBy: () => this.#closedBy(),
+    };
   }
 
   /**
@@ -513,7 +506,7 @@ export class Registry {
     const before = attempts();
     (this as { closed: boolean }).closed = true;
     this.#services?.close();
-    for (const watcher of [...this.#watchers.values()]) watcher.stop();
+    this.#watches.stop();
     try {
       await call('close', undefined, () => this.#client.close(how.drainMs, how.timeoutMs));
     } finally {
@@ -543,6 +536,11 @@ export class Registry {
 
   #refuseClosed(operation: string): void {
     if (this.closed) throw closedError(operation, this.#why);
+  }
+
+  /** Why it is closed, if it is. */
+  #closedBy(): string | undefined {
+    return this.closed ? this.#why : undefined;
   }
 
   /** Events that have come, `most` of them; says whether there may be more. */
@@ -578,8 +576,9 @@ export class Registry {
       case 'watch':
       case 'stale':
       case 'fresh':
+      case 'reset':
       case 'watchError':
-        this.#watchers.get(id)?.notify(kind);
+        this.#watches.notify(id, kind);
         break;
       default: {
         const registration = this.#registrations.get(id);

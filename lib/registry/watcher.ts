@@ -35,7 +35,9 @@ export type Handle = Pick<
  */
 export interface ListKind<T, H extends Handle> {
   /** What errors call the watch. */
-  readonly operation: 'watch' | 'watchServices';
+  readonly operation: string;
+  /** What the observer of a registry is told of it; nothing where it is not one of the registry's own calls. */
+  readonly observed?: 'watch' | 'watchServices';
   /** The latest list and its number: what `previous`, whose number is `known`, has of it is kept. */
   next(handle: H, known: number, previous: readonly T[]): [version: number, list: readonly T[]];
   /** Whether two entries say the same. */
@@ -45,6 +47,7 @@ export interface ListKind<T, H extends Handle> {
 /** @internal */
 export const INSTANCES: ListKind<ServiceInstance, WatcherHandle> = {
   operation: 'watch',
+  observed: 'watch',
   next: (handle, known, previous) => {
     const taken = handle.take(known);
     return [taken.version, nextList(previous, taken)];
@@ -147,6 +150,8 @@ export interface WatcherSource<T> {
   readonly failure?: unknown;
   /** Hears that the registry refuses, once until it has told something, in place of an end. */
   readonly refused?: ((error: RollcallError) => void) | undefined;
+  /** Hears that the store is another one than before, or was set back. */
+  readonly reset?: (() => void) | undefined;
   /** Hears of the first list, or why there is none: then it may be called again. */
   readonly first?: ((error?: unknown) => void) | undefined;
   /** Called once, when it is over. */
@@ -299,6 +304,7 @@ export abstract class ListWatcher<T> implements AsyncIterableIterator<readonly T
       this.#source.first?.();
       this.#deliver();
     } else if (kind === 'stale' || kind === 'fresh') this.#events.tell(kind);
+    else if (kind === 'reset') this.#source.reset?.();
     else if (kind === 'watchError') {
       const error = this.#source.following?.error();
       if (!error) return; // what was refused is no longer
