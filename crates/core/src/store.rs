@@ -4,6 +4,7 @@
 //! What is said of attempts, deadlines, dropping and errors at the top of [`backend`](crate::backend) holds here too.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -164,11 +165,12 @@ pub trait Store: Send + Sync + 'static {
     /// It ends as [`Follow::Stream`](crate::backend::Follow::Stream) does, and is followed anew. No I/O before it is polled.
     fn follow(&self, ranges: &Arc<[Range]>) -> BoxStream<'static, Result<Read>>;
 
-    /// One attempt at a transaction: all of `writes` at one revision, if all of `compares` hold.
+    /// One attempt at a transaction: all of `writes` at one revision, if all of `compares` hold. It ends `within` the time given,
+    /// for it knows whether it was sent by then; core, which cuts it off a moment later, does not.
     ///
     /// An error says that nothing was changed and nothing will be, unless it is
     /// [`is_outcome_unknown`](crate::Error::is_outcome_unknown). A future that is dropped leaves it open.
-    async fn commit(&self, compares: &[Compare], writes: &[Write]) -> Result<Commit>;
+    async fn commit(&self, compares: &[Compare], writes: &[Write], within: Duration) -> Result<Commit>;
 }
 
 #[cfg(test)]

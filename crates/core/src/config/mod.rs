@@ -22,6 +22,8 @@ use crate::watch::{Entry, OnBad, Reflectors, Source, Subject, Watcher, closed};
 pub const SETTLE: Duration = Duration::from_millis(50);
 /// And the longest that one waits for those after it, in such pauses: a second.
 const PAUSES_MOST: u32 = 20;
+/// How long after its time a transaction is cut off that should have ended by itself.
+const CUT_OFF: Duration = Duration::from_millis(100);
 
 /// The configuration of one client. Cloning shares it. All methods must be called inside the runtime.
 #[derive(Clone)]
@@ -78,24 +80,32 @@ impl Config {
         }
         self.ensure_open()?;
         let is_sent = AtomicBool::new(false);
+        let deadline = Instant::now() + limit;
         let attempt = || async {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                std::future::pending::<()>().await; // what hindered the last one is told
+            }
             is_sent.store(true, Ordering::Relaxed);
-            let result = self.store.commit(compares, writes).await;
+            let result = self.store.commit(compares, writes, left.min(self.source.timeout)).await;
             is_sent.store(false, Ordering::Relaxed);
             self.source.reach.note(&result);
             result
         };
-        self.source.persist(limit, attempt).await.unwrap_or_else(|last| {
-            let key = writes.first().map(Write::key);
-            if is_sent.load(Ordering::Relaxed) {
-                let late = no_answer(&*self.source.backend, limit, key);
-                let text = format!("{}; it may be written all the same", late.message());
-                return Err(Error::new(ErrorKind::Timeout, text)
-                    .caused_by(late)
-                    .with_unknown_outcome());
-            }
-            Err(last.unwrap_or_else(|| no_answer(&*self.source.backend, limit, key)))
-        })
+        self.source
+            .persist(limit + CUT_OFF, attempt)
+            .await
+            .unwrap_or_else(|last| {
+                let key = writes.first().map(Write::key);
+                if is_sent.load(Ordering::Relaxed) {
+                    let late = no_answer(&*self.source.backend, limit, key);
+                    let text = format!("{}; it may be written all the same", late.message());
+                    return Err(Error::new(ErrorKind::Timeout, text)
+                        .caused_by(late)
+                        .with_unknown_outcome());
+                }
+                Err(last.unwrap_or_else(|| no_answer(&*self.source.backend, limit, key)))
+            })
     }
 
     fn ensure_open(&self) -> Result<()> {

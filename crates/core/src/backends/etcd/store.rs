@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::proto::{PbKeyValue, PbTxnOpResponse, PbTxnResponse};
 use etcd_client::{Compare as EtcdCompare, CompareOp, GetOptions, Txn, TxnOp};
 use futures::stream::BoxStream;
+use tokio::time::Instant;
 
 use super::follow::{Fold, follow_range};
 use super::keys::Keys;
@@ -34,7 +36,7 @@ impl Store for EtcdStore {
         follow_range(Arc::clone(&self.0), pairs)
     }
 
-    async fn commit(&self, compares: &[Compare], writes: &[Write]) -> Result<Commit> {
+    async fn commit(&self, compares: &[Compare], writes: &[Write], within: Duration) -> Result<Commit> {
         let holds = |c: &Compare| EtcdCompare::mod_revision(&*c.key, CompareOp::Equal, c.revision);
         let write = |write: &Write| match write {
             Write::Put(key, value) => TxnOp::put(&**key, &**value, None),
@@ -47,7 +49,7 @@ impl Store for EtcdStore {
             .or_else(compares.iter().map(look).collect::<Vec<_>>());
         let calls = &self.0.client.calls;
         let answer = calls
-            .call_once("commit", |client| {
+            .call_once("commit", Instant::now() + within, |client| {
                 let (mut kv, txn) = (calls.kv(&client), txn.clone());
                 async move { kv.txn(txn).await }
             })

@@ -1,6 +1,7 @@
 //! A client of a memory server as a store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -36,7 +37,7 @@ impl Store for MemoryStore {
         })
     }
 
-    async fn commit(&self, compares: &[Compare], writes: &[Write]) -> Result<Commit> {
+    async fn commit(&self, compares: &[Compare], writes: &[Write], _: Duration) -> Result<Commit> {
         let mut state = self.0.lock();
         state.ensure_here()?;
         Ok(state.pairs.commit(compares, writes))

@@ -49,16 +49,16 @@ impl Caller {
         self.call_until(op, deadline, make).await.map(|(answer, _)| answer)
     }
 
-    /// The same for what must not be done twice: it is sent again only where it surely was not applied, and fails with
+    /// The same until `deadline` for what must not be done twice: it is sent again only where it surely was not applied, and fails with
     /// [`Fault::outcome_unknown`] where that can't be said.
-    pub(crate) async fn call_once<T, F, Fut>(&self, op: &'static str, make: F) -> Result<T, Fault>
+    pub(crate) async fn call_once<T, F, Fut>(&self, op: &'static str, deadline: Instant, make: F) -> Result<T, Fault>
     where
         F: Fn(etcd_client::Client) -> Fut,
         Fut: Future<Output = Result<T, etcd_client::Error>>,
     {
         let tries = Tries {
             repeatable: false,
-            ..Tries::until(Instant::now() + self.timeout())
+            ..Tries::until(deadline)
         };
         self.attempt_with(op, tries, make).await.map(|(answer, _)| answer)
     }
