@@ -15,6 +15,9 @@ export type ErrorCode =
   | 'ERR_ABORTED'
   | 'ERR_UNSUPPORTED'
   | 'ERR_INTERNAL'
+  // Of `rollcall/coord` alone.
+  | 'ERR_CONFLICT'
+  | 'ERR_INVALID_CONFIG'
   // Of `rollcall/etcd` alone.
   | 'ERR_GRPC'
   | 'ERR_GRPC_PROTOCOL'
@@ -53,6 +56,8 @@ export interface ErrorDetails {
   key?: string | undefined;
   /** The revision of the registry that it is about, decimal. Default: none. */
   revision?: string | undefined;
+  /** Of a write: whether it may have been applied all the same. Default: absent. */
+  outcomeUnknown?: boolean | undefined;
   /** What lies below: an error, whose own `cause` goes on, or the reason of an abort. */
   cause?: unknown;
 }
@@ -107,6 +112,8 @@ export class RollcallError extends Error {
   declare readonly key?: string;
   /** The revision of the registry that it is about, decimal, when it is about one. */
   declare readonly revision?: string;
+  /** Of a write: true where it may have been applied all the same. Read before doing it again. */
+  declare readonly outcomeUnknown?: boolean;
 
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
@@ -117,6 +124,7 @@ export class RollcallError extends Error {
     if (details.endpoint !== undefined) this.endpoint = details.endpoint;
     if (details.key !== undefined) this.key = details.key;
     if (details.revision !== undefined) this.revision = details.revision;
+    if (details.outcomeUnknown) this.outcomeUnknown = true;
   }
 
   /** Recognizes the errors of another copy of the package, and of another realm, as well. */

@@ -19,6 +19,7 @@ const THIN = [
   'index',
   'etcd/index',
   'http/index',
+  'coord/index',
   'grpc/index',
   'nest/shared/index',
   'midway/index',

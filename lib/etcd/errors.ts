@@ -52,7 +52,7 @@ export class EtcdClientError extends RollcallError {
   /** What came with the status of grpc; usually nothing. */
   readonly metadata: unknown;
   /** Whether a write may have been applied although the call failed. Read the key before doing it again. */
-  readonly outcomeUnknown: boolean;
+  override readonly outcomeUnknown: boolean;
   /** What was wrong with each endpoint that was tried. Empty when a server answered. */
   readonly tried: readonly TriedEndpoint[];
 

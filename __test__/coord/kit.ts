@@ -1,0 +1,95 @@
+// Stores for the tests of coord: what all of them can do, and a schema without a library.
+import { MemoryServer } from 'rollcall';
+import { type Coord, type CoordIdentity, type CoordOptions, connectCoord, type StandardSchema } from 'rollcall/coord';
+import { type EtcdVersion, startEtcd } from '../support/etcd.js';
+import { uniqueName, waitFor } from '../support/process.js';
+
+/** What Vitest gives a test to tidy up with. */
+export interface Finish {
+  onTestFinished(fn: () => unknown): void;
+}
+
+/** A store, as its clients and its operators see it. */
+export interface Place {
+  readonly url: string;
+  /** It can't be reached from here on. */
+  away(): Promise<void>;
+  back(): Promise<void>;
+  /** Loses all its data. */
+  wipe(): Promise<void>;
+  close(): Promise<void>;
+}
+
+async function memory(): Promise<Place> {
+  const namespace = uniqueName('coord');
+  const server = MemoryServer.of(namespace);
+  return {
+    url: `memory://${namespace}`,
+    away: async () => server.setAway(true),
+    back: async () => server.setAway(false),
+    wipe: async () => server.wipe(),
+    close: async () => {},
+  };
+}
+
+async function etcd(version: EtcdVersion): Promise<Place> {
+  const server = await startEtcd({ version });
+  return {
+    url: server.url,
+    away: () => server.kill(),
+    back: () => server.start(),
+    wipe: () => server.wipe(),
+    close: () => server.close(),
+  };
+}
+
+export const PLACES: readonly (readonly [string, () => Promise<Place>])[] = [
+  ['memory', memory],
+  ['etcd 3.7.3', () => etcd('3.7.3')],
+  ['etcd 3.4.23', () => etcd('3.4.23')],
+];
+
+/** A client that is closed with its test. */
+export async function client(
+  { onTestFinished }: Finish,
+  url: string,
+  more: CoordIdentity & Partial<CoordOptions> = {},
+): Promise<Coord> {
+  const coord = await connectCoord({ url, logger: false, env: 'dev', service: 'orders', ...more });
+  onTestFinished(() => coord.close());
+  return coord;
+}
+
+/** A client of a memory server of its own. */
+export const inMemory = (finish: Finish, more: CoordIdentity & Partial<CoordOptions> = {}): Promise<Coord> =>
+  client(finish, `memory://${uniqueName('coord')}`, more);
+
+type Result<T> = ReturnType<StandardSchema<unknown, T>['~standard']['validate']>;
+
+/** A schema of this function. */
+export const schemaOf = <T>(validate: (value: unknown) => Result<T>): StandardSchema<unknown, T> => ({
+  '~standard': { version: 1, vendor: 'tests', validate },
+});
+
+/** Takes everything. */
+export const anything = schemaOf<unknown>((value) => ({ value }));
+
+/** Takes what has a whole `max`. */
+export const limits = schemaOf<{ max: number; [more: string]: unknown }>((value) => {
+  const { max } = (value ?? {}) as { max?: unknown };
+  if (Number.isInteger(max)) return { value: value as { max: number } };
+  return { issues: [{ message: 'expected a whole number', path: ['max'] }] };
+});
+
+/** Waits until something is so. */
+export const until = (what: string, look: () => unknown): Promise<unknown> => waitFor(() => Boolean(look()), { what });
+
+/** What a promise rejects with. */
+export async function failure(promise: Promise<unknown>): Promise<Error & Record<string, unknown>> {
+  try {
+    await promise;
+  } catch (error) {
+    return error as Error & Record<string, unknown>;
+  }
+  throw new Error('it did not fail');
+}

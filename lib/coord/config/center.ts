@@ -1,0 +1,270 @@
+/** The configuration of a client: read, written, followed, opened. */
+
+import { integer, invalid, optional, record, shown } from '../../common/shape.js';
+import { outcomeOf } from '../../common/waiting.js';
+import { aborted, fromNative, UnavailableError } from '../../errors.js';
+import { checked } from '../../registry/call.js';
+import { type CallOptions, signalOf, type WatchOptions } from '../../registry/call-options.js';
+import { ConflictError, InvalidConfigError } from '../errors.js';
+import { keyOf, only, prefixOf, under } from '../keys.js';
+import type { Identity } from '../options.js';
+import type { Change, Expected, Limits, Store } from '../store.js';
+import { agree, type ConfigDef, type Resolved, resolve } from './definition.js';
+import type { Entries, Entry } from './entry.js';
+import { type Began, Following } from './following.js';
+import { Held } from './held.js';
+import { ConfigRef } from './ref.js';
+import { writtenAs } from './text.js';
+import { ConfigWatcher } from './watcher.js';
+
+/** Options of `set()` and `delete()`. */
+export interface SetOptions extends CallOptions {
+  /** Only if the key was written last at this revision; 0: only if there is none. Default: whatever is there. */
+  ifRevision?: bigint | number | undefined;
+}
+
+/** Options of `setAll()`. */
+export interface SetAllOptions extends CallOptions {
+  /** Only if each of these keys was written last at its revision; 0: only if there is none. They need not be among those that change. */
+  ifRevisions?: Readonly<Record<string, bigint | number>> | undefined;
+}
+
+/** Options of `open()`. */
+export type OpenOptions = WatchOptions;
+
+type AnyHeld = Held<unknown>;
+
+interface Open {
+  readonly held: AnyHeld;
+  readonly following: Following;
+  readonly began: Promise<Began>;
+}
+
+/**
+ * The configuration that a store keeps, of `coord.config`. A value is JSON, or text; a key is a path such as
+ * `/config/prod/orders/limits`.
+ *
+ * Everything here rejects with `ERR_UNSUPPORTED` on a registry that keeps no configuration, with `ERR_CLOSED` after the end,
+ * and, as every call, with `ERR_INVALID_ARGUMENT`, `ERR_TIMEOUT`, `ERR_UNAVAILABLE`, `ERR_PERMISSION_DENIED`,
+ * `ERR_UNAUTHENTICATED` and `ERR_ABORTED`. Reads are tried again until `timeoutMs`. Writes are, where it is certain that
+ * nothing was written; where that is not known, the error has `outcomeUnknown`.
+ */
+export class ConfigCenter {
+  readonly #store: Store;
+  readonly #identity: Identity;
+  readonly #open = new Map<string, Open>();
+  readonly #followings = new Map<string, Following>();
+
+  /** @internal */
+  constructor(store: Store, identity: Identity) {
+    this.#store = store;
+    this.#identity = identity;
+  }
+
+  /**
+   * Opens a configuration: resolves with its first value. All who open one key share what is followed, and its value.
+   *
+   * While the store can't be reached it waits for `connectTimeoutMs`. Then it does with the definition's default, `stale`, until
+   * the store is there; without one it rejects with `ERR_UNAVAILABLE`. It has no other limit but the signal.
+   *
+   * @throws `ERR_INVALID_CONFIG` where what lies there is refused, as it also is where nothing does and the schema wants
+   * something; `ERR_INVALID_ARGUMENT` for an option that the key needs, and for another definition of a key that is open;
+   * `ERR_UNAVAILABLE`, `ERR_UNSUPPORTED`, `ERR_PERMISSION_DENIED`, `ERR_UNAUTHENTICATED`, `ERR_ABORTED`, `ERR_CLOSED`.
+   */
+  async open<T>(definition: ConfigDef<T>, options?: OpenOptions): Promise<ConfigRef<T>> {
+    const { signal, open } = checked('open', () => {
+      const signal = signalOf(options);
+      const resolved = resolve(definition, this.#identity);
+      this.#store.refuseClosed('open', signal);
+      return { signal, open: this.#opened(resolved) };
+    });
+    const { held } = open;
+    held.users++;
+    const letGo = this.#store.hold();
+    try {
+      const outcome = await outcomeOf(open.began, signal);
+      if (typeof outcome === 'string') throw aborted(signal, 'open');
+      this.#store.refuseClosed('open');
+      const began = outcome.value;
+      if (began.is === 'failed') throw fromNative(began.error, 'open');
+      if (began.is === 'silent') throw await this.#unreached(held);
+      if (!held.valid) throw refusedAtStart(held.rejected as InvalidConfigError);
+    } catch (error) {
+      this.#release(held);
+      throw error;
+    } finally {
+      letGo();
+    }
+    return ConfigRef.of(held as unknown as Held<T>, this.#store.log, () => this.#release(held));
+  }
+
+  /** What stands at a key, as text; `null`: nothing. One read of the store. */
+  async raw(key: string, options?: CallOptions): Promise<Entry | null> {
+    const { at, limits } = checked('raw', () => ({ at: keyOf('key', key), limits: this.#store.limits(options) }));
+    const [entry] = await this.#store.read('raw', [only(at)], limits);
+    return entry ?? null;
+  }
+
+  /** What stands below a prefix, sorted by the bytes of the keys, all of one revision. One read of the store. */
+  async list(prefix: string, options?: CallOptions): Promise<readonly Entry[]> {
+    const { at, limits } = checked('list', () => ({
+      at: prefixOf('prefix', prefix),
+      limits: this.#store.limits(options),
+    }));
+    return await this.#store.read('list', [under(at)], limits);
+  }
+
+  /**
+   * Writes a value: text as it is, all else as JSON. Resolves with the revision of the store at which it was written.
+   *
+   * @throws `ERR_CONFLICT`, with the current entry, where `ifRevision` does not hold.
+   */
+  async set(key: string, value: unknown, options?: SetOptions): Promise<bigint> {
+    const { change, expected, limits } = checked('set', () => {
+      const at = keyOf('key', key);
+      return { change: { key: at, value: writtenAs('value', value) }, ...this.#one(at, options) };
+    });
+    return (await this.#commit('set', expected, [change], limits)).revision;
+  }
+
+  /**
+   * Makes changes at once: each key gets its value, `null` deletes. Whoever follows sees all of them or none. Resolves with the
+   * revision of the store. (etcd takes 128 changes, unless it was started to take more.)
+   *
+   * @throws `ERR_CONFLICT`, with the first entry that is another one, where `ifRevisions` do not hold.
+   */
+  async setAll(changes: Readonly<Record<string, unknown>>, options?: SetAllOptions): Promise<bigint> {
+    const { all, expected, limits } = checked('setAll', () => {
+      const limits = this.#store.limits(options, ['ifRevisions']);
+      const all = Object.entries(record('changes', changes)).map(([key, value]): Change => {
+        const path = `changes[${JSON.stringify(key)}]`;
+        return { key: keyOf(path, key), value: value === null ? null : writtenAs(path, value) };
+      });
+      if (all.length === 0) throw invalid('changes', 'expected at least one');
+      const wanted = record('options.ifRevisions', optional('options', options).ifRevisions ?? {});
+      const expected = Object.entries(wanted).map(([key, revision]): Expected => {
+        const path = `options.ifRevisions[${JSON.stringify(key)}]`;
+        return { key: keyOf(path, key), revision: revisionOf(path, revision) };
+      });
+      return { all, expected, limits };
+    });
+    return (await this.#commit('setAll', expected, all, limits)).revision;
+  }
+
+  /**
+   * Deletes a key. `false`: there was none.
+   *
+   * @throws `ERR_CONFLICT`, with the current entry, where `ifRevision` does not hold.
+   */
+  async delete(key: string, options?: SetOptions): Promise<boolean> {
+    const { at, expected, limits } = checked('delete', () => {
+      const at = keyOf('key', key);
+      return { at, ...this.#one(at, options) };
+    });
+    const { deleted } = await this.#commit('delete', expected, [{ key: at, value: null }], limits);
+    return deleted > 0;
+  }
+
+  /** Follows a key: what stands there, and then each change; `null` is that nothing does. */
+  watch(key: string, options?: WatchOptions): ConfigWatcher<Entry | null> {
+    const { at, signal } = checked('watch', () => ({ at: keyOf('key', key), signal: signalOf(options) }));
+    return ConfigWatcher.of(this.#store, 'watch', [only(at)], signal, ([entry]) => entry ?? null);
+  }
+
+  /** Follows all keys below a prefix: whole snapshots, by key, each of one revision of the store. */
+  watchPrefix(prefix: string, options?: WatchOptions): ConfigWatcher<ReadonlyMap<string, Entry>> {
+    const { at, signal } = checked('watchPrefix', () => ({
+      at: prefixOf('prefix', prefix),
+      signal: signalOf(options),
+    }));
+    const mapped = (list: Entries) => new Map(list.map((entry) => [entry.key, entry]));
+    return ConfigWatcher.of(this.#store, 'watchPrefix', [under(at)], signal, mapped);
+  }
+
+  /**
+   * Ends everything that is open.
+   *
+   * @internal
+   */
+  close(): void {
+    for (const following of [...this.#followings.values()]) following.stop();
+  }
+
+  #one(key: string, options: SetOptions | undefined): { expected: Expected[]; limits: Limits } {
+    const limits = this.#store.limits(options, ['ifRevision']);
+    const wanted = options?.ifRevision;
+    const revision = wanted === undefined ? undefined : revisionOf('options.ifRevision', wanted);
+    return { expected: revision === undefined ? [] : [{ key, revision }], limits };
+  }
+
+  async #commit(operation: string, expected: Expected[], changes: Change[], limits: Limits) {
+    const done = await this.#store.commit(operation, expected, changes, limits);
+    if (!done.conflict) return done;
+    const current = (place: number) => done.conflict?.[place] ?? null;
+    const place = expected.findIndex(({ revision }, place) => BigInt(revision) !== (current(place)?.revision ?? 0n));
+    const { key, revision } = expected[Math.max(place, 0)] as Expected;
+    const there = current(Math.max(place, 0));
+    const is = there ? `was written at revision ${there.revision}` : 'is not there';
+    const wanted = revision === 0 ? 'expected not to be there' : `expected at revision ${revision}`;
+    throw new ConflictError(`${operation}: ${key} ${is}, ${wanted}: nothing was changed`, {
+      operation,
+      key,
+      current: there,
+      ...(there && { revision: String(there.revision) }),
+    });
+  }
+
+  /** What is open of a key; begun if nothing is. */
+  #opened<T>(resolved: Resolved<T>): Open {
+    const known = this.#open.get(resolved.key);
+    if (known) {
+      if (agree(known.held.resolved.def, resolved.def)) return known;
+      throw invalid('definition', `expected what ${resolved.key} was opened with: another definition of it is open`);
+    }
+    const folders = resolved.folders.join('\n');
+    const following = this.#followings.get(folders) ?? new Following(this.#store, resolved.folders);
+    this.#followings.set(folders, following);
+    const held = new Held(resolved, this.#store.log, this.#store.timeoutMs) as unknown as AnyHeld;
+    const open = { held, following, began: following.join(held) };
+    this.#open.set(resolved.key, open);
+    return open;
+  }
+
+  #release(held: AnyHeld): void {
+    if (--held.users > 0) return;
+    const { key, folders } = held.resolved;
+    const open = this.#open.get(key);
+    if (open?.held !== held) return;
+    this.#open.delete(key);
+    const all = folders.join('\n');
+    if (open.following.leave(held) && this.#followings.get(all) === open.following) this.#followings.delete(all);
+  }
+
+  /** The error of a store that said nothing, with what a read of it comes to. */
+  async #unreached(held: AnyHeld): Promise<Error> {
+    const { connectTimeoutMs } = this.#store;
+    const { key, folders } = held.resolved;
+    let cause: Error | undefined;
+    try {
+      await this.#store.read('open', folders.map(under), { timeoutMs: 500, signal: undefined });
+    } catch (error) {
+      cause = error as Error;
+    }
+    const why = cause ? `: ${cause.message}` : '';
+    const message = `open: nothing is known of ${key} after ${connectTimeoutMs} ms (connectTimeoutMs), and it has no default${why}`;
+    return new UnavailableError(message, { operation: 'open', key, cause });
+  }
+}
+
+/** The refusal, with the stack of who opens it. */
+function refusedAtStart({ message, key, revision, issues, cause }: InvalidConfigError): InvalidConfigError {
+  return new InvalidConfigError(message, { operation: 'open', key, revision, issues, cause });
+}
+
+/** A revision, as the native side takes it. */
+function revisionOf(path: string, value: unknown): number {
+  if (value === undefined) throw invalid(path, `expected a revision, got ${shown(value)}`);
+  if (typeof value !== 'bigint') return integer(path, value, 0, { min: 0, max: Number.MAX_SAFE_INTEGER });
+  if (value >= 0n && value <= BigInt(Number.MAX_SAFE_INTEGER)) return Number(value);
+  throw invalid(path, `expected a revision, got ${value}`);
+}

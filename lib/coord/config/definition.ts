@@ -1,0 +1,181 @@
+/** What a configuration is: its key, its schema, its layers. Nothing here asks the store. */
+
+import { isDeepStrictEqual } from 'node:util';
+import { choice, invalid, isRecord, kindOf, onlyKnown, record } from '../../common/shape.js';
+import { foldersOf, keyOf } from '../keys.js';
+import type { Identity } from '../options.js';
+import type { InputOf, OutputOf, StandardSchema } from './standard-schema.js';
+import { type ConfigFormat, FORMATS } from './text.js';
+
+/** What `defineConfig()` takes. */
+export interface ConfigDefinition<S extends StandardSchema> {
+  /**
+   * Where it lies: a key of at least two parts, in which `{env}`, `{service}` and `{instance}` stand for the options of the same
+   * names, such as `/config/{env}/{service}/limits`.
+   */
+  key: string;
+  /** What a value must be like, and what is made of it: of zod, valibot, arktype or whatever else is a Standard Schema. */
+  schema: S;
+  /** The lowest layer. Default: none. */
+  default?: InputOf<S> | undefined;
+  /** How the text of a layer is read. Default `auto`. */
+  format?: ConfigFormat | undefined;
+  /**
+   * The keys of the layers below `key`, the lowest first. Default, where `{service}` is a part of the key: the same key with
+   * `global` for `{service}`, and below it that without `{env}`; so `/config/global/limits`, `/config/{env}/global/limits`.
+   */
+  layers?: readonly string[] | undefined;
+  /**
+   * How a layer is laid over those below: `deep` merges objects (RFC 7396: lists replace, `null` deletes), `replace` takes the
+   * highest layer that is there. Default `deep`.
+   */
+  merge?: 'deep' | 'replace' | undefined;
+  /** Environment variables, the highest layer: the path of a field to the name of a variable, whose text is the value. Default: none. */
+  env?: Readonly<Record<string, string>> | undefined;
+}
+
+/** A configuration, made by `defineConfig()`. It is frozen, and belongs to no client. */
+export interface ConfigDef<T> {
+  /** Its key, with what stands for the options. */
+  readonly key: string;
+  /** @internal */
+  readonly schema: StandardSchema<unknown, T>;
+  /** @internal */
+  readonly default: unknown;
+  /** @internal */
+  readonly format: ConfigFormat;
+  /** @internal */
+  readonly layers: readonly string[];
+  /** @internal */
+  readonly merge: 'deep' | 'replace';
+  /** @internal */
+  readonly env: Readonly<Record<string, string>>;
+}
+
+/**
+ * Defines a configuration, once, where the program is put together. `coord.config.open()` opens it.
+ *
+ * @throws `ERR_INVALID_ARGUMENT`.
+ */
+export function defineConfig<S extends StandardSchema>(definition: ConfigDefinition<S>): ConfigDef<OutputOf<S>> {
+  const given = record('definition', definition);
+  onlyKnown('definition', given, ['key', 'schema', 'default', 'format', 'layers', 'merge', 'env']);
+  const key = template('definition.key', given.key);
+  return Object.freeze({
+    key,
+    schema: schemaOf(given.schema) as StandardSchema<unknown, OutputOf<S>>,
+    default: given.default,
+    format: choice('definition.format', given.format, FORMATS, 'auto'),
+    layers: layersOf(given.layers, key),
+    merge: choice('definition.merge', given.merge, ['deep', 'replace'] as const, 'deep'),
+    env: variablesOf(given.env),
+  });
+}
+
+const PLACES = ['env', 'service', 'instance'] as const;
+
+function template(path: string, value: unknown): string {
+  if (typeof value !== 'string')
+    throw invalid(path, `expected a key such as "/config/{env}/{service}/limits", got ${kindOf(value)}`);
+  for (const [, name] of value.matchAll(/\{([^}]*)\}?/g)) {
+    if (PLACES.some((place) => place === name)) continue;
+    throw invalid(path, `expected no other names in braces than ${PLACES.map((place) => `{${place}}`).join(', ')}`);
+  }
+  if (!/^\/[^/]+\/./.test(value)) {
+    throw invalid(
+      path,
+      'expected a key of at least two parts that begins with "/", such as "/config/{env}/{service}/limits"',
+    );
+  }
+  if (value.endsWith('/')) throw invalid(path, 'expected a key, got a prefix, with "/" at its end');
+  return value;
+}
+
+function schemaOf(value: unknown): StandardSchema {
+  const standard = (value as Partial<StandardSchema> | null | undefined)?.['~standard'];
+  if (standard?.version === 1 && typeof standard.validate === 'function') return value as StandardSchema;
+  throw invalid('definition.schema', `expected a Standard Schema, as of zod, valibot or arktype, got ${kindOf(value)}`);
+}
+
+function layersOf(value: unknown, key: string): readonly string[] {
+  if (value === undefined) {
+    if (!key.includes('{service}')) return [];
+    const global = key.replaceAll('{service}', 'global');
+    return Object.freeze(global.includes('/{env}/') ? [global.replaceAll('/{env}/', '/'), global] : [global]);
+  }
+  if (!Array.isArray(value)) throw invalid('definition.layers', `expected an array of keys, got ${kindOf(value)}`);
+  const layers = value.map((layer: unknown, place) => template(`definition.layers[${place}]`, layer));
+  if (new Set([...layers, key]).size <= layers.length) {
+    throw invalid('definition.layers', 'expected each key once, and not that of the definition, which is the highest');
+  }
+  return Object.freeze(layers);
+}
+
+function variablesOf(value: unknown): Readonly<Record<string, string>> {
+  if (value === undefined) return Object.freeze({});
+  const given = record('definition.env', value);
+  for (const [path, name] of Object.entries(given)) {
+    const at = `definition.env[${JSON.stringify(path)}]`;
+    if (path.split('.').some((part) => part === '' || part === '__proto__')) {
+      throw invalid(at, 'expected the path of a field, such as "db.url"');
+    }
+    if (typeof name !== 'string' || name === '') {
+      throw invalid(
+        at,
+        `expected the name of an environment variable, got ${name === '' ? 'an empty string' : kindOf(name)}`,
+      );
+    }
+  }
+  return Object.freeze({ ...(given as Record<string, string>) });
+}
+
+/** A configuration for one client: where its layers lie. */
+export interface Resolved<T> {
+  readonly def: ConfigDef<T>;
+  /** The key of the definition. */
+  readonly key: string;
+  /** The keys of all layers, the lowest first. */
+  readonly layers: readonly string[];
+  /** The folders that they lie in. */
+  readonly folders: readonly string[];
+}
+
+/** Puts the options of a client in the places of a definition. */
+export function resolve<T>(definition: ConfigDef<T>, identity: Identity): Resolved<T> {
+  const def = definitionOf(definition);
+  const key = filled('definition.key', def.key, identity);
+  const below = def.layers.map((layer, place) => filled(`definition.layers[${place}]`, layer, identity));
+  // Labels in the order of their names, so that two processes agree which wins.
+  const labels = Object.keys(identity.labels).sort();
+  const own = labels.map((label) => `${key}/@${label}=${identity.labels[label]}`);
+  if (identity.instance !== undefined) own.push(`${key}/@instance=${identity.instance}`);
+  for (const layer of own) keyOf('definition.key', layer);
+  const layers = [...new Set([...below, key, ...own])];
+  return { def, key, layers, folders: foldersOf(layers) };
+}
+
+function definitionOf<T>(definition: ConfigDef<T>): ConfigDef<T> {
+  if (
+    isRecord(definition) &&
+    '~standard' in ((definition as { schema?: object }).schema ?? {}) &&
+    'merge' in definition
+  )
+    return definition;
+  throw invalid('definition', `expected what defineConfig() gives, got ${kindOf(definition)}`);
+}
+
+function filled(path: string, key: string, identity: Identity): string {
+  const whole = key.replaceAll(/\{(\w+)\}/g, (_, name: (typeof PLACES)[number]) => {
+    const value = identity[name];
+    if (value !== undefined) return value;
+    throw invalid(path, `expected the option ${name} of connectCoord(), which stands in the key`);
+  });
+  return keyOf(path, whole);
+}
+
+/** Whether two definitions of one key say the same. */
+export function agree(a: ConfigDef<unknown>, b: ConfigDef<unknown>): boolean {
+  if (a === b) return true;
+  const rest = ({ schema: _, ...others }: ConfigDef<unknown>) => others;
+  return a.schema === b.schema && isDeepStrictEqual(rest(a), rest(b));
+}

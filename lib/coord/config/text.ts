@@ -1,0 +1,45 @@
+/** Values as they lie in the store: JSON, or bare text. */
+
+import { invalid, kindOf, wellFormed } from '../../common/shape.js';
+
+/** How a value is read: `auto` by the end of its key (`.json`, `.txt`), else as JSON where it is JSON, else as text. */
+export type ConfigFormat = 'json' | 'text' | 'auto';
+
+export const FORMATS: readonly ConfigFormat[] = ['json', 'text', 'auto'];
+
+/** The largest value, in bytes: 1 MiB, which the native side holds to as well. */
+export const VALUE_MOST = 1024 * 1024;
+
+/** What a value is written as: text as it is, all else as JSON. */
+export function writtenAs(path: string, value: unknown): string {
+  const text = typeof value === 'string' ? wellFormed(path, value) : json(path, value);
+  const bytes = Buffer.byteLength(text);
+  if (bytes > VALUE_MOST) {
+    throw invalid(path, `expected at most ${VALUE_MOST} bytes, got ${bytes}: keep large values elsewhere`);
+  }
+  return text;
+}
+
+function json(path: string, value: unknown): string {
+  if (ArrayBuffer.isView(value)) throw invalid(path, 'expected text or what JSON can hold, got bytes');
+  let text: string | undefined;
+  try {
+    text = JSON.stringify(value);
+  } catch (error) {
+    throw invalid(path, 'expected text or what JSON can hold', error);
+  }
+  if (text === undefined) throw invalid(path, `expected text or what JSON can hold, got ${kindOf(value)}`);
+  return text;
+}
+
+/** Reads a text. Throws a `SyntaxError` where it isn't what `format` says. */
+export function readAs(format: ConfigFormat, key: string, text: string): unknown {
+  const plain = format === 'text' || (format === 'auto' && key.endsWith('.txt'));
+  if (plain) return text;
+  if (format === 'json' || key.endsWith('.json')) return JSON.parse(text);
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}

@@ -1,0 +1,20 @@
+/** rollcall/coord: configuration that is never half applied. Enter at `connectCoord()`. */
+
+export type { ConfigCenter, OpenOptions, SetAllOptions, SetOptions } from './config/center.js';
+export { type ConfigDef, type ConfigDefinition, defineConfig } from './config/definition.js';
+export type { Entry } from './config/entry.js';
+export type { ConfigSource } from './config/held.js';
+export type { ConfigListener, ConfigRef, ConfigRefEvents } from './config/ref.js';
+export type { InputOf, OutputOf, StandardIssue, StandardResult, StandardSchema } from './config/standard-schema.js';
+export type { ConfigFormat } from './config/text.js';
+export type { ConfigWatcher, ConfigWatcherEvents } from './config/watcher.js';
+export { connectCoord } from './connect.js';
+export type { Coord } from './coord.js';
+export {
+  type ConfigIssue,
+  type ConflictDetails,
+  ConflictError,
+  type InvalidConfigDetails,
+  InvalidConfigError,
+} from './errors.js';
+export type { CoordIdentity, CoordOptions } from './options.js';

@@ -1,0 +1,77 @@
+/** What a client of coord is told of itself, checked. */
+
+import type { SharedClient } from '../common/lending.js';
+import { integer, invalid, record } from '../common/shape.js';
+import type { CommonOptions } from '../registry/common-options.js';
+import type { Registry } from '../registry/registry.js';
+import { partOf } from './keys.js';
+
+/** Who this process is, and what of it is coord's own. */
+export interface CoordIdentity {
+  /** What `{env}` stands for in keys, such as `prod`. Default: none, and such keys are refused. */
+  env?: string | undefined;
+  /** What `{service}` stands for, such as `orders`. Default: none. */
+  service?: string | undefined;
+  /** What `{instance}` stands for, and whose layer `@instance=…` is. Default: none. */
+  instance?: string | undefined;
+  /**
+   * The labels of this process, such as `{ canary: 'true' }`: for each, the layer `@canary=true` of a configuration is its own.
+   * Neither names nor values have a `/`; `instance` is taken. Default: none.
+   */
+  labels?: Readonly<Record<string, string>> | undefined;
+  /**
+   * Changes of the store that come within so many milliseconds of each other are told as one, after twenty times as long at
+   * the latest. Default 50, at most 1000; 0 tells each.
+   */
+  settleMs?: number | undefined;
+}
+
+/** Which store, by one of `url`, `registry` and `etcd`, and who this process is. */
+export interface CoordOptions extends CommonOptions, CoordIdentity {
+  /** As `connect()` of `rollcall` takes it, such as `etcd://10.0.0.1:2379`. */
+  url?: string | URL | undefined;
+  /** A registry client that is there: its connection is shared, and it stays open at the end. */
+  registry?: Registry | undefined;
+  /** An `Etcd3` of `rollcall/etcd` that is there: its connection is shared, and it stays open at the end. */
+  etcd?: SharedClient | undefined;
+}
+
+/** Who a client is, checked. */
+export interface Identity {
+  readonly env: string | undefined;
+  readonly service: string | undefined;
+  readonly instance: string | undefined;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly settleMs: number;
+}
+
+/** The options that are coord's own; all others are those of `connect()`. */
+export const OWN = ['env', 'service', 'instance', 'labels', 'settleMs'] as const;
+
+type Bag = Readonly<Record<string, unknown>>;
+
+export function identityOf(options: Bag): Identity {
+  const part = (name: 'env' | 'service' | 'instance') =>
+    options[name] === undefined ? undefined : partOf(`options.${name}`, options[name]);
+  return Object.freeze({
+    env: part('env'),
+    service: part('service'),
+    instance: part('instance'),
+    labels: labelsOf(options.labels),
+    settleMs: integer('options.settleMs', options.settleMs, 50, { min: 0, max: 1000 }),
+  });
+}
+
+function labelsOf(value: unknown): Readonly<Record<string, string>> {
+  if (value === undefined) return Object.freeze({});
+  const labels: Record<string, string> = {};
+  for (const [name, label] of Object.entries(record('options.labels', value))) {
+    const path = `options.labels[${JSON.stringify(name)}]`;
+    partOf(path, name);
+    if (name.includes('=')) throw invalid(path, 'expected a name without "="');
+    if (name === 'instance')
+      throw invalid(path, 'expected another name: the layer of an instance is that of options.instance');
+    labels[name] = partOf(path, label);
+  }
+  return Object.freeze(labels);
+}
