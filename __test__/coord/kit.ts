@@ -82,7 +82,8 @@ export const limits = schemaOf<{ max: number; [more: string]: unknown }>((value)
 });
 
 /** Waits until something is so. */
-export const until = (what: string, look: () => unknown): Promise<unknown> => waitFor(() => Boolean(look()), { what });
+export const until = (what: string, look: () => unknown): Promise<unknown> =>
+  waitFor(async () => Boolean(await look()), { what });
 
 /** What a promise rejects with. */
 export async function failure(promise: Promise<unknown>): Promise<Error & Record<string, unknown>> {

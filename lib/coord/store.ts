@@ -95,8 +95,9 @@ export class Store {
   follow(operation: string, ranges: NativeRange[], asked: Asked): EntriesWatcher {
     const { client, watches } = this.#inside;
     const open = () => client.followPairs(ranges, this.#settleMs);
+    const whole = { ...asked, operation };
     return checked(operation, () =>
-      watches.follow(JSON.stringify(ranges), this.#feeds, open, EntriesWatcher.follow, asked, this.#closedBy()),
+      watches.follow(JSON.stringify(ranges), this.#feeds, open, EntriesWatcher.follow, whole, this.#closedBy()),
     );
   }
 

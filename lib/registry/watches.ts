@@ -11,6 +11,8 @@ import type { Feeds, Handle, ListWatcher, WatcherSource } from './watcher.js';
 export interface Asked extends Pick<WatcherSource<unknown>, 'signal' | 'refused' | 'reset'> {
   /** Whether it keeps the process alive. Default true. */
   readonly keepsAlive?: boolean | undefined;
+  /** What errors call it. Default: what the kind of the feeds does. */
+  readonly operation?: string | undefined;
 }
 
 export class Watches {
@@ -34,11 +36,10 @@ export class Watches {
     feeds: Feeds<T, H>,
     open: () => H,
     follow: (source: WatcherSource<T>) => W,
-    { keepsAlive = true, ...asked }: Asked,
+    { keepsAlive = true, operation = feeds.kind.operation, ...asked }: Asked,
     why: string | undefined,
   ): W {
-    const { kind } = feeds;
-    const { operation } = kind;
+    const kind = operation === feeds.kind.operation ? feeds.kind : { ...feeds.kind, operation };
     const common = { ...asked, kind, log: this.#log };
     const ended = kind.observed && this.#teller?.begin(kind.observed, name || undefined);
     const isKnown = ended !== undefined && feeds.known(name) !== undefined;

@@ -62,7 +62,8 @@ export class ConfigCenter {
   }
 
   /**
-   * Opens a configuration: resolves with its first value. All who open one key share what is followed, and its value.
+   * Opens a configuration: resolves with its first value. All who open one key share what is followed, and its value. Where its
+   * folders are followed already, that is what is known of them: it may lag behind a `set()` of one's own by `settleMs`.
    *
    * While the store can't be reached it waits for `connectTimeoutMs`. Then it does with the definition's default, `stale`, until
    * the store is there; without one it rejects with `ERR_UNAVAILABLE`. It has no other limit but the signal.

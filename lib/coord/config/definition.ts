@@ -73,13 +73,13 @@ export function defineConfig<S extends StandardSchema>(definition: ConfigDefinit
 }
 
 const PLACES = ['env', 'service', 'instance'] as const;
+const PLACE = /\{(env|service|instance)\}/g;
 
 function template(path: string, value: unknown): string {
   if (typeof value !== 'string')
     throw invalid(path, `expected a key such as "/config/{env}/{service}/limits", got ${kindOf(value)}`);
-  for (const [, name] of value.matchAll(/\{([^}]*)\}?/g)) {
-    if (PLACES.some((place) => place === name)) continue;
-    throw invalid(path, `expected no other names in braces than ${PLACES.map((place) => `{${place}}`).join(', ')}`);
+  if (/[{}]/.test(value.replaceAll(PLACE, ''))) {
+    throw invalid(path, `expected nothing else in braces than ${PLACES.map((place) => `{${place}}`).join(', ')}`);
   }
   if (!/^\/[^/]+\/./.test(value)) {
     throw invalid(
@@ -165,7 +165,7 @@ function definitionOf<T>(definition: ConfigDef<T>): ConfigDef<T> {
 }
 
 function filled(path: string, key: string, identity: Identity): string {
-  const whole = key.replaceAll(/\{(\w+)\}/g, (_, name: (typeof PLACES)[number]) => {
+  const whole = key.replaceAll(PLACE, (_, name: (typeof PLACES)[number]) => {
     const value = identity[name];
     if (value !== undefined) return value;
     throw invalid(path, `expected the option ${name} of connectCoord(), which stands in the key`);

@@ -155,9 +155,16 @@ fn called(ranges: &[Range]) -> String {
     texts.join(", ")
 }
 
-/// The prefix that somebody who may not has to be granted.
+/// The prefix that somebody who may not has to be granted: of all ranges, for one watch covers them.
 fn granted(ranges: &[Range]) -> &str {
-    folder(ranges.first().map(Range::text).unwrap_or_default())
+    let mut texts = ranges.iter().map(Range::text);
+    let first = texts.next().unwrap_or_default();
+    let common = texts.fold(first, |common, text| {
+        let same = common.chars().zip(text.chars()).take_while(|(a, b)| a == b);
+        let end = same.map(|(c, _)| c.len_utf8()).sum();
+        &common[..end]
+    });
+    folder(common)
 }
 
 /// A key up to its last slash.
@@ -284,5 +291,9 @@ mod tests {
     fn who_may_not_is_told_the_prefix_to_be_granted() {
         assert_eq!(granted(&[Range::Under("/config/a/".into())]), "/config/a/");
         assert_eq!(granted(&[Range::Key("/config/a".into())]), "/config/");
+        let two = ["/config/dev/orders/", "/config/dev/über/"].map(|prefix| Range::Under(prefix.into()));
+        assert_eq!(granted(&two), "/config/dev/");
+        let two = ["/config/dev/", "/config/global/"].map(|prefix| Range::Under(prefix.into()));
+        assert_eq!(granted(&two), "/config/");
     }
 }
