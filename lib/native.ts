@@ -12,6 +12,7 @@ export type {
   LockHandle,
   MemoryServerHandle,
   NativeCampaignFailure,
+  NativeCommit,
   NativeDifference,
   NativeEtcdClientOptions,
   NativeEvent,

@@ -93,9 +93,13 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
     const late = await failure(config.set('/config/counter', 1, { timeoutMs: 500 }));
     expect(late).toMatchObject({ code: 'ERR_TIMEOUT', operation: 'set', outcomeUnknown: true, retryable: false });
     expect(await server.get('/config/counter')).toBe('1');
+    const signal = AbortSignal.timeout(500);
+    const aborted = await failure(config.set('/config/counter', 2, { signal }));
+    expect(aborted).toMatchObject({ code: 'ERR_ABORTED', name: 'AbortError', operation: 'set', outcomeUnknown: true });
+    expect(await server.get('/config/counter')).toBe('2');
     link.dropAnswers(false);
     link.sever();
-    expect((await config.raw('/config/counter'))?.revision).toBe(first + 1n);
+    expect((await config.raw('/config/counter'))?.revision).toBe(first + 2n);
   });
 
   test('a user who may not is told what to be granted, and one who may only read can', async (finish) => {

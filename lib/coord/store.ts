@@ -2,8 +2,8 @@
 
 import type { Log } from '../common/logger.js';
 import { abortSignal, onlyKnown, optional } from '../common/shape.js';
-import { aborted } from '../errors.js';
-import type { NativeRange } from '../native.js';
+import { AbortedError, aborted, type RollcallError } from '../errors.js';
+import type { NativeCommit, NativeRange } from '../native.js';
 import { call, checked, closedError } from '../registry/call.js';
 import type { CallOptions } from '../registry/call-options.js';
 import { callTimeout } from '../registry/options.js';
@@ -81,9 +81,17 @@ export class Store {
     changes: Change[],
     { timeoutMs, signal }: Limits,
   ): Promise<Committed> {
-    this.refuseClosed(operation);
+    this.refuseClosed(operation, signal);
     const { client } = this.#inside;
-    const done = await call(operation, signal, (cancel) => client.commitPairs(expected, changes, timeoutMs, cancel));
+    let done: NativeCommit;
+    try {
+      done = await call(operation, signal, (cancel) => client.commitPairs(expected, changes, timeoutMs, cancel));
+    } catch (error) {
+      const { code, message, cause } = error as RollcallError;
+      // It was under way.
+      if (code === 'ERR_ABORTED') throw new AbortedError(message, { operation, cause, outcomeUnknown: true });
+      throw error;
+    }
     return {
       revision: BigInt(done.revision),
       deleted: done.deleted,
