@@ -20,6 +20,7 @@ export function builtProgram(
     | 'consul'
     | 'kube-apiserver'
     | 'rnacos'
+    | 'nacos-java'
     | 'polaris'
     | 'toxiproxy'
     | 'discovery'
