@@ -1,5 +1,6 @@
 // The Go peer (servers/peer): Kratos v2 with its etcd, Consul or Nacos registry, as a process that obeys.
 
+import { type Answer as Answered, asker } from './commands.js';
 import type { Script } from './process.js';
 import { runProgram } from './process.js';
 import { builtProgram } from './programs.js';
@@ -13,10 +14,7 @@ export interface PeerInstance {
   endpoints: string[] | null;
 }
 
-interface Answer {
-  id?: number;
-  ok?: boolean;
-  error?: string;
+interface Answer extends Answered {
   instances?: PeerInstance[];
   event?: 'list' | 'error';
   watch?: number;
@@ -89,14 +87,7 @@ export async function startPeer({
     ...(namespace === undefined ? [] : ['--namespace', namespace]),
     ...(username === undefined ? [] : ['--username', username, '--password', password ?? '']),
   ]);
-  let count = 0;
-  const ask = async (op: string, more: object = {}): Promise<Answer & { id: number }> => {
-    const id = ++count;
-    script.send({ id, op, ...more });
-    const answer = await script.line((line) => line.id === id, { what: `the answer to "${op}"` });
-    if (!answer.ok) throw new Error(`the peer's "${op}" failed: ${answer.error}`);
-    return { ...answer, id };
-  };
+  const ask = asker(script, 'the peer');
   const end = async (signal: NodeJS.Signals): Promise<void> => {
     script.kill(signal);
     await script.exit;
