@@ -21,6 +21,7 @@ const waiting = [
   '__test__/conformance/{repair,registration,watch-outage,traffic}.test.ts',
   '__test__/faults/{cluster,outage,consul,consul-ids,consul-maintenance,tls-rotation,restored,races,errors}.test.ts',
   '__test__/faults/{nacos,polaris,polaris-access,kubernetes-way}.test.ts',
+  '__test__/interop/nacos-clients.test.ts',
   '__test__/etcd/{lock,watch-faults}.test.ts',
 ];
 

@@ -231,6 +231,13 @@ describe.each(CLIENTS)(
       await peer.deregister('batched', { ip: '10.8.0.1', port: 8080 });
     });
 
+    // r-nacos takes no such word of npm `nacos`, and keeps the first that it takes of an address.
+    test.runIf(who.includes('Java'))('what it registers as disabled is in no list', async () => {
+      await peer.register('switched', { ip: '10.8.0.1', port: 8080, enabled: false });
+      await peer.register('switched', { ip: '10.8.0.2', port: 8080 });
+      await sees(plain, 'switched', [idOf('switched', '10.8.0.2')]);
+    });
+
     test('what it registers for good outlives it', async (context) => {
       const one = await another(context);
       await one.register('lasting', { ip: '10.8.0.1', port: 8080, ephemeral: false });
