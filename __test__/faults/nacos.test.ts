@@ -124,6 +124,16 @@ describe.concurrent('several servers', { timeout: 60_000 }, () => {
     expect(lists).toEqual([]);
   });
 
+  test('a server that has forgotten our subscription: a loss is noticed all the same, within the TTL', async (context) => {
+    const nacos = await stub(context);
+    const heard = hear(await (await client(context, nacos)).register(instance));
+    await waitFor(() => nacos.forget('public', 'orders.grpc'), { what: 'the subscription' });
+    await nacos.delete({ namespace: 'public', service: 'orders.grpc', ip: '10.1.2.3', port: 9000 });
+    // A TTL of 4 s; what nobody looks for is read after 24 s, at the soonest.
+    await waitFor(() => heard.count('restored') === 1, { timeoutMs: 8000, what: '"restored"' });
+    expect(heard.events).toEqual(['lost', 'restored']);
+  });
+
   test('what could not be sent again after a connection broke is sent until it stands', async (context) => {
     const nacos = await stub(context);
     const registry = await client(context, nacos, { ttlMs: 60_000 });

@@ -75,6 +75,11 @@ export class NacosStub implements NacosRegistry {
     return this.ask('hangUp');
   }
 
+  /** Forgets who has subscribed to a service, without a word; whether anybody had. */
+  forget(namespace: string, service: string): Promise<boolean> {
+    return this.ask('forget', namespace, service);
+  }
+
   /** Asks every client to go elsewhere. */
   reset(serverIp: string, serverPort: string): Promise<void> {
     return this.ask('reset', serverIp, serverPort);

@@ -10,8 +10,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::future::join_all;
-use tokio::time::{Instant, sleep, sleep_until};
+use futures::future::{join_all, try_join_all};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::book::address;
 use super::client::{Connection, Host, List};
@@ -319,8 +319,19 @@ impl NacosPresence {
                     }
                 }
             }
-            subscribed.changed().await;
+            // A push may get lost, and no loss is noticed later than a TTL after it.
+            let quiet = self.shared.options.ttl.mul_f64(0.8 + fastrand::f64() * 0.2);
+            if timeout(quiet, subscribed.changed()).await.is_err() && is_same(&lists, &subscribed.lists()?) {
+                self.read_own(connection).await?;
+            }
         }
+    }
+
+    /// Reads the services that we stand in, which tells those who follow them.
+    async fn read_own(&self, connection: &Connection) -> Result<()> {
+        let services: BTreeSet<&String> = self.hosts.keys().map(|place| &place.0).collect();
+        try_join_all(services.into_iter().map(|service| connection.query(service))).await?;
+        Ok(())
     }
 
     /// Asks until our record is seen, or for as long as it may take to be.
@@ -363,6 +374,11 @@ impl NacosPresence {
 
 fn gone(connection: &Connection) -> Loss {
     Loss::Gone(format!("Nacos at {} does not list it any more", connection.address()))
+}
+
+/// Whether these are the same lists, so that none has been told since.
+fn is_same(before: &[Arc<List>], now: &[Arc<List>]) -> bool {
+    before.len() == now.len() && before.iter().zip(now).all(|(before, now)| Arc::ptr_eq(before, now))
 }
 
 /// When lists were true, by their services.
