@@ -2,7 +2,13 @@
 
 use napi::bindgen_prelude::Buffer;
 use napi_derive::napi;
-#[cfg(any(feature = "etcd", feature = "consul", feature = "zookeeper"))]
+#[cfg(any(
+    feature = "etcd",
+    feature = "consul",
+    feature = "zookeeper",
+    feature = "nacos",
+    feature = "polaris"
+))]
 use rollcall_core::tls::TlsOptions;
 
 #[napi(object, use_nullable = true)]
@@ -17,7 +23,13 @@ pub struct NativeTlsOptions {
     pub key_file: Option<String>,
 }
 
-#[cfg(any(feature = "etcd", feature = "consul", feature = "zookeeper"))]
+#[cfg(any(
+    feature = "etcd",
+    feature = "consul",
+    feature = "zookeeper",
+    feature = "nacos",
+    feature = "polaris"
+))]
 impl From<NativeTlsOptions> for TlsOptions {
     fn from(tls: NativeTlsOptions) -> Self {
         Self {

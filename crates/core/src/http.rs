@@ -10,8 +10,8 @@ use std::{
 };
 
 use reqwest::Response;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
+#[cfg(any(feature = "bilibili", feature = "kubernetes"))]
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 use crate::heard::Heard;
 #[cfg(any(feature = "consul", feature = "kubernetes"))]
@@ -77,6 +77,7 @@ pub(crate) fn segment(text: &str) -> String {
 }
 
 /// Reads a field that may be null, which is what it is without a value.
+#[cfg(any(feature = "bilibili", feature = "kubernetes"))]
 pub(crate) fn or_null<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(from: D) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }

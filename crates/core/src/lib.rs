@@ -12,6 +12,8 @@ pub mod backend;
 pub mod backends;
 pub mod backoff;
 pub mod config;
+#[cfg(any(feature = "http", feature = "tls"))]
+mod crypto;
 pub mod error;
 #[cfg(feature = "etcd")]
 pub mod etcd;

@@ -14,6 +14,7 @@ const GROUND: &[&str] = &[
     "etcd::messages",
     "etcd::options",
     "backoff",
+    "crypto",
     "error",
     "heard",
     "log",

@@ -1,10 +1,9 @@
-//! TLS of etcd and Consul: what is believed, who we are, and that both are read again when their files change.
+//! TLS of the backends that have it: what is believed, who we are, and that both are read again when their files change.
 //!
 //! One [`Tls`] for each client. Its rustls configuration is made once and asks for the newest certificates at every
 //! handshake; whoever is about to make a connection calls [`Tls::refresh`] first.
 
 mod options;
-mod provider;
 mod verify;
 
 use std::fmt;
@@ -21,23 +20,13 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, InconsistentKeys, SignatureScheme};
 
 pub use self::options::TlsOptions;
-use self::provider::provider;
+use crate::crypto::provider;
 use crate::error::{Error, Result};
 use crate::log::Log;
 use crate::sync::lock;
 
 /// The longest that the files are waited for, before a connection is made with what was read last.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// A configuration that trusts nobody, for HTTP clients that want one and never use it.
-#[cfg(any(feature = "http", feature = "nacos"))]
-pub(crate) fn none() -> Result<ClientConfig> {
-    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
-    let builder = builder.map_err(|error| Error::invalid(format!("options.tls: {error}")))?;
-    Ok(builder
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth())
-}
 
 /// TLS of one client.
 #[derive(Clone)]

@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::provider::provider;
+use crate::crypto::provider;
 use crate::error::{Error, Result};
 
 /// The system's authorities, and Mozilla's: a slim image has none of its own.

@@ -17,11 +17,11 @@ use url::Url;
 
 use super::options::BilibiliOptions;
 use super::record::{ITSELF, Info, Raw, form};
+use crate::crypto;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heard::{Heard, while_heard};
 use crate::http::{Unread, innermost, one_line, read_body};
 use crate::sync::lock;
-use crate::tls;
 
 /// How often the cluster is asked for its nodes.
 const LEARN_EVERY: Duration = Duration::from_secs(30);
@@ -210,7 +210,7 @@ impl Nodes {
             .tcp_nodelay(true)
             .pool_max_idle_per_host(IDLE.0)
             .pool_idle_timeout(IDLE.1)
-            .tls_backend_preconfigured(tls::none()?)
+            .tls_backend_preconfigured(crypto::none()?)
             .build()
             .map_err(|error| {
                 let inner = innermost(&error).to_string();

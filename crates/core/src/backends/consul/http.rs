@@ -17,10 +17,11 @@ use tower::layer::layer_fn;
 use url::Url;
 
 use super::options::ConsulOptions;
+use crate::crypto;
 use crate::error::{Error, Result};
 use crate::http::{Refreshed, innermost};
 use crate::sync::lock;
-use crate::tls::{self, Tls, TlsOptions};
+use crate::tls::{Tls, TlsOptions};
 
 /// Connections that are kept for the next call.
 const IDLE: usize = 8;
@@ -167,7 +168,7 @@ impl Door {
         }
         match &self.tls {
             // Without TLS no authority is needed, and reading the system's takes longer than all the rest.
-            None => http = http.tls_backend_preconfigured(tls::none()?),
+            None => http = http.tls_backend_preconfigured(crypto::none()?),
             Some(tls) => {
                 let protocols: &[&[u8]] = match purpose {
                     For::Calls => &[b"h2", b"http/1.1"],

@@ -160,7 +160,7 @@ fn client(options: &KubernetesOptions, base: &str, texts: [Option<Text>; 3], log
         .pool_max_idle_per_host(IDLE.0)
         .pool_idle_timeout(IDLE.1);
     if base.starts_with("http://") {
-        http = http.tls_backend_preconfigured(crate::tls::none()?);
+        http = http.tls_backend_preconfigured(crate::crypto::none()?);
     } else {
         let tls = Tls::new(&given, log.clone()).map_err(|error| {
             let message = error.message().replace("options.tls.ca:", "options.caFile:");

@@ -9,9 +9,10 @@ use serde_json::Value;
 use tokio::time::Instant;
 use url::form_urlencoded;
 
+use crate::crypto;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::lock;
-use crate::tls::{self, Tls};
+use crate::tls::Tls;
 
 use super::super::options::NacosOptions;
 
@@ -52,7 +53,7 @@ impl Tokens {
         let path = options.context_path.trim_end_matches('/');
         let config = match tls {
             Some(tls) => tls.config(&[b"http/1.1"]),
-            None => tls::none()?,
+            None => crypto::none()?,
         };
         let http = Client::builder()
             .no_proxy()
