@@ -144,6 +144,31 @@ describe.concurrent('an agent', () => {
     expect(heard.events).toEqual(['lost', 'restored']);
   });
 
+  test('an ACL token that is ended: lost with a reason that names it, without haste, and restored when it is one again', async (context) => {
+    const { server: agent } = await server(context, { acl: true });
+    const token = await agent.token('service_prefix "" { policy = "write" } node_prefix "" { policy = "read" }');
+    const link = await wayTo(context, agent.host);
+    const registry = await client(context, link.host, { token: token.secret });
+    const heard = hear(await registry.register(instance));
+    const watcher = registry.watch('orders');
+    await listsUntil(watcher, ['a']);
+    await token.revoke();
+    await waitFor(() => heard.count('lost') === 1, { timeoutMs: 30_000, what: '"lost"' });
+    expect(heard.reasons[0]).toMatch(/options\.token.*deleted/);
+    expect(heard.reasons[0]).not.toContain(token.secret);
+    await waitFor(() => watcher.stale, { timeoutMs: 30_000, what: 'the watch to be stale' });
+    await refused(registry.getService('orders', { consistent: true }), 'ERR_UNAUTHENTICATED', /options\.token/);
+    const before = { bytes: link.bytesUp, attempts: registry.metrics().registrations.attempts };
+    await quiet(2 * ttlMs); // whoever is in haste asks thousands of times, of some 200 bytes each
+    expect(link.bytesUp - before.bytes).toBeLessThan(30_000);
+    expect(registry.metrics().registrations.attempts - before.attempts).toBeLessThan(12);
+    await token.remake();
+    await waitFor(() => heard.count('restored') === 1, { timeoutMs: 30_000, what: '"restored"' });
+    await waitFor(() => !watcher.stale, { timeoutMs: 30_000, what: 'the watch to go on' });
+    await sees(registry, 'orders', ['a']);
+    expect(heard.events).toEqual(['lost', 'restored']);
+  });
+
   test('frozen: the watch is stale though nothing was closed, and goes on when it thaws', async (context) => {
     const { server: agent } = await server(context);
     const registry = await client(context, agent.host, { ttlMs: 60_000 });

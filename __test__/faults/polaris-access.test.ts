@@ -9,7 +9,7 @@ import type { PolarisServer } from '../support/polaris.js';
 import { inTime } from '../support/process.js';
 import { type Certificates, makeCertificates } from '../support/tls.js';
 import { type Finish, instance } from './kit.js';
-import { client, NAMESPACE, optionsFor, server } from './polaris-kit.js';
+import { client, NAMESPACE, optionsFor, server, way } from './polaris-kit.js';
 
 /** Before a server, a way by TLS that asks for a certificate of the client. */
 async function asking({ onTestFinished }: Finish, polaris: PolarisServer, of: Certificates): Promise<string> {
@@ -76,10 +76,51 @@ describe.concurrent('access', { timeout: 120_000 }, () => {
     await polaris.renewToken(user);
     await waitFor(() => watcher.stale, { what: 'the watch to be stale' });
     await refused(registry.getService('theirs', { consistent: true }), 'ERR_UNAUTHENTICATED');
-    await refused(registration.update({ version: '2' }), 'ERR_UNAUTHENTICATED');
+    await refused(registration.update({ version: '2' }), 'ERR_UNAUTHENTICATED', /options\.token/);
     await quiet(8 * ttlMs); // beats need no token: without them it would be unhealthy by now
     await sees(reader, 'theirs', ['a']);
     expect(heard.count('replaced')).toBe(0);
+  });
+
+  test('a token that is switched off, and on: what stands stays through an outage, and all that was lost comes back', async (context) => {
+    const polaris = await server(context, { accessControl: true });
+    const user = await polaris.addUser('someone');
+    const reader = await client(context, polaris.host, { token: polaris.token });
+    const link = await way(context, polaris);
+    const ttlMs = 2000;
+    const registry = await client(context, link.host, { token: user.token, ttlMs });
+    const registration = await registry.register({ ...instance, name: 'theirs' });
+    const heard = hear(registration);
+    const [seen, watcher] = [reader.watch('theirs'), registry.watch('theirs')];
+    await listsUntil(seen, ['a']);
+    await listsUntil(watcher, ['a']);
+    await polaris.setTokenEnabled(user, false);
+    const write = () =>
+      registration.update({ metadata: { colour: 'red' } }).then(
+        () => undefined,
+        (error: Error) => error,
+      );
+    const told = await waitFor(write, { timeoutMs: 30_000, what: 'a write to be refused' }); // a server looks once a second
+    await refused(Promise.reject(told), 'ERR_UNAUTHENTICATED', /options\.token/);
+    link.setEnabled(false);
+    await waitFor(() => heard.count('lost') === 1, { timeoutMs: 30_000, what: 'the loss' });
+    link.setEnabled(true);
+    const attempts = () => registry.metrics().registrations.attempts;
+    const [before, since] = [attempts(), Date.now()];
+    await waitFor(() => attempts() >= before + 3, { timeoutMs: 60_000, what: 'repairs to be refused' });
+    await quiet(Math.max(0, since + 8 * ttlMs - Date.now())); // without heartbeats it would be unhealthy by now
+    await sees(reader, 'theirs', ['a']);
+    expect(registration.state).toBe('lost');
+    expect(attempts() - before).toBeLessThan(20);
+    const at = (port: number) => ({ namespace: NAMESPACE, service: 'theirs', host: '10.1.2.3', port });
+    await polaris.delete(at(9000), at(8000));
+    await listsUntil(seen, []);
+    await polaris.setTokenEnabled(user, true);
+    await waitFor(() => heard.count('restored') === 1, { timeoutMs: 60_000, what: 'the repair' });
+    await listsUntil(seen, ['a']);
+    await waitFor(() => !watcher.stale, { timeoutMs: 30_000, what: 'the watch to go on' });
+    expect((await reader.getService('theirs', { consistent: true }))[0]?.metadata).toMatchObject({ colour: 'red' });
+    expect(heard.events).toEqual(['lost', 'restored']);
   });
 
   test('a wrong token of a client that asks nobody first: the registration is refused, and nothing of it stands', async (context) => {

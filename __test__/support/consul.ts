@@ -249,22 +249,27 @@ export class ConsulAgent extends ServerProgram {
     );
   }
 
-  /** Makes a token that may do what the rules say; gives its secret. */
-  async token(rules: string): Promise<{ secret: string; policy: string; revoke(): Promise<void> }> {
+  /** Makes a token that may do what the rules say; gives its secret. `revoke` ends it, `remake` makes it again, as it was. */
+  async token(
+    rules: string,
+  ): Promise<{ secret: string; policy: string; revoke(): Promise<void>; remake(): Promise<void> }> {
     const name = uniqueName('policy');
     const policy = await this.call<{ ID: string }>('PUT', '/v1/acl/policy', { Name: name, Rules: rules }, 'management');
-    const token = await this.call<{ SecretID: string; AccessorID: string }>(
-      'PUT',
-      '/v1/acl/token',
-      { Policies: [{ ID: policy.ID }] },
-      'management',
-    );
+    const make = (more: object) =>
+      this.call<{ SecretID: string; AccessorID: string }>(
+        'PUT',
+        '/v1/acl/token',
+        { Policies: [{ ID: policy.ID }], ...more },
+        'management',
+      );
+    const { SecretID, AccessorID } = await make({});
     return {
-      secret: token.SecretID,
+      secret: SecretID,
       policy: policy.ID,
       revoke: async () => {
-        await this.ask('DELETE' as 'PUT', `/v1/acl/token/${token.AccessorID}`, undefined, 'management');
+        await this.ask('DELETE' as 'PUT', `/v1/acl/token/${AccessorID}`, undefined, 'management');
       },
+      remake: async () => void (await make({ SecretID, AccessorID })),
     };
   }
 

@@ -13,7 +13,7 @@ pub(crate) struct Upkeep(Option<(AbortHandle, watch::Receiver<Option<Loss>>)>);
 impl Upkeep {
     /// Begins the task, unless one runs.
     pub(crate) fn ensure(&mut self, task: impl Future<Output = Loss> + Send + 'static) {
-        if self.0.as_ref().is_some_and(|(_, loss)| loss.borrow().is_none()) {
+        if self.is_running() {
             return;
         }
         self.stop();
@@ -23,6 +23,10 @@ impl Upkeep {
             told.send_replace(Some(loss));
         };
         self.0 = Some((tokio::spawn(task).abort_handle(), loss));
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.0.as_ref().is_some_and(|(_, loss)| loss.borrow().is_none())
     }
 
     /// Resolves when the record is lost.

@@ -453,7 +453,8 @@ impl Answer {
         let text = one_line(&self.body);
         let no_filter = self.says("boolean expression evaluator");
         let what = if no_filter { "options.filter is refused" } else { what };
-        let kind = if self.says("ACL not found") || self.status == 401 {
+        let no_token = self.says("ACL not found");
+        let kind = if no_token || self.status == 401 {
             ErrorKind::Unauthenticated
         } else if self.status == 403 || self.says("Permission denied") {
             ErrorKind::PermissionDenied
@@ -462,10 +463,15 @@ impl Answer {
         } else {
             ErrorKind::Unavailable
         };
+        let hint = if no_token {
+            "; options.token is none that Consul knows: it was deleted, has expired, or is of another datacenter"
+        } else {
+            ""
+        };
         Error::new(
             kind,
             format!(
-                "{what}: the Consul agent at {} answered {}: {text}",
+                "{what}: the Consul agent at {} answered {}: {text}{hint}",
                 self.host, self.status
             ),
         )

@@ -12,7 +12,7 @@ use super::renewal;
 use super::shared::Shared;
 use super::standing::Record;
 use crate::backend::{Intent, Loss, Presence};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::instance::ServiceInstance;
 use crate::upkeep::Upkeep;
 
@@ -22,6 +22,8 @@ const LATE: Duration = Duration::from_millis(300);
 pub(super) struct PolarisPresence {
     record: Arc<Record>,
     renewal: Upkeep,
+    /// Heartbeats of what can't be written again for now.
+    beats: Upkeep,
 }
 
 impl PolarisPresence {
@@ -29,6 +31,7 @@ impl PolarisPresence {
         Self {
             record: Arc::new(Record::new(shared, name, id)),
             renewal: Upkeep::default(),
+            beats: Upkeep::default(),
         }
     }
 
@@ -51,6 +54,7 @@ impl PolarisPresence {
         let now: BTreeSet<Place> = records.keys().cloned().collect();
         record.published(records);
         self.renewal.ensure(renewal::run(Arc::clone(record)));
+        self.beats.stop();
         // What others have read of it is whole before its old part goes.
         let is_other = |place: &Place| !now.contains(place);
         let mut left: BTreeSet<Place> = record
@@ -102,6 +106,13 @@ impl PolarisPresence {
 impl Presence for PolarisPresence {
     async fn publish(&mut self, instance: &ServiceInstance, intent: Intent) -> Result<()> {
         let published = self.publish_once(instance, intent).await;
+        if let Err(error) = &published
+            && matches!(error.kind(), ErrorKind::Unauthenticated | ErrorKind::PermissionDenied)
+            && !self.renewal.is_running()
+            && !self.record.lock().records.is_empty()
+        {
+            self.beats.ensure(renewal::beat_on(Arc::clone(&self.record)));
+        }
         published.map_err(|error| self.record.named(error))
     }
 
@@ -111,6 +122,7 @@ impl Presence for PolarisPresence {
 
     fn stop(&mut self) {
         self.renewal.stop();
+        self.beats.stop();
     }
 
     async fn withdraw(&mut self) -> Result<()> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::client::{Answered, Connection, Method};
 use super::record::at;
@@ -59,6 +59,28 @@ pub(super) async fn run(record: Arc<Record>) -> Loss {
     }
 }
 
+/// Sends heartbeats alone, without end, for a record that is lost and can't be written again because a server refuses us: it
+/// takes heartbeats from anybody. What of it stands, or comes into sight again, stays healthy until it can be repaired.
+pub(super) async fn beat_on(record: Arc<Record>) -> Loss {
+    let ttl = record.shared.options.ttl;
+    loop {
+        if let Ok(Ok(connection)) = timeout(ttl, record.shared.client.connection()).await {
+            let _ = beat(&record, &connection).await; // what comes of it the next publication finds out
+        }
+        sleep_until(pause(ttl)).await;
+    }
+}
+
+/// One heartbeat for each record; what each was answered.
+async fn beat(record: &Record, connection: &Connection) -> Vec<Result<Answered>> {
+    let places: Vec<_> = record.lock().records.keys().cloned().collect();
+    let form = &record.shared.form;
+    let beats = places
+        .iter()
+        .map(|place| connection.call(Method::Beat, at(form, place)));
+    join_all(beats).await
+}
+
 /// Jittered to the early side, so that a thousand instances do not fall into step.
 fn pause(ttl: Duration) -> Instant {
     Instant::now() + (ttl / 2).mul_f64(0.9 + fastrand::f64() / 10.0)
@@ -77,16 +99,8 @@ async fn round(record: &Arc<Record>) -> Result<Option<Loss>> {
         }
     }
     let is_young = || record.lock().registered.is_some_and(|at| at.elapsed() < NOT_YET);
-    let places: Vec<_> = record.lock().records.keys().cloned().collect();
     let sent = Instant::now();
-    let form = &record.shared.form;
-    let beats = join_all(
-        places
-            .iter()
-            .map(|place| connection.call(Method::Beat, at(form, place))),
-    )
-    .await;
-    for beat in beats {
+    for beat in beat(record, &connection).await {
         if beat? == Answered::Unknown && !is_young() {
             return Ok(Some(Loss::Gone(format!(
                 "Polaris at {} does not know it",

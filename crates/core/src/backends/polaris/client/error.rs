@@ -57,7 +57,9 @@ pub(super) fn refusal(code: u32, info: &str, service: &str, token: Option<&str>)
         _ => "",
     };
     let hint = match kind {
-        ErrorKind::Unauthenticated => "; options.token is that of a user",
+        ErrorKind::Unauthenticated => {
+            "; options.token is none that Polaris takes: it has to be that of a user, not renewed since and not switched off"
+        }
         ErrorKind::PermissionDenied => "; give the user of options.token the right to write to it",
         _ => "",
     };
