@@ -162,20 +162,31 @@ pub(super) fn follow(shared: Arc<Shared>, hub: Arc<Hub>, name: &str) -> BoxStrea
                     }
                     Err(error) => Some((Err(error), (shared, name, State::Over))),
                 },
-                State::On(followed, mut told) => {
+                State::On(followed, mut told) => loop {
                     told.changed().await.ok()?; // we hold the sender
-                    let now = told.borrow_and_update().clone();
+                    // Taken: whoever keeps a list has what did not change of the one before, and the rest would be held twice.
+                    let now = take(&followed.told);
                     match now {
-                        Told::List(list) => Some((Ok(list), (shared, name, State::On(followed, told)))),
-                        Told::Broken(error) => Some((Err(error.about(&name)), (shared, name, State::Over))),
-                        Told::Nothing => None,
+                        Told::List(list) => break Some((Ok(list), (shared, name, State::On(followed, told)))),
+                        Told::Broken(error) => break Some((Err(error.about(&name)), (shared, name, State::Over))),
+                        Told::Nothing => {} // taken with the one before
                     }
-                }
+                },
                 State::Over => None,
             }
         }
     })
     .boxed()
+}
+
+/// What was told last, without a word to anybody.
+fn take(told: &watch::Sender<Told>) -> Told {
+    let mut taken = Told::Nothing;
+    told.send_if_modified(|held| {
+        taken = std::mem::replace(held, Told::Nothing);
+        false
+    });
+    taken
 }
 
 type Lists = HashMap<Box<str>, Option<Info<Entry>>>;

@@ -7,7 +7,7 @@ use futures::future::{join_all, select_all};
 use futures::stream::BoxStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::client::{Connection, List, Subscription};
+use super::client::{Connection, List, Packed, Subscription};
 use super::shared::Shared;
 use crate::backend::{Snapshot, Steps, steps};
 use crate::error::Result;
@@ -24,7 +24,7 @@ struct Following {
 /// The subscriptions of a name.
 pub(super) struct Subscribed {
     subscriptions: Vec<Arc<Subscription>>,
-    changes: Vec<tokio::sync::watch::Receiver<Option<Result<Arc<List>>>>>,
+    changes: Vec<tokio::sync::watch::Receiver<Option<Result<Arc<Packed>>>>>,
 }
 
 pub(super) fn follow(shared: Arc<Shared>, name: &str) -> BoxStream<'static, Result<Snapshot>> {
@@ -52,12 +52,12 @@ impl Subscribed {
     }
 
     /// The lists now.
-    pub(super) fn lists(&mut self) -> Result<Vec<Arc<List>>> {
+    pub(super) fn lists(&mut self) -> Result<Vec<List>> {
         for change in &mut self.changes {
             change.borrow_and_update();
         }
         let lists = self.subscriptions.iter().filter_map(|subscription| subscription.list());
-        lists.collect()
+        lists.map(|list| Ok(list?.unpack())).collect()
     }
 
     /// Resolves when one of the lists has changed.

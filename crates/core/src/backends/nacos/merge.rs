@@ -9,7 +9,7 @@ use crate::backend::{BadRecord, Snapshot};
 use crate::parts::{Merged, Parts, instance_of};
 
 /// The instances of `name` in the lists of its services.
-pub(super) fn merge(form: &Form, group: &str, name: &Arc<str>, lists: &[Arc<List>]) -> Merged {
+pub(super) fn merge(form: &Form, group: &str, name: &Arc<str>, lists: &[List]) -> Merged {
     let mut merged = Merged {
         snapshot: Snapshot::default(),
         is_whole: true,

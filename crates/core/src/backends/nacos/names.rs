@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::client::{Connection, List, Subscription, bare};
+use super::client::{Connection, List, Packed, Subscription, bare};
 use super::merge::names_of;
 use super::shared::Shared;
 use crate::backend::{ServiceName, Steps, steps};
@@ -54,19 +54,24 @@ pub(super) async fn services(connection: &Connection) -> Result<BTreeSet<String>
 pub(super) async fn read(shared: &Shared) -> Result<Vec<String>> {
     let connection = shared.client.connection().await?;
     let services = services(&connection).await?;
-    let lists: Vec<Arc<List>> = stream::iter(services)
+    let names: BTreeSet<String> = stream::iter(services)
         .map(|service| {
             let connection = Arc::clone(&connection);
-            async move { connection.query(&service).await }
+            async move { Ok::<_, Error>(names_in(shared, &connection.query(&service).await?)) }
         })
         .buffer_unordered(AT_ONCE)
-        .try_collect()
+        .try_fold(BTreeSet::new(), |mut all, names| async move {
+            all.extend(names);
+            Ok(all)
+        })
         .await?;
-    let mut names = BTreeSet::new();
-    for list in &lists {
-        names.extend(names_of(&shared.form, list).filter(|name| is_name(name)));
-    }
-    Ok(names.into_iter().map(str::to_owned).collect())
+    Ok(names.into_iter().collect())
+}
+
+/// The names that have an instance in a list.
+fn names_in(shared: &Shared, list: &List) -> BTreeSet<String> {
+    let names = names_of(&shared.form, list).filter(|name| is_name(name));
+    names.collect::<BTreeSet<_>>().into_iter().map(str::to_owned).collect()
 }
 
 /// What has no place in the contract is no name.
@@ -84,8 +89,15 @@ struct Following {
 struct On {
     connection: Arc<Connection>,
     rung: watch::Receiver<u64>,
-    subscriptions: HashMap<String, Arc<Subscription>>,
+    subscriptions: HashMap<String, Known>,
     list_at: Instant,
+}
+
+/// A service, and the names of the list that was looked into last.
+struct Known {
+    subscription: Arc<Subscription>,
+    list: Option<Arc<Packed>>,
+    names: BTreeSet<String>,
 }
 
 pub(super) fn follow(shared: Arc<Shared>) -> BoxStream<'static, Result<Vec<Arc<ServiceName>>>> {
@@ -133,14 +145,14 @@ impl Steps for Following {
 
 impl Following {
     fn names(&mut self) -> Vec<Arc<ServiceName>> {
-        let mut names = HashMap::new();
-        let subscriptions = self.on.iter().flat_map(|on| on.subscriptions.values());
-        for list in subscriptions.filter_map(|subscription| subscription.list()?.ok()) {
-            for name in names_of(&self.shared.form, &list).filter(|name| is_name(name)) {
-                if !names.contains_key(name) {
-                    let entry = self.last.get(name).cloned().unwrap_or_else(|| {
+        let mut names: HashMap<Arc<str>, Arc<ServiceName>> = HashMap::new();
+        for known in self.on.iter_mut().flat_map(|on| on.subscriptions.values_mut()) {
+            known.look(&self.shared);
+            for name in &known.names {
+                if !names.contains_key(name.as_str()) {
+                    let entry = self.last.get(name.as_str()).cloned().unwrap_or_else(|| {
                         Arc::new(ServiceName {
-                            name: name.into(),
+                            name: name.as_str().into(),
                             count: None,
                         })
                     });
@@ -150,6 +162,20 @@ impl Following {
         }
         self.last = names;
         self.last.values().cloned().collect()
+    }
+}
+
+impl Known {
+    /// Looks into the list, if it is another one.
+    fn look(&mut self, shared: &Shared) {
+        let list = self.subscription.list().and_then(Result::ok);
+        if list.as_ref().map(Arc::as_ptr) != self.list.as_ref().map(Arc::as_ptr) {
+            self.names = list
+                .as_ref()
+                .map(|list| names_in(shared, &list.unpack()))
+                .unwrap_or_default();
+            self.list = list;
+        }
     }
 }
 
@@ -163,12 +189,17 @@ impl On {
         let is_new = |service: &String| !self.subscriptions.contains_key(service);
         let new: Vec<String> = services.into_iter().filter(is_new).collect();
         let is_changed = before != self.subscriptions.len() || !new.is_empty();
-        let subscribed: Vec<(String, Arc<Subscription>)> = stream::iter(new)
+        let subscribed: Vec<(String, Known)> = stream::iter(new)
             .map(|service| {
                 let connection = Arc::clone(&self.connection);
                 async move {
                     let subscription = connection.subscribe(&service, true).await?;
-                    Ok::<_, Error>((service, subscription))
+                    let known = Known {
+                        subscription,
+                        list: None,
+                        names: BTreeSet::new(),
+                    };
+                    Ok::<_, Error>((service, known))
                 }
             })
             .buffer_unordered(AT_ONCE)

@@ -92,7 +92,7 @@ impl NacosPresence {
     }
 
     /// What stands of our id, or where ours is to stand, and is not ours: where, and by which owner.
-    fn rivals(&self, lists: &[Arc<List>], places: &BTreeMap<Place, Host>) -> Vec<(Place, Option<String>)> {
+    fn rivals(&self, lists: &[List], places: &BTreeMap<Place, Host>) -> Vec<(Place, Option<String>)> {
         let mut rivals = Vec::new();
         for list in lists {
             for host in &list.hosts {
@@ -255,7 +255,7 @@ impl NacosPresence {
     }
 
     /// How our record stands by lists, of which those that were true after `seen` do not lack it for being late.
-    fn standing(&self, lists: &[Arc<List>], seen: &BTreeMap<String, i64>) -> Standing {
+    fn standing(&self, lists: &[List], seen: &BTreeMap<String, i64>) -> Standing {
         if !self.holds() || self.rivals(lists, &self.hosts).iter().any(|rival| self.is_newer(rival)) {
             return Standing::Replaced;
         }
@@ -269,7 +269,7 @@ impl NacosPresence {
             if list.is_some_and(|list| list.at(ip, *port).any(is_ours)) {
                 continue;
             }
-            let is_later = |list: &Arc<List>| seen.get(service).is_some_and(|seen| list.at_ms > *seen);
+            let is_later = |list: &List| seen.get(service).is_some_and(|seen| list.at_ms > *seen);
             if list.is_some_and(is_later) {
                 return Standing::Gone;
             }
@@ -382,7 +382,7 @@ fn is_same(before: &[Arc<List>], now: &[Arc<List>]) -> bool {
 }
 
 /// When lists were true, by their services.
-fn times(lists: &[Arc<List>]) -> BTreeMap<String, i64> {
+fn times(lists: &[List]) -> BTreeMap<String, i64> {
     lists.iter().map(|list| (list.service.clone(), list.at_ms)).collect()
 }
 

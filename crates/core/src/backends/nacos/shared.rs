@@ -40,12 +40,12 @@ impl Shared {
     }
 
     /// The lists of all services of a name, each read once.
-    pub(super) async fn read(&self, connection: &Connection, name: &str) -> Result<Vec<Arc<List>>> {
+    pub(super) async fn read(&self, connection: &Connection, name: &str) -> Result<Vec<List>> {
         let services = self.form.services(name);
         try_join_all(services.iter().map(|service| connection.query(service))).await
     }
 
-    pub(super) fn merge(&self, name: &Arc<str>, lists: &[Arc<List>]) -> Merged {
+    pub(super) fn merge(&self, name: &Arc<str>, lists: &[List]) -> Merged {
         merge(&self.form, &self.options.group, name, lists)
     }
 

@@ -30,14 +30,14 @@ fn instance(endpoints: &[&str]) -> ServiceInstance {
     }
 }
 
-fn lists(hosts: &[&BTreeMap<Place, Host>]) -> Vec<Arc<List>> {
+fn lists(hosts: &[&BTreeMap<Place, Host>]) -> Vec<List> {
     let mut lists: BTreeMap<String, List> = BTreeMap::new();
     for ((service, ..), host) in hosts.iter().copied().flatten() {
         let list = lists.entry(service.clone()).or_default();
         list.service.clone_from(service);
         list.hosts.push(host.clone());
     }
-    lists.into_values().map(Arc::new).collect()
+    lists.into_values().collect()
 }
 
 fn read(of: &Form, hosts: &[&BTreeMap<Place, Host>]) -> Merged {
@@ -132,7 +132,7 @@ fn what_others_write_is_read_by_its_service_and_what_is_out_is_not() {
             at_ms: 0,
             bad: Vec::new(),
         };
-        let merged = merge(&of, "DEFAULT_GROUP", &"orders".into(), &[Arc::new(list)]);
+        let merged = merge(&of, "DEFAULT_GROUP", &"orders".into(), &[list]);
         merged.snapshot.instances.first().map(|instance| {
             let weight = instance.metadata.get("weight").map(str::to_owned);
             (instance.id.to_string(), instance.endpoints.join(","), weight)

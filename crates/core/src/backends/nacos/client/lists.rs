@@ -5,9 +5,6 @@ use serde_json::{Map, Value, json};
 /// What stands between group and name where a server writes both.
 const GROUPED: &str = "@@";
 
-/// By how many milliseconds no list overtakes another.
-const CLOCK_IS_SET_BACK: i64 = 10_000;
-
 /// One instance of Nacos: one address.
 #[derive(Debug, Clone, PartialEq)]
 pub(in super::super) struct Host {
@@ -62,16 +59,6 @@ impl List {
     /// Whether it is one of a group; one that does not say is.
     pub(super) fn is_of(&self, group: &str) -> bool {
         self.group.is_empty() || self.group == group
-    }
-
-    /// Whether it has the same instances.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
-        self.hosts == other.hosts && self.bad == other.bad
-    }
-
-    /// Whether it was true before another one, which came first. A clock that was put back by more than a moment is believed.
-    pub(super) fn is_older(&self, other: &Self) -> bool {
-        self.at_ms != 0 && (1..CLOCK_IS_SET_BACK).contains(&other.at_ms.saturating_sub(self.at_ms))
     }
 
     pub(in super::super) fn at(&self, ip: &str, port: u16) -> impl Iterator<Item = &Host> {

@@ -4,6 +4,7 @@
 mod connection;
 mod error;
 mod lists;
+mod packed;
 mod reading;
 mod signing;
 mod subscriptions;
@@ -30,6 +31,7 @@ use crate::tls::Tls;
 
 pub(super) use self::connection::Connection;
 pub(super) use self::lists::{Host, List, bare};
+pub(super) use self::packed::Packed;
 pub(super) use self::subscriptions::Subscription;
 
 /// The longest time between two questions whether the server is there.

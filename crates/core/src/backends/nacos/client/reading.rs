@@ -72,7 +72,7 @@ impl Connection {
     }
 
     /// Reads a service once, and tells those who follow it.
-    pub(in super::super) async fn query(&self, service: &str) -> Result<Arc<List>> {
+    pub(in super::super) async fn query(&self, service: &str) -> Result<List> {
         let scope = self.scope();
         let body = json!({
             "namespace": scope.namespace, "serviceName": service, "groupName": scope.group,
@@ -101,10 +101,10 @@ impl Connection {
 }
 
 /// The list of a service in an answer, which may name it otherwise, or not at all.
-fn list_of(answer: &Value, service: &str) -> Arc<List> {
+fn list_of(answer: &Value, service: &str) -> List {
     let mut list = List::read(answer.get("serviceInfo").unwrap_or(answer));
     service.clone_into(&mut list.service);
-    Arc::new(list)
+    list
 }
 
 async fn read_anyway(connection: Weak<Connection>) {

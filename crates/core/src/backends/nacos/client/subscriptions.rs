@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::lists::List;
+use super::packed::Packed;
 use crate::error::Result;
 use crate::sync::lock;
 
@@ -26,7 +27,7 @@ pub(in super::super) struct Subscriptions {
 /// One service that is subscribed to, for as long as somebody holds this.
 pub(in super::super) struct Subscription {
     /// Its list; `None` until it is known; an error when it could not be subscribed to.
-    pub(super) list: watch::Sender<Option<Result<Arc<List>>>>,
+    pub(super) list: watch::Sender<Option<Result<Arc<Packed>>>>,
 }
 
 impl Default for Subscriptions {
@@ -42,12 +43,12 @@ impl Default for Subscriptions {
 
 impl Subscription {
     /// Its list now.
-    pub(in super::super) fn list(&self) -> Option<Result<Arc<List>>> {
+    pub(in super::super) fn list(&self) -> Option<Result<Arc<Packed>>> {
         self.list.borrow().clone()
     }
 
     /// What tells of the next lists.
-    pub(in super::super) fn changes(&self) -> watch::Receiver<Option<Result<Arc<List>>>> {
+    pub(in super::super) fn changes(&self) -> watch::Receiver<Option<Result<Arc<Packed>>>> {
         self.list.subscribe()
     }
 }
@@ -62,7 +63,7 @@ impl Subscriptions {
 
     /// The server has told a list.
     pub(super) fn pushed(&self, group: &str, info: &Value) {
-        let list = Arc::new(List::read(info));
+        let list = List::read(info);
         if list.is_of(group) {
             self.tell(&list);
         }
@@ -70,17 +71,18 @@ impl Subscriptions {
 
     /// The list of a service has come, by a push or as an answer. It tells those who follow the service, unless a newer one has
     /// come before it.
-    pub(super) fn tell(&self, list: &Arc<List>) {
+    pub(super) fn tell(&self, list: &List) {
         let found = lock(&self.by_service).get(&list.service).and_then(Weak::upgrade);
         let Some(subscription) = found else { return };
+        let packed = Packed::of(list);
         let is_news = subscription.list.send_if_modified(|held| {
             let is_news = match held {
-                Some(Ok(before)) if list.is_older(before) => return false,
-                Some(Ok(before)) => !list.is_same(before),
+                Some(Ok(before)) if packed.is_older(before) => return false,
+                Some(Ok(before)) => !packed.is_same(before),
                 Some(Err(_)) => return false,
                 None => true,
             };
-            *held = Some(Ok(Arc::clone(list)));
+            *held = Some(Ok(Arc::new(packed)));
             is_news
         });
         if is_news {
