@@ -4,7 +4,7 @@ export type { ConfigCenter, OpenOptions, SetAllOptions, SetOptions } from './con
 export { type ConfigDef, type ConfigDefinition, defineConfig } from './config/definition.js';
 export type { Entry } from './config/entry.js';
 export type { ConfigSource } from './config/held.js';
-export type { ConfigListener, ConfigRef, ConfigRefEvents } from './config/ref.js';
+export type { ConfigCheck, ConfigListener, ConfigRef, ConfigRefEvents } from './config/ref.js';
 export type { InputOf, OutputOf, StandardIssue, StandardResult, StandardSchema } from './config/standard-schema.js';
 export type { ConfigFormat } from './config/text.js';
 export type { ConfigWatcher, ConfigWatcherEvents } from './config/watcher.js';

@@ -96,7 +96,20 @@ export class ConfigCenter {
     } finally {
       letGo();
     }
-    return ConfigRef.of(held as unknown as Held<T>, this.#store.log, () => this.#release(held));
+    const users = {
+      retain: () => {
+        held.users++;
+      },
+      release: () => this.#release(held),
+    };
+    return ConfigRef.of(held as unknown as Held<T>, this.#store.log, users);
+  }
+
+  /** Opens a configuration for its value now, and closes it. All that is said of `open()` holds, whose errors it has. */
+  async get<T>(definition: ConfigDef<T>, options?: OpenOptions): Promise<T> {
+    const ref = await this.open(definition, options);
+    ref.close();
+    return ref.value;
   }
 
   /** What stands at a key, as text; `null`: nothing. One read of the store. */

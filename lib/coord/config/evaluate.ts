@@ -106,7 +106,8 @@ function issueOf(error: unknown, isText: boolean): ConfigIssue {
   return { message: `the schema failed: ${message}`, path: '' };
 }
 
-function refused(
+/** A refusal, as who has it open is told of it. */
+export function refused(
   key: string,
   revision: bigint,
   issues: readonly ConfigIssue[],

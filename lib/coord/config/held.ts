@@ -1,21 +1,35 @@
 /** A configuration that is open: its last good value, for all who have opened it. */
 
 import { isDeepStrictEqual } from 'node:util';
-import type { Log } from '../../common/logger.js';
+import { describe, type Log } from '../../common/logger.js';
+import { outcomeOf } from '../../common/waiting.js';
 import type { InvalidConfigError } from '../errors.js';
 import type { Resolved } from './definition.js';
 import type { Entry } from './entry.js';
-import { type Evaluated, evaluate, type Layers, type Valid } from './evaluate.js';
+import { type Evaluated, evaluate, type Layers, refused, type Valid } from './evaluate.js';
 
 /** Where a value is from: `store` when a layer lies there, else the default and the environment. */
 export type ConfigSource = 'store' | 'default';
 
 /** Who hears of what becomes of it. */
 export interface Hears<T> {
+  /** Rejects where the value must not come. Nothing has changed yet, and others may still refuse it. */
+  asked(next: T, previous: T, signal: AbortSignal): Promise<unknown>;
   changed(next: T, previous: T): void;
   rejected(error: InvalidConfigError): void;
   told(event: 'stale' | 'fresh' | 'reset'): void;
   ended(): void;
+}
+
+/** What a `ConfigRef` shows: a configuration, or a part of one. */
+export interface Shown<T> {
+  readonly key: string;
+  /** The last good value. */
+  readonly valid: Pick<Valid<T>, 'value' | 'source'> | undefined;
+  readonly revision: bigint;
+  readonly stale: boolean;
+  readonly rejected: InvalidConfigError | undefined;
+  readonly hearers: Set<Hears<T>>;
 }
 
 /** What a snapshot makes of it: first all of them `apply`, then all of them `tell`. */
@@ -24,7 +38,7 @@ export interface Step {
   tell(): void;
 }
 
-export class Held<T> {
+export class Held<T> implements Shown<T> {
   readonly resolved: Resolved<T>;
   /** How many have it open, or are about to. */
   users = 0;
@@ -45,6 +59,10 @@ export class Held<T> {
     this.#limitMs = limitMs;
   }
 
+  get key(): string {
+    return this.resolved.key;
+  }
+
   /** The last good value; `undefined` before the first. */
   get valid(): Valid<T> | undefined {
     return this.#valid;
@@ -56,7 +74,26 @@ export class Held<T> {
     const seen = this.#seen;
     if (seen && layers.every((entry, place) => entry === seen[place])) return undefined;
     const evaluated = await evaluate(this.resolved, layers, revision, this.#limitMs);
-    return this.#step(evaluated, revision, layers);
+    return this.#step(await this.#approved(evaluated, revision), revision, layers);
+  }
+
+  /** Asks all hearers about a value that is another one, at once. The first that refuses it decides. */
+  async #approved(evaluated: Evaluated<T>, revision: bigint): Promise<Evaluated<T>> {
+    const before = this.#valid;
+    if ('refused' in evaluated || !before || isDeepStrictEqual(before.value, evaluated.value)) return evaluated;
+    const over = new AbortController();
+    const ask = async (one: Hears<T>) => await one.asked(evaluated.value, before.value, over.signal);
+    const no = (why: string, cause?: unknown) => refused(this.key, revision, [{ message: why, path: '' }], cause);
+    try {
+      const answers = Promise.all([...this.hearers].map(ask));
+      const outcome = await outcomeOf(answers, undefined, this.#limitMs);
+      if (outcome === 'expired') return no(`beforeChange() gave no answer within ${this.#limitMs} ms`);
+      return evaluated;
+    } catch (error) {
+      return no(`beforeChange() refused it: ${describe((error as Error | null)?.message ?? error)}`, error);
+    } finally {
+      over.abort();
+    }
   }
 
   /** Does with the default, until something is known of the store. Says whether that does. */

@@ -6,7 +6,8 @@ import { abortSignal, invalid, kindOf, onlyKnown, optional } from '../../common/
 import { checked } from '../../registry/call.js';
 import { Events } from '../../registry/events.js';
 import type { InvalidConfigError } from '../errors.js';
-import type { ConfigSource, Hears, Held } from './held.js';
+import type { ConfigSource, Hears, Shown } from './held.js';
+import { Part } from './part.js';
 
 /** The events of a `ConfigRef`. */
 export interface ConfigRefEvents<T> {
@@ -25,6 +26,18 @@ export interface ConfigRefEvents<T> {
 /** Hears of a change. `signal` fires when a newer value waits, and at the end. */
 export type ConfigListener<T> = (next: T, previous: T, context: { readonly signal: AbortSignal }) => unknown;
 
+/**
+ * Is asked before a change. `signal` fires when its answer does not matter any more: all have been asked, one has refused, or
+ * `timeoutMs` has passed.
+ */
+export type ConfigCheck<T> = (next: T, previous: T, context: { readonly signal: AbortSignal }) => unknown;
+
+/** @internal How many have what is open. */
+export interface Users {
+  retain(): void;
+  release(): void;
+}
+
 const NAMES = ['change', 'rejected', 'stale', 'fresh', 'reset'] as const;
 const VOIDS = { stale: ['stale', 'fresh'], fresh: ['stale', 'fresh'] };
 
@@ -35,23 +48,28 @@ const VOIDS = { stale: ['stale', 'fresh'], fresh: ['stale', 'fresh'] };
 export class ConfigRef<T> implements AsyncIterable<T> {
   /** The key of the definition. */
   readonly key: string;
-  readonly #held: Held<T>;
+  readonly #held: Shown<T>;
   readonly #log: Log;
   readonly #events: Events<ConfigRefEvents<T>>;
   readonly #hears: Hears<T>;
   readonly #listening = new Set<Listening<T>>();
-  readonly #released: () => void;
+  readonly #checks = new Set<{ readonly check: ConfigCheck<T> }>();
+  readonly #users: Users;
   #isClosed = false;
   #value: T;
 
-  private constructor(held: Held<T>, log: Log, released: () => void) {
-    this.key = held.resolved.key;
+  private constructor(held: Shown<T>, log: Log, users: Users) {
+    this.key = held.key;
     this.#held = held;
     this.#log = log;
-    this.#released = released;
+    this.#users = users;
     this.#events = new Events<ConfigRefEvents<T>>(NAMES, log, VOIDS);
     this.#value = held.valid?.value as T;
     this.#hears = {
+      asked: (next, previous, signal) => {
+        const ask = async ({ check }: { check: ConfigCheck<T> }) => await check(next, previous, { signal });
+        return Promise.all([...this.#checks].map(ask));
+      },
       changed: (next, previous) => {
         this.#value = next;
         this.#events.tell('change', next, previous);
@@ -65,8 +83,8 @@ export class ConfigRef<T> implements AsyncIterable<T> {
   }
 
   /** @internal */
-  static of<T>(held: Held<T>, log: Log, released: () => void): ConfigRef<T> {
-    return new ConfigRef(held, log, released);
+  static of<T>(held: Shown<T>, log: Log, users: Users): ConfigRef<T> {
+    return new ConfigRef(held, log, users);
   }
 
   /** The last good value, frozen: objects and lists, all the way down. The same object until it says something else. */
@@ -108,23 +126,71 @@ export class ConfigRef<T> implements AsyncIterable<T> {
    * @throws `ERR_INVALID_ARGUMENT`.
    */
   subscribe(listener: ConfigListener<T>, options?: { signal?: AbortSignal | undefined }): () => void {
-    const signal = checked('subscribe', () => {
-      if (typeof listener !== 'function') throw invalid('listener', `expected a function, got ${kindOf(listener)}`);
-      const given = optional('options', options);
-      onlyKnown('options', given, ['signal']);
-      return abortSignal('options.signal', given.signal);
-    });
+    const signal = checked('subscribe', () => signalOfHook('listener', listener, options));
     if (this.#isClosed || signal?.aborted) return () => {};
     const one = new Subscription(this, listener, this.#log);
     this.#listening.add(one);
-    let unlisten = () => {};
-    const end = () => {
+    return endedBy(signal, () => {
       this.#listening.delete(one);
       one.end();
-      unlisten();
+    });
+  }
+
+  /**
+   * Asks `check` before each change from now on. If it throws, or rejects, or gives no answer within `timeoutMs`, the value is
+   * refused: nobody who has this configuration open sees it, `rejected` is told, with what was thrown as its `cause`, and it is
+   * not asked again before something in the store changes. All are asked at once, and another may refuse what this one
+   * accepts: prepare here, and act in `subscribe()`. No other change of the same folders is made while it is asked.
+   *
+   * @returns what ends that; so do the signal and `close()`.
+   * @throws `ERR_INVALID_ARGUMENT`.
+   */
+  beforeChange(check: ConfigCheck<T>, options?: { signal?: AbortSignal | undefined }): () => void {
+    const signal = checked('beforeChange', () => signalOfHook('check', check, options));
+    if (this.#isClosed || signal?.aborted) return () => {};
+    const one = { check };
+    this.#checks.add(one);
+    return endedBy(signal, () => this.#checks.delete(one));
+  }
+
+  /**
+   * Opens a part of the value, such as `({ db }) => db.pool`, as a ref of its own: it changes only when what `pick` gives says
+   * something else, and has the staleness, the refusals and the revision of the whole. It is to be closed by itself.
+   *
+   * `pick` is called with each new value before the change. If it throws, the value is refused, as by `beforeChange()`.
+   *
+   * @throws `ERR_INVALID_ARGUMENT`; what `pick` throws with the value now.
+   */
+  select<U>(pick: (value: T) => U): ConfigRef<U> {
+    if (typeof pick !== 'function') {
+      throw checked('select', () => invalid('pick', `expected a function, got ${kindOf(pick)}`));
+    }
+    const { key, revision, stale, rejected, source } = this;
+    const stays = {
+      key,
+      revision,
+      stale,
+      rejected,
+      valid: { value: this.value, source },
+      hearers: new Set<Hears<T>>(),
     };
-    if (signal) unlisten = onAbort(signal, end);
-    return end;
+    const part = new Part(this.#isClosed ? stays : this.#held, pick, this.#log);
+    let count = 0;
+    // Parts of it are on it, and outlive its ref.
+    const users: Users = {
+      retain: () => {
+        count++;
+        this.#users.retain();
+      },
+      release: () => {
+        if (--count === 0) part.end();
+        this.#users.release();
+      },
+    };
+    users.retain();
+    const ref = ConfigRef.of(part, this.#log, users);
+    if (this.#isClosed) ref.close();
+    return ref;
   }
 
   /** Adds a listener. One that throws is logged, and stops nothing. The first one is given the last 16 that nobody heard. */
@@ -161,12 +227,35 @@ export class ConfigRef<T> implements AsyncIterable<T> {
     this.#held.hearers.delete(this.#hears);
     for (const one of [...this.#listening]) one.end();
     this.#listening.clear();
-    this.#released();
+    this.#checks.clear();
+    this.#users.release();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.close();
   }
+}
+
+function signalOfHook(
+  name: string,
+  hook: unknown,
+  options: { signal?: AbortSignal | undefined } | undefined,
+): AbortSignal | undefined {
+  if (typeof hook !== 'function') throw invalid(name, `expected a function, got ${kindOf(hook)}`);
+  const given = optional('options', options);
+  onlyKnown('options', given, ['signal']);
+  return abortSignal('options.signal', given.signal);
+}
+
+/** Calls `end` when the signal fires, or what it gives is called. */
+function endedBy(signal: AbortSignal | undefined, end: () => void): () => void {
+  let unlisten = () => {};
+  const ended = () => {
+    end();
+    unlisten();
+  };
+  if (signal) unlisten = onAbort(signal, ended);
+  return ended;
 }
 
 /** Who takes the latest value when it has time. */
