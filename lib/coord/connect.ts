@@ -20,7 +20,7 @@ const VARIABLE = 'ROLLCALL_COORD';
  * All options of `connect()` can be given beside those of coord.
  *
  * Resolves and rejects as `connect()` does: after the first contact, or at once with `lazy: true`, which a program needs that
- * is to start without its store.
+ * is to start without its store, and which is the default with `cacheDir`.
  */
 export async function connectCoord(
   target?: string | URL | CoordOptions | (RegistryOptions & CoordIdentity),
@@ -28,8 +28,10 @@ export async function connectCoord(
   try {
     const options = optionsOf(target);
     const identity = identityOf(options);
-    const rest = Object.fromEntries(Object.entries(options).filter(([name]) => !OWN.some((own) => own === name)));
+    const rest: Bag = Object.fromEntries(Object.entries(options).filter(([name]) => !OWN.some((own) => own === name)));
     if (rest.registry !== undefined) return Coord.of(registryOf(rest), identity, false);
+    // Who has files starts without the store.
+    if (identity.cacheDir !== undefined) rest.lazy ??= true;
     return Coord.of(await connected(rest), identity, true);
   } catch (error) {
     throw named(error, 'connectCoord');

@@ -42,7 +42,7 @@ export class Coord {
 
   async #close(): Promise<void> {
     this.#store.close();
-    this.config.close();
+    await this.config.close();
     if (this.#isOwner) await this.registry.close();
   }
 }

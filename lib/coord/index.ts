@@ -3,7 +3,7 @@
 export type { ConfigCenter, OpenOptions, SetAllOptions, SetOptions } from './config/center.js';
 export { type ConfigDef, type ConfigDefinition, defineConfig } from './config/definition.js';
 export type { Entry } from './config/entry.js';
-export type { ConfigSource } from './config/held.js';
+export type { ConfigSource } from './config/evaluate.js';
 export type { ConfigCheck, ConfigListener, ConfigRef, ConfigRefEvents } from './config/ref.js';
 export type { InputOf, OutputOf, StandardIssue, StandardResult, StandardSchema } from './config/standard-schema.js';
 export type { ConfigFormat } from './config/text.js';

@@ -1,7 +1,7 @@
 /** What a client of coord is told of itself, checked. */
 
 import type { SharedClient } from '../common/lending.js';
-import { integer, invalid, record } from '../common/shape.js';
+import { integer, invalid, record, text } from '../common/shape.js';
 import type { CommonOptions } from '../registry/common-options.js';
 import type { Registry } from '../registry/registry.js';
 import { partOf } from './keys.js';
@@ -24,6 +24,12 @@ export interface CoordIdentity {
    * the latest. Default 50, at most 1000; 0 tells each.
    */
   settleMs?: number | undefined;
+  /**
+   * A folder for last-known-good files: what `open()` has accepted last of each configuration is kept there (mode 0600), and is what
+   * a program starts with when the store can't be reached. One folder for each store; it is made if it is not there.
+   * `connectCoord()` is then `lazy` unless told otherwise. Default false: nothing is written.
+   */
+  cacheDir?: string | false | undefined;
 }
 
 /** Which store, by one of `url`, `registry` and `etcd`, and who this process is. */
@@ -43,10 +49,11 @@ export interface Identity {
   readonly instance: string | undefined;
   readonly labels: Readonly<Record<string, string>>;
   readonly settleMs: number;
+  readonly cacheDir: string | undefined;
 }
 
 /** The options that are coord's own; all others are those of `connect()`. */
-export const OWN = ['env', 'service', 'instance', 'labels', 'settleMs'] as const;
+export const OWN = ['env', 'service', 'instance', 'labels', 'settleMs', 'cacheDir'] as const;
 
 type Bag = Readonly<Record<string, unknown>>;
 
@@ -59,6 +66,7 @@ export function identityOf(options: Bag): Identity {
     instance: part('instance'),
     labels: labelsOf(options.labels),
     settleMs: integer('options.settleMs', options.settleMs, 50, { min: 0, max: 1000 }),
+    cacheDir: options.cacheDir === false ? undefined : text('options.cacheDir', options.cacheDir),
   });
 }
 

@@ -9,6 +9,7 @@ import { ConflictError, InvalidConfigError } from '../errors.js';
 import { keyOf, only, prefixOf, under } from '../keys.js';
 import type { Identity } from '../options.js';
 import type { Change, Expected, Limits, Store } from '../store.js';
+import { Cache } from './cache.js';
 import { agree, type ConfigDef, type Resolved, resolve } from './definition.js';
 import type { Entries, Entry } from './entry.js';
 import { type Began, Following } from './following.js';
@@ -54,19 +55,22 @@ export class ConfigCenter {
   readonly #identity: Identity;
   readonly #open = new Map<string, Open>();
   readonly #followings = new Map<string, Following>();
+  readonly #cache: Cache | undefined;
 
   /** @internal */
   constructor(store: Store, identity: Identity) {
     this.#store = store;
     this.#identity = identity;
+    if (identity.cacheDir !== undefined) this.#cache = new Cache(identity.cacheDir, store.log);
   }
 
   /**
    * Opens a configuration: resolves with its first value. All who open one key share what is followed, and its value. Where its
    * folders are followed already, that is what is known of them: it may lag behind a `set()` of one's own by `settleMs`.
    *
-   * While the store can't be reached it waits for `connectTimeoutMs`. Then it does with the definition's default, `stale`, until
-   * the store is there; without one it rejects with `ERR_UNAVAILABLE`. It has no other limit but the signal.
+   * While the store can't be reached it waits for `connectTimeoutMs`. Then it does with the last-known-good file (`cacheDir`), else with
+   * the definition's default, `stale`, until the store is there; without either it rejects with `ERR_UNAVAILABLE`. It has no
+   * other limit but the signal. Where what lies in the store is refused, it does with the file too, `rejected`.
    *
    * @throws `ERR_INVALID_CONFIG` where what lies there is refused, as it also is where nothing does and the schema wants
    * something; `ERR_INVALID_ARGUMENT` for an option that the key needs, and for another definition of a key that is open;
@@ -196,12 +200,13 @@ export class ConfigCenter {
   }
 
   /**
-   * Ends everything that is open.
+   * Ends everything that is open, and waits until what was good last is on disk.
    *
    * @internal
    */
-  close(): void {
+  async close(): Promise<void> {
     for (const following of [...this.#followings.values()]) following.stop();
+    await this.#cache?.settled(this.#store.timeoutMs);
   }
 
   #one(key: string, options: SetOptions | undefined): { expected: Expected[]; limits: Limits } {
@@ -238,7 +243,8 @@ export class ConfigCenter {
     const folders = resolved.folders.join('\n');
     const following = this.#followings.get(folders) ?? new Following(this.#store, resolved.folders);
     this.#followings.set(folders, following);
-    const held = new Held(resolved, this.#store.log, this.#store.timeoutMs) as unknown as AnyHeld;
+    const file = resolved.def.cache ? this.#cache?.of(resolved) : undefined;
+    const held = new Held(resolved, file, this.#store.log, this.#store.timeoutMs) as unknown as AnyHeld;
     const open = { held, following, began: following.join(held) };
     this.#open.set(resolved.key, open);
     return open;
@@ -264,7 +270,7 @@ export class ConfigCenter {
     } catch (error) {
       cause = error as Error;
     }
-    const why = cause ? `: ${cause.message}` : '';
+    const why = [cause?.message, held.fileProblem].flatMap((text) => (text ? [`: ${text}`] : [])).join('');
     const message = `open: nothing is known of ${key} after ${connectTimeoutMs} ms (connectTimeoutMs), and it has no default${why}`;
     return new UnavailableError(message, { operation: 'open', key, cause });
   }

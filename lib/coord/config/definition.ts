@@ -1,7 +1,7 @@
 /** What a configuration is: its key, its schema, its layers. Nothing here asks the store. */
 
 import { isDeepStrictEqual } from 'node:util';
-import { choice, invalid, isRecord, kindOf, onlyKnown, record } from '../../common/shape.js';
+import { boolean, choice, invalid, isRecord, kindOf, onlyKnown, record } from '../../common/shape.js';
 import { foldersOf, keyOf } from '../keys.js';
 import type { Identity } from '../options.js';
 import type { InputOf, OutputOf, StandardSchema } from './standard-schema.js';
@@ -32,6 +32,8 @@ export interface ConfigDefinition<S extends StandardSchema> {
   merge?: 'deep' | 'replace' | undefined;
   /** Environment variables, the highest layer: the path of a field to the name of a variable, whose text is the value. Default: none. */
   env?: Readonly<Record<string, string>> | undefined;
+  /** `false`: no last-known-good file is written of it, as for secrets that must not be on disk. Default true. */
+  cache?: boolean | undefined;
 }
 
 /** A configuration, made by `defineConfig()`. It is frozen, and belongs to no client. */
@@ -50,6 +52,8 @@ export interface ConfigDef<T> {
   readonly merge: 'deep' | 'replace';
   /** @internal */
   readonly env: Readonly<Record<string, string>>;
+  /** @internal */
+  readonly cache: boolean;
 }
 
 /**
@@ -59,7 +63,7 @@ export interface ConfigDef<T> {
  */
 export function defineConfig<S extends StandardSchema>(definition: ConfigDefinition<S>): ConfigDef<OutputOf<S>> {
   const given = record('definition', definition);
-  onlyKnown('definition', given, ['key', 'schema', 'default', 'format', 'layers', 'merge', 'env']);
+  onlyKnown('definition', given, ['key', 'schema', 'default', 'format', 'layers', 'merge', 'env', 'cache']);
   const key = template('definition.key', given.key);
   return Object.freeze({
     key,
@@ -69,6 +73,7 @@ export function defineConfig<S extends StandardSchema>(definition: ConfigDefinit
     layers: layersOf(given.layers, key),
     merge: choice('definition.merge', given.merge, ['deep', 'replace'] as const, 'deep'),
     env: variablesOf(given.env),
+    cache: boolean('definition.cache', given.cache, true),
   });
 }
 

@@ -12,10 +12,16 @@ import { readAs, VALUE_MOST } from './text.js';
 /** What is in each layer that lies in the store, the lowest first. */
 export type Layers = readonly (Entry | undefined)[];
 
+/**
+ * Where a value is from: `store` when a layer lies there, `file` when the store could not be asked and the last-known-good file
+ * was, else the default and the environment.
+ */
+export type ConfigSource = 'store' | 'file' | 'default';
+
 /** A value, frozen, and where it is from. */
 export interface Valid<T> {
   readonly value: T;
-  readonly source: 'store' | 'default';
+  readonly source: ConfigSource;
 }
 
 /** What was made of the layers. */

@@ -12,7 +12,7 @@ type AnyHeld = Held<unknown>;
 /** What came of the first look. */
 export type Began =
   | { readonly is: 'ready' }
-  /** Nothing is known of the store, and the default does. */
+  /** Nothing is known of the store, and the file or the default does. */
   | { readonly is: 'without' }
   /** Nothing is known of the store yet. */
   | { readonly is: 'silent' }
@@ -57,6 +57,7 @@ export class Following {
       if (first.value) return { is: 'failed', error: first.value.error };
       await this.#apply();
       await this.#applyTo([held]); // the others know this list
+      if (!held.valid) await held.startFromFile(); // what lies there was refused: what was good before stays
       return { is: 'ready' };
     });
   }

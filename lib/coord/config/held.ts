@@ -4,12 +4,10 @@ import { isDeepStrictEqual } from 'node:util';
 import { describe, type Log } from '../../common/logger.js';
 import { outcomeOf } from '../../common/waiting.js';
 import type { InvalidConfigError } from '../errors.js';
+import type { CacheFile } from './cache.js';
 import type { Resolved } from './definition.js';
 import type { Entry } from './entry.js';
 import { type Evaluated, evaluate, type Layers, refused, type Valid } from './evaluate.js';
-
-/** Where a value is from: `store` when a layer lies there, else the default and the environment. */
-export type ConfigSource = 'store' | 'default';
 
 /** Who hears of what becomes of it. */
 export interface Hears<T> {
@@ -25,7 +23,7 @@ export interface Hears<T> {
 export interface Shown<T> {
   readonly key: string;
   /** The last good value. */
-  readonly valid: Pick<Valid<T>, 'value' | 'source'> | undefined;
+  readonly valid: Valid<T> | undefined;
   readonly revision: bigint;
   readonly stale: boolean;
   readonly rejected: InvalidConfigError | undefined;
@@ -47,14 +45,18 @@ export class Held<T> implements Shown<T> {
   stale = true;
   rejected: InvalidConfigError | undefined;
   revision = 0n;
+  /** What is wrong with the last-known-good file, if it was asked and something is. */
+  fileProblem: string | undefined;
+  readonly #file: CacheFile | undefined;
   readonly #log: Log;
   readonly #limitMs: number;
   #valid: Valid<T> | undefined;
   /** What was evaluated last, whatever came of it. */
   #seen: Layers | undefined;
 
-  constructor(resolved: Resolved<T>, log: Log, limitMs: number) {
+  constructor(resolved: Resolved<T>, file: CacheFile | undefined, log: Log, limitMs: number) {
     this.resolved = resolved;
+    this.#file = file;
     this.#log = log;
     this.#limitMs = limitMs;
   }
@@ -96,8 +98,9 @@ export class Held<T> implements Shown<T> {
     }
   }
 
-  /** Does with the default, until something is known of the store. Says whether that does. */
+  /** Does with what was good last, or with the default, until something is known of the store. Says whether that does. */
   async startWithout(): Promise<boolean> {
+    if (await this.startFromFile()) return true;
     if (this.resolved.def.default === undefined) return false;
     const none = this.resolved.layers.map(() => undefined);
     const evaluated = await evaluate(this.resolved, none, 0n, this.#limitMs);
@@ -106,8 +109,36 @@ export class Held<T> implements Shown<T> {
     return true;
   }
 
+  /**
+   * Does with the last-known-good file. Says whether that does: it is read as it lay in the store, so the schema of today has
+   * accepted it, and what is wrong with it is logged.
+   */
+  async startFromFile(): Promise<boolean> {
+    if (!this.#file) return false;
+    try {
+      const kept = await this.#file.load(this.#limitMs);
+      if (!kept) {
+        this.fileProblem = `there is no last-known-good file ${this.#file.path}`;
+        return false;
+      }
+      const evaluated = await evaluate(this.resolved, kept.layers, kept.revision, this.#limitMs);
+      if ('refused' in evaluated) {
+        throw new Error(`the last-known-good file ${this.#file.path}: ${evaluated.refused.message}`);
+      }
+      this.revision = kept.revision;
+      this.#valid = { value: evaluated.value, source: 'file' };
+      return true;
+    } catch (error) {
+      this.fileProblem = (error as Error).message;
+      this.#log.write('warn', this.fileProblem);
+      return false;
+    }
+  }
+
   #step(evaluated: Evaluated<T>, revision: bigint, layers: Layers): Step {
     const before = this.#valid;
+    // Of a later revision than there is: the file is of another store, or of this one before it was set back.
+    const isBack = before?.source === 'file' && revision < this.revision;
     if ('refused' in evaluated) {
       const error = evaluated.refused;
       return {
@@ -117,6 +148,7 @@ export class Held<T> implements Shown<T> {
         },
         tell: () => {
           if (!before) return; // who opens it is told
+          if (isBack) this.tell('reset');
           this.#log.write('warn', `a configuration was refused, and the one before it stays: ${error.message}`);
           this.#each((one) => one.rejected(error));
         },
@@ -130,8 +162,10 @@ export class Held<T> implements Shown<T> {
         this.rejected = undefined;
         this.revision = revision;
         this.#valid = isNews ? evaluated : { ...evaluated, value: before.value };
+        this.#file?.keep({ layers, revision });
       },
       tell: () => {
+        if (isBack) this.tell('reset');
         if (before && isNews) this.#each((one) => one.changed(evaluated.value, before.value));
       },
     };

@@ -3,6 +3,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { describe, type Log } from '../../common/logger.js';
 import type { InvalidConfigError } from '../errors.js';
+import type { Valid } from './evaluate.js';
 import type { Hears, Shown } from './held.js';
 import { frozen } from './merge.js';
 
@@ -53,7 +54,7 @@ export class Part<T, U> implements Shown<U> {
     return this.#whole.key;
   }
 
-  get valid(): { value: U; source: 'store' | 'default' } {
+  get valid(): Valid<U> {
     return { value: this.#latest().part, source: this.#whole.valid?.source ?? 'default' };
   }
 

@@ -6,7 +6,8 @@ import { abortSignal, invalid, kindOf, onlyKnown, optional } from '../../common/
 import { checked } from '../../registry/call.js';
 import { Events } from '../../registry/events.js';
 import type { InvalidConfigError } from '../errors.js';
-import type { ConfigSource, Hears, Shown } from './held.js';
+import type { ConfigSource } from './evaluate.js';
+import type { Hears, Shown } from './held.js';
 import { Part } from './part.js';
 
 /** The events of a `ConfigRef`. */
@@ -102,7 +103,7 @@ export class ConfigRef<T> implements AsyncIterable<T> {
     return this.#held.stale;
   }
 
-  /** Where the value is from: `store`, or `default` where no layer lies in the store. */
+  /** Where the value is from: `store`, `default` where no layer lies in the store, or `file` until the store was asked. */
   get source(): ConfigSource {
     return this.#held.valid?.source ?? 'default';
   }
