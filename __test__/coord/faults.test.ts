@@ -87,7 +87,7 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
     const server = await begin(finish);
     const link = await startTcpProxy(server.hosts[0] as string);
     finish.onTestFinished(() => link.close());
-    const { config } = await client(finish, `etcd://${link.host}`);
+    const { config } = await client(finish, `etcd://${link.host}`, { history: 0 });
     const first = await config.set('/config/counter', 0);
     link.dropAnswers();
     const late = await failure(config.set('/config/counter', 1, { timeoutMs: 500 }));
@@ -113,10 +113,18 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
     await server.put(key, '{"max":1}');
     const { coord, ref } = await opened(finish, at('reader:r'));
     expect(ref.value).toEqual({ max: 1 });
-    expect(await failure(coord.config.set(key, { max: 2 }))).toMatchObject({
+    const bare = await client(finish, at('reader:r'), { history: 0 });
+    expect(await failure(bare.config.set(key, { max: 2 }))).toMatchObject({
       code: 'ERR_PERMISSION_DENIED',
       operation: 'set',
       message: expect.stringMatching(/"reader" may not write .*--prefix=true readwrite \/config\/dev\/orders\//),
+    });
+    expect(await failure(coord.config.set(key, { max: 2 }))).toMatchObject({
+      code: 'ERR_PERMISSION_DENIED',
+      operation: 'set',
+      message: expect.stringMatching(
+        /"reader" may not read .*readwrite \/config-history\/config\/dev\/orders\/limits\//,
+      ),
     });
     const other = await client(finish, at('other:o'));
     const refused = await Promise.all([other.config.raw(key), other.config.open(definition)].map(failure));
@@ -129,7 +137,7 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
 
   test('more changes at once than it takes are refused, and none is made', async (finish) => {
     const server = await begin(finish);
-    const { config } = await client(finish, server.url);
+    const { config } = await client(finish, server.url, { history: 0 });
     const changes = (count: number) => Object.fromEntries(Array.from({ length: count }, (_, n) => [`/many/${n}`, n]));
     expect(await failure(config.setAll(changes(129)))).toMatchObject({
       code: 'ERR_INVALID_ARGUMENT',

@@ -21,6 +21,14 @@ export class ConflictError extends RollcallError {
   }
 }
 
+/** There is no such version of a key, or it was not kept. */
+export class NotFoundError extends RollcallError {
+  declare readonly code: 'ERR_NOT_FOUND';
+  constructor(message: string, details?: ErrorDetails) {
+    super('ERR_NOT_FOUND', message, details);
+  }
+}
+
 /** One thing that is wrong with a value. */
 export interface ConfigIssue {
   /** What is wrong: the words of the schema, or ours. */
@@ -52,3 +60,4 @@ export class InvalidConfigError extends RollcallError {
 
 brand(ConflictError, 'ConflictError');
 brand(InvalidConfigError, 'InvalidConfigError');
+brand(NotFoundError, 'NotFoundError');

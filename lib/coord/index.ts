@@ -1,9 +1,17 @@
 /** rollcall/coord: configuration that is never half applied. Enter at `connectCoord()`. */
 
-export type { ConfigCenter, OpenOptions, SetAllOptions, SetOptions } from './config/center.js';
+export type {
+  ChangeOptions,
+  ConfigCenter,
+  HistoryOptions,
+  OpenOptions,
+  SetAllOptions,
+  SetOptions,
+} from './config/center.js';
 export { type ConfigDef, type ConfigDefinition, defineConfig } from './config/definition.js';
 export type { Entry } from './config/entry.js';
 export type { ConfigSource } from './config/evaluate.js';
+export type { Version } from './config/history.js';
 export type { ConfigCheck, ConfigListener, ConfigRef, ConfigRefEvents } from './config/ref.js';
 export type { InputOf, OutputOf, StandardIssue, StandardResult, StandardSchema } from './config/standard-schema.js';
 export type { ConfigFormat } from './config/text.js';
@@ -16,5 +24,6 @@ export {
   ConflictError,
   type InvalidConfigDetails,
   InvalidConfigError,
+  NotFoundError,
 } from './errors.js';
 export type { CoordIdentity, CoordOptions } from './options.js';

@@ -3,6 +3,9 @@
 import { invalid, kindOf, wellFormed } from '../common/shape.js';
 import { type NativeRange, native } from '../native.js';
 
+/** The longest key, in bytes: the native side holds to it as well. */
+export const KEY_MOST = 1024;
+
 /** A key: a path such as `/config/orders/limits`. */
 export function keyOf(path: string, value: unknown): string {
   const key = textOf(path, value);

@@ -30,6 +30,11 @@ export interface CoordIdentity {
    * `connectCoord()` is then `lazy` unless told otherwise. Default false: nothing is written.
    */
   cacheDir?: string | false | undefined;
+  /**
+   * How many versions of a key are kept, below `/config-history`, by who changes it with `set()`, `setAll()`, `delete()` or `rollback()`;
+   * 2 MiB of each key at the most. Default 50, at most 1000; 0 keeps none, and no change reads before it writes.
+   */
+  history?: number | undefined;
 }
 
 /** Which store, by one of `url`, `registry` and `etcd`, and who this process is. */
@@ -50,10 +55,11 @@ export interface Identity {
   readonly labels: Readonly<Record<string, string>>;
   readonly settleMs: number;
   readonly cacheDir: string | undefined;
+  readonly history: number;
 }
 
 /** The options that are coord's own; all others are those of `connect()`. */
-export const OWN = ['env', 'service', 'instance', 'labels', 'settleMs', 'cacheDir'] as const;
+export const OWN = ['env', 'service', 'instance', 'labels', 'settleMs', 'cacheDir', 'history'] as const;
 
 type Bag = Readonly<Record<string, unknown>>;
 
@@ -67,6 +73,7 @@ export function identityOf(options: Bag): Identity {
     labels: labelsOf(options.labels),
     settleMs: integer('options.settleMs', options.settleMs, 50, { min: 0, max: 1000 }),
     cacheDir: options.cacheDir === false ? undefined : text('options.cacheDir', options.cacheDir),
+    history: integer('options.history', options.history, 50, { min: 0, max: 1000 }),
   });
 }
 

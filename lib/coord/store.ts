@@ -66,12 +66,21 @@ export class Store {
   }
 
   /** What stands in some ranges, at one moment. */
-  async read(operation: string, ranges: NativeRange[], { timeoutMs, signal }: Limits): Promise<readonly Entry[]> {
+  async read(operation: string, ranges: NativeRange[], limits: Limits): Promise<readonly Entry[]> {
+    return (await this.readAt(operation, ranges, limits)).entries;
+  }
+
+  /** The same, and the revision of the store at that moment. */
+  async readAt(
+    operation: string,
+    ranges: NativeRange[],
+    { timeoutMs, signal }: Limits,
+  ): Promise<{ readonly entries: readonly Entry[]; readonly revision: bigint }> {
     this.refuseClosed(operation);
-    const { pairs } = await call(operation, signal, (cancel) =>
+    const { pairs, revision } = await call(operation, signal, (cancel) =>
       this.#inside.client.readPairs(ranges, timeoutMs, cancel),
     );
-    return Object.freeze(pairs.map(entryOf));
+    return { entries: Object.freeze(pairs.map(entryOf)), revision: BigInt(revision) };
   }
 
   /** All of `changes`, if all of `expected` hold, or nothing. */

@@ -1,31 +1,48 @@
 /** The configuration of a client: read, written, followed, opened. */
 
-import { integer, invalid, optional, record, shown } from '../../common/shape.js';
+import { integer, invalid, optional, record, shown, text, wellFormed } from '../../common/shape.js';
 import { outcomeOf } from '../../common/waiting.js';
 import { aborted, fromNative, UnavailableError } from '../../errors.js';
 import { checked } from '../../registry/call.js';
 import { type CallOptions, signalOf, type WatchOptions } from '../../registry/call-options.js';
-import { ConflictError, InvalidConfigError } from '../errors.js';
-import { keyOf, only, prefixOf, under } from '../keys.js';
+import { InvalidConfigError, NotFoundError } from '../errors.js';
+import { KEY_MOST, keyOf, only, prefixOf, under } from '../keys.js';
 import type { Identity } from '../options.js';
 import type { Change, Expected, Limits, Store } from '../store.js';
 import { Cache } from './cache.js';
 import { agree, type ConfigDef, type Resolved, resolve } from './definition.js';
+import { difference } from './diff.js';
 import type { Entries, Entry } from './entry.js';
 import { type Began, Following } from './following.js';
 import { Held } from './held.js';
+import { type Authorship, HISTORY_LONGER, historyOf, type Version, versionsOf } from './history.js';
 import { ConfigRef } from './ref.js';
 import { writtenAs } from './text.js';
 import { ConfigWatcher } from './watcher.js';
+import { Writer } from './writer.js';
+
+/** What is said of a change, for `history()`. */
+export interface ChangeOptions extends CallOptions {
+  /** Why it is made; 4096 characters at the most. Default: none. */
+  comment?: string | undefined;
+  /** Who makes it. Default: `instance` of the client. */
+  author?: string | undefined;
+}
+
+/** Options of `history()`. */
+export interface HistoryOptions extends CallOptions {
+  /** The newest so many. Default: all that are kept. */
+  limit?: number | undefined;
+}
 
 /** Options of `set()` and `delete()`. */
-export interface SetOptions extends CallOptions {
+export interface SetOptions extends ChangeOptions {
   /** Only if the key was written last at this revision; 0: only if there is none. Default: whatever is there. */
   ifRevision?: bigint | number | undefined;
 }
 
 /** Options of `setAll()`. */
-export interface SetAllOptions extends CallOptions {
+export interface SetAllOptions extends ChangeOptions {
   /** Only if each of these keys was written last at its revision; 0: only if there is none. They need not be among those that change. */
   ifRevisions?: Readonly<Record<string, bigint | number>> | undefined;
 }
@@ -34,6 +51,11 @@ export interface SetAllOptions extends CallOptions {
 export type OpenOptions = WatchOptions;
 
 type AnyHeld = Held<unknown>;
+
+/** The options that say of a change who and why. */
+const BY = ['comment', 'author'] as const;
+/** The longest of them. */
+const SAID_MOST = 4096;
 
 interface Open {
   readonly held: AnyHeld;
@@ -56,11 +78,13 @@ export class ConfigCenter {
   readonly #open = new Map<string, Open>();
   readonly #followings = new Map<string, Following>();
   readonly #cache: Cache | undefined;
+  readonly #writer: Writer;
 
   /** @internal */
   constructor(store: Store, identity: Identity) {
     this.#store = store;
     this.#identity = identity;
+    this.#writer = new Writer(store, identity.history);
     if (identity.cacheDir !== undefined) this.#cache = new Cache(identity.cacheDir, store.log);
   }
 
@@ -138,11 +162,11 @@ export class ConfigCenter {
    * @throws `ERR_CONFLICT`, with the current entry, where `ifRevision` does not hold.
    */
   async set(key: string, value: unknown, options?: SetOptions): Promise<bigint> {
-    const { change, expected, limits } = checked('set', () => {
-      const at = keyOf('key', key);
+    const { change, expected, by, limits } = checked('set', () => {
+      const at = this.#writtenKey('key', key);
       return { change: { key: at, value: writtenAs('value', value) }, ...this.#one(at, options) };
     });
-    return (await this.#commit('set', expected, [change], limits)).revision;
+    return (await this.#writer.write('set', expected, [change], by, limits)).revision;
   }
 
   /**
@@ -152,11 +176,12 @@ export class ConfigCenter {
    * @throws `ERR_CONFLICT`, with the first entry that is another one, where `ifRevisions` do not hold.
    */
   async setAll(changes: Readonly<Record<string, unknown>>, options?: SetAllOptions): Promise<bigint> {
-    const { all, expected, limits } = checked('setAll', () => {
-      const limits = this.#store.limits(options, ['ifRevisions']);
+    const { all, expected, by, limits } = checked('setAll', () => {
+      const limits = this.#store.limits(options, ['ifRevisions', ...BY]);
+      const by = this.#by(options);
       const all = Object.entries(record('changes', changes)).map(([key, value]): Change => {
         const path = `changes[${JSON.stringify(key)}]`;
-        return { key: keyOf(path, key), value: value === null ? null : writtenAs(path, value) };
+        return { key: this.#writtenKey(path, key), value: value === null ? null : writtenAs(path, value) };
       });
       if (all.length === 0) throw invalid('changes', 'expected at least one');
       const wanted = record('options.ifRevisions', optional('options', options).ifRevisions ?? {});
@@ -164,9 +189,9 @@ export class ConfigCenter {
         const path = `options.ifRevisions[${JSON.stringify(key)}]`;
         return { key: keyOf(path, key), revision: revisionOf(path, revision) };
       });
-      return { all, expected, limits };
+      return { all, expected, by, limits };
     });
-    return (await this.#commit('setAll', expected, all, limits)).revision;
+    return (await this.#writer.write('setAll', expected, all, by, limits)).revision;
   }
 
   /**
@@ -175,12 +200,65 @@ export class ConfigCenter {
    * @throws `ERR_CONFLICT`, with the current entry, where `ifRevision` does not hold.
    */
   async delete(key: string, options?: SetOptions): Promise<boolean> {
-    const { at, expected, limits } = checked('delete', () => {
-      const at = keyOf('key', key);
+    const { at, expected, by, limits } = checked('delete', () => {
+      const at = this.#writtenKey('key', key);
       return { at, ...this.#one(at, options) };
     });
-    const { deleted } = await this.#commit('delete', expected, [{ key: at, value: null }], limits);
-    return deleted > 0;
+    return (await this.#writer.write('delete', expected, [{ key: at, value: null }], by, limits)).deleted;
+  }
+
+  /**
+   * What stands at a key and what stood there before, the newest first. It has what was replaced by a client of coord whose
+   * `history` is not 0, whoever had written it; what others have replaced it does not know.
+   */
+  async history(key: string, options?: HistoryOptions): Promise<readonly Version[]> {
+    const { at, limits, limit } = checked('history', () => ({
+      at: keyOf('key', key),
+      limits: this.#store.limits(options, ['limit']),
+      limit: integer('options.limit', options?.limit, Number.MAX_SAFE_INTEGER, {
+        min: 1,
+        max: Number.MAX_SAFE_INTEGER,
+      }),
+    }));
+    return (await this.#versions('history', at, limits)).slice(0, limit);
+  }
+
+  /**
+   * What makes version `to` of a key of version `from`, line by line: ` ` in front of what is the same, `-` of what only `from` has,
+   * `+` of what only `to` has; JSON is laid out before. Empty where they say the same.
+   *
+   * @throws `ERR_NOT_FOUND` where a version is not known.
+   */
+  async diff(key: string, from: bigint | number, to: bigint | number, options?: CallOptions): Promise<string> {
+    const { at, revisions, limits } = checked('diff', () => ({
+      at: keyOf('key', key),
+      revisions: [revisionOf('from', from), revisionOf('to', to)] as const,
+      limits: this.#store.limits(options),
+    }));
+    const versions = await this.#versions('diff', at, limits);
+    const [before, after] = revisions.map((revision) => versionAt('diff', at, versions, revision));
+    return difference(before?.value as string | null, after?.value as string | null);
+  }
+
+  /**
+   * Writes what stood at a key at revision `to`, or deletes it where nothing did, if nobody changes it meanwhile. Resolves with the
+   * revision of the store at which it was written.
+   *
+   * @throws `ERR_NOT_FOUND` where that version is not known; `ERR_CONFLICT`.
+   */
+  async rollback(key: string, to: bigint | number, options?: ChangeOptions): Promise<bigint> {
+    const { at, revision, by, limits } = checked('rollback', () => {
+      const at = this.#writtenKey('key', key);
+      const revision = revisionOf('to', to);
+      const limits = this.#store.limits(options, BY);
+      return { at, revision, by: this.#by(options), limits };
+    });
+    const versions = await this.#versions('rollback', at, limits);
+    const { value } = versionAt('rollback', at, versions, revision);
+    const [current] = versions as [Version];
+    const expected = [{ key: at, revision: current.value === null ? 0 : Number(current.revision) }];
+    const said = { ...by, comment: by.comment ?? `rollback to ${revision}` };
+    return (await this.#writer.write('rollback', expected, [{ key: at, value }], said, limits)).revision;
   }
 
   /** Follows a key: what stands there, and then each change; `null` is that nothing does. */
@@ -209,28 +287,48 @@ export class ConfigCenter {
     await this.#cache?.settled(this.#store.timeoutMs);
   }
 
-  #one(key: string, options: SetOptions | undefined): { expected: Expected[]; limits: Limits } {
-    const limits = this.#store.limits(options, ['ifRevision']);
+  #one(key: string, options: SetOptions | undefined): { expected: Expected[]; by: Authorship; limits: Limits } {
+    const limits = this.#store.limits(options, ['ifRevision', ...BY]);
     const wanted = options?.ifRevision;
     const revision = wanted === undefined ? undefined : revisionOf('options.ifRevision', wanted);
-    return { expected: revision === undefined ? [] : [{ key, revision }], limits };
+    return { expected: revision === undefined ? [] : [{ key, revision }], by: this.#by(options), limits };
   }
 
-  async #commit(operation: string, expected: Expected[], changes: Change[], limits: Limits) {
-    const done = await this.#store.commit(operation, expected, changes, limits);
-    if (!done.conflict) return done;
-    const current = (place: number) => done.conflict?.[place] ?? null;
-    const place = expected.findIndex(({ revision }, place) => BigInt(revision) !== (current(place)?.revision ?? 0n));
-    const { key, revision } = expected[Math.max(place, 0)] as Expected;
-    const there = current(Math.max(place, 0));
-    const is = there ? `was written at revision ${there.revision}` : 'is not there';
-    const wanted = revision === 0 ? 'expected not to be there' : `expected at revision ${revision}`;
-    throw new ConflictError(`${operation}: ${key} ${is}, ${wanted}: nothing was changed`, {
-      operation,
-      key,
-      current: there,
-      ...(there && { revision: String(there.revision) }),
-    });
+  #by(options: ChangeOptions | undefined): Authorship {
+    const said = (name: 'comment' | 'author') => {
+      const given = text(`options.${name}`, options?.[name]);
+      if (given === undefined) return undefined;
+      if (given.length > SAID_MOST) throw invalid(`options.${name}`, `expected at most ${SAID_MOST} characters`);
+      return wellFormed(`options.${name}`, given);
+    };
+    const comment = said('comment');
+    if (comment !== undefined && this.#identity.history === 0) {
+      throw invalid(
+        'options.comment',
+        'expected none, for options.history of connectCoord() is 0, so that none is kept',
+      );
+    }
+    return { comment, author: said('author') ?? this.#identity.instance };
+  }
+
+  /** A key that is changed: the keys of what is kept of it are longer. */
+  #writtenKey(path: string, value: unknown): string {
+    const key = keyOf(path, value);
+    const most = KEY_MOST - HISTORY_LONGER;
+    const bytes = Buffer.byteLength(key);
+    if (this.#identity.history === 0 || bytes <= most) return key;
+    throw invalid(
+      path,
+      `expected at most ${most} bytes, or no history (options.history of connectCoord()), got ${bytes}`,
+    );
+  }
+
+  /** All versions of a key that are known, the newest first. */
+  async #versions(operation: string, key: string, limits: Limits): Promise<readonly Version[]> {
+    // First the key: what was moved until then is complete.
+    const { entries, revision } = await this.#store.readAt(operation, [only(key)], limits);
+    const records = await this.#store.read(operation, [under(historyOf(key))], limits);
+    return Object.freeze(versionsOf(key, entries[0] ?? null, records, revision));
   }
 
   /** What is open of a key; begun if nothing is. */
@@ -279,6 +377,18 @@ export class ConfigCenter {
 /** The refusal, with the stack of who opens it. */
 function refusedAtStart({ message, key, revision, issues, cause }: InvalidConfigError): InvalidConfigError {
   return new InvalidConfigError(message, { operation: 'open', key, revision, issues, cause });
+}
+
+function versionAt(
+  operation: string,
+  key: string,
+  versions: readonly Version[],
+  revision: number,
+): Version & { value: string | null } {
+  const { value, ...rest } = versions.find((version) => version.revision === BigInt(revision)) ?? {};
+  if (value !== undefined) return { ...(rest as Version), value };
+  const why = 'revision' in rest ? 'was not kept: it is too large, or no text' : 'is not known';
+  throw new NotFoundError(`${operation}: version ${revision} of ${key} ${why}`, { operation, key });
 }
 
 /** A revision, as the native side takes it. */
