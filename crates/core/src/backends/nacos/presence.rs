@@ -321,7 +321,9 @@ impl NacosPresence {
             }
             // A push may get lost, and no loss is noticed later than a TTL after it.
             let quiet = self.shared.options.ttl.mul_f64(0.8 + fastrand::f64() * 0.2);
-            if timeout(quiet, subscribed.changed()).await.is_err() && is_same(&lists, &subscribed.lists()?) {
+            let is_quiet = timeout(quiet, subscribed.changed()).await.is_err();
+            // Unless another of ours in them has read them meanwhile.
+            if is_quiet && times(&lists) == times(&subscribed.lists()?) {
                 self.read_own(connection).await?;
             }
         }
@@ -374,11 +376,6 @@ impl NacosPresence {
 
 fn gone(connection: &Connection) -> Loss {
     Loss::Gone(format!("Nacos at {} does not list it any more", connection.address()))
-}
-
-/// Whether these are the same lists, so that none has been told since.
-fn is_same(before: &[Arc<List>], now: &[Arc<List>]) -> bool {
-    before.len() == now.len() && before.iter().zip(now).all(|(before, now)| Arc::ptr_eq(before, now))
 }
 
 /// When lists were true, by their services.
