@@ -1,6 +1,7 @@
 // Stores for the tests of coord: what all of them can do, and a schema without a library.
 import { MemoryServer } from 'rollcall';
 import { type Coord, type CoordIdentity, type CoordOptions, connectCoord, type StandardSchema } from 'rollcall/coord';
+import { startConsul } from '../support/consul.js';
 import { type EtcdVersion, startEtcd } from '../support/etcd.js';
 import { uniqueName, waitFor } from '../support/process.js';
 
@@ -43,10 +44,26 @@ async function etcd(version: EtcdVersion): Promise<Place> {
   };
 }
 
+async function consul(): Promise<Place> {
+  const { server, close } = await startConsul({ persistent: true });
+  return {
+    url: server.url.replace('http:', 'consul:'),
+    away: () => server.kill(),
+    back: () => server.start(),
+    async wipe() {
+      await server.kill();
+      server.wipe();
+      await server.start();
+    },
+    close,
+  };
+}
+
 export const PLACES: readonly (readonly [string, () => Promise<Place>])[] = [
   ['memory', memory],
   ['etcd 3.7.3', () => etcd('3.7.3')],
   ['etcd 3.4.23', () => etcd('3.4.23')],
+  ['Consul', consul],
 ];
 
 /** A client that is closed with its test. */

@@ -96,7 +96,8 @@ export function moving(
 
 /** All versions of a key that are known, the newest first, as of the revision at which `current` was read. */
 export function versionsOf(key: string, current: Entry | null, records: readonly Entry[], at: bigint): Version[] {
-  const moved = movedOf(key, records).filter(({ next }) => next <= at);
+  // A store may leave the revision of a value that is written again as it was.
+  const moved = movedOf(key, records).filter(({ next, revision }) => next <= at && revision !== current?.revision);
   const written = new Map(moved.map((one) => [one.next, one]));
   const version = (revision: bigint, value: string | null | undefined, isCurrent: boolean): Version => {
     const by = written.get(revision);

@@ -364,7 +364,7 @@ impl Registry {
     pub fn config(&self) -> Result<Config> {
         self.inner.config.clone().ok_or_else(|| {
             let text = format!(
-                "{} keeps no configuration: memory and etcd do",
+                "{} keeps no configuration: memory, etcd and Consul do",
                 self.inner.backend.place()
             );
             Error::new(ErrorKind::Unsupported, text)

@@ -259,6 +259,47 @@ impl Agents {
         answer.map_err(|error| error.at(&self.all[agent].base))
     }
 
+    /// One write that must not be made twice. It is sent once, unless an agent that is full has turned it away; an error says so
+    /// where its outcome is not known.
+    pub(super) async fn once(
+        &self,
+        agent: usize,
+        method: Method,
+        path: &str,
+        body: String,
+        limit: Duration,
+    ) -> Result<Answer> {
+        let start = Instant::now();
+        let heard = Heard::default();
+        // Its turn is part of its time, and nothing has been sent by then.
+        let Ok(_turn) = timeout(limit, self.turns[Queue::Writes as usize].acquire()).await else {
+            return Err(self.silent(agent, limit));
+        };
+        loop {
+            let left = limit.saturating_sub(start.elapsed());
+            let sent = self.send(&self.all[agent].calls, agent, &method, path, Some(&body), &heard);
+            let result = match timeout(left, sent).await {
+                Ok(Ok(answer)) if answer.status >= 500 && !answer.says("No cluster leader") => {
+                    Err(answer.refusal("the write failed").with_unknown_outcome())
+                }
+                Ok(Ok(answer)) => Ok(answer),
+                Ok(Err(Failure::Full(error))) => {
+                    self.room.is_full();
+                    let pause = FULL_PAUSE.mul_f64(0.3 + fastrand::f64() * 0.7);
+                    if pause < limit.saturating_sub(start.elapsed()) {
+                        sleep(pause).await;
+                        continue;
+                    }
+                    Err(error)
+                }
+                Ok(Err(Failure::Unreached(error))) => Err(error),
+                Ok(Err(Failure::Cut(error) | Failure::Lost(error))) => Err(error.with_unknown_outcome()),
+                Err(_) => Err(self.silent(agent, limit).with_unknown_outcome()),
+            };
+            return result.map_err(|error| error.at(&self.all[agent].base));
+        }
+    }
+
     /// Whether the agent answers within `limit`, in no queue. By a connection of its own, so that the others are given up
     /// in time where the agent has none left, unless its connections are shared.
     pub(super) async fn answers(&self, agent: usize, path: &str, limit: Duration) -> bool {
@@ -290,6 +331,11 @@ impl Agents {
     /// A blocking query; it has a connection to itself for as long as it is held, unless connections are shared. Its limit
     /// is the caller's. `None` when the agent takes no more connections, of which some have been given up by then.
     pub(super) async fn block(&self, agent: usize, own: Option<&Own>, path: &str) -> Result<Option<Answer>> {
+        self.held(agent, own, path).await?.map(Answer::checked).transpose()
+    }
+
+    /// The same, whatever the status of the answer.
+    pub(super) async fn held(&self, agent: usize, own: Option<&Own>, path: &str) -> Result<Option<Answer>> {
         let http = match own {
             Some(Own::Lane(lane)) => &lane.http,
             _ => &self.all[agent].calls,
@@ -298,7 +344,7 @@ impl Agents {
             .send(http, agent, &Method::GET, path, None, &Heard::default())
             .await
         {
-            Ok(answer) => answer.checked().map(Some),
+            Ok(answer) => Ok(Some(answer)),
             Err(Failure::Full(_) | Failure::Cut(_) | Failure::Unreached(_)) => {
                 self.room.is_full();
                 Ok(None)

@@ -19,6 +19,7 @@ mod renewal;
 mod room;
 mod service;
 mod shared;
+mod store;
 mod twins;
 mod words;
 
@@ -33,10 +34,12 @@ use self::life::Lives;
 pub use self::options::{Consistency, ConsulOptions, HealthCheck};
 use self::presence::ConsulPresence;
 use self::shared::{Shared, snapshot};
+use self::store::ConsulStore;
 use crate::backend::{Backend, Capabilities, Follow, Presence, ServiceName, Snapshot};
 use crate::error::{ErrorKind, Result};
 use crate::instance::ServiceInstance;
 use crate::log::Log;
+use crate::store::Store;
 
 /// Service registry in Consul.
 pub struct ConsulBackend {
@@ -127,6 +130,10 @@ impl Backend for ConsulBackend {
 
     fn follow_services(&self) -> Follow<Vec<Arc<ServiceName>>> {
         Follow::Stream(names::follow(Arc::clone(&self.shared)))
+    }
+
+    fn store(&self) -> Option<Arc<dyn Store>> {
+        Some(Arc::new(ConsulStore(Arc::clone(&self.shared))))
     }
 
     async fn close(&self) {
