@@ -37,7 +37,7 @@ export interface ClientTokens {
 }
 
 /** Of a kind of client: what a module with options has, and the class alone has not. */
-const given = (title: string) => `${title}:given`;
+const givenOf = (title: string) => `${title}:given`;
 
 /**
  * Lets a module class refuse to be imported alone. Its constructor is to hand on what it gets.
@@ -46,14 +46,14 @@ const given = (title: string) => `${title}:given`;
  */
 export function refusesBare(whole: Type, title: string): void {
   Optional()(whole, undefined, 0);
-  Inject(given(title))(whole, undefined, 0);
+  Inject(givenOf(title))(whole, undefined, 0);
   Optional()(whole, undefined, 1);
   Inject(ModulesContainer)(whole, undefined, 1);
 }
 
 /** What the constructor of such a class does. */
 export function checkGiven(whole: Type, title: string, isGiven: unknown, modules: ModulesContainer | undefined): void {
-  refuseBare(isGiven, modules?.values(), { title, whole }, given(title));
+  refuseBare(isGiven, modules?.values(), { title, whole }, givenOf(title));
 }
 
 /** Which client it is, and where it logs. */
@@ -78,12 +78,15 @@ export interface ClientKind {
   readonly title: string;
   readonly logName: string;
   readonly tokens: { readonly [Name in 'options' | 'client' | 'service']: (name?: string) => string };
-  /** The classes by which the default client and its service are injected as well, and the class of the indicator. */
-  readonly classes: { readonly client: InjectionToken; readonly service: InjectionToken; readonly health: Type };
+  /** The classes by which the default client, where it has one, and its service are injected as well, and the class of the indicator. */
+  readonly classes: { readonly client?: InjectionToken; readonly service: InjectionToken; readonly health: Type };
   /** The modules that were asked for. */
   readonly definitions: Definitions<DynamicModule>;
   /** The providers of the client, its service and its indicator. `known` are options that no factory makes. */
   providers(tokens: ClientTokens, place: ClientPlace, known?: object): Provider[];
+  /** What stands beside a factory, as it does among known options, and is no option: its name, and what of it other modules get. */
+  readonly extra?: string;
+  features?(tokens: ClientTokens, given: object): Exclude<Provider, Type>[];
   /** What lives with the application, made of what is injected. */
   resident: {
     inject(tokens: ClientTokens): InjectionToken[];
@@ -93,9 +96,11 @@ export interface ClientKind {
 
 /** The module of options that are known. */
 export function ofOptions(kind: ClientKind, { name, isGlobal, ...rest }: ModuleExtras & object): DynamicModule {
-  return kind.definitions.of({ ...extrasOf({ name, isGlobal }), rest }, () =>
-    assembled(kind, { name, isGlobal }, [{ provide: kind.tokens.options(name), useValue: rest }], [], rest),
-  );
+  return kind.definitions.of({ ...extrasOf({ name, isGlobal }), rest }, () => {
+    const known = Object.fromEntries(Object.entries(rest).filter(([option]) => option !== kind.extra));
+    const given = { provide: kind.tokens.options(name), useValue: known };
+    return assembled(kind, { name, isGlobal }, [given], { name, ...rest }, [], known);
+  });
 }
 
 /** The module of options that the program makes; `method` is what its factories have. */
@@ -106,7 +111,7 @@ export function ofFactory<Options, Factory>(
 ): DynamicModule {
   return kind.definitions.of({ ...options, ...extrasOf(options) }, () => {
     const providers = asyncProviders(kind.title, kind.tokens.options(options.name), method, options);
-    return assembled(kind, options, providers, options.imports);
+    return assembled(kind, options, providers, options, options.imports);
   });
 }
 
@@ -119,6 +124,7 @@ function assembled(
   kind: ClientKind,
   extras: ModuleExtras,
   options: Provider[],
+  given: object,
   imports: ModuleMetadata['imports'] = [],
   known?: object,
 ): DynamicModule {
@@ -139,9 +145,10 @@ function assembled(
     health: healthTokenOf(kind.classes.health, kind.tokens.service, name),
   };
   const resident = `${service}:resident`;
+  const features = kind.features?.(tokens, given) ?? [];
   const aliases = isOnly
     ? [
-        { provide: kind.classes.client, useExisting: tokens.client },
+        ...(kind.classes.client ? [{ provide: kind.classes.client, useExisting: tokens.client }] : []),
         { provide: kind.classes.service, useExisting: tokens.service },
       ]
     : [];
@@ -160,6 +167,7 @@ function assembled(
         },
       },
       ...kind.providers(tokens, place, known),
+      ...features,
       {
         provide: resident,
         inject: [HttpAdapterHost, ModulesContainer, ...kind.resident.inject(tokens)],
@@ -174,7 +182,7 @@ function assembled(
     ],
     exports: [
       ...[tokens.options, tokens.client, tokens.service, resident, tokens.health],
-      ...aliases.map(({ provide }) => provide),
+      ...[...features, ...aliases].map(({ provide }) => provide),
     ] as DynamicModule['exports'] & object,
   };
   const edge: DynamicModule = {
@@ -182,6 +190,6 @@ function assembled(
     imports: [core],
     providers: [{ provide: `${resident}:last`, inject: [resident], useFactory: (ends) => ends.last }],
   };
-  const mark = { provide: given(kind.title), useValue: true };
+  const mark = { provide: givenOf(kind.title), useValue: true };
   return { module: whole, imports: [core, edge], providers: [mark], exports: [core] };
 }

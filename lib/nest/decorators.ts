@@ -1,14 +1,21 @@
 /** The decorators of `rollcall/nest`. */
 
 import { Inject } from '@nestjs/common';
+import type { ConfigDef, ConfigListener } from '../coord/index.js';
 import {
+  CoordHealthIndicator,
+  configToken,
+  definitionOf,
   EtcdHealthIndicator,
+  getCoordServiceToken,
+  getCoordToken,
   getEtcdServiceToken,
   getEtcdToken,
   getRegistryServiceToken,
   getRegistryToken,
   getServiceToken,
   healthTokenOf,
+  markConfigHandler,
   markHandler,
   markSetting,
   RegistryHealthIndicator,
@@ -34,6 +41,41 @@ export const InjectService = (service: string, registry?: string): InjectDecorat
 /** Injects the `RegistryHealthIndicator` of a registry: of the default one, or of that of a name. */
 export const InjectRegistryHealth = (name?: string): InjectDecorator =>
   Inject(healthTokenOf(RegistryHealthIndicator, getRegistryServiceToken, name));
+/**
+ * Injects a configuration that `CoordModule` opens, a `ConfigRef`: `limits.value` is its value now.
+ *
+ * @param coord the name of the client of coord. Default: the default one.
+ * @throws `ERR_INVALID_ARGUMENT` for what `defineConfig()` has not given.
+ */
+export const InjectConfig = <T>(definition: ConfigDef<T>, coord?: string): InjectDecorator =>
+  Inject(configToken(definition, coord));
+/** Injects a client of coord, a `Coord`: the default one, or that of a name. */
+export const InjectCoord = (name?: string): InjectDecorator => Inject(getCoordToken(name));
+/** Injects the `CoordService` of a client of coord: of the default one, or of that of a name. */
+export const InjectCoordService = (name?: string): InjectDecorator => Inject(getCoordServiceToken(name));
+/** Injects the `CoordHealthIndicator` of a client of coord: of the default one, or of that of a name. */
+export const InjectCoordHealth = (name?: string): InjectDecorator =>
+  Inject(healthTokenOf(CoordHealthIndicator, getCoordServiceToken, name));
+
+/**
+ * The method is called with the next value and the one before it, before a configuration changes, once the application has
+ * started; and then, if the value has changed while it started. If it throws, or its promise rejects or takes longer than
+ * `timeoutMs` of the client, the value is refused: `ref.value` stays everywhere, `ref.rejected` and the log say why. At the
+ * start, where the value is in use already, the start fails.
+ *
+ * Others are asked at the same time, and may refuse what this one accepts: what can't be taken back belongs into
+ * `ref.subscribe()`, which comes after the change. Without effect, and with a warning, in providers that are made for each
+ * request or each user (transient), and without a `CoordModule`.
+ *
+ * @param coord the name of the client of coord. Default: the default one.
+ * @throws `ERR_INVALID_ARGUMENT` for what `defineConfig()` has not given. One that is not in `config` of the module fails the start.
+ */
+export function OnConfigChange<T>(definition: ConfigDef<T>, { coord }: { coord?: string } = {}) {
+  const def = definitionOf('definition', definition);
+  return (target: object, key: string | symbol, descriptor: { value?: ConfigListener<T> }): void => {
+    markConfigHandler(methodOf('@OnConfigChange', target, key, descriptor), { def, coord });
+  };
+}
 
 /**
  * The method is called with the current list of a service once the application has started, and with every change of it.
@@ -44,11 +86,7 @@ export const InjectRegistryHealth = (name?: string): InjectDecorator =>
  */
 export function OnServiceChange(service: string, { registry }: { registry?: string } = {}): MethodDecorator {
   return (target, key, descriptor) => {
-    expectInstance('@OnServiceChange', target, key);
-    if (typeof descriptor?.value !== 'function') {
-      throw new TypeError(`@OnServiceChange on ${target.constructor.name}.${String(key)}: expected a method`);
-    }
-    markHandler(descriptor.value, { service, registry });
+    markHandler(methodOf('@OnServiceChange', target, key, descriptor), { service, registry });
   };
 }
 
@@ -81,6 +119,12 @@ export function Config(key: string, { client, parse = (text) => text }: ConfigOp
 
 /** The same as `@Config`, for programs in which that is another's: Midway and `@nestjs/config` have names like it. */
 export const EtcdConfig = Config;
+
+function methodOf(decorator: string, target: object, key: string | symbol, descriptor?: PropertyDescriptor): object {
+  expectInstance(decorator, target, key);
+  if (typeof descriptor?.value === 'function') return descriptor.value;
+  throw new TypeError(`${decorator} on ${target.constructor.name}.${String(key)}: expected a method`);
+}
 
 /** Static members belong to no provider, and would be found by nobody. */
 function expectInstance(decorator: string, target: object, key: string | symbol): void {

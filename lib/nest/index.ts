@@ -1,10 +1,22 @@
-/** rollcall/nest: modules for NestJS 10, 11 and 12. Enter at `RegistryModule` and `EtcdModule`. */
+/** rollcall/nest: modules for NestJS 10, 11 and 12. Enter at `RegistryModule`, `EtcdModule` and `CoordModule`. */
 
 export type { AsyncOptions, ModuleExtras } from './async-options.js';
+export {
+  CoordModule,
+  type CoordModuleAsyncOptions,
+  type CoordModuleExtras,
+  type CoordModuleOptions,
+  type CoordOptionsFactory,
+  coordLoader,
+} from './coord-module.js';
 export {
   Config,
   type ConfigOptions,
   EtcdConfig,
+  InjectConfig,
+  InjectCoord,
+  InjectCoordHealth,
+  InjectCoordService,
   type InjectDecorator,
   InjectEtcd,
   InjectEtcdHealth,
@@ -13,6 +25,7 @@ export {
   InjectRegistryHealth,
   InjectRegistryService,
   InjectService,
+  OnConfigChange,
   OnServiceChange,
 } from './decorators.js';
 export {
@@ -29,12 +42,21 @@ export {
 } from './registry-module.js';
 export { type ServiceFeatureOptions, ServiceModule } from './service-module.js';
 export {
+  COORD_CLIENT,
+  CoordHealthIndicator,
+  type CoordPlace,
+  CoordService,
+  type CoordTarget,
+  configToken,
   ETCD_CLIENT,
   ETCD_CLIENT_OPTIONS,
   ETCD_CLIENT_OPTIONS_TOKEN,
   ETCD_CLIENT_TOKEN,
   EtcdHealthIndicator,
   EtcdService,
+  getCoordOptionsToken,
+  getCoordServiceToken,
+  getCoordToken,
   getEtcdOptionsToken,
   getEtcdServiceToken,
   getEtcdToken,

@@ -3,6 +3,8 @@
  * Nest itself are: decorators that put a function of their own in the place of a method carry them over.
  */
 
+import type { AnyConfigDef } from '../../frameworks/configurations.js';
+
 /** What `reflect-metadata` puts there, which Nest loads. */
 const metadata = Reflect as typeof Reflect & {
   defineMetadata(key: string, value: unknown, target: object): void;
@@ -11,6 +13,8 @@ const metadata = Reflect as typeof Reflect & {
 
 /** On a method: what it hears of. */
 const HANDLERS = 'rollcall:onServiceChange';
+/** On a method: which configurations it hears of. */
+const CONFIGS = 'rollcall:onConfigChange';
 /** On a class: which of its properties hold settings. */
 const SETTINGS = 'rollcall:config';
 
@@ -24,6 +28,18 @@ export interface ServiceHandler {
 /** Marks a method. One method may have several marks. */
 export function markHandler(method: object, handler: ServiceHandler): void {
   mark(HANDLERS, method, handler);
+}
+
+/** Which configuration a decorated method wants to hear of. */
+export interface ConfigHandler {
+  readonly def: AnyConfigDef;
+  /** The name of the client of coord. */
+  readonly coord: string | undefined;
+}
+
+/** Marks a method. One method may have several marks. */
+export function markConfigHandler(method: object, handler: ConfigHandler): void {
+  mark(CONFIGS, method, handler);
 }
 
 /** What a decorated property holds. */
@@ -84,20 +100,42 @@ interface ModuleRef {
   controllers: Map<unknown, InstanceWrapper>;
 }
 
-/** Every marked method of the providers and controllers of an application, bound to its object. */
-export function* handlersOf(
+/** A marked method of an application, bound to its object. */
+interface Bound<Arguments extends unknown[]> {
+  /** How messages call it, such as `@OnServiceChange on Orders.changed`. */
+  readonly path: string;
+  call(...args: Arguments): unknown;
+}
+
+/** Every method that hears of services, of the providers and controllers of an application. */
+export const handlersOf = (modules: Iterable<unknown>, refused: (problem: string) => void) =>
+  markedOf<ServiceHandler, [list: unknown]>(HANDLERS, '@OnServiceChange', modules, refused);
+
+/** Every method that hears of configurations. */
+export const configHandlersOf = (modules: Iterable<unknown>, refused: (problem: string) => void) =>
+  markedOf<ConfigHandler, [next: unknown, previous: unknown, context: object]>(
+    CONFIGS,
+    '@OnConfigChange',
+    modules,
+    refused,
+  );
+
+function* markedOf<Mark extends object, Arguments extends unknown[]>(
+  key: string,
+  decorator: string,
   modules: Iterable<unknown>,
   refused: (problem: string) => void,
-): Generator<ServiceHandler & { call(list: unknown): unknown }> {
+): Generator<Mark & Bound<Arguments>> {
   for (const found of instancesOf(modules)) {
     const { instance } = found;
-    for (const [key, method] of methodsOf(instance)) {
-      const handlers = marksOf<ServiceHandler>(HANDLERS, method);
-      if (handlers.length > 0 && !found.isStatic) {
-        refused(notThere('@OnServiceChange', found, `${String(key)}()`));
+    for (const [name, method] of methodsOf(instance)) {
+      const marks = marksOf<Mark>(key, method);
+      if (marks.length > 0 && !found.isStatic) {
+        refused(notThere(decorator, found, `${String(name)}()`));
         continue;
       }
-      for (const handler of handlers) yield { ...handler, call: (list) => method.call(instance, list) };
+      const path = `${decorator} on ${nameOf(found)}.${String(name)}`;
+      for (const mark of marks) yield { ...mark, path, call: (...args) => method.apply(instance, args) };
     }
   }
 }
@@ -125,8 +163,10 @@ function* instancesOf(modules: Iterable<unknown>): Generator<Found> {
   }
 }
 
-function notThere(decorator: string, { type }: Found, member: string): string {
-  const name = typeof type === 'function' ? type.name : 'a provider';
+const nameOf = ({ type }: Found): string => (typeof type === 'function' ? type.name : 'a provider');
+
+function notThere(decorator: string, found: Found, member: string): string {
+  const name = nameOf(found);
   return (
     `${decorator} on ${name}.${member}: without effect, since ${name}, or something it depends on, is made for each ` +
     `request or each user; put it into a provider of the default scope, and inject that one into ${name}`

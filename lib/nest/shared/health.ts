@@ -2,6 +2,7 @@
 
 import { invalid } from '../../common/shape.js';
 import type { Etcd3 } from '../../etcd/client.js';
+import type { CoordService } from './coord-service.js';
 import type { RegistryService } from './registry-service.js';
 import { unreadSettings } from './setting.js';
 
@@ -86,6 +87,32 @@ export class RegistryHealthIndicator {
       ...(stale.length > 0 ? { stale } : {}),
       ...(refused.length > 0 ? { refused } : {}),
     };
+    return answer(key, { status, ...details }, terminusOf(this.#modules));
+  }
+}
+
+/**
+ * Whether the configurations of the application are what lies in the store: `degraded` while one is stale, or its latest value
+ * was refused, which with Terminus before 12 is `down`; `down` when the client is closed. The answer has their keys, and no value.
+ *
+ * For dashboards and alarms, as `RegistryHealthIndicator`: the application goes on with the last good values.
+ */
+export class CoordHealthIndicator {
+  readonly #service: CoordService;
+  readonly #modules: Modules | undefined;
+
+  /** @internal */
+  constructor(service: CoordService, modules?: { values(): Modules }) {
+    this.#service = service;
+    this.#modules = modules && { [Symbol.iterator]: () => modules.values()[Symbol.iterator]() };
+  }
+
+  /** Looks at what is known here; asks no server. */
+  async isHealthy<Key extends string = 'coord'>(key = 'coord' as Key): Promise<HealthResult<Key>> {
+    const { stale, rejected, coord } = this.#service;
+    const isWell = stale.length === 0 && rejected.length === 0;
+    const status = coord.registry.closed ? 'down' : isWell ? 'up' : 'degraded';
+    const details = { ...(stale.length > 0 ? { stale } : {}), ...(rejected.length > 0 ? { rejected } : {}) };
     return answer(key, { status, ...details }, terminusOf(this.#modules));
   }
 }

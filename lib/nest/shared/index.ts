@@ -5,15 +5,29 @@
 
 export { invalid } from '../../common/shape.js';
 export { Etcd3 } from '../../etcd/index.js';
+export { type AnyConfigDef, Configurations, definitionOf, definitionsOf } from '../../frameworks/configurations.js';
 export type { OnServiceList } from '../../frameworks/follow.js';
 export type { AppLogger } from '../../frameworks/logger.js';
 export { type EtcdOpenOptions, explained, openEtcd, openRegistry, type RegistryOnEtcd } from '../../frameworks/open.js';
+export {
+  type CoordPlace,
+  type CoordTarget,
+  type OpenCoordOptions,
+  openCoord,
+  openInMemory,
+  readOnce,
+  sharedOf,
+} from '../../frameworks/open-coord.js';
 export { checkedSelf, type SelfOptions, SelfRegistration } from '../../frameworks/self-registration.js';
 export { connect, Registry } from '../../index.js';
+export { configToken } from './config-token.js';
+export { CoordResident } from './coord-resident.js';
+export { CoordService } from './coord-service.js';
 export { EtcdResident } from './etcd-resident.js';
 export { EtcdService, type Json, type OnServices } from './etcd-service.js';
-export { markHandler, markSetting } from './handlers.js';
+export { markConfigHandler, markHandler, markSetting } from './handlers.js';
 export {
+  CoordHealthIndicator,
   EtcdHealthIndicator,
   type HealthOptions,
   type HealthResult,
@@ -26,10 +40,14 @@ export { RegistryResident } from './registry-resident.js';
 export { RegistryService } from './registry-service.js';
 export type { OnSetting } from './setting.js';
 export {
+  COORD_CLIENT,
   ETCD_CLIENT,
   ETCD_CLIENT_OPTIONS,
   ETCD_CLIENT_OPTIONS_TOKEN,
   ETCD_CLIENT_TOKEN,
+  getCoordOptionsToken,
+  getCoordServiceToken,
+  getCoordToken,
   getEtcdOptionsToken,
   getEtcdServiceToken,
   getEtcdToken,

@@ -42,9 +42,16 @@ export class Definitions<Definition> {
 
 /** Two clients that are handed over are the same only if they are one: what they are connected to can't be seen. */
 function isSame(a: unknown, b: unknown): boolean {
-  const clientOf = (asked: unknown) =>
-    (asked as { rest?: { registry?: { client?: unknown } } } | undefined)?.rest?.registry?.client;
-  return clientOf(a) === clientOf(b) && isDeepStrictEqual(a, b);
+  const [one, other] = [clientsOf(a), clientsOf(b)];
+  return one.every((client, place) => client === other[place]) && isDeepStrictEqual(a, b);
+}
+
+function clientsOf(asked: unknown): unknown[] {
+  const { registry, coord } = ((asked as { rest?: object } | undefined)?.rest ?? {}) as Record<
+    string,
+    Record<string, unknown> | undefined
+  >;
+  return [registry?.client, coord?.client, coord?.registry, coord?.etcd];
 }
 
 /** Refuses a second `forRoot` with other options. `token` is a provider that the client's module has. */

@@ -10,6 +10,8 @@ export const ETCD_CLIENT_OPTIONS = 'ETCD_OPTIONS';
 export const ETCD_CLIENT_OPTIONS_TOKEN = ETCD_CLIENT_OPTIONS;
 /** The token of the default registry client. */
 export const REGISTRY_CLIENT = 'REGISTRY_CLIENT';
+/** The token of the default client of coord. */
+export const COORD_CLIENT = 'COORD_CLIENT';
 
 const named = (base: string, name: string | undefined) => (isDefault(name) ? base : `${base}:${name}`);
 
@@ -28,6 +30,12 @@ export const getRegistryToken = (name?: string): string => named(REGISTRY_CLIENT
 export const getRegistryServiceToken = (name?: string): string => named('REGISTRY_SERVICE', name);
 /** The token of the options of a registry: what a test overrides. */
 export const getRegistryOptionsToken = (name?: string): string => named('REGISTRY_OPTIONS', name);
+/** The token of a client of coord. */
+export const getCoordToken = (name?: string): string => named(COORD_CLIENT, name);
+/** The token of the `CoordService` of a client of coord. The default one is also injected by its class. */
+export const getCoordServiceToken = (name?: string): string => named('COORD_SERVICE', name);
+/** The token of the options of a client of coord: what a test overrides. */
+export const getCoordOptionsToken = (name?: string): string => named('COORD_OPTIONS', name);
 /** The token of a service that `ServiceModule.forFeature()` gives. */
 export const getServiceToken = (service: string, registry?: string): string => named(`SERVICE:${service}`, registry);
 /** The token of the health indicator of a client: its class for the default one, else by the token of its service. */
