@@ -409,12 +409,11 @@ impl Following {
             } else {
                 None
             };
-            let index = match index {
-                Some(index) => index,
-                None => {
-                    sleep(LOOK.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-                    self.look(agent, None).await?.unwrap_or(self.index)
-                }
+            let index = if let Some(index) = index {
+                index
+            } else {
+                sleep(LOOK.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+                self.look(agent, None).await?.unwrap_or(self.index)
             };
             if index != self.index {
                 self.index = index;
