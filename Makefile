@@ -1,7 +1,7 @@
 # The index of all commands. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo build build-debug servers test test-nodes hard lint format bench bench-etcd bench-backends faults test-faults docs clean
+.PHONY: help setup demo demo-coord build build-debug servers test test-nodes hard lint format bench bench-etcd bench-backends faults test-faults docs clean
 MAKEFLAGS += --no-print-directory
 
 help: ## Lists the commands
@@ -12,6 +12,10 @@ setup: ## Installs what a machine lacks, for everything below
 
 demo: build ## Builds and runs the demonstration; needs no server
 	@node examples/demo.mjs
+
+demo-coord: build ## Builds and runs the demonstration of configuration, on an etcd that it starts and kills
+	@scripts/servers etcd
+	@node examples/demo-coord.mjs --etcd servers/bin/etcd
 
 build: ## Builds the addon (release) and the TypeScript
 	@scripts/setup build
