@@ -1,7 +1,7 @@
 # The index of all commands. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-coord build build-debug servers test test-nodes hard lint format bench bench-etcd bench-backends faults test-faults docs clean
+.PHONY: help setup demo demo-coord build build-debug servers test test-nodes hard lint format bench bench-etcd bench-coord bench-backends faults test-faults docs clean
 MAKEFLAGS += --no-print-directory
 
 help: ## Lists the commands
@@ -42,6 +42,7 @@ hard: build ## Runs the hard tests in their full size, about twenty-five minutes
 	@ROUNDS=50 npm test -- __test__/faults/kubernetes.test.ts -t 'killed and started'
 	@OUTAGES=100 NAMES=20000 CROWD=6 npm test -- __test__/faults/zookeeper-session.test.ts __test__/faults/consul-load.test.ts
 	@OUTAGE_MS=60000 npm test -- __test__/http/fleet.test.ts __test__/grpc/fleet.test.ts -t outage
+	@WRITES=500 BLOCKED_MS=10000 UPDATES=1000 TRANSACTIONS=1000 npm test -- __test__/coord/hard.test.ts
 	@NODES=22,24,26 npm test -- __test__/http/undici.test.ts
 	@NAMES=10000 CHANGES=1000 SHARE_MS=10000 npm test -- __test__/grpc/resolver.test.ts -t 'dialled|changes|fair share'
 	@FREEZES=10 npm test -- __test__/http/fleet.test.ts -t 'another one that is frozen'
@@ -65,6 +66,10 @@ bench: build ## Measures, against the incumbent, on a real etcd
 bench-etcd: build ## Measures rollcall/etcd, etcd3 and Rust in turns; writes docs/bench-etcd.md
 	@scripts/setup test
 	@node bench/etcd/run.mjs --docs
+
+bench-coord: build ## Measures configuration: reads, changes, the first load
+	@scripts/servers etcd
+	@node bench/run.mjs --only coord
 
 bench-backends: build ## Measures the registries side by side; writes docs/bench-backends.md
 	@scripts/setup test

@@ -1,0 +1,3 @@
+const start = performance.now();
+await import('rollcall/coord');
+console.log(performance.now() - start);
