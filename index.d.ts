@@ -67,6 +67,13 @@ export declare class ClientHandle {
   readPairs(ranges: Array<NativeRange>, timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<NativePairsRead>
   followPairs(ranges: Array<NativeRange>, settleMs: number): PairsWatcherHandle
   commitPairs(compares: Array<NativeCompare>, writes: Array<NativeWrite>, timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<NativeCommit>
+  /** A lock that is not held yet. */
+  hold(options: NativeHoldOptions): HoldHandle
+  /**
+   * Who leads below a path: at once where `known` is false or it is another than who is given (`null`: nobody), else as soon
+   * as it is.
+   */
+  nextLeader(path: string, known: boolean, seen?: NativeSeen | undefined | null, cancel?: CancelHandle | undefined | null): Promise<NativeElected | null>
 }
 
 /** One client of one cluster. */
@@ -128,6 +135,24 @@ export declare class EtcdWatchHandle {
   rewind(revision: bigint): void
   /** Ends it, without another event. May be repeated. */
   stop(): void
+}
+
+/** One lock that is held or waited for. Event: `lockLost`, after which `failure()` says why. */
+export declare class HoldHandle {
+  /** What its event carries. */
+  id(): number
+  /** Resolves when it is held, or with why it is not. `timeout_ms` 0: no limit. */
+  acquire(timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<NativeHoldFailure | null>
+  /** Whether it is held at this moment, by the clock. */
+  isHeld(): boolean
+  /** How long it can be vouched for, in milliseconds. */
+  remainingMs(): number
+  token(): bigint | null
+  key(): string | null
+  /** Why it was lost. */
+  failure(): NativeHoldFailure | null
+  /** Not held from here on; the promise waits for the end of the lease in the store, for so long at most. */
+  release(limitMs: number): Promise<void>
 }
 
 export declare class LeaseHandle {
@@ -381,6 +406,12 @@ export interface NativeDifference {
   places: Int32Array
 }
 
+export interface NativeElected {
+  key: string
+  value: string
+  token: bigint
+}
+
 /** What an etcd client is made of; TypeScript has filled in every default. */
 export interface NativeEtcdClientOptions {
   hosts: Array<string>
@@ -469,6 +500,27 @@ export interface NativeFailure {
   outcomeUnknown: boolean
   /** The members that were asked before, and what came of each. */
   tried: Array<NativeTried>
+}
+
+export interface NativeHoldFailure {
+  reason: 'lost' | 'stalled' | 'taken' | 'late' | 'over' | 'call'
+  text: string
+  /** Of a call: what went wrong. */
+  call: NativeFailure | null
+}
+
+export interface NativeHoldOptions {
+  /** What the keys begin with, without the slash at the end. */
+  path: string
+  kind: 'mutex' | 'read' | 'write' | 'semaphore'
+  /** Of a semaphore. */
+  permits: number
+  /** What others see of the holder. */
+  value: string
+  waits: boolean
+  ttlMs: number
+  /** 0: off. */
+  stallTimeoutMs: number
 }
 
 /** A service instance on its way in. An empty `id` asks for a new one. */
@@ -688,6 +740,11 @@ export interface NativeRegisterOptions {
 export interface NativeRenewal {
   answer: string | null
   failure: NativeFailure | null
+}
+
+export interface NativeSeen {
+  token: bigint
+  value: string
 }
 
 /** How a stream ended: well, or by a failure. */

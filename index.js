@@ -840,6 +840,7 @@ module.exports.CancelHandle = nativeBinding.CancelHandle
 module.exports.ClientHandle = nativeBinding.ClientHandle
 module.exports.EtcdHandle = nativeBinding.EtcdHandle
 module.exports.EtcdWatchHandle = nativeBinding.EtcdWatchHandle
+module.exports.HoldHandle = nativeBinding.HoldHandle
 module.exports.LeaseHandle = nativeBinding.LeaseHandle
 module.exports.LockHandle = nativeBinding.LockHandle
 module.exports.MemoryServerHandle = nativeBinding.MemoryServerHandle

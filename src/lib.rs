@@ -20,6 +20,7 @@ mod etcd;
 mod events;
 mod failure;
 mod io;
+mod locks;
 #[cfg(feature = "etcd")]
 mod pages;
 mod registration;

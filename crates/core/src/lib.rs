@@ -1,8 +1,8 @@
 //! The behaviour of rollcall: a service registry client whose registrations and watches survive what breaks others.
 //!
 //! Enter at [`Registry`](registry::Registry). The layers, top down: [`registry`] (one client: pacing, sharing, closing)
-//! → [`registration`], [`watch`] and [`config`] (the machines, one each for all backends) → [`backend`] and [`store`] (the
-//! traits) →
+//! → [`registration`], [`watch`], [`config`] and [`queue`] (the machines, one each for all backends) → [`backend`], [`store`]
+//! and [`tenure`] (the traits) →
 //! [`backends`] (memory, etcd, …) → [`etcd`] (the etcd client).
 //!
 //! Nothing here knows of JavaScript; the addon crate at the root of the workspace puts it on a thread.
@@ -28,6 +28,7 @@ pub mod log;
 pub mod metrics;
 #[cfg(any(feature = "nacos", feature = "polaris"))]
 mod parts;
+pub mod queue;
 pub mod registration;
 pub mod registry;
 pub mod stall;
@@ -35,6 +36,7 @@ pub mod status;
 pub mod store;
 pub mod sync;
 pub mod tally;
+pub mod tenure;
 #[cfg(test)]
 mod testing;
 #[cfg(feature = "tls")]

@@ -1,5 +1,6 @@
 //! The trait of a store: keys with values that are changed together or not at all, in an order that everybody sees. What is
-//! kept there (configuration) and how it is followed is written once, above it ([`config`](crate::config)).
+//! kept there (configuration) and how it is followed is written once, above it ([`config`](crate::config)), and so is who holds
+//! what, and how long (`queue`).
 //!
 //! What is said of attempts, deadlines, dropping and errors at the top of [`backend`](crate::backend) holds here too.
 
@@ -9,7 +10,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
+use crate::tenure::{Reading, Tenure};
 
 /// The longest key, in bytes.
 pub const KEY_MOST: usize = 1024;
@@ -171,6 +173,29 @@ pub trait Store: Send + Sync + 'static {
     /// An error says that nothing was changed and nothing will be, unless it is
     /// [`is_outcome_unknown`](crate::Error::is_outcome_unknown). A future that is dropped leaves it open.
     async fn commit(&self, compares: &[Compare], writes: &[Write], within: Duration) -> Result<Commit>;
+
+    /// A time to live of its own for who is to hold something, not asked for yet: no I/O. What is here is `Unsupported`.
+    fn hold(&self, _ttl: Duration) -> Result<Arc<dyn Tenure>> {
+        Err(no_locks())
+    }
+
+    /// One linearizable read of who stands first among the keys that begin so. What is here is `Unsupported`.
+    async fn leader(&self, _prefix: &str) -> Result<Reading> {
+        Err(no_locks())
+    }
+
+    /// Resolves when something below the prefix has changed since that moment, or for another reason, for to read again does no
+    /// harm.
+    async fn stirs(&self, _prefix: &str, _since: &Reading) -> Result<()> {
+        Err(no_locks())
+    }
+}
+
+fn no_locks() -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        "this registry holds no locks: memory and etcd do",
+    )
 }
 
 #[cfg(test)]

@@ -17,8 +17,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{ServiceInstance, validate_name};
 use crate::log::Log;
 use crate::metrics::{Meter, Metrics};
+use crate::queue::Queues;
 use crate::registration::{OnEvent, Registration, Setup};
-use crate::stall::{Pulse, StallMonitor};
+use crate::stall::{Pulse, Stall, StallMonitor};
 use crate::status::{OnStatus, Reach, Status};
 use crate::sync::lock;
 use crate::tally;
@@ -101,6 +102,7 @@ struct RegistryInner {
     source: Arc<Source>,
     /// Where the registry is a store too.
     config: Option<Config>,
+    queues: Option<Queues>,
     publications: Arc<Semaphore>,
     withdrawals: Arc<Semaphore>,
     stall: Option<StallMonitor>,
@@ -143,6 +145,8 @@ impl Registry {
         // What is kept in the store was deleted by somebody where it is gone, and the numbers are those of instances.
         let kept = |store| Config::new(store, source(Duration::ZERO, Arc::default()));
         let config = backend.store().map(kept);
+        let held = |store| Queues::new(store, source(Duration::ZERO, Arc::default()));
+        let queues = backend.store().map(held);
         let source = source(options.empty_grace, meter.clone());
         Self {
             inner: Arc::new(RegistryInner {
@@ -151,6 +155,7 @@ impl Registry {
                 names: Reflectors::new(source.clone()),
                 source,
                 config,
+                queues,
                 registrations: Mutex::default(),
                 publications: Arc::new(Semaphore::new(PUBLICATIONS_IN_FLIGHT)),
                 withdrawals: Arc::new(Semaphore::new(PUBLICATIONS_IN_FLIGHT)),
@@ -267,10 +272,7 @@ impl Registry {
             advertise::all_reachable(&mut instance.endpoints, advertise_host.as_deref())?;
             instance.validate()?;
             self.inner.backend.check(&instance)?;
-            let stall = match &self.inner.stall {
-                Some(monitor) if !options.stall_timeout.is_zero() => Some(monitor.limit(options.stall_timeout)),
-                _ => None,
-            };
+            let stall = self.stall(options.stall_timeout);
             let registration = Registration::start(Setup {
                 presence: self.inner.backend.presence(&instance.name, &instance.id)?,
                 backend: self.inner.backend.clone(),
@@ -369,6 +371,20 @@ impl Registry {
             );
             Error::new(ErrorKind::Unsupported, text)
         })
+    }
+
+    /// The locks that are held there. Fails with `Unsupported` where the registry is no store.
+    pub fn queues(&self) -> Result<Queues> {
+        self.inner.queues.clone().ok_or_else(|| {
+            let text = format!("{} holds no locks: memory and etcd do", self.inner.backend.place());
+            Error::new(ErrorKind::Unsupported, text)
+        })
+    }
+
+    /// A limit for the silence of the user's thread; `None` where it is zero, or nobody watches that thread.
+    pub fn stall(&self, limit: Duration) -> Option<Stall> {
+        let monitor = self.inner.stall.as_ref().filter(|_| !limit.is_zero());
+        monitor.map(|monitor| monitor.limit(limit))
     }
 
     /// What was counted since the client was made.

@@ -8,6 +8,7 @@ mod options;
 mod presence;
 mod shared;
 mod store;
+mod tenure;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -14,9 +14,11 @@ use tokio::time::Instant;
 use super::follow::{Fold, follow_range};
 use super::keys::Keys;
 use super::shared::Shared;
+use super::tenure::EtcdTenure;
 use crate::error::{Error, Result};
 use crate::etcd::{Change, Fault};
 use crate::store::{Commit, Compare, Moment, Pair, Range, Read, Store, Write};
+use crate::tenure::{Leader, Reading, Tenure};
 
 /// etcd as a store, over the client of the backend.
 pub(super) struct EtcdStore(pub(super) Arc<Shared>);
@@ -70,6 +72,30 @@ impl Store for EtcdStore {
             moment: moment(&answer),
             deleted: deleted.sum(),
         })
+    }
+
+    fn hold(&self, ttl: Duration) -> Result<Arc<dyn Tenure>> {
+        Ok(Arc::new(EtcdTenure::new(Arc::clone(&self.0), ttl)))
+    }
+
+    async fn leader(&self, prefix: &str) -> Result<Reading> {
+        let read = self.0.client.elections.leader_at(prefix.as_bytes()).await;
+        let (leader, revision, cluster) = read.map_err(|fault| self.0.explain_under(fault, "read", prefix, prefix))?;
+        let leader = leader.map(|leader| Leader {
+            key: String::from_utf8_lossy(&leader.key).into(), // a prefix and digits
+            value: leader.value.into(),
+            created: leader.revision,
+        });
+        Ok(Reading {
+            leader,
+            revision,
+            cluster,
+        })
+    }
+
+    async fn stirs(&self, prefix: &str, since: &Reading) -> Result<()> {
+        let elections = &self.0.client.elections;
+        elections.stirs(prefix.as_bytes(), since.revision, since.cluster).await
     }
 }
 

@@ -6,6 +6,8 @@
 mod pairs;
 mod server;
 mod store;
+mod tenure;
+mod tenures;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

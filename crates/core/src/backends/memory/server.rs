@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::pairs::Pairs;
+use super::tenures::Tenures;
 use crate::backend::{BadRecord, ServiceName, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::instance::{Codec, ServiceInstance};
@@ -33,6 +34,8 @@ pub(super) struct State {
     pub(super) names: Arc<watch::Sender<u64>>,
     /// What it keeps as a store.
     pub(super) pairs: Pairs,
+    /// Who holds what there.
+    pub(super) tenures: Tenures,
     pub(super) away: bool,
     /// Counts the times its history broke: away, wiped.
     pub(super) epoch: u64,
@@ -126,6 +129,7 @@ impl MemoryServer {
             service.recount(name);
         }
         state.pairs.wipe();
+        state.tenures.wipe();
         state.breaks();
     }
 
@@ -159,7 +163,7 @@ impl MemoryServer {
         let state = self.lock();
         let now = Instant::now();
         let is_over = |service: &Service| service.records.values().all(|record| record.is_over(now));
-        state.pairs.is_empty() && state.services.values().all(is_over)
+        state.pairs.is_empty() && state.tenures.is_empty(now) && state.services.values().all(is_over)
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -183,6 +187,7 @@ impl State {
         self.epoch += 1;
         self.names.send_modify(|n| *n += 1);
         self.pairs.breaks();
+        self.tenures.breaks();
         for service in self.services.values() {
             service.changed.send_modify(|n| *n += 1);
         }

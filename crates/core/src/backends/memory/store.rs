@@ -6,11 +6,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 use super::server::MemoryServer;
+use super::tenure::MemoryTenure;
 use crate::backend::{Steps, steps};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Commit, Compare, Range, Read, Store, Write};
+use crate::tenure::{Reading, Tenure};
 
 /// A client of a memory server as a store.
 pub(super) struct MemoryStore(pub(super) Arc<MemoryServer>);
@@ -41,6 +44,43 @@ impl Store for MemoryStore {
         let mut state = self.0.lock();
         state.ensure_here()?;
         Ok(state.pairs.commit(compares, writes))
+    }
+
+    fn hold(&self, ttl: Duration) -> Result<Arc<dyn Tenure>> {
+        Ok(Arc::new(MemoryTenure::new(Arc::clone(&self.0), ttl)))
+    }
+
+    async fn leader(&self, prefix: &str) -> Result<Reading> {
+        let mut state = self.0.lock();
+        state.ensure_here()?;
+        state.tenures.sweep(Instant::now());
+        Ok(state.tenures.leader(prefix))
+    }
+
+    async fn stirs(&self, prefix: &str, since: &Reading) -> Result<()> {
+        let mut changes = self.0.lock().tenures.changed.subscribe();
+        loop {
+            changes.mark_unchanged();
+            let next_expiry = {
+                let mut state = self.0.lock();
+                state.ensure_here()?;
+                state.tenures.sweep(Instant::now());
+                if state.tenures.leader(prefix).leader != since.leader {
+                    return Ok(());
+                }
+                state.tenures.next_expiry()
+            };
+            let expiry = async {
+                match next_expiry {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = expiry => {}
+            }
+        }
     }
 }
 

@@ -89,7 +89,12 @@ async fn read(calls: &Caller, prefix: &[u8]) -> Result<(Option<Leader>, i64, u64
 impl Elections {
     /// The leader of the election whose candidates' keys begin with `prefix`, by one linearizable read.
     pub async fn leader(&self, prefix: &[u8]) -> Result<Option<Leader>, Fault> {
-        read(&self.calls, prefix).await.map(|(leader, ..)| leader)
+        self.leader_at(prefix).await.map(|(leader, ..)| leader)
+    }
+
+    /// The same, with the revision and the cluster of the answer.
+    pub async fn leader_at(&self, prefix: &[u8]) -> Result<(Option<Leader>, i64, u64), Fault> {
+        read(&self.calls, prefix).await
     }
 }
 

@@ -1,0 +1,181 @@
+//! A lease of a memory server.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until};
+
+use super::server::MemoryServer;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sync::lock;
+use crate::tenure::{Before, Look, Since, Tenure};
+
+/// A lease of its own in a memory server.
+pub(super) struct MemoryTenure {
+    server: Arc<MemoryServer>,
+    id: i64,
+    ttl: Duration,
+    vouched: Arc<watch::Sender<Vouched>>,
+    renewal: Mutex<Option<AbortHandle>>,
+}
+
+/// Until when it can be vouched for, and why it can't any more.
+#[derive(Clone, Default)]
+struct Vouched {
+    until: Option<Instant>,
+    lost: Option<&'static str>,
+}
+
+impl MemoryTenure {
+    pub(super) fn new(server: Arc<MemoryServer>, ttl: Duration) -> Self {
+        Self {
+            server,
+            id: fastrand::i64(1..=i64::MAX),
+            ttl,
+            vouched: Arc::default(),
+            renewal: Mutex::default(),
+        }
+    }
+
+    fn lose(&self, why: &'static str) {
+        lose(&self.vouched, why);
+    }
+}
+
+fn lose(vouched: &watch::Sender<Vouched>, why: &'static str) {
+    vouched.send_if_modified(|now| {
+        let first = now.lost.is_none();
+        now.lost.get_or_insert(why);
+        first
+    });
+}
+
+impl Drop for MemoryTenure {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+#[async_trait]
+impl Tenure for MemoryTenure {
+    fn lease(&self) -> i64 {
+        self.id
+    }
+
+    async fn begin(&self, _: Duration) -> Result<()> {
+        let until = Instant::now() + self.ttl;
+        {
+            let mut state = self.server.lock();
+            state.ensure_here()?;
+            state.tenures.grant(self.id, until);
+        }
+        self.vouched.send_modify(|now| now.until = Some(until));
+        let (server, vouched, id, ttl) = (Arc::clone(&self.server), Arc::clone(&self.vouched), self.id, self.ttl);
+        let task = tokio::spawn(async move { renew(&server, &vouched, id, ttl).await });
+        if let Some(before) = lock(&self.renewal).replace(task.abort_handle()) {
+            before.abort();
+        }
+        Ok(())
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let now = self.vouched.borrow();
+        now.until.filter(|_| now.lost.is_none())
+    }
+
+    async fn lost(&self) -> String {
+        let mut now = self.vouched.subscribe();
+        let lost = now.wait_for(|now| now.lost.is_some()).await;
+        lost.ok()
+            .and_then(|now| now.lost)
+            .unwrap_or("its renewal ended")
+            .to_owned()
+    }
+
+    async fn enter(&self, key: &str, value: &[u8], _: Duration) -> Result<Since> {
+        let mut state = self.server.lock();
+        state.ensure_here()?;
+        state.tenures.sweep(Instant::now());
+        state.tenures.enter(key, self.id, value).ok_or_else(|| {
+            let text = "its lease is gone from the memory server";
+            Error::new(ErrorKind::Unavailable, text).about(key)
+        })
+    }
+
+    async fn look(&self, key: &str, since: Since, before: &Before, _: Duration) -> Result<Look> {
+        let mut state = self.server.lock();
+        state.ensure_here()?;
+        state.tenures.sweep(Instant::now());
+        Ok(state.tenures.look(key, self.id, since, before))
+    }
+
+    async fn changed(&self, key: &str, since: Since, before: &Before, seen: &Look) -> Result<()> {
+        let waits = seen.older.len() >= before.most;
+        let mut changes = self.server.lock().tenures.changed.subscribe();
+        loop {
+            changes.mark_unchanged();
+            let next_expiry = {
+                let mut state = self.server.lock();
+                state.ensure_here()?;
+                state.tenures.sweep(Instant::now());
+                let stands = state.tenures.stands(key, self.id, since);
+                if !stands || (waits && !state.tenures.has_all(&seen.older)) {
+                    return Ok(());
+                }
+                state.tenures.next_expiry()
+            };
+            let expiry = async {
+                match next_expiry {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = expiry => {}
+            }
+        }
+    }
+
+    fn stop(&self) {
+        if let Some(renewal) = lock(&self.renewal).take() {
+            renewal.abort();
+        }
+        self.lose("its renewal ended");
+    }
+
+    async fn end(&self, _: Duration) -> Result<()> {
+        let mut state = self.server.lock();
+        state.ensure_here()?;
+        state.tenures.end(self.id);
+        Ok(())
+    }
+}
+
+/// Renews a lease each third of its time to live, until it is gone or was not renewed for as long as it lives.
+async fn renew(server: &MemoryServer, vouched: &watch::Sender<Vouched>, id: i64, ttl: Duration) {
+    let mut until = Instant::now() + ttl;
+    loop {
+        sleep_until(until.min(Instant::now() + ttl / 3)).await;
+        let now = Instant::now();
+        if now >= until {
+            return lose(vouched, "it was not renewed within its time to live");
+        }
+        let renewed = {
+            let mut state = server.lock();
+            if state.away {
+                continue;
+            }
+            state.tenures.sweep(now);
+            state.tenures.renew(id, now + ttl)
+        };
+        if !renewed {
+            return lose(vouched, "it expired or was revoked");
+        }
+        until = now + ttl;
+        vouched.send_modify(|now| now.until = Some(until));
+    }
+}
