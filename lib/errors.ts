@@ -18,6 +18,7 @@ export type ErrorCode =
   // Of `rollcall/coord` alone.
   | 'ERR_CONFLICT'
   | 'ERR_INVALID_CONFIG'
+  | 'ERR_LOCK_LOST'
   // Of `rollcall/etcd` alone, but for `ERR_NOT_FOUND`, which `rollcall/coord` has too.
   | 'ERR_GRPC'
   | 'ERR_GRPC_PROTOCOL'

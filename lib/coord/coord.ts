@@ -2,16 +2,24 @@
 
 import type { Registry } from '../registry/registry.js';
 import { ConfigCenter } from './config/center.js';
+import { Elections } from './locks/elections.js';
+import { LiveHolds } from './locks/live.js';
+import { Locks } from './locks/locks.js';
 import type { Identity } from './options.js';
 import { Store } from './store.js';
 
-/** Configuration over a registry client. Made by `connectCoord()`; it belongs to the thread that made it. */
+/** Configuration, locks and elections over a registry client. Made by `connectCoord()`; it belongs to the thread that made it. */
 export class Coord {
   /** The configuration that is kept there. */
   readonly config: ConfigCenter;
+  /** The locks that are held there. */
+  readonly lock: Locks;
+  /** Who leads. */
+  readonly elections: Elections;
   /** The registry client that it works on. */
   readonly registry: Registry;
   readonly #store: Store;
+  readonly #live: LiveHolds;
   readonly #isOwner: boolean;
   #closing: Promise<void> | undefined;
 
@@ -20,6 +28,9 @@ export class Coord {
     this.#isOwner = isOwner;
     this.#store = new Store(registry.inside(), identity.settleMs);
     this.config = new ConfigCenter(this.#store, identity);
+    this.#live = new LiveHolds(registry.inside());
+    this.lock = new Locks(this.#live);
+    this.elections = new Elections(this.#live);
   }
 
   /** @internal */
@@ -28,7 +39,7 @@ export class Coord {
   }
 
   /**
-   * Closes what is open here, and the registry client, unless that was given. Pending and later calls fail with `ERR_CLOSED`.
+   * Closes what is open here, gives back what is held, and closes the registry client, unless that was given. Pending and later calls fail with `ERR_CLOSED`.
    * May be called again.
    */
   close(): Promise<void> {
@@ -42,7 +53,11 @@ export class Coord {
 
   async #close(): Promise<void> {
     this.#store.close();
-    await this.config.close();
+    const config = this.config.close();
+    this.#live.isClosed = true; // before those that resign: nobody stands anew
+    await this.elections.close();
+    await this.#live.close();
+    await config;
     if (this.#isOwner) await this.registry.close();
   }
 }

@@ -1,4 +1,4 @@
-/** rollcall/coord: configuration that is never half applied. Enter at `connectCoord()`. */
+/** rollcall/coord: configuration that is never half applied, and locks that say when they are lost. Enter at `connectCoord()`. */
 
 export type {
   ChangeOptions,
@@ -26,4 +26,11 @@ export {
   InvalidConfigError,
   NotFoundError,
 } from './errors.js';
+export type { Campaign, CampaignEvents } from './locks/campaign.js';
+export type { CampaignOptions, Elections, Leader } from './locks/elections.js';
+export { type LockLostDetails, LockLostError } from './locks/errors.js';
+export type { Guard, Held } from './locks/held.js';
+export type { Lock } from './locks/lock.js';
+export type { Locks } from './locks/locks.js';
+export type { AcquireOptions, LockOptions } from './locks/options.js';
 export type { CoordIdentity, CoordOptions } from './options.js';

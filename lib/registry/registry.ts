@@ -1,7 +1,7 @@
 /** The client of one registry: register, discover, watch, close. */
 
 import { LEAVE_MS, LENDER_CLOSED } from '../common/lending.js';
-import { describe, type Log, type LogLevel } from '../common/logger.js';
+import { describe, type LogLevel } from '../common/logger.js';
 import { abortSignal, boolean, invalid, kindOf, onlyKnown, optional } from '../common/shape.js';
 import { Share, took } from '../common/turns.js';
 import { aborted, type RollcallError } from '../errors.js';
@@ -22,6 +22,7 @@ import type { Capabilities } from './capabilities.js';
 import { Events, type RegistryEvents } from './events.js';
 import { callBack, type OnServiceList, refusedText } from './follow.js';
 import { Holds } from './holds.js';
+import type { Inside } from './inside.js';
 import { frozenList, type InstanceInput, instanceOf, type ServiceInstance, type ServiceList } from './instance.js';
 import { track, trackLeave, untrack } from './lifecycle.js';
 import { type RegistryMetrics, toMetrics } from './metrics.js';
@@ -32,22 +33,6 @@ import { Registration, type RemovalOptions } from './registration.js';
 import type { RegistryStatus } from './status.js';
 import { Feeds, INSTANCES, Watcher, type WatcherSource } from './watcher.js';
 import { type Asked, Watches } from './watches.js';
-
-/**
- * What a registry shares with who works on its client.
- *
- * @internal
- */
-export interface Inside {
-  readonly client: ClientHandle;
-  readonly watches: Watches;
-  readonly holds: Holds;
-  readonly log: Log;
-  readonly connectTimeoutMs: number;
-  readonly timeoutMs: number;
-  /** Why the registry is closed, if it is. */
-  closedBy(): string | undefined;
-}
 
 /**
  * A registry client, made by `connect()`. It belongs to the thread that made it. It keeps the process alive while
@@ -76,6 +61,7 @@ export class Registry {
   readonly #watches: Watches;
   readonly #registrations = new Map<number, Registration>();
   readonly #holds: Holds;
+  readonly #locks = new Map<number, () => void>();
   /** Which of its states was told last. */
   #told: RegistryStatus = 'disconnected';
   #services: Services | undefined;
@@ -369,6 +355,8 @@ export class Registry {
       log: this.#settings.log,
       connectTimeoutMs: this.#settings.native.connectTimeoutMs,
       timeoutMs: this.#settings.native.timeoutMs,
+      stallTimeoutMs: this.#settings.native.stallTimeoutMs,
+      locks: this.#locks,
       closedBy: () => this.#closedBy(),
     };
   }
@@ -579,6 +567,9 @@ export class Registry {
       case 'reset':
       case 'watchError':
         this.#watches.notify(id, kind);
+        break;
+      case 'lockLost':
+        this.#locks.get(id)?.();
         break;
       default: {
         const registration = this.#registrations.get(id);

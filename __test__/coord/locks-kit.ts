@@ -1,0 +1,77 @@
+// What the tests of locks share.
+import { fileURLToPath } from 'node:url';
+import { expect } from 'vitest';
+import { runScript, type Script } from '../support/process.js';
+import type { Finish } from './kit.js';
+
+/** The size of the hard tests. */
+export const FULL = process.env.SIZE === 'full';
+
+export interface Line {
+  /** By the clock of the machine, in milliseconds. */
+  at: number;
+  event: 'held' | 'acts' | 'stops' | 'lost' | 'released' | 'refused' | 'refusedWrite' | 'woke';
+  token?: string;
+  key?: string;
+  code?: string;
+  acts?: boolean;
+  /** Of one that woke: for how long it was stopped. */
+  silent?: number;
+}
+
+export interface Order {
+  url: string;
+  key: string;
+  kind?: 'mutex' | 'write' | 'semaphore';
+  permits?: number;
+  ttlMs: number;
+  register?: string;
+  loops?: boolean;
+}
+
+const program = fileURLToPath(new URL('./fixtures/holder.mjs', import.meta.url));
+
+/** A process of its own that takes a lock. */
+export function holder({ onTestFinished }: Finish, order: Order): Script<Line> {
+  const script = runScript<Line>(program, [JSON.stringify(order)]);
+  onTestFinished(() => script.kill('SIGKILL'));
+  return script;
+}
+
+/** The first line of an event. */
+export const said = (script: Script<Line>, event: Line['event'], after = 0): Promise<Line> =>
+  script.line((line) => line.event === event && line.at >= after, { what: `"${event}"` });
+
+export interface Interval {
+  who: string;
+  from: number;
+  to: number;
+  token: bigint;
+}
+
+/** When a process said by `isHeld` that it may act; one that was killed acts until then. */
+export function intervals(who: string, lines: readonly Line[], end: number): Interval[] {
+  const found: Interval[] = [];
+  let open: Interval | undefined;
+  for (const { event, at, token } of lines) {
+    if (event === 'acts') {
+      open = { who, from: at, to: end, token: BigInt(token as string) };
+      found.push(open);
+    } else if (event === 'stops' && open?.token === BigInt(token as string)) {
+      open.to = Math.min(open.to, at);
+      open = undefined;
+    }
+  }
+  return found;
+}
+
+/** At no moment more than `most` act. Of a process that says when it stops a little later than it does, `slackMs` are forgiven. */
+export function expectAtMost(most: number, all: readonly Interval[], slackMs = 40): void {
+  const sorted = [...all].sort((a, b) => a.from - b.from);
+  for (const next of sorted) {
+    const beside = sorted.filter(
+      (other) => other !== next && other.from <= next.from && other.to - slackMs > next.from,
+    );
+    expect(beside.length, `beside ${JSON.stringify({ ...next, token: String(next.token) })}`).toBeLessThan(most);
+  }
+}

@@ -1,0 +1,24 @@
+/** What a client holds and waits for, until it is closed. */
+
+import type { Inside } from '../../registry/inside.js';
+import type { Keeper } from './held.js';
+
+export class LiveHolds implements Keeper {
+  readonly inside: Inside;
+  readonly live: Keeper['live'] = new Set();
+  isClosed = false;
+
+  constructor(inside: Inside) {
+    this.inside = inside;
+  }
+
+  closedBy(): string | undefined {
+    return this.isClosed ? 'coord is closed' : this.inside.closedBy();
+  }
+
+  /** Gives everything back that is held, and ends who waits. */
+  async close(): Promise<void> {
+    this.isClosed = true;
+    await Promise.all([...this.live].map((held) => held.release().catch(() => {})));
+  }
+}
