@@ -36,7 +36,7 @@ test-nodes: build ## Runs units, packaging, one backend and applications of Nest
 	@scripts/setup test
 	@node scripts/nodes.mjs 22 24 26
 
-hard: build ## Runs the hard tests in their full size, about twenty-five minutes; `make test` has them in a small one
+hard: build ## Runs the hard tests in their full size, about thirty-five minutes; `make test` has them in a small one
 	@scripts/setup test
 	@ROUNDS=1000 npm test -- __test__/conformance/traffic.test.ts -t 'leave no lease'
 	@ROUNDS=50 npm test -- __test__/faults/kubernetes.test.ts -t 'killed and started'
@@ -46,6 +46,7 @@ hard: build ## Runs the hard tests in their full size, about twenty-five minutes
 	@NODES=22,24,26 npm test -- __test__/http/undici.test.ts
 	@NAMES=10000 CHANGES=1000 SHARE_MS=10000 npm test -- __test__/grpc/resolver.test.ts -t 'dialled|changes|fair share'
 	@FREEZES=10 npm test -- __test__/http/fleet.test.ts -t 'another one that is frozen'
+	@SIZE=full npm test -- __test__/coord/locks-faults.test.ts __test__/coord/elections.test.ts
 	@TYPES=all npm test -- __test__/packaging/types.test.ts
 
 lint: ## Checks format, lint, types and licences

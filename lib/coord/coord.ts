@@ -53,11 +53,9 @@ export class Coord {
 
   async #close(): Promise<void> {
     this.#store.close();
-    const config = this.config.close();
     this.#live.isClosed = true; // before those that resign: nobody stands anew
-    await this.elections.close();
+    await Promise.all([this.config.close(), this.elections.close()]);
     await this.#live.close();
-    await config;
     if (this.#isOwner) await this.registry.close();
   }
 }
