@@ -37,7 +37,8 @@ describe.each([10, 11, 12] as const)('Nest %s', (version) => {
         expect(await told('asked'), 'of what has changed while it started').toEqual({ asked: [4, 3, 4] });
         const get = async (path: string) => {
           const response = await fetch(`http://127.0.0.1:${listening}/${path}`);
-          return { code: response.status, ...((await response.json()) as Record<string, unknown>) };
+          const body = (await response.json()) as Record<string, unknown>;
+          return { ...body, code: response.status } as Record<string, unknown>;
         };
         const well = { code: 200, status: 'ok', details: { coord: { status: 'up' } } };
         expect(await get('health')).toMatchObject(well);

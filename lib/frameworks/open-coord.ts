@@ -101,9 +101,9 @@ function warnOfMemory(log: AppLogger): void {
 
 /** In the place of the store of a module, for a test: the memory of this process, for who the options say that this process is. */
 export async function openInMemory({ coord }: OpenCoordOptions, namespace: string): Promise<Coord> {
-  const { OWN } = require('../coord/options.js') as typeof import('../coord/options.js');
   const given: Record<string, unknown> = isRecord(coord) ? coord : {};
-  const identity = Object.fromEntries(OWN.filter((name) => name in given).map((name) => [name, given[name]]));
+  const names = ['env', 'service', 'instance', 'labels', 'settleMs'].filter((name) => given[name] !== undefined);
+  const identity = Object.fromEntries(names.map((name) => [name, given[name]]));
   return await coordModule().connectCoord({ ...identity, backend: 'memory', namespace });
 }
 
