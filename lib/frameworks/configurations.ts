@@ -7,6 +7,7 @@ import type { ConfigDef, ConfigListener, ConfigRef, Coord } from '../coord/index
 /** Not before a program has a definition: what it does not use is not loaded. */
 const definitions = () => require('../coord/config/definition.js') as typeof import('../coord/config/definition.js');
 
+/** A configuration of whatever type. */
 // biome-ignore lint/suspicious/noExplicitAny: of whatever type; ConfigDef<unknown> would take no ConfigDef<Limits>
 export type AnyConfigDef = ConfigDef<any>;
 

@@ -113,10 +113,10 @@ export async function openInMemory({ coord }: OpenCoordOptions, namespace: strin
  * @throws as `connectCoord()` and `coord.config.open()`.
  */
 export async function readOnce<T>(
-  target: CoordTarget | undefined,
+  target: Parameters<typeof import('../coord/index.js')['connectCoord']>[0],
   definition: Parameters<Coord['config']['get']>[0],
 ): Promise<T> {
-  const coord = await coordModule().connectCoord(target as CoordOptions);
+  const coord = await coordModule().connectCoord(target);
   try {
     return (await coord.config.get(definition)) as T;
   } finally {

@@ -1,5 +1,6 @@
 /** rollcall/midway: a component for Midway 3 and 4. Enter at `imports: [rollcall]` and the keys `etcd` and `registry`. */
 
+export type { AnyConfigDef } from '../frameworks/configurations.js';
 export type { OnServiceList } from '../frameworks/follow.js';
 export type { RegistryOnEtcd } from '../frameworks/open.js';
 export type { SelfOptions } from '../frameworks/self-registration.js';

@@ -2,7 +2,8 @@
 
 import { type DynamicModule, Inject, Module, Optional } from '@nestjs/common';
 import { ModulesContainer } from '@nestjs/core';
-import type { ConfigDef, Coord } from '../coord/index.js';
+import type { ConfigDef, Coord, CoordIdentity, CoordOptions } from '../coord/index.js';
+import type { RegistryOptions } from '../index.js';
 import type { AsyncOptions, ModuleExtras } from './async-options.js';
 import { type ClientKind, type ClientTokens, checkGiven, ofFactory, ofOptions, refusesBare } from './client-module.js';
 import {
@@ -120,7 +121,7 @@ export class CoordModule {
  */
 export function coordLoader<T>(
   definition: ConfigDef<T>,
-  target?: Exclude<CoordTarget, { registry?: string; etcd?: string }>,
+  target?: string | URL | CoordOptions | (RegistryOptions & CoordIdentity),
 ): () => Promise<T> {
   const def = definitionOf('definition', definition);
   return async () => {

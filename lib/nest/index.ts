@@ -42,6 +42,7 @@ export {
 } from './registry-module.js';
 export { type ServiceFeatureOptions, ServiceModule } from './service-module.js';
 export {
+  type AnyConfigDef,
   COORD_CLIENT,
   CoordHealthIndicator,
   type CoordPlace,
