@@ -165,8 +165,8 @@ test.each([
     'definition.schema: expected a Standard Schema',
   ],
   [
-    { key: '/a/b', schema: anything, format: 'yaml' },
-    'definition.format: expected "json" or "text" or "auto", got "yaml"',
+    { key: '/a/b', schema: anything, format: 'toml' },
+    'definition.format: expected "json" or "yaml" or "text" or "auto", got "toml"',
   ],
   [{ key: '/a/b', schema: anything, merge: 'shallow' }, 'definition.merge: expected "deep" or "replace"'],
   [{ key: '/a/b', schema: anything, layers: '/a/c' }, 'definition.layers: expected an array of keys, got string'],

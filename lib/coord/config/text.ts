@@ -1,11 +1,15 @@
-/** Values as they lie in the store: JSON, or bare text. */
+/** Values as they lie in the store: JSON, YAML, or bare text. */
 
 import { invalid, kindOf, wellFormed } from '../../common/shape.js';
+import { Refusal } from './merge.js';
 
-/** How a value is read: `auto` by the end of its key (`.json`, `.txt`), else as JSON where it is JSON, else as text. */
-export type ConfigFormat = 'json' | 'text' | 'auto';
+/**
+ * How a value is read: `auto` by the end of its key (`.json`, `.yaml`, `.yml`, `.txt`), else as JSON where it is JSON, else as
+ * text. YAML takes the package `yaml` beside this one.
+ */
+export type ConfigFormat = 'json' | 'yaml' | 'text' | 'auto';
 
-export const FORMATS: readonly ConfigFormat[] = ['json', 'text', 'auto'];
+export const FORMATS: readonly ConfigFormat[] = ['json', 'yaml', 'text', 'auto'];
 
 /** The largest value, in bytes: 1 MiB, which the native side holds to as well. */
 export const VALUE_MOST = 1024 * 1024;
@@ -32,14 +36,36 @@ function json(path: string, value: unknown): string {
   return text;
 }
 
-/** Reads a text. Throws a `SyntaxError` where it isn't what `format` says. */
+/** Reads a text. Throws a `SyntaxError`, or a `Refusal`, where it isn't what `format` says. */
 export function readAs(format: ConfigFormat, key: string, text: string): unknown {
   const plain = format === 'text' || (format === 'auto' && key.endsWith('.txt'));
   if (plain) return text;
+  if (format === 'yaml' || (format === 'auto' && /\.ya?ml$/.test(key))) return yaml(text);
   if (format === 'json' || key.endsWith('.json')) return JSON.parse(text);
   try {
     return JSON.parse(text);
   } catch {
     return text;
+  }
+}
+
+/** What is taken of the package `yaml`. */
+interface Yaml {
+  parse(text: string, options: object): unknown;
+}
+
+let reader: Yaml | undefined;
+
+/** As YAML 1.2 has it: no types of YAML 1.1, no key twice, and aliases that do not grow without bound. */
+function yaml(text: string): unknown {
+  try {
+    reader ??= require('yaml') as Yaml;
+  } catch {
+    throw new Refusal('expected the package "yaml" beside rollcall, to read YAML: npm install yaml', '');
+  }
+  try {
+    return reader.parse(text, { schema: 'core', uniqueKeys: true, maxAliasCount: 100, logLevel: 'error' });
+  } catch {
+    throw new Refusal('expected YAML', ''); // its own words show pieces of the text, which may be a secret
   }
 }

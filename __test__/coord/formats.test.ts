@@ -1,0 +1,66 @@
+// YAML, by a package beside this one; and what lies where the guide's own programs put it.
+import { defineConfig } from 'rollcall/coord';
+import { expect, test } from 'vitest';
+import { anything, failure, inMemory, limits } from './kit.js';
+
+test('YAML is read by the format and by the end of the key, and merged with JSON below it', async (finish) => {
+  const { config } = await inMemory(finish);
+  await config.setAll({
+    '/yaml/global/a.yaml': 'db:\n  url: x\n  pool: 2\nlist: [1, 2]\n',
+    '/yaml/orders/a.yaml': '# a comment\ndb: { pool: 0o17 }\non: yes\nnone: ~\n',
+    '/yaml/of/b.yml': 'max: 3',
+    '/yaml/of/c': 'max: 4',
+    '/yaml/global/d.yaml': 'max: 5',
+    '/yaml/orders/d.yaml': '# nothing, which is null',
+  });
+  const place = { key: '/yaml/{service}/a.yaml', schema: anything };
+  const value = await config.get(defineConfig(place));
+  // YAML 1.2: `yes` is a text, and what is null deletes.
+  expect(value).toEqual({ db: { url: 'x', pool: 15 }, list: [1, 2], on: 'yes' });
+  expect(await config.get(defineConfig({ key: '/yaml/of/b.yml', schema: limits }))).toEqual({ max: 3 });
+  expect(await config.get(defineConfig({ key: '/yaml/of/c', schema: limits, format: 'yaml' }))).toEqual({ max: 4 });
+  expect(await config.get(defineConfig({ key: '/yaml/{service}/d.yaml', schema: anything }))).toBeUndefined();
+});
+
+const bomb = ['a: &a [x, x, x, x, x, x, x, x, x, x]'];
+for (let n = 1; n < 10; n++) {
+  const [name, before] = [n, n - 1].map((place) => 'abcdefghij'[place]);
+  bomb.push(`${name}: &${name} [${Array.from({ length: 10 }, () => `*${before}`).join(', ')}]`);
+}
+
+test.each([
+  ['no YAML', 'max: [1, secret', 'expected YAML'],
+  ['a key twice', 'max: 1\nmax: 2', 'expected YAML'],
+  ['a prototype', 'max: 1\n__proto__: { admin: true }', 'expected another name than "__proto__"'],
+  ['aliases without end', bomb.join('\n'), 'expected YAML'],
+  ['a circle', 'max: 1\nself: &self [*self]', 'expected'],
+])('%s is refused', async (_, text, message) => {
+  const ends: (() => unknown)[] = [];
+  const { config } = await inMemory({ onTestFinished: (fn) => void ends.push(fn) });
+  await config.set('/yaml/bad/a.yaml', text);
+  const refused = await failure(config.open(defineConfig({ key: '/yaml/bad/a.yaml', schema: limits })));
+  expect(refused).toMatchObject({ code: 'ERR_INVALID_CONFIG', key: '/yaml/bad/a.yaml' });
+  expect(refused.message).toContain(message);
+  expect(refused.message).not.toContain('secret');
+  for (const end of ends) await end();
+});
+
+test('the paths of the guide are read as they are, with the prefix that its own etcd has twice', async (finish) => {
+  const { config } = await inMemory(finish, { service: 'message-service' });
+  await config.setAll({
+    '/config/dev/global/db': '{"driver":"mysql","maxOpenConns":25}',
+    '/config/dev/message-service/db': '{"maxOpenConns":50}',
+    '/config/ratelimit/rules/send.json': '{"mode":"local","rate":30.0,"capacity":60}',
+    '/config/config/dev/message-service/clog': 'debug',
+  });
+  expect(await config.get(defineConfig({ key: '/config/dev/global/db', schema: anything }))).toMatchObject({
+    maxOpenConns: 25,
+  });
+  const db = await config.get(defineConfig({ key: '/config/{env}/{service}/db', schema: anything }));
+  expect(db).toEqual({ driver: 'mysql', maxOpenConns: 50 });
+  expect((await config.list('/config/ratelimit/rules/')).map((entry) => JSON.parse(entry.value))).toEqual([
+    { mode: 'local', rate: 30, capacity: 60 },
+  ]);
+  const twice = defineConfig({ key: '/config/config/{env}/{service}/clog', schema: anything });
+  expect(await config.get(twice)).toBe('debug');
+});
