@@ -52,9 +52,10 @@ export class Coord {
   }
 
   async #close(): Promise<void> {
+    const left = this.config.leave(); // what it writes is begun before nothing more can be
     this.#store.close();
     this.#live.isClosed = true; // before those that resign: nobody stands anew
-    await Promise.all([this.config.close(), this.elections.close()]);
+    await Promise.all([left, this.config.close(), this.elections.close()]);
     await this.#live.close();
     if (this.#isOwner) await this.registry.close();
   }

@@ -1,5 +1,6 @@
 /** rollcall/coord: configuration that is never half applied, and locks that say when they are lost. Enter at `connectCoord()`. */
 
+export type { Applied } from './config/applied.js';
 export type {
   ChangeOptions,
   ConfigCenter,

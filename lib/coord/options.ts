@@ -1,7 +1,7 @@
 /** What a client of coord is told of itself, checked. */
 
 import type { SharedClient } from '../common/lending.js';
-import { integer, invalid, record, text } from '../common/shape.js';
+import { boolean, integer, invalid, record, text } from '../common/shape.js';
 import type { CommonOptions } from '../registry/common-options.js';
 import type { Registry } from '../registry/registry.js';
 import { partOf } from './keys.js';
@@ -35,6 +35,11 @@ export interface CoordIdentity {
    * 2 MiB of each key at the most. Default 50, at most 1000; 0 keeps none, and no change reads before it writes.
    */
   history?: number | undefined;
+  /**
+   * Whether this instance reports which revision of each configuration it has applied, for `applied()`; it needs `service` and
+   * `instance`, and writes one key of the store, after each change and every ten minutes. Default false.
+   */
+  reportApplied?: boolean | undefined;
 }
 
 /** Which store, by one of `url`, `registry` and `etcd`, and who this process is. */
@@ -56,10 +61,20 @@ export interface Identity {
   readonly settleMs: number;
   readonly cacheDir: string | undefined;
   readonly history: number;
+  readonly reportApplied: boolean;
 }
 
 /** The options that are coord's own; all others are those of `connect()`. */
-export const OWN = ['env', 'service', 'instance', 'labels', 'settleMs', 'cacheDir', 'history'] as const;
+export const OWN = [
+  'env',
+  'service',
+  'instance',
+  'labels',
+  'settleMs',
+  'cacheDir',
+  'history',
+  'reportApplied',
+] as const;
 
 type Bag = Readonly<Record<string, unknown>>;
 
@@ -74,6 +89,7 @@ export function identityOf(options: Bag): Identity {
     settleMs: integer('options.settleMs', options.settleMs, 50, { min: 0, max: 1000 }),
     cacheDir: options.cacheDir === false ? undefined : text('options.cacheDir', options.cacheDir),
     history: integer('options.history', options.history, 50, { min: 0, max: 1000 }),
+    reportApplied: boolean('options.reportApplied', options.reportApplied, false),
   });
 }
 

@@ -9,6 +9,7 @@ import { InvalidConfigError, NotFoundError } from '../errors.js';
 import { KEY_MOST, keyOf, only, prefixOf, under } from '../keys.js';
 import type { Identity } from '../options.js';
 import type { Change, Expected, Limits, Store } from '../store.js';
+import { type Applied, appliedOf, Reporter, reportsOf, type State } from './applied.js';
 import { Cache } from './cache.js';
 import { agree, type ConfigDef, type Resolved, resolve } from './definition.js';
 import { difference } from './diff.js';
@@ -54,6 +55,8 @@ type AnyHeld = Held<unknown>;
 
 /** The options that say of a change who and why. */
 const BY = ['comment', 'author'] as const;
+/** How long the end of a client waits for its report to be taken away, at the most. */
+const LEAVE_MS = 1000;
 /** The longest of them. */
 const SAID_MOST = 4096;
 
@@ -79,12 +82,14 @@ export class ConfigCenter {
   readonly #followings = new Map<string, Following>();
   readonly #cache: Cache | undefined;
   readonly #writer: Writer;
+  readonly #reporter: Reporter | undefined;
 
   /** @internal */
   constructor(store: Store, identity: Identity) {
     this.#store = store;
     this.#identity = identity;
     this.#writer = new Writer(store, identity.history);
+    if (identity.reportApplied) this.#reporter = new Reporter(store, identity, () => this.#states());
     if (identity.cacheDir !== undefined) this.#cache = new Cache(identity.cacheDir, store.log);
   }
 
@@ -138,6 +143,22 @@ export class ConfigCenter {
     const ref = await this.open(definition, options);
     ref.close();
     return ref.value;
+  }
+
+  /**
+   * Which revision of a configuration each instance of this service has applied, of those that report (`reportApplied`), sorted by
+   * name. One that was killed is there for an hour more: see `at`.
+   *
+   * @throws `ERR_INVALID_ARGUMENT` without the options that its key needs, and without `service`.
+   */
+  async applied<T>(definition: ConfigDef<T>, options?: CallOptions): Promise<readonly Applied[]> {
+    const { key, folder, limits } = checked('applied', () => ({
+      key: resolve(definition, this.#identity).def.key,
+      folder: reportsOf(this.#identity),
+      limits: this.#store.limits(options),
+    }));
+    const reports = await this.#store.read('applied', [under(folder)], limits);
+    return Object.freeze(appliedOf(key, reports, folder));
   }
 
   /** What stands at a key, as text; `null`: nothing. One read of the store. */
@@ -278,6 +299,21 @@ export class ConfigCenter {
   }
 
   /**
+   * Takes back what is reported of it, before it is closed.
+   *
+   * @internal
+   */
+  async leave(): Promise<void> {
+    await this.#reporter?.leave(Math.min(this.#store.timeoutMs, LEAVE_MS));
+  }
+
+  /** What is open, by the keys of the definitions. */
+  #states(): Map<string, State> {
+    const held = [...this.#open.values()].map((open) => open.held).filter(({ valid }) => valid);
+    return new Map(held.map((one) => [one.resolved.def.key, one]));
+  }
+
+  /**
    * Ends everything that is open, and waits until what was good last is on disk.
    *
    * @internal
@@ -342,7 +378,13 @@ export class ConfigCenter {
     const following = this.#followings.get(folders) ?? new Following(this.#store, resolved.folders);
     this.#followings.set(folders, following);
     const file = resolved.def.cache ? this.#cache?.of(resolved) : undefined;
-    const held = new Held(resolved, file, this.#store.log, this.#store.timeoutMs) as unknown as AnyHeld;
+    const held = new Held(
+      resolved,
+      file,
+      () => this.#reporter?.changed(),
+      this.#store.log,
+      this.#store.timeoutMs,
+    ) as unknown as AnyHeld;
     const open = { held, following, began: following.join(held) };
     this.#open.set(resolved.key, open);
     return open;
@@ -354,6 +396,7 @@ export class ConfigCenter {
     const open = this.#open.get(key);
     if (open?.held !== held) return;
     this.#open.delete(key);
+    this.#reporter?.changed();
     const all = folders.join('\n');
     if (open.following.leave(held) && this.#followings.get(all) === open.following) this.#followings.delete(all);
   }

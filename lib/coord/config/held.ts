@@ -48,15 +48,18 @@ export class Held<T> implements Shown<T> {
   /** What is wrong with the last-known-good file, if it was asked and something is. */
   fileProblem: string | undefined;
   readonly #file: CacheFile | undefined;
+  readonly #applied: () => void;
   readonly #log: Log;
   readonly #limitMs: number;
   #valid: Valid<T> | undefined;
   /** What was evaluated last, whatever came of it. */
   #seen: Layers | undefined;
 
-  constructor(resolved: Resolved<T>, file: CacheFile | undefined, log: Log, limitMs: number) {
+  /** `applied` is called after each value that was accepted or refused. */
+  constructor(resolved: Resolved<T>, file: CacheFile | undefined, applied: () => void, log: Log, limitMs: number) {
     this.resolved = resolved;
     this.#file = file;
+    this.#applied = applied;
     this.#log = log;
     this.#limitMs = limitMs;
   }
@@ -145,6 +148,7 @@ export class Held<T> implements Shown<T> {
         apply: () => {
           this.#seen = layers;
           this.rejected = error;
+          this.#applied();
         },
         tell: () => {
           if (!before) return; // who opens it is told
@@ -163,6 +167,7 @@ export class Held<T> implements Shown<T> {
         this.revision = revision;
         this.#valid = isNews ? evaluated : { ...evaluated, value: before.value };
         this.#file?.keep({ layers, revision });
+        this.#applied();
       },
       tell: () => {
         if (isBack) this.tell('reset');
