@@ -118,13 +118,11 @@ impl Tenure for EtcdTenure {
     async fn enter(&self, key: &str, value: &[u8], within: Duration) -> Result<Since> {
         let until = Instant::now() + within;
         let created = self.line(key, None, async |line: Line<'_>| line.create(value, until).await);
-        match created.await? {
-            Some((created, cluster)) => Ok(Since { created, cluster }),
-            None => {
-                let text = "its key was there, under another lease";
-                Err(Error::new(ErrorKind::Unavailable, text).about(key))
-            }
-        }
+        let since = created.await?.map(|(created, cluster)| Since { created, cluster });
+        since.ok_or_else(|| {
+            let text = "its key was there, under another lease";
+            Error::new(ErrorKind::Unavailable, text).about(key)
+        })
     }
 
     async fn look(&self, key: &str, since: Since, before: &Before, within: Duration) -> Result<Look> {

@@ -6,7 +6,7 @@
 
 use std::future::pending;
 
-use etcd_client::proto::PbTxnResponse;
+use etcd_client::proto::{PbKeyValue, PbTxnResponse};
 use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, SortOrder, SortTarget, Txn, TxnOp};
 use tokio::time::Instant;
 
@@ -79,10 +79,8 @@ impl Line<'_> {
             let (answer, revision, at) = self
                 .commit("look at a queue", &Txn::new().and_then(reads), until)
                 .await?;
-            let is_own = |own: &&etcd_client::proto::PbKeyValue| {
-                own.create_revision == created && own.lease == self.lease && at == cluster
-            };
-            let stands = keys(&answer, 0)?.first().filter(is_own).is_some();
+            let is_own = |own: &PbKeyValue| own.create_revision == created && own.lease == self.lease && at == cluster;
+            let stands = keys(&answer, 0)?.first().is_some_and(is_own);
             let (mut older, mut hidden) = (Vec::new(), false);
             for (place, prefix) in self.prefixes.iter().enumerate() {
                 let found = keys(&answer, place + 1)?;
