@@ -30,7 +30,7 @@ export default defineConfig({
   test: {
     exclude: ['**/node_modules/**', '**/fixtures/**'],
     pool: 'forks', // the addon and the servers belong to one process each
-    maxWorkers: 2, // servers, not only tests, need the cores; those of `waiting` have more
+    maxWorkers: 3, // servers, not only tests, need the cores; those of `waiting` have more
     testTimeout: 60_000,
     hookTimeout: 120_000,
     teardownTimeout: 30_000,
