@@ -1,7 +1,6 @@
 //! What of an instance lies where, and what is read of it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use super::client::{Host, List};
 use super::merge::merge;
