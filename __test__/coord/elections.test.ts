@@ -4,13 +4,13 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { etcdctl } from '../etcd/recipes.js';
 import { startEtcd } from '../support/etcd.js';
 import { uniqueName, within } from '../support/process.js';
-import { client, failure, PLACES, type Place, until } from './kit.js';
+import { client, failure, HOLDING, type Place, until } from './kit.js';
 import { expectAtMost, FULL, holder, intervals, said } from './locks-kit.js';
 
 const elected = (campaign: Campaign): Promise<Held> =>
   new Promise((resolve, reject) => campaign.once('elected', resolve).once('failed', reject));
 
-describe.each(PLACES)('%s', (_, start) => {
+describe.each(HOLDING)('%s', (_, start) => {
   let place: Place;
   beforeAll(async () => {
     place = await start();

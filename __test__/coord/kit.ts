@@ -59,12 +59,17 @@ async function consul(): Promise<Place> {
   };
 }
 
-export const PLACES: readonly (readonly [string, () => Promise<Place>])[] = [
+type Row = readonly [string, () => Promise<Place>];
+
+/** Those that hold locks. */
+export const HOLDING: readonly Row[] = [
   ['memory', memory],
   ['etcd 3.7.3', () => etcd('3.7.3')],
   ['etcd 3.4.23', () => etcd('3.4.23')],
-  ['Consul', consul],
 ];
+
+/** Those that keep configuration. */
+export const PLACES: readonly Row[] = [...HOLDING, ['Consul', consul]];
 
 /** A client that is closed with its test. */
 export async function client(

@@ -2,9 +2,9 @@
 import { type Coord, type Held, LockLostError } from 'rollcall/coord';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { uniqueName, within } from '../support/process.js';
-import { client, failure, PLACES, type Place, until } from './kit.js';
+import { client, failure, HOLDING, type Place, until } from './kit.js';
 
-describe.each(PLACES)('%s', (_, start) => {
+describe.each(HOLDING)('%s', (_, start) => {
   let place: Place;
   beforeAll(async () => {
     place = await start();
