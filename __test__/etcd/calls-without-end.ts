@@ -104,6 +104,7 @@ export const WITHOUT: Record<string, readonly string[]> = {
 export const INTERNAL = [
   ...[
     'contact',
+    'inside',
     'watchPatiently',
     'write',
     'leaveBy',
