@@ -16,7 +16,7 @@ export interface Guard {
   readonly create_revision: string;
 }
 
-/** What a lock of one client is held in. */
+/** @internal What a lock of one client is held in. */
 export interface Keeper {
   readonly inside: Inside;
   /** What is held or waited for. */
