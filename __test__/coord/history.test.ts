@@ -168,3 +168,11 @@ test('what can not be kept is refused, by the name of the argument', async (fini
   await refused(bare.config.set('/a', 1, { comment: 'x' }), 'options.comment: expected none');
   await bare.config.set(`/${'x'.repeat(1000)}`, 1);
 });
+
+test('a thousand writes of one client to one key at once go one after the other, and all are made', async (finish) => {
+  const { config } = await inMemory(finish);
+  const key = '/config/a';
+  const revisions = await Promise.all(Array.from({ length: 1000 }, (_, n) => config.set(key, n)));
+  expect(new Set(revisions.map(String)).size).toBe(1000);
+  expect((await config.raw(key))?.value.toString()).toBe('999');
+});

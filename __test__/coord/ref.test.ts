@@ -355,7 +355,7 @@ describe('who opens', () => {
 
   test('is not told of each of a thousand updates while the thread is blocked, but of the last', async (finish) => {
     const url = `memory://${uniqueName('coord')}`;
-    const { config } = await client(finish, url);
+    const { config } = await client(finish, url, { history: 0 }); // so all are on their way before the thread is blocked
     const ref = await config.open(definition);
     const told = heard(ref);
     const writes = Array.from({ length: 1000 }, (_, n) => config.set(at.own, { max: n + 2 }));

@@ -395,10 +395,12 @@ describe('the server', () => {
         );
       await waitFor(read, { timeoutMs: 20_000, what: 'a read' });
       for (const watcher of watchers) {
-        await waitFor(() => ids(watcher.current ?? []).join() === wanted.join() && !watcher.stale, {
-          timeoutMs: 20_000,
-          what: `all of round ${round}`,
-        });
+        const all = () => {
+          const seen = ids(watcher.current ?? []).join();
+          if (seen !== wanted.join() || watcher.stale) throw new Error(`${seen}${watcher.stale ? ', stale' : ''}`);
+          return true;
+        };
+        await waitFor(all, { timeoutMs: 20_000, what: `${wanted.join()} in round ${round}` });
       }
     }
     expect(failures).toEqual([]);

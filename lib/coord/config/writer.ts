@@ -1,7 +1,8 @@
 /** Changes of configuration: by revision, all or none, with what they replace kept. */
 
 import { now } from '../../common/clock.js';
-import { TimeoutError } from '../../errors.js';
+import { outcomeOf } from '../../common/waiting.js';
+import { aborted, TimeoutError } from '../../errors.js';
 import { ConflictError } from '../errors.js';
 import { only, under } from '../keys.js';
 import type { Change, Committed, Expected, Limits, Store } from '../store.js';
@@ -18,6 +19,8 @@ export interface Written {
 export class Writer {
   readonly #store: Store;
   readonly #keep: number;
+  /** By key, when the last write of it that began here is over. */
+  readonly #turns = new Map<string, Promise<unknown>>();
 
   /** `keep`: how many versions there are of a key at the most; 0: none are kept. */
   constructor(store: Store, keep: number) {
@@ -27,7 +30,8 @@ export class Writer {
 
   /**
    * Makes `changes`, if all of `expected` hold. What they replace is read before, and must still stand there: if somebody else
-   * changes it in between it is read again, until the time is over.
+   * changes it in between it is read again, until the time is over. Writes of this client to one key go one after the other,
+   * for they would be in each other's way.
    */
   async write(
     operation: string,
@@ -43,6 +47,33 @@ export class Writer {
       return { revision: done.revision, deleted: done.deleted > 0 };
     }
     const deadline = now() + limits.timeoutMs;
+    const keys = kept.map(({ key }) => key);
+    const before = Promise.all(keys.map((key) => this.#turns.get(key)));
+    let over = () => {};
+    const mine = new Promise<void>((resolve) => {
+      over = resolve;
+    });
+    for (const key of keys) this.#turns.set(key, mine);
+    try {
+      const turn = await outcomeOf(before, limits.signal, limits.timeoutMs);
+      if (turn === 'aborted') throw aborted(limits.signal, operation);
+      if (turn === 'expired') {
+        const message = `${operation}: other writes of this client to ${keys[0]} took ${limits.timeoutMs} ms: nothing was changed`;
+        throw new TimeoutError(message, { operation, key: keys[0] });
+      }
+      return await this.#write(operation, expected, changes, { kept, by, limits, deadline });
+    } finally {
+      over();
+      for (const key of keys) if (this.#turns.get(key) === mine) this.#turns.delete(key);
+    }
+  }
+
+  async #write(
+    operation: string,
+    expected: Expected[],
+    changes: Change[],
+    { kept, by, limits, deadline }: { kept: Change[]; by: Authorship; limits: Limits; deadline: number },
+  ): Promise<Written> {
     const keys = kept.map(({ key }) => key);
     for (;;) {
       const left = { ...limits, timeoutMs: Math.ceil(deadline - now()) };
