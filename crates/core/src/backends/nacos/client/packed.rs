@@ -166,9 +166,9 @@ mod tests {
         Host {
             ip: format!("10.0.{}.{}", n / 250, n % 250),
             port: 9000 + u16::try_from(n % 7).unwrap(),
-            weight: 0.5 * n as f64,
-            healthy: n % 3 != 0,
-            enabled: n % 5 != 0,
+            weight: 0.5 * f64::from(u32::try_from(n).unwrap()),
+            healthy: !n.is_multiple_of(3),
+            enabled: !n.is_multiple_of(5),
             cluster: "DEFAULT".to_owned(),
             metadata: (0..n % 4)
                 .map(|at| {
