@@ -1,4 +1,5 @@
 // Elections: who leads, who is told, and who leads next.
+import { once } from 'node:events';
 import type { Campaign, Held, Leader } from 'rollcall/coord';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { etcdctl } from '../etcd/recipes.js';
@@ -95,6 +96,7 @@ test('a candidate of etcdctl elect, which is concurrency.Election of Go, stands 
   const ours = coord.elections.campaign('job', { value: 'ours' });
   const first = await elected(ours);
   const ctl = etcdctl(finish, server, 'elect', '/elections/job', 'theirs');
+  const told = once(ctl.child.stdout as NodeJS.ReadableStream, 'data');
   await until('etcdctl to stand', async () => (await server.keys('/elections/job/')).length === 2);
   await ours.resign();
   const observer = coord.elections.observe('job');
@@ -107,6 +109,7 @@ test('a candidate of etcdctl elect, which is concurrency.Election of Go, stands 
   const again = coord.elections.campaign('job', { value: 'ours' });
   await until('ours to stand', async () => (await server.keys('/elections/job/')).length === 2);
   expect(again.isLeader).toBe(false);
+  await told; // interrupted before it says that it leads, it would leave its key to expire
   ctl.kill('SIGINT');
   await elected(again);
   await again.resign();
