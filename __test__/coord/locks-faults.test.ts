@@ -5,7 +5,7 @@ import { Etcd3 } from 'rollcall/etcd';
 import { describe, expect, test } from 'vitest';
 import { etcdctl } from '../etcd/recipes.js';
 import { ETCD_VERSIONS, type EtcdCluster, startEtcd } from '../support/etcd.js';
-import { within } from '../support/process.js';
+import { inTime, within } from '../support/process.js';
 import { startTcpProxy } from '../support/tcp.js';
 import { client, type Finish, failure, until } from './kit.js';
 import { expectAtMost, FULL, holder, intervals, said } from './locks-kit.js';
@@ -134,7 +134,7 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
     finish.onTestFinished(() => server.thaw());
     const limit = frozen + held.remainingMs;
     await until('the signal', () => held.signal.aborted);
-    expect(performance.now()).toBeLessThan(limit + 300);
+    expect(performance.now()).toBeLessThan(limit + inTime(300));
     expect(limit - frozen).toBeLessThanOrEqual(3000);
     server.thaw();
     await until('its lease to be ended', async () => (await server.leases()).length === 0);
@@ -175,7 +175,7 @@ test('three permits among five processes, and two that hold are killed: never fo
   }
   const killed = Date.now();
   await until('three to hold again', () => held().length === 3);
-  expect(Date.now() - killed).toBeLessThan(2000 + 2000 + 2000); // etcd looks for expired leases twice a second
+  expect(Date.now() - killed).toBeLessThan(inTime(2000 + 2000 + 2000)); // etcd looks for expired leases twice a second
   expect(
     all.filter(({ script, end }) => end > Date.now() && script.seen.some(({ event }) => event === 'held')),
   ).toHaveLength(3);

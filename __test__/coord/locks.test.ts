@@ -1,7 +1,7 @@
 // Locks, the same on every store: who waits for whom, what is told, and what is left.
 import { type Coord, type Held, LockLostError } from 'rollcall/coord';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { uniqueName, within } from '../support/process.js';
+import { inTime, uniqueName, within } from '../support/process.js';
 import { client, failure, HOLDING, type Place, until } from './kit.js';
 
 describe.each(HOLDING)('%s', (_, start) => {
@@ -207,7 +207,7 @@ describe.each(HOLDING)('%s', (_, start) => {
       const lost = await failure(coord.lock.withLock(key, work, { ttlMs: 2000 }));
       expect(lost).toMatchObject({ code: 'ERR_LOCK_LOST', retryable: false });
       // A renewal that was under way when it went may have been confirmed.
-      expect(told - vouched).toBeLessThan(700);
+      expect(told - vouched).toBeLessThan(inTime(700));
       await place.back();
       const thrown = coord.lock.mutex(key, { ttlMs: 2000 }).withLock(
         async (held) => {
