@@ -102,6 +102,23 @@ pub fn problem_of_key(key: &str) -> Option<String> {
     }
 }
 
+/// A key up to its last slash.
+pub fn folder(key: &str) -> &str {
+    key.rfind('/').map_or(key, |at| &key[..=at])
+}
+
+/// The folder that all of some ranges lie in.
+pub fn common_folder(ranges: &[Range]) -> &str {
+    let mut texts = ranges.iter().map(Range::text);
+    let first = texts.next().unwrap_or_default();
+    let common = texts.fold(first, |common, text| {
+        let same = common.chars().zip(text.chars()).take_while(|(a, b)| a == b);
+        let end = same.map(|(c, _)| c.len_utf8()).sum();
+        &common[..end]
+    });
+    folder(common)
+}
+
 /// The pairs of some ranges, all of one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Read {

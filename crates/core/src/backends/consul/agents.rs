@@ -184,6 +184,13 @@ impl Agents {
             .compare_exchange(agent, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
+    /// The same, if that is what an error says.
+    pub(super) fn failed_by(&self, agent: usize, error: &Error) {
+        if error.is_retryable() {
+            self.failed(agent);
+        }
+    }
+
     /// The limit of one call where another agent may be asked after it; more while its answer is coming.
     pub(super) fn limit(&self) -> Duration {
         let share = self.timeout / u32::try_from(self.all.len()).unwrap_or(1);

@@ -94,10 +94,8 @@ impl Steps for HealthWatch {
     }
 
     fn ended(&mut self, error: Error) -> Error {
-        if let Some((agent, _)) = &self.agent
-            && error.is_retryable()
-        {
-            self.shared.agents.failed(*agent);
+        if let Some((agent, _)) = &self.agent {
+            self.shared.agents.failed_by(*agent, &error);
         }
         error.about(&self.name)
     }

@@ -91,10 +91,8 @@ impl Steps for NamesWatch {
     }
 
     fn ended(&mut self, error: Error) -> Error {
-        if let Some(at) = &self.at
-            && error.is_retryable()
-        {
-            self.shared.agents.failed(at.agent);
+        if let Some(at) = &self.at {
+            self.shared.agents.failed_by(at.agent, &error);
         }
         error
     }

@@ -23,7 +23,7 @@ use super::shared::Shared;
 use crate::backend::{Steps, steps};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::segment;
-use crate::store::{Commit, Compare, Moment, Pair, Range, Read, Store, Write};
+use crate::store::{Commit, Compare, Moment, Pair, Range, Read, Store, Write, common_folder};
 
 /// Between two looks where no connection is left for a held query.
 const LOOK: Duration = Duration::from_secs(1);
@@ -38,18 +38,15 @@ impl Store for ConsulStore {
     async fn read(&self, ranges: &[Range]) -> Result<Read> {
         let agent = self.0.agents.order(None).next().unwrap_or_default();
         let result = read(&self.0, agent, ranges).await;
-        if let Err(error) = &result
-            && error.is_retryable()
-        {
-            self.0.agents.failed(agent);
-        }
-        result.map_err(|error| about(error, ranges))
+        result
+            .inspect_err(|error| self.0.agents.failed_by(agent, error))
+            .map_err(|error| about(error, ranges))
     }
 
     fn follow(&self, ranges: &Arc<[Range]>) -> BoxStream<'static, Result<Read>> {
         steps(Following {
             shared: Arc::clone(&self.0),
-            prefix: common(ranges),
+            prefix: common_folder(ranges).to_owned(),
             ranges: Arc::clone(ranges),
             at: None,
             index: 0,
@@ -84,18 +81,6 @@ fn path_of(key: &str) -> String {
 
 fn about(error: Error, ranges: &[Range]) -> Error {
     error.about(ranges.first().map(Range::text).unwrap_or_default())
-}
-
-/// The folder that all ranges lie in.
-fn common(ranges: &[Range]) -> String {
-    let mut texts = ranges.iter().map(Range::text);
-    let first = texts.next().unwrap_or_default();
-    let same = texts.fold(first, |common, text| {
-        let same = common.chars().zip(text.chars()).take_while(|(a, b)| a == b);
-        let end = same.map(|(c, _)| c.len_utf8()).sum();
-        &common[..end]
-    });
-    same.rfind('/').map_or(same, |at| &same[..=at]).to_owned()
 }
 
 impl Shared {
@@ -369,11 +354,8 @@ impl Steps for Following {
                 self.index = self.look(agent, None).await?.unwrap_or(1);
                 self.read(agent).await
             };
-            let read = first.await.inspect_err(|error| {
-                if error.is_retryable() {
-                    self.shared.agents.failed(agent);
-                }
-            })?;
+            let read = first.await;
+            let read = read.inspect_err(|error| self.shared.agents.failed_by(agent, error))?;
             self.at = Some((agent, self.shared.lives.of(&self.shared.agents, agent)));
             return Ok(read);
         };
@@ -384,10 +366,8 @@ impl Steps for Following {
     }
 
     fn ended(&mut self, error: Error) -> Error {
-        if let Some((agent, _)) = &self.at
-            && error.is_retryable()
-        {
-            self.shared.agents.failed(*agent);
+        if let Some((agent, _)) = &self.at {
+            self.shared.agents.failed_by(*agent, &error);
         }
         about(error, &self.ranges)
     }
@@ -468,13 +448,13 @@ mod tests {
     #[test]
     fn one_query_is_for_what_all_ranges_have_in_common() {
         let under = |prefix: &str| Range::Under(prefix.into());
-        assert_eq!(common(&[under("/config/a/")]), "/config/a/");
-        assert_eq!(common(&[Range::Key("/config/a".into())]), "/config/");
+        assert_eq!(common_folder(&[under("/config/a/")]), "/config/a/");
+        assert_eq!(common_folder(&[Range::Key("/config/a".into())]), "/config/");
         assert_eq!(
-            common(&[under("/config/dev/orders/"), under("/config/dev/über/")]),
+            common_folder(&[under("/config/dev/orders/"), under("/config/dev/über/")]),
             "/config/dev/"
         );
-        assert_eq!(common(&[under("/config/"), under("/other/")]), "/");
+        assert_eq!(common_folder(&[under("/config/"), under("/other/")]), "/");
         assert_eq!(path_of("/config/dev/"), "/v1/kv/config/dev/");
         assert_eq!(path_of("/"), "/v1/kv/");
         assert_eq!(path_of("/a b/@x=ü"), "/v1/kv/a%20b/%40x%3D%C3%BC");

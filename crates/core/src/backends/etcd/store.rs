@@ -17,7 +17,7 @@ use super::shared::Shared;
 use super::tenure::EtcdTenure;
 use crate::error::{Error, Result};
 use crate::etcd::{Change, Fault};
-use crate::store::{Commit, Compare, Moment, Pair, Range, Read, Store, Write};
+use crate::store::{Commit, Compare, Moment, Pair, Range, Read, Store, Write, common_folder, folder};
 use crate::tenure::{Leader, Reading, Tenure};
 
 /// etcd as a store, over the client of the backend.
@@ -127,7 +127,7 @@ async fn read(shared: &Shared, ranges: &[Range]) -> Result<Read> {
             async move { kv.txn(txn).await }
         })
         .await
-        .map_err(|fault| shared.explain_under(fault, "read", &called(ranges), granted(ranges)))?;
+        .map_err(|fault| shared.explain_under(fault, "read", &called(ranges), common_folder(ranges)))?;
     let answer = answer.0;
     let pairs = (0..ranges.len()).flat_map(|place| found(&answer, place).iter().filter_map(pair));
     Ok(Read {
@@ -181,23 +181,6 @@ fn called(ranges: &[Range]) -> String {
     texts.join(", ")
 }
 
-/// The prefix that somebody who may not has to be granted: of all ranges, for one watch covers them.
-fn granted(ranges: &[Range]) -> &str {
-    let mut texts = ranges.iter().map(Range::text);
-    let first = texts.next().unwrap_or_default();
-    let common = texts.fold(first, |common, text| {
-        let same = common.chars().zip(text.chars()).take_while(|(a, b)| a == b);
-        let end = same.map(|(c, _)| c.len_utf8()).sum();
-        &common[..end]
-    });
-    folder(common)
-}
-
-/// A key up to its last slash.
-fn folder(key: &str) -> &str {
-    key.rfind('/').map_or(key, |at| &key[..=at])
-}
-
 /// The pairs of some ranges, kept up by their changes.
 struct Pairs {
     ranges: Arc<[Range]>,
@@ -221,8 +204,9 @@ impl Fold for Pairs {
         called(&self.ranges)
     }
 
+    /// Of all ranges, for one watch covers them.
     fn granted(&self, _: &Keys) -> String {
-        granted(&self.ranges).to_owned()
+        common_folder(&self.ranges).to_owned()
     }
 
     async fn read(&mut self, shared: &Shared) -> Result<Moment> {
@@ -315,11 +299,11 @@ mod tests {
 
     #[test]
     fn who_may_not_is_told_the_prefix_to_be_granted() {
-        assert_eq!(granted(&[Range::Under("/config/a/".into())]), "/config/a/");
-        assert_eq!(granted(&[Range::Key("/config/a".into())]), "/config/");
+        assert_eq!(common_folder(&[Range::Under("/config/a/".into())]), "/config/a/");
+        assert_eq!(common_folder(&[Range::Key("/config/a".into())]), "/config/");
         let two = ["/config/dev/orders/", "/config/dev/über/"].map(|prefix| Range::Under(prefix.into()));
-        assert_eq!(granted(&two), "/config/dev/");
+        assert_eq!(common_folder(&two), "/config/dev/");
         let two = ["/config/dev/", "/config/global/"].map(|prefix| Range::Under(prefix.into()));
-        assert_eq!(granted(&two), "/config/");
+        assert_eq!(common_folder(&two), "/config/");
     }
 }

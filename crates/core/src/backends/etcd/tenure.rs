@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::shared::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::etcd::{Fault, Lease, LeaseOptions, Line, Standing, lost, whole_seconds};
+use crate::store::folder;
 use crate::sync::lock;
 use crate::tenure::{Before, Look, Since, Tenure};
 
@@ -65,9 +66,8 @@ impl EtcdTenure {
             prefixes: &prefixes,
             most: before.map_or(1, |before| before.most),
         };
-        let folder = key.rfind('/').map_or(key, |at| &key[..=at]);
         let asked = ask(line).await;
-        asked.map_err(|fault| self.shared.explain_under(fault, "write", key, folder))
+        asked.map_err(|fault| self.shared.explain_under(fault, "write", key, folder(key)))
     }
 }
 
