@@ -6,10 +6,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
 
 use super::server::MemoryServer;
 use super::tenure::MemoryTenure;
+use super::tenures::Tenures;
 use crate::backend::{Steps, steps};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Commit, Compare, Range, Read, Store, Write};
@@ -51,36 +51,12 @@ impl Store for MemoryStore {
     }
 
     async fn leader(&self, prefix: &str) -> Result<Reading> {
-        let mut state = self.0.lock();
-        state.ensure_here()?;
-        state.tenures.sweep(Instant::now());
-        Ok(state.tenures.leader(prefix))
+        self.0.with_tenures(|tenures| tenures.leader(prefix))
     }
 
     async fn stirs(&self, prefix: &str, since: &Reading) -> Result<()> {
-        let mut changes = self.0.lock().tenures.changed.subscribe();
-        loop {
-            changes.mark_unchanged();
-            let next_expiry = {
-                let mut state = self.0.lock();
-                state.ensure_here()?;
-                state.tenures.sweep(Instant::now());
-                if state.tenures.leader(prefix).leader != since.leader {
-                    return Ok(());
-                }
-                state.tenures.next_expiry()
-            };
-            let expiry = async {
-                match next_expiry {
-                    Some(at) => sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                _ = changes.changed() => {}
-                () = expiry => {}
-            }
-        }
+        let is_another = |tenures: &Tenures| tenures.leader(prefix).leader != since.leader;
+        self.0.until_tenures(is_another).await
     }
 }
 

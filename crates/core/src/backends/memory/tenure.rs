@@ -9,6 +9,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::server::MemoryServer;
+use super::tenures::Tenures;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::lock;
 use crate::tenure::{Before, Look, Since, Tenure};
@@ -96,48 +97,23 @@ impl Tenure for MemoryTenure {
     }
 
     async fn enter(&self, key: &str, value: &[u8], _: Duration) -> Result<Since> {
-        let mut state = self.server.lock();
-        state.ensure_here()?;
-        state.tenures.sweep(Instant::now());
-        state.tenures.enter(key, self.id, value).ok_or_else(|| {
+        let since = self.server.with_tenures(|tenures| tenures.enter(key, self.id, value))?;
+        since.ok_or_else(|| {
             let text = "its lease is gone from the memory server";
             Error::new(ErrorKind::Unavailable, text).about(key)
         })
     }
 
     async fn look(&self, key: &str, since: Since, before: &Before, _: Duration) -> Result<Look> {
-        let mut state = self.server.lock();
-        state.ensure_here()?;
-        state.tenures.sweep(Instant::now());
-        Ok(state.tenures.look(key, self.id, since, before))
+        self.server
+            .with_tenures(|tenures| tenures.look(key, self.id, since, before))
     }
 
     async fn changed(&self, key: &str, since: Since, before: &Before, seen: &Look) -> Result<()> {
         let waits = seen.older.len() >= before.most;
-        let mut changes = self.server.lock().tenures.changed.subscribe();
-        loop {
-            changes.mark_unchanged();
-            let next_expiry = {
-                let mut state = self.server.lock();
-                state.ensure_here()?;
-                state.tenures.sweep(Instant::now());
-                let stands = state.tenures.stands(key, self.id, since);
-                if !stands || (waits && !state.tenures.has_all(&seen.older)) {
-                    return Ok(());
-                }
-                state.tenures.next_expiry()
-            };
-            let expiry = async {
-                match next_expiry {
-                    Some(at) => sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                _ = changes.changed() => {}
-                () = expiry => {}
-            }
-        }
+        let is_another =
+            |tenures: &Tenures| !tenures.stands(key, self.id, since) || (waits && !tenures.has_all(&seen.older));
+        self.server.until_tenures(is_another).await
     }
 
     fn stop(&self) {
