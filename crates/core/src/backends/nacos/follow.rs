@@ -1,5 +1,6 @@
 //! A name followed: a subscription for each of its services, on one connection, and one list of all.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +59,15 @@ impl Subscribed {
         }
         let lists = self.subscriptions.iter().filter_map(|subscription| subscription.list());
         lists.map(|list| Ok(list?.unpack())).collect()
+    }
+
+    /// When the lists were true, by their services.
+    pub(super) fn times(&self) -> BTreeMap<String, i64> {
+        let lists = self.subscriptions.iter().filter_map(|subscription| subscription.list());
+        lists
+            .flatten()
+            .map(|list| (list.service().to_owned(), list.at_ms()))
+            .collect()
     }
 
     /// Resolves when one of the lists has changed.

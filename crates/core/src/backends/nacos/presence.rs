@@ -146,6 +146,11 @@ impl NacosPresence {
         Error::new(ErrorKind::Replaced, text)
     }
 
+    /// The services that what we want to stand lies in.
+    fn services(&self) -> BTreeSet<&String> {
+        self.hosts.keys().map(|place| &place.0).collect()
+    }
+
     /// Whether everything that we want to stand is what this client wants there.
     fn holds(&self) -> bool {
         let mut places = self.hosts.keys();
@@ -296,8 +301,7 @@ impl NacosPresence {
     }
 
     async fn followed_on(&self, connection: &Arc<Connection>) -> Result<Loss> {
-        let services: BTreeSet<&String> = self.hosts.keys().map(|place| &place.0).collect();
-        for service in services {
+        for service in self.services() {
             self.shared.book.service(service).stands_by(connection).await;
         }
         let mut subscribed = Subscribed::to(&self.shared, connection, &self.name, false).await?;
@@ -309,8 +313,9 @@ impl NacosPresence {
         };
         loop {
             let lists = subscribed.lists()?;
+            let told = times(&lists);
             match self.standing(&lists, &seen) {
-                Standing::Whole => seen = times(&lists),
+                Standing::Whole => seen.clone_from(&told),
                 Standing::Gone => return Ok(gone(connection)),
                 // What is missing is asked for.
                 Standing::Missing | Standing::Replaced => {
@@ -323,7 +328,7 @@ impl NacosPresence {
             let quiet = self.shared.options.ttl.mul_f64(0.8 + fastrand::f64() * 0.2);
             let is_quiet = timeout(quiet, subscribed.changed()).await.is_err();
             // Unless another of ours in them has read them meanwhile.
-            if is_quiet && times(&lists) == times(&subscribed.lists()?) {
+            if is_quiet && told == subscribed.times() {
                 self.read_own(connection).await?;
             }
         }
@@ -331,8 +336,7 @@ impl NacosPresence {
 
     /// Reads the services that we stand in, which tells those who follow them.
     async fn read_own(&self, connection: &Connection) -> Result<()> {
-        let services: BTreeSet<&String> = self.hosts.keys().map(|place| &place.0).collect();
-        try_join_all(services.into_iter().map(|service| connection.query(service))).await?;
+        try_join_all(self.services().into_iter().map(|service| connection.query(service))).await?;
         Ok(())
     }
 

@@ -57,6 +57,15 @@ impl Packed {
         }
     }
 
+    pub(in super::super) fn service(&self) -> &str {
+        &self.service
+    }
+
+    /// As of a [`List`].
+    pub(in super::super) fn at_ms(&self) -> i64 {
+        self.at_ms
+    }
+
     /// Whether it has the same instances. Lists are sorted, so the same ones are packed alike.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         self.hosts == other.hosts && self.texts == other.texts && self.ends == other.ends && self.bad == other.bad
