@@ -1,14 +1,15 @@
-//! The configuration of a client: conversions of ranges, pairs and transactions. What is followed is a watcher as the others
+//! The configuration of a client: conversions of ranges and transactions. What is followed is a watcher as the others
 //! are.
 
 use napi::bindgen_prelude::PromiseRaw;
 use napi::{Env, Result};
 use napi_derive::napi;
-use rollcall_core::store::{Commit, Compare, Moment, Pair, Range, Write, problem_of_key};
+use rollcall_core::store::{Commit, Compare, Range, Write, problem_of_key};
 
 use crate::call::{CancelHandle, JsResult, ms, promise};
 use crate::client::ClientHandle;
 use crate::failure::NativeFailure;
+use crate::pairs::{NativePair, revision_of};
 use crate::watcher::PairsWatcherHandle;
 
 /// A key, or with `under` all keys that begin so.
@@ -16,16 +17,6 @@ use crate::watcher::PairsWatcherHandle;
 pub struct NativeRange {
     pub text: String,
     pub under: bool,
-}
-
-#[napi(object, object_from_js = false)]
-pub struct NativePair {
-    pub key: String,
-    /// Bytes that are no UTF-8 are U+FFFD in it.
-    pub text: String,
-    /// Whether there are none such.
-    pub is_text: bool,
-    pub revision: f64,
 }
 
 #[napi(object, object_from_js = false)]
@@ -149,17 +140,6 @@ impl From<NativeWrite> for Write {
     }
 }
 
-impl From<&Pair> for NativePair {
-    fn from(pair: &Pair) -> Self {
-        Self {
-            key: pair.key.to_string(),
-            text: String::from_utf8_lossy(&pair.value).into_owned(),
-            is_text: std::str::from_utf8(&pair.value).is_ok(),
-            revision: exact(pair.revision),
-        }
-    }
-}
-
 impl From<Commit> for NativeCommit {
     fn from(commit: Commit) -> Self {
         match commit {
@@ -175,14 +155,4 @@ impl From<Commit> for NativeCommit {
             },
         }
     }
-}
-
-pub fn revision_of(moment: Moment) -> f64 {
-    exact(moment.revision)
-}
-
-/// Exact up to 2^53 revisions.
-#[allow(clippy::cast_precision_loss)]
-fn exact(revision: i64) -> f64 {
-    revision as f64
 }

@@ -23,6 +23,7 @@ mod io;
 mod locks;
 #[cfg(feature = "etcd")]
 mod pages;
+mod pairs;
 mod registration;
 mod watcher;
 

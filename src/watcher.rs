@@ -13,11 +13,11 @@ use rollcall_core::sync::lock;
 use rollcall_core::watch::{Difference, Entry, List, View, Watcher, difference};
 use tokio::task::AbortHandle;
 
-use crate::config::{NativePair, revision_of};
 use crate::convert::to_array;
 use crate::events::Mailbox;
 use crate::failure::NativeFailure;
 use crate::io::Io;
+use crate::pairs::{NativePair, revision_of};
 
 /// What the handles of all kinds are made of.
 struct WatcherInner<E: Entry> {
