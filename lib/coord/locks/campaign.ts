@@ -1,8 +1,8 @@
 /** A candidate of an election. */
 
 import { onAbort } from '../../common/abort.js';
-import { after } from '../../common/clock.js';
 import type { Log } from '../../common/logger.js';
+import { outcomeOf } from '../../common/waiting.js';
 import type { RollcallError } from '../../errors.js';
 import { Events } from '../../registry/events.js';
 import { LockLostError } from './errors.js';
@@ -30,21 +30,27 @@ export class Campaign {
   readonly #lock: Lock;
   readonly #keeps: boolean;
   readonly #events: Events<CampaignEvents>;
+  readonly #over: () => void;
   readonly #ending = new AbortController();
   readonly #terms = new Set<() => void>();
   #held: Held | undefined;
   #failure: RollcallError | undefined;
   #resigned: Promise<void> | undefined;
 
-  private constructor(lock: Lock, keeps: boolean, log: Log) {
+  private constructor(lock: Lock, keeps: boolean, log: Log, over: () => void) {
     this.#lock = lock;
     this.#keeps = keeps;
+    this.#over = over;
     this.#events = new Events<CampaignEvents>(['elected', 'lost', 'failed'], log);
   }
 
-  /** @internal */
-  static start(lock: Lock, keeps: boolean, log: Log): Campaign {
-    const campaign = new Campaign(lock, keeps, log);
+  /**
+   * `over` is called when it has resigned, or failed.
+   *
+   * @internal
+   */
+  static start(lock: Lock, keeps: boolean, log: Log, over: () => void): Campaign {
+    const campaign = new Campaign(lock, keeps, log, over);
     campaign.#run().catch((error: RollcallError) => campaign.#fail(error));
     return campaign;
   }
@@ -105,7 +111,7 @@ export class Campaign {
       this.#ending.abort();
       this.#changed();
       await this.#held?.release();
-    })();
+    })().finally(this.#over);
     return this.#resigned;
   }
 
@@ -130,7 +136,7 @@ export class Campaign {
         if (this.#resigned) return;
         if (!this.#keeps || !(error instanceof LockLostError || (error as RollcallError).retryable)) throw error;
       }
-      await this.#pause(Math.random() * PAUSE_MS);
+      await outcomeOf(new Promise(() => {}), this.#ending.signal, Math.random() * PAUSE_MS);
     }
   }
 
@@ -146,20 +152,9 @@ export class Campaign {
     });
   }
 
-  #pause(ms: number): Promise<void> {
-    return new Promise((resolve) => {
-      const stop = after(ms, done);
-      const unlisten = onAbort(this.#ending.signal, done);
-      function done() {
-        stop();
-        unlisten();
-        resolve();
-      }
-    });
-  }
-
   #fail(error: RollcallError): void {
     this.#failure = error;
+    this.#over();
     this.#changed();
     this.#events.tell('failed', error);
   }

@@ -4,7 +4,6 @@ import { onAbort } from '../../common/abort.js';
 import { abortSignal, boolean, invalid, kindOf, onlyKnown, optional, wellFormed } from '../../common/shape.js';
 import type { CancelHandle } from '../../native.js';
 import { call, checked, closedError } from '../../registry/call.js';
-import { stallTimeout } from '../../registry/options.js';
 import { Campaign } from './campaign.js';
 import type { Keeper } from './held.js';
 import { Lock } from './lock.js';
@@ -59,16 +58,14 @@ export class Elections {
       const given = optional('options', options);
       onlyKnown('options', given, ['value', 'ttlMs', 'stallTimeoutMs', 'keepCampaigning']);
       const path = pathOf('name', FOLDER, name);
-      const held = holding({ ttlMs: given.ttlMs });
-      const stallTimeoutMs = stallTimeout(given.stallTimeoutMs, 0);
-      const how = { ...held, stallTimeoutMs, value: textOfValue(given.value) };
+      const { ttlMs, stallTimeoutMs } = given;
+      const how = { ...holding({ ttlMs, stallTimeoutMs }), value: textOfValue(given.value) };
       const keeps = boolean('options.keepCampaigning', given.keepCampaigning, true);
       return [new Lock(this.#keeper, path, { kind: 'mutex' }, how), keeps] as const;
     });
     this.#refuseClosed('campaign');
-    const campaign = Campaign.start(lock, keeps, this.#keeper.inside.log);
+    const campaign = Campaign.start(lock, keeps, this.#keeper.inside.log, () => this.#campaigns.delete(campaign));
     this.#campaigns.add(campaign);
-    campaign.once('failed', () => this.#campaigns.delete(campaign));
     return campaign;
   }
 
