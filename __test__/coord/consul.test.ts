@@ -2,7 +2,7 @@
 import { defineConfig } from 'rollcall/coord';
 import { expect, test } from 'vitest';
 import { type ConsulOptions, startConsul } from '../support/consul.js';
-import { client, type Finish, failure, limits, until } from './kit.js';
+import { client, expectMostAtOnce, type Finish, failure, limits, until } from './kit.js';
 
 const key = '/config/dev/orders/limits';
 const definition = defineConfig({ key: '/config/{env}/{service}/limits', schema: limits });
@@ -55,15 +55,8 @@ test('a token that may not write is told so, and one that may read can', async (
 
 test('more at once than it takes is refused, and none is made', async (finish) => {
   const { url } = await begin(finish);
-  const { config } = await client(finish, url, { history: 0 });
-  const changes = (count: number) => Object.fromEntries(Array.from({ length: count }, (_, n) => [`/many/${n}`, n]));
-  expect(await failure(config.setAll(changes(129)))).toMatchObject({
-    code: 'ERR_INVALID_ARGUMENT',
-    operation: 'setAll',
-  });
-  expect(await config.list('/many/')).toEqual([]);
-  await config.setAll(changes(128));
-  expect((await config.list('/many/')).length).toBe(128);
-  const large = await failure(config.set('/large', 'x'.repeat(600_000)));
+  const coord = await client(finish, url, { history: 0 });
+  await expectMostAtOnce(coord);
+  const large = await failure(coord.config.set('/large', 'x'.repeat(600_000)));
   expect(large).toMatchObject({ code: 'ERR_INVALID_ARGUMENT', operation: 'set' });
 });

@@ -1,12 +1,14 @@
 // Elections: who leads, who is told, and who leads next.
 import { once } from 'node:events';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import type { Campaign, Held, Leader } from 'rollcall/coord';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { etcdctl } from '../etcd/recipes.js';
 import { startEtcd } from '../support/etcd.js';
-import { inTime, uniqueName, within } from '../support/process.js';
-import { client, failure, HOLDING, type Place, until } from './kit.js';
-import { expectAtMost, FULL, holder, intervals, said } from './locks-kit.js';
+import { inTime, said, uniqueName, within } from '../support/process.js';
+import { client, failure, HOLDING, inMemory, type Place, until } from './kit.js';
+import { expectAtMost, FULL, holder, intervals } from './locks-kit.js';
 
 const elected = (campaign: Campaign): Promise<Held> =>
   new Promise((resolve, reject) => campaign.once('elected', resolve).once('failed', reject));
@@ -140,3 +142,21 @@ test('the leader is killed again and again: never two at a time, and a new one w
   const tokens = held.sort((a, b) => a.from - b.from).map(({ token }) => token);
   expect(tokens).toEqual([...tokens].sort((a, b) => Number(a - b)));
 }, 900_000);
+
+test('a campaign that has resigned is kept by nobody', async (finish) => {
+  setFlagsFromString('--expose-gc');
+  const gc = runInNewContext('gc') as () => void;
+  const coord = await inMemory(finish);
+  const made: WeakRef<Campaign>[] = [];
+  const use = async () => {
+    const resigned = coord.elections.campaign('job');
+    await elected(resigned);
+    await resigned.resign();
+    made.push(new WeakRef(resigned));
+  };
+  for (let i = 0; i < 3; i++) await use();
+  await until('all to be collected', () => {
+    gc();
+    return made.every((one) => one.deref() === undefined);
+  });
+});

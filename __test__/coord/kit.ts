@@ -1,6 +1,15 @@
 // Stores for the tests of coord: what all of them can do, and a schema without a library.
 import { MemoryServer } from 'rollcall';
-import { type Coord, type CoordIdentity, type CoordOptions, connectCoord, type StandardSchema } from 'rollcall/coord';
+import {
+  ConflictError,
+  type Coord,
+  type CoordIdentity,
+  type CoordOptions,
+  connectCoord,
+  type Entry,
+  type StandardSchema,
+} from 'rollcall/coord';
+import { expect } from 'vitest';
 import { startConsul } from '../support/consul.js';
 import { type EtcdVersion, startEtcd } from '../support/etcd.js';
 import { uniqueName, waitFor } from '../support/process.js';
@@ -106,6 +115,34 @@ export const limits = schemaOf<{ max: number; [more: string]: unknown }>((value)
 /** Waits until something is so. */
 export const until = (what: string, look: () => unknown): Promise<unknown> =>
   waitFor(async () => Boolean(await look()), { what });
+
+/** Counts up by revision so many times; gives how often another was first. */
+export async function countUp({ config }: Coord, key: string, times: number): Promise<number> {
+  let conflicts = 0;
+  for (let done = 0; done < times; ) {
+    const { value, revision } = (await config.raw(key)) as Entry;
+    try {
+      await config.set(key, Number(value) + 1, { ifRevision: revision });
+      done++;
+    } catch (error) {
+      if (!(error instanceof ConflictError)) throw error;
+      conflicts++;
+    }
+  }
+  return conflicts;
+}
+
+/** A store takes 128 changes at once; more are refused, and none is made. The client keeps no history. */
+export async function expectMostAtOnce({ config }: Coord): Promise<void> {
+  const changes = (count: number) => Object.fromEntries(Array.from({ length: count }, (_, n) => [`/many/${n}`, n]));
+  expect(await failure(config.setAll(changes(129)))).toMatchObject({
+    code: 'ERR_INVALID_ARGUMENT',
+    operation: 'setAll',
+  });
+  expect(await config.list('/many/')).toEqual([]);
+  await config.setAll(changes(128));
+  expect((await config.list('/many/')).length).toBe(128);
+}
 
 /** What a promise rejects with. */
 export async function failure(promise: Promise<unknown>): Promise<Error & Record<string, unknown>> {

@@ -5,10 +5,10 @@ import { Etcd3 } from 'rollcall/etcd';
 import { describe, expect, test } from 'vitest';
 import { etcdctl } from '../etcd/recipes.js';
 import { ETCD_VERSIONS, type EtcdCluster, startEtcd } from '../support/etcd.js';
-import { inTime, within } from '../support/process.js';
+import { inTime, said, within } from '../support/process.js';
 import { startTcpProxy } from '../support/tcp.js';
 import { client, type Finish, failure, until } from './kit.js';
-import { expectAtMost, FULL, holder, intervals, said } from './locks-kit.js';
+import { expectAtMost, FULL, holder, intervals } from './locks-kit.js';
 
 const minutes = (count: number) => count * 60_000;
 const leaseOf = (held: Held): string => held.key.slice(held.key.lastIndexOf('/') + 1).replace(/^[rws]-/, '');

@@ -1,7 +1,7 @@
 // What the tests of locks share.
 import { fileURLToPath } from 'node:url';
 import { expect } from 'vitest';
-import { runScript, type Script } from '../support/process.js';
+import { ordered, type Script } from '../support/process.js';
 import type { Finish } from './kit.js';
 
 /** The size of the hard tests. */
@@ -32,15 +32,7 @@ export interface Order {
 const program = fileURLToPath(new URL('./fixtures/holder.mjs', import.meta.url));
 
 /** A process of its own that takes a lock. */
-export function holder({ onTestFinished }: Finish, order: Order): Script<Line> {
-  const script = runScript<Line>(program, [JSON.stringify(order)]);
-  onTestFinished(() => script.kill('SIGKILL'));
-  return script;
-}
-
-/** The first line of an event. */
-export const said = (script: Script<Line>, event: Line['event'], after = 0): Promise<Line> =>
-  script.line((line) => line.event === event && line.at >= after, { what: `"${event}"` });
+export const holder = (finish: Finish, order: Order): Script<Line> => ordered<Line>(finish, program, order);
 
 export interface Interval {
   who: string;

@@ -3,9 +3,9 @@
 import { EtcdLeaseInvalidError } from 'rollcall/etcd';
 import { describe, expect, it } from 'vitest';
 import { ETCD_VERSIONS } from '../support/etcd.js';
-import { inTime, uniqueName, waitFor, within } from '../support/process.js';
+import { inTime, said, uniqueName, waitFor, within } from '../support/process.js';
 import { startToxiproxy } from '../support/toxiproxy.js';
-import { candidate, candidates, connect, expectOneAtATime, gone, intervals, said, sampled, server } from './recipes.js';
+import { candidate, candidates, connect, expectOneAtATime, gone, intervals, sampled, server } from './recipes.js';
 
 describe.concurrent.each(ETCD_VERSIONS)('etcd %s', (version) => {
   it('an outage longer than the lease ends both candidates once and elects neither', async (test) => {

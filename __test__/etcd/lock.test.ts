@@ -11,8 +11,8 @@ import {
 } from 'rollcall/etcd';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ETCD_VERSIONS, type EtcdCluster, startEtcd } from '../support/etcd.js';
-import { uniqueName, waitFor, within } from '../support/process.js';
-import { block, candidate, connect, etcdctl, gone, said } from './recipes.js';
+import { said, uniqueName, waitFor, within } from '../support/process.js';
+import { block, candidate, connect, etcdctl, gone } from './recipes.js';
 
 describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
   let etcd: EtcdCluster;

@@ -5,7 +5,7 @@ import { Etcd3, type IOptions } from 'rollcall/etcd';
 import type { TestContext } from 'vitest';
 import { expect } from 'vitest';
 import { type EtcdCluster, type EtcdOptions, startEtcd } from '../support/etcd.js';
-import { runProgram, runScript, type Script, waitFor } from '../support/process.js';
+import { ordered, runProgram, type Script, waitFor } from '../support/process.js';
 import { builtProgram, installedProgram } from '../support/programs.js';
 
 export type Finish = Pick<TestContext, 'onTestFinished'>;
@@ -40,15 +40,7 @@ export interface Order {
 const program = fileURLToPath(new URL('./fixtures/candidate.mjs', import.meta.url));
 
 /** A process of its own that campaigns or holds a lock. */
-export function candidate({ onTestFinished }: Finish, order: Order): Script<Line> {
-  const script = runScript<Line>(program, [JSON.stringify(order)]);
-  onTestFinished(() => script.kill('SIGKILL'));
-  return script;
-}
-
-/** The first line of an event. */
-export const said = (script: Script<Line>, event: Line['event'], after = 0): Promise<Line> =>
-  script.line((line) => line.event === event && line.at >= after, { what: `"${event}"` });
+export const candidate = (finish: Finish, order: Order): Script<Line> => ordered<Line>(finish, program, order);
 
 export interface Interval {
   who: string;

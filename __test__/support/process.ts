@@ -283,6 +283,24 @@ export const runScript = <Line = Record<string, unknown>>(
   env: NodeJS.ProcessEnv = {},
 ): Script<Line> => runProgram<Line>(process.execPath, [file, ...args], { NODE_OPTIONS: '', ...env });
 
+/** A process of its own that does what an order says, and tells in lines what becomes of it. It is killed when the test is over. */
+export function ordered<Line>(
+  { onTestFinished }: { onTestFinished(finish: () => unknown): void },
+  program: string,
+  order: object,
+): Script<Line> {
+  const script = runScript<Line>(program, [JSON.stringify(order)]);
+  onTestFinished(() => script.kill('SIGKILL'));
+  return script;
+}
+
+/** The first line of an event, at or after a moment by the clock of the machine. */
+export const said = <Line extends { readonly event: string; readonly at: number }>(
+  script: Script<Line>,
+  event: Line['event'],
+  after = 0,
+): Promise<Line> => script.line((line) => line.event === event && line.at >= after, { what: `"${event}"` });
+
 /** Runs a program to its end and gives its standard output; throws with its standard error when it fails. */
 export async function output(command: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<string> {
   const program = runProgram(command, args, env);
