@@ -1,7 +1,7 @@
 /** The configurations that an application has open, and who hears of them before they change. */
 
 import { clearInterval, setInterval } from 'node:timers';
-import { invalid, isRecord, kindOf, MAX_MS } from '../common/shape.js';
+import { invalid, kindOf, MAX_MS } from '../common/shape.js';
 import type { ConfigDef, ConfigListener, ConfigRef, Coord } from '../coord/index.js';
 
 /** Not before a program has a definition: what it does not use is not loaded. */
@@ -13,12 +13,9 @@ export type AnyConfigDef = ConfigDef<any>;
 
 /** What `defineConfig()` gives. @throws `ERR_INVALID_ARGUMENT` */
 export function definitionOf<T>(path: string, value: ConfigDef<T>): ConfigDef<T> {
-  if (isRecord(value) && typeof value.key === 'string' && 'merge' in value && isSchema(value.schema)) return value;
+  if (definitions().isDefinition(value)) return value;
   throw invalid(path, `expected what defineConfig() of rollcall/coord gives, got ${kindOf(value)}`);
 }
-
-const isSchema = (value: unknown) =>
-  (typeof value === 'object' || typeof value === 'function') && value !== null && '~standard' in value;
 
 /** Whether two definitions of one key say the same. */
 export const agree = (a: AnyConfigDef, b: AnyConfigDef): boolean => a === b || definitions().agree(a, b);

@@ -159,13 +159,15 @@ export function resolve<T>(definition: ConfigDef<T>, identity: Identity): Resolv
   return { def, key, layers, folders: foldersOf(layers) };
 }
 
+/** Whether it is what `defineConfig()` gives, by its shape: there may be two copies of the package. */
+export const isDefinition = (value: unknown): boolean =>
+  isRecord(value) && typeof value.key === 'string' && 'merge' in value && isSchema(value.schema);
+
+const isSchema = (value: unknown) =>
+  (typeof value === 'object' || typeof value === 'function') && value !== null && '~standard' in value;
+
 function definitionOf<T>(definition: ConfigDef<T>): ConfigDef<T> {
-  if (
-    isRecord(definition) &&
-    '~standard' in ((definition as { schema?: object }).schema ?? {}) &&
-    'merge' in definition
-  )
-    return definition;
+  if (isDefinition(definition)) return definition;
   throw invalid('definition', `expected what defineConfig() gives, got ${kindOf(definition)}`);
 }
 
