@@ -91,12 +91,15 @@ export class Configurations {
       await hear(next, previous, context);
       told = next;
     };
-    while (!Object.is(ref.value, told)) await tell(ref.value, told, { signal: new AbortController().signal });
-    ref.beforeChange(tell);
-    // What others were being asked about when this one joined them.
-    ref.subscribe(async (next, _previous, context) => {
-      if (!Object.is(next, told)) await tell(next, told, context);
-    });
+    try {
+      while (!Object.is(ref.value, told)) await tell(ref.value, told, { signal: new AbortController().signal });
+    } finally {
+      ref.beforeChange(tell);
+      // What others were being asked about when this one joined them.
+      ref.subscribe(async (next, _previous, context) => {
+        if (!Object.is(next, told)) await tell(next, told, context);
+      });
+    }
   }
 
   /** The keys of those whose value may be out of date. */

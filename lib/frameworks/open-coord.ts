@@ -70,6 +70,11 @@ export async function openCoord(
   }
 }
 
+const placesOf = (given: object) => ['url', 'backend', 'client', ...SHARED].filter((name) => name in given);
+
+/** Whether options say where the store is. */
+export const hasPlace = (given: object): boolean => placesOf(given).length > 0;
+
 function targetOf(options: OpenCoordOptions, log: AppLogger): CoordPlace {
   const { coord } = options;
   const isSaid = Boolean(process.env[VARIABLE] || urlOfVariable());
@@ -84,7 +89,7 @@ function targetOf(options: OpenCoordOptions, log: AppLogger): CoordPlace {
   }
   if (typeof coord === 'string' || isUrl(coord)) return { url: coord };
   const given = record('coord', coord, 'a URL or options');
-  const places = ['url', 'backend', 'client', ...SHARED].filter((name) => name in given);
+  const places = placesOf(given);
   if (places.some((name) => given[name] !== undefined && given[name] !== '')) return given;
   const [missing] = places;
   if (missing !== undefined && !isSaid) {

@@ -1,7 +1,10 @@
 /** What the component takes from the configuration of an application. */
 
+import type { CoordIdentity } from '../coord/index.js';
 import type { IOptions } from '../etcd/index.js';
+import type { AnyConfigDef } from '../frameworks/configurations.js';
 import type { RegistryOnEtcd } from '../frameworks/open.js';
+import type { CoordPlace } from '../frameworks/open-coord.js';
 import type { SelfOptions } from '../frameworks/self-registration.js';
 import type { CommonOptions, InstanceInput, RegistryOptions, ServiceInstance } from '../index.js';
 
@@ -73,9 +76,27 @@ export interface RegistryConfig {
   serviceDiscovery?: RegistryDiscoveryOptions | undefined;
 }
 
+/** A configuration whose value at the start goes into the configuration of the application too. */
+export interface PlacedConfig {
+  /** Of `defineConfig()`. */
+  definition: AnyConfigDef;
+  /** Where: what `@Config()` takes, such as `redis.client`. Before other components read theirs; what stands there is merged with it. */
+  as: string;
+}
+
+/** The key `coord`: a store, as `connectCoord()` of `rollcall/coord` takes it, and what is opened there. Without it there is none. */
+export type CoordConfig = (CoordPlace | (RegistryOptions & CoordIdentity)) & {
+  /**
+   * What is opened at the start, and closed at the end. One that can't be opened, because what lies there is refused for instance,
+   * fails the start. Default: none.
+   */
+  config?: readonly (AnyConfigDef | PlacedConfig)[] | undefined;
+};
+
 declare module '@midwayjs/core' {
   interface MidwayConfig {
     etcd?: EtcdConfig;
     registry?: RegistryConfig;
+    coord?: CoordConfig;
   }
 }

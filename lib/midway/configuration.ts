@@ -1,10 +1,12 @@
 /** The component: what it does from the start of an application to its end. */
 
-import { Configuration, type IMidwayContainer } from '@midwayjs/core';
+import { ApplicationContext, Configuration, type IMidwayContainer, Init } from '@midwayjs/core';
+import { invalid } from '../common/shape.js';
 import { refusedOf } from '../frameworks/follow.js';
 import { explained } from '../frameworks/open.js';
 import type { RegistryConfig } from './config.js';
 import { configOf, loggerOf } from './container.js';
+import { CoordService, decorate, hasCoord, noCoord } from './coord.js';
 import { ETCDServiceFactory } from './etcd.js';
 import { listeningEndpoints } from './listening.js';
 import { RegistryServiceFactory } from './registry-factory.js';
@@ -21,11 +23,46 @@ interface Health {
   importConfigs: [{ default: { etcd: { default: {} }, registry: { default: {} } } }],
 })
 export class RollcallConfiguration {
+  /** @internal */
+  @ApplicationContext()
+  container!: IMidwayContainer;
+
+  #coord: CoordService | undefined;
   #etcd: ETCDServiceFactory | undefined;
   #registry: RegistryServiceFactory | undefined;
 
+  /**
+   * Opens the store of configuration, before anything of the program is made.
+   *
+   * @internal
+   */
+  @Init()
+  async init(): Promise<void> {
+    await decorate(this.container, () => {
+      if (this.#coord) return this.#coord;
+      throw hasCoord(this.container) ? invalid('coord', 'it is not open yet') : noCoord();
+    });
+    await this.#openCoord(this.container);
+  }
+
+  /** What of the store goes into the configuration of the application. */
+  async onConfigLoad(): Promise<object | undefined> {
+    return this.#coord?.values();
+  }
+
+  async #openCoord(container: IMidwayContainer): Promise<void> {
+    if (this.#coord || !hasCoord(container)) return;
+    try {
+      this.#coord = await container.getAsync(CoordService);
+    } catch (error) {
+      await this.onStop(); // nothing is left of a start that has failed
+      throw error;
+    }
+  }
+
   /** Makes all clients, side by side: Midway 4 gives this 30 seconds. */
   async onReady(container: IMidwayContainer): Promise<void> {
+    await this.#openCoord(container); // where the configuration has it only now
     const [etcd, registry] = await Promise.allSettled([
       container.getAsync(ETCDServiceFactory),
       container.getAsync(RegistryServiceFactory),
@@ -66,7 +103,7 @@ export class RollcallConfiguration {
     }
   }
 
-  /** Well when etcd answers, the application is registered, and nothing that it follows is stale. */
+  /** Well when etcd answers, the application is registered, and nothing that it follows is stale, nor any configuration stale or refused. */
   async onHealthCheck(): Promise<Health> {
     const problems = (await this.#etcd?.problems()) ?? [];
     const self = this.#registry?.self;
@@ -76,12 +113,16 @@ export class RollcallConfiguration {
     if (stale.length > 0) problems.push(`registry: stale: ${stale.join(', ')}`);
     const refused = this.#registry ? refusedOf(this.#registry.followed) : [];
     if (refused.length > 0) problems.push(`registry: refused: ${refused.join(', ')}`);
+    const { stale: old = [], rejected = [] } = this.#coord ?? {};
+    if (old.length > 0) problems.push(`coord: stale: ${old.join(', ')}`);
+    if (rejected.length > 0) problems.push(`coord: rejected: ${rejected.join(', ')}`);
     return problems.length === 0 ? { status: true } : { status: false, reason: problems.join('; ') };
   }
 
   /** Takes the application out of the registry while its servers still answer, drains, then closes all clients. */
   async onStop(): Promise<void> {
     if (this.#registry) await this.#registry.leave();
+    await this.#coord?.close();
     await this.#registry?.stop(); // before the clients whose connections its own may share
     await this.#etcd?.stop();
   }

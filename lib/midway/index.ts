@@ -1,19 +1,23 @@
-/** rollcall/midway: a component for Midway 3 and 4. Enter at `imports: [rollcall]` and the keys `etcd` and `registry`. */
+/** rollcall/midway: a component for Midway 3 and 4. Enter at `imports: [rollcall]` and the keys `etcd`, `registry` and `coord`. */
 
 export type { AnyConfigDef } from '../frameworks/configurations.js';
 export type { OnServiceList } from '../frameworks/follow.js';
 export type { RegistryOnEtcd } from '../frameworks/open.js';
+export type { CoordPlace } from '../frameworks/open-coord.js';
 export type { SelfOptions } from '../frameworks/self-registration.js';
 export type {
+  CoordConfig,
   EtcdClientOptions,
   EtcdConfig,
   InstanceBalancer,
+  PlacedConfig,
   RegistryClientOptions,
   RegistryConfig,
   RegistryDiscoveryOptions,
   RegistryUrlOptions,
 } from './config.js';
 export { RollcallConfiguration as Configuration } from './configuration.js';
+export { ConfigRef, CoordService, OnConfigChange } from './coord.js';
 export { ETCDService, ETCDServiceFactory } from './etcd.js';
 export { RegistryServiceFactory } from './registry-factory.js';
 export { RegistryService } from './registry-service.js';

@@ -1,0 +1,116 @@
+/** Configuration in applications of Midway 3 and 4, both kinds of modules, on a real etcd. */
+
+import { type Coord, connectCoord } from 'rollcall/coord';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type EtcdCluster, startEtcd } from '../support/etcd.js';
+import { uniqueName, waitFor } from '../support/process.js';
+import { type Line, type Project, project } from './kit.js';
+
+describe.each([3, 4] as const)('Midway %s', (version) => {
+  let etcd: EtcdCluster;
+  let apps: Project;
+  let coord: Coord;
+  beforeAll(async () => {
+    [etcd, apps] = await Promise.all([startEtcd(), project(version)]);
+    coord = await connectCoord({ url: etcd.url });
+  }, 300_000);
+  afterAll(async () => {
+    await coord?.close();
+    await etcd?.close();
+  });
+
+  describe.each(['cjs', 'esm'] as const)('an application (%s)', (kind) => {
+    it.each([
+      ['and puts it before other components', 'yes'],
+      ['and keeps it for itself', 'no'],
+    ])('opens its configuration %s, is asked before it changes, and has it to the end', async (_, PLACED) => {
+      const SERVICE = uniqueName('orders');
+      const key = `/config/test/${SERVICE}/quota`;
+      await coord.config.set(key, { max: 3 });
+      const app = apps.start(kind, 'coord', { COORD: etcd.url, SERVICE, PLACED, CHANGE_AT_START: 'yes' });
+      try {
+        const told = (name: string) => app.line((line) => name in line, { what: name });
+        const asked = async (max: number) => {
+          const is = ({ asked }: Line) => (asked as number[] | undefined)?.[0] === max;
+          return (await app.line(is, { what: `the question of ${max}` })).asked;
+        };
+        const isPlaced = PLACED === 'yes';
+        const size = isPlaced ? { min: 0, max: 4 } : { min: 0 };
+        expect(await told('pool')).toEqual({ pool: { size } });
+        expect(await told('inits')).toEqual({ inits: 3 });
+        expect(await asked(4), 'of what has changed while it was made').toEqual([4, 3, 4]);
+        const { listening } = (await told('listening')) as { listening: string };
+        const get = async (path: string) => {
+          const response = await fetch(`http://127.0.0.1:${listening}/${path}`);
+          return (await response.json()) as Record<string, unknown>;
+        };
+        // Midway does not wait for its server to listen.
+        await waitFor(async () => await get('gate'));
+        expect(await get('gate')).toEqual({
+          limits: { max: 1 },
+          quota: { max: 4 },
+          atStart: size,
+          same: true,
+          rejected: [],
+          health: expect.objectContaining({ status: true }),
+        });
+        expect(await get('other')).toEqual({
+          code: 'ERR_INVALID_ARGUMENT',
+          message:
+            'definition: expected the definition of /config/{env}/{service}/limits that is given in config, got another ' +
+            'one of this key',
+        });
+
+        await coord.config.set(key, { max: 200 });
+        await waitFor(async () => String((await get('gate')).rejected) === key, { what: 'the veto' });
+        expect(await asked(200)).toEqual([200, 4, 4]);
+        expect(await get('gate')).toMatchObject({
+          quota: { max: 4 },
+          health: { status: false, reason: `coord: rejected: ${key}` },
+        });
+        await coord.config.set(key, { max: 5 });
+        await waitFor(async () => JSON.stringify((await get('gate')).quota) === '{"max":5}', { what: 'the change' });
+        expect(await asked(5), 'before it is visible').toEqual([5, 4, 4]);
+
+        app.kill('SIGTERM');
+        expect(await told('atStop')).toEqual({ atStop: false });
+        const { code, stdout, stderr } = await app.exit;
+        expect(code).toBe(0);
+        expect(stdout + stderr).toContain('@OnConfigChange on Hollow: without effect');
+        expect(stdout + stderr).toContain('a configuration was refused, and the one before it stays');
+      } finally {
+        app.kill('SIGKILL');
+        await app.exit;
+      }
+    });
+
+    it('is told in one line what is wrong', async () => {
+      const app = apps.run(kind, 'coord-refused');
+      const { code, stdout, stderr } = await app.exit;
+      expect(code, stderr).toBe(0);
+      expect(stdout).toContain('{"ok":true}');
+      const wanted = 'expected what defineConfig() of rollcall/coord gives, got object';
+      const away = expect.stringMatching(/^coord: [^\n]*127\.0\.0\.1:1[^\n]*give lazy: true to start without it$/);
+      const limits = '/config/{env}/{service}/limits';
+      expect(await app.line((line) => 'away' in line)).toEqual({
+        absent: 'coord: not in the configuration: give it, such as { url, config: [limits] }',
+        list: 'coord: config: expected an array of definitions, got object',
+        entry: `coord: config[1]: ${wanted}`,
+        twice: `coord: config[1]: expected one definition of ${limits}, got another one than config[0]`,
+        as: 'coord: config[0].as: expected a place in the configuration, such as "redis.client"',
+        ref: ['ERR_INVALID_ARGUMENT', `definition: ${wanted}`],
+        hears: ['ERR_INVALID_ARGUMENT', `definition: ${wanted}`],
+        away,
+        awayPlaced: away,
+        nothing: expect.stringMatching(/^coord: [^\n]*\/config\/test\/orders\/quota[^\n]*$/),
+        unset: 'coord: coord.url: expected a URL such as "etcd://10.0.0.1:2379" or options, got undefined',
+        noClient: 'coord: coord.etcd: there is no client "eu": give it in etcd.clients, or "default" as etcd.client',
+        noRegistry:
+          'coord: coord.registry: there is no client "eu": give it in registry.clients, or "default" as registry.client',
+        lazy: 'it started',
+        onRegistry: 'it started',
+        onEtcd: 'it started',
+      });
+    });
+  });
+});
