@@ -1,5 +1,5 @@
 // What the tests of calls over gRPC share: all lines of grpc-js, servers in this process, and a service to call by its name.
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { readFileSync, symlinkSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import type { AddressInfo } from 'node:net';
 import { createServer, type Socket } from 'node:net';
@@ -9,7 +9,7 @@ import type { InstanceInput, Registry } from 'rollcall';
 import { connect, MemoryServer } from 'rollcall';
 import type { GrpcModule, GrpcOptions } from 'rollcall/grpc';
 import { registerResolver } from 'rollcall/grpc';
-import { tool } from '../packaging/tools.js';
+import { installed } from '../packaging/tools.js';
 import { uniqueName, waitFor } from '../support/process.js';
 
 export type Finish = { onTestFinished(finish: () => unknown): void };
@@ -67,32 +67,13 @@ interface ServerModule {
  * A folder with all lines of grpc-js beside one another, and rollcall. It stays in `build/` from one run to the next.
  */
 export async function project(): Promise<string> {
-  const folder = join(root, 'build', 'test-projects', 'grpc');
-  const packages = [
-    ...LINES.map((line) => `grpc${line}@npm:@grpc/grpc-js@~1.${line}`),
-    '@grpc/grpc-js@~1.14',
-    '@grpc/proto-loader@0.8',
-  ];
-  const stamp = JSON.stringify(packages);
-  const isThere = () =>
-    existsSync(join(folder, 'installed.json')) && readFileSync(join(folder, 'installed.json'), 'utf8') === stamp;
-  if (isThere()) return folder;
-  const made = `${folder}-${process.pid}`;
-  mkdirSync(made, { recursive: true });
-  writeFileSync(join(made, 'package.json'), '{ "name": "project", "private": true }\n');
-  const install = ['install', '--prefer-offline', '--no-audit', '--no-fund', '--ignore-scripts'];
-  await tool('npm', [...install, ...packages], made);
-  symlinkSync(root, join(made, 'node_modules', 'rollcall'), 'dir');
-  writeFileSync(join(made, 'installed.json'), stamp);
-  if (!isThere()) {
-    rmSync(folder, { recursive: true, force: true });
-    try {
-      renameSync(made, folder);
-    } catch {
-      if (!isThere()) throw new Error(`${folder} can't be made`);
-    }
+  const lines = LINES.map((line) => `grpc${line}@npm:@grpc/grpc-js@~1.${line}`);
+  const folder = await installed('grpc', [...lines, '@grpc/grpc-js@~1.14', '@grpc/proto-loader@0.8']);
+  try {
+    symlinkSync(root, join(folder, 'node_modules', 'rollcall'), 'dir');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
   }
-  rmSync(made, { recursive: true, force: true });
   return folder;
 }
 

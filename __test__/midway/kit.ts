@@ -1,12 +1,12 @@
 // Applications of Midway as their users make them: the packed tarball and Midway installed into an empty folder, the
 // sources compiled as CommonJS and as ES modules, each started as a process.
 
-import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { packInto, tool } from '../packaging/tools.js';
+import { installedWithPackage, tool } from '../packaging/tools.js';
 import { freePorts } from '../support/ports.js';
-import { runProgram, type Script, temporaryFolder } from '../support/process.js';
+import { runProgram, type Script } from '../support/process.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const fixtures = fileURLToPath(new URL('fixtures/apps', import.meta.url));
@@ -27,20 +27,12 @@ export interface Project {
   run(kind: ModuleKind, file: string, env?: NodeJS.ProcessEnv): Script<Line>;
 }
 
-const install = ['install', '--prefer-offline', '--no-audit', '--no-fund', '--ignore-scripts'];
-
 /**
  * A project with rollcall from its tarball, one version of Midway, and all applications compiled both ways. Midway stays in
  * `build/` from one run to the next; rollcall is installed anew each time.
  */
 export async function project(version: MidwayVersion): Promise<Project> {
-  const folder = join(root, 'build', 'test-projects', `midway${version}`);
-  await installMidway(folder, version);
-  const tarballs = temporaryFolder('rollcall-packed-');
-  const tarball = await packInto(tarballs.path);
-  rmSync(join(folder, 'node_modules', 'rollcall'), { recursive: true, force: true });
-  await tool('npm', [...install, '--offline', '--no-save', tarball], folder);
-  tarballs.remove();
+  const folder = await installMidway(version);
   await Promise.all((['cjs', 'esm'] as const).map((kind) => compile(folder, kind, version)));
   // Midway itself looks for a free port, gives it back, and takes it again: too late at times.
   const ports = await freePorts(32);
@@ -58,19 +50,14 @@ export async function project(version: MidwayVersion): Promise<Project> {
   return { folder, run, start: (kind, app, env) => run(kind, 'bootstrap', { APP: app, ...env }) };
 }
 
-async function installMidway(folder: string, version: MidwayVersion): Promise<void> {
+async function installMidway(version: MidwayVersion): Promise<string> {
   const names = ['core', 'koa', 'bootstrap', 'mock', 'logger', ...(version === 3 ? ['express', 'grpc', 'axios'] : [])];
   // Beside the copy of grpc-js to which @midwayjs/grpc pins itself the program has one of its own.
   const own = version === 3 ? ['@grpc/grpc-js@~1.14'] : [];
-  const packages = [...names.map((name) => `@midwayjs/${name}@${version}`), ...own];
-  const stamp = JSON.stringify(packages);
-  const stampFile = join(folder, 'installed.json');
-  if (existsSync(stampFile) && readFileSync(stampFile, 'utf8') === stamp) return;
-  rmSync(folder, { recursive: true, force: true });
-  mkdirSync(folder, { recursive: true });
-  writeFileSync(join(folder, 'package.json'), '{ "name": "project", "private": true }\n');
-  await tool('npm', [...install, ...packages], folder);
-  writeFileSync(stampFile, stamp);
+  return await installedWithPackage(`midway${version}`, [
+    ...names.map((name) => `@midwayjs/${name}@${version}`),
+    ...own,
+  ]);
 }
 
 /** As the scaffold of Midway does it. */

@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { connectionsOf } from '../support/connections.js';
 import { type EtcdCluster, startEtcd } from '../support/etcd.js';
 import { type Script, uniqueName, waitFor, within } from '../support/process.js';
+import { coordSuite } from './coord.js';
 import { type Line, type MidwayVersion, type Project, project } from './kit.js';
 
 /** What the tests of one version share. */
@@ -282,5 +283,6 @@ export function suite(version: MidwayVersion, more?: (ground: () => Ground) => v
     }
   });
 
+  coordSuite(() => ground);
   more?.(() => ground);
 }

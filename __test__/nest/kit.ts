@@ -1,11 +1,11 @@
 // Applications of Nest as their users make them: the packed tarball and Nest installed into an empty folder, the sources
 // compiled as CommonJS and as ES modules, each started as a process.
 
-import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { packInto, tool } from '../packaging/tools.js';
-import { runProgram, type Script, temporaryFolder } from '../support/process.js';
+import { installedWithPackage, tool } from '../packaging/tools.js';
+import { runProgram, type Script } from '../support/process.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const fixtures = fileURLToPath(new URL('fixtures/apps', import.meta.url));
@@ -51,20 +51,12 @@ export interface Project {
   run(script: string): Promise<string>;
 }
 
-const install = ['install', '--prefer-offline', '--no-audit', '--no-fund', '--ignore-scripts'];
-
 /**
  * A project with rollcall from its tarball, one version of Nest, and all applications compiled both ways. Nest stays in
  * `build/` from one run to the next; rollcall is installed anew each time.
  */
 export async function project(version: NestVersion): Promise<Project> {
-  const folder = join(root, 'build', 'test-projects', `nest${version}`);
-  await installNest(folder, version);
-  const tarballs = temporaryFolder('rollcall-packed-');
-  const tarball = await packInto(tarballs.path);
-  rmSync(join(folder, 'node_modules', 'rollcall'), { recursive: true, force: true });
-  await tool('npm', [...install, '--offline', '--no-save', tarball], folder);
-  tarballs.remove();
+  const folder = await installNest(version);
   await Promise.all((['cjs', 'esm'] as const).map((kind) => compile(folder, kind)));
   cpSync(scripts, folder, { recursive: true });
   return {
@@ -80,7 +72,7 @@ export async function project(version: NestVersion): Promise<Project> {
   };
 }
 
-async function installNest(folder: string, version: NestVersion): Promise<void> {
+async function installNest(version: NestVersion): Promise<string> {
   const named = PACKAGES[version].map((name) => `@nestjs/${name.includes('@') ? name : `${name}@${version}`}`);
   const rest = [
     ...(version === 11 ? ['@swc/core@1', 'axios@1'] : []),
@@ -89,17 +81,10 @@ async function installNest(folder: string, version: NestVersion): Promise<void> 
     '@grpc/grpc-js@1',
     '@grpc/proto-loader@0.8',
   ];
-  const stamp = JSON.stringify([...named, ...rest]);
-  const stampFile = join(folder, 'installed.json');
-  if (existsSync(stampFile) && readFileSync(stampFile, 'utf8') === stamp) return;
-  rmSync(folder, { recursive: true, force: true });
-  mkdirSync(folder, { recursive: true });
-  writeFileSync(join(folder, 'package.json'), '{ "name": "project", "private": true }\n');
   // Terminus apart: one of its optional peers, resolved in one go with Nest 12, wants Nest 11.
   const terminus = named.filter((name) => name.includes('terminus'));
-  await tool('npm', [...install, ...named.filter((name) => !terminus.includes(name)), ...rest], folder);
-  await tool('npm', [...install, ...terminus], folder);
-  writeFileSync(stampFile, stamp);
+  const others = named.filter((name) => !terminus.includes(name));
+  return await installedWithPackage(`nest${version}`, [...others, ...rest], terminus);
 }
 
 /** As `nest build -b swc` does it: into CommonJS, which needs `@swc/core` in the project. */

@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { connectionsOf } from '../support/connections.js';
 import { type EtcdCluster, startEtcd } from '../support/etcd.js';
 import { type Script, uniqueName, waitFor } from '../support/process.js';
+import { coordSuite } from './coord.js';
 import { type Line, type ModuleKind, type NestVersion, type Project, project } from './kit.js';
 
 /** What the tests of one version share. */
@@ -274,5 +275,6 @@ export function suite(
     });
   });
 
+  coordSuite(version, () => ground);
   more?.(() => ground);
 }

@@ -1,11 +1,11 @@
 /** Bundlers and other package managers: what the README says of them. */
 
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { temporaryFolder } from '../support/process.js';
-import { packInto, tool } from './tools.js';
+import { installed, packInto, tool } from './tools.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 /** Stays from one run to the next: what is installed here comes from the registry. */
@@ -18,15 +18,7 @@ const bin = (name: string) => join(project, 'node_modules', '.bin', name);
 const node = (file: string) => tool(process.execPath, [file], project);
 
 beforeAll(async () => {
-  const stamp = join(project, 'installed.json');
-  if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== JSON.stringify(TOOLS)) {
-    rmSync(project, { recursive: true, force: true });
-    mkdirSync(project, { recursive: true });
-    writeFileSync(join(project, 'package.json'), '{ "name": "bundlers", "private": true }\n');
-    const how = ['install', '--prefer-offline', '--no-audit', '--no-fund', '--ignore-scripts'];
-    await tool('npm', [...how, ...TOOLS], project);
-    writeFileSync(stamp, JSON.stringify(TOOLS));
-  }
+  await installed('bundlers', TOOLS);
   tarball = await packInto(folder);
   rmSync(join(project, 'node_modules', 'rollcall'), { recursive: true, force: true });
   await tool('npm', ['install', '--offline', '--no-save', '--no-audit', '--no-fund', tarball], project);

@@ -14,6 +14,38 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::sync::lock;
 use crate::tenure::{Before, Look, Since, Tenure};
 
+impl MemoryServer {
+    /// Asks for who holds what, or changes it, once what has expired is forgotten.
+    pub(super) fn with_tenures<T>(&self, ask: impl FnOnce(&mut Tenures) -> T) -> Result<T> {
+        let mut state = self.lock();
+        state.ensure_here()?;
+        state.tenures.sweep(Instant::now());
+        Ok(ask(&mut state.tenures))
+    }
+
+    /// Resolves when `is_so`. That is asked now, when a key has come or gone, and when a lease has expired.
+    pub(super) async fn until_tenures(&self, is_so: impl Fn(&Tenures) -> bool + Send) -> Result<()> {
+        let mut changes = self.lock().tenures.changed.subscribe();
+        loop {
+            changes.mark_unchanged();
+            let (done, next_expiry) = self.with_tenures(|tenures| (is_so(tenures), tenures.next_expiry()))?;
+            if done {
+                return Ok(());
+            }
+            let expiry = async {
+                match next_expiry {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = expiry => {}
+            }
+        }
+    }
+}
+
 /// A lease of its own in a memory server.
 pub(super) struct MemoryTenure {
     server: Arc<MemoryServer>,

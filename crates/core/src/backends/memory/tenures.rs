@@ -5,10 +5,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-use super::server::MemoryServer;
-use crate::error::Result;
 use crate::tenure::{Before, Leader, Look, Reading, Since, hex};
 
 /// What a memory server keeps of who holds what.
@@ -28,38 +26,6 @@ struct Place {
     lease: i64,
     created: i64,
     value: Box<[u8]>,
-}
-
-impl MemoryServer {
-    /// Asks for who holds what, or changes it, once what has expired is forgotten.
-    pub(super) fn with_tenures<T>(&self, ask: impl FnOnce(&mut Tenures) -> T) -> Result<T> {
-        let mut state = self.lock();
-        state.ensure_here()?;
-        state.tenures.sweep(Instant::now());
-        Ok(ask(&mut state.tenures))
-    }
-
-    /// Resolves when `is_so`. That is asked now, when a key has come or gone, and when a lease has expired.
-    pub(super) async fn until_tenures(&self, is_so: impl Fn(&Tenures) -> bool + Send) -> Result<()> {
-        let mut changes = self.lock().tenures.changed.subscribe();
-        loop {
-            changes.mark_unchanged();
-            let (done, next_expiry) = self.with_tenures(|tenures| (is_so(tenures), tenures.next_expiry()))?;
-            if done {
-                return Ok(());
-            }
-            let expiry = async {
-                match next_expiry {
-                    Some(at) => sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                _ = changes.changed() => {}
-                () = expiry => {}
-            }
-        }
-    }
 }
 
 impl Tenures {

@@ -1,26 +1,22 @@
-/** Configuration in applications of Nest 10, 11 and 12, both kinds of modules, on a real etcd. */
+/** Configuration in applications of Nest, both kinds of modules, on a real etcd. */
 
 import { type Coord, connectCoord } from 'rollcall/coord';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type EtcdCluster, startEtcd } from '../support/etcd.js';
+import type { EtcdCluster } from '../support/etcd.js';
 import { uniqueName, waitFor } from '../support/process.js';
-import { type Line, type Project, project } from './kit.js';
+import type { Line, NestVersion, Project } from './kit.js';
 
-describe.each([10, 11, 12] as const)('Nest %s', (version) => {
-  let etcd: EtcdCluster;
-  let apps: Project;
+/** The tests of one version, beside the others of it: they share its project. */
+export function coordSuite(version: NestVersion, ground: () => { etcd: EtcdCluster; apps: Project }): void {
   let coord: Coord;
   beforeAll(async () => {
-    [etcd, apps] = await Promise.all([startEtcd(), project(version)]);
-    coord = await connectCoord({ url: etcd.url });
-  }, 300_000);
-  afterAll(async () => {
-    await coord?.close();
-    await etcd?.close();
+    coord = await connectCoord({ url: ground().etcd.url });
   });
+  afterAll(async () => await coord?.close());
 
   describe.each(['cjs', 'esm'] as const)('an application (%s)', (kind) => {
     it('has its configuration before everything else, is asked before it changes, and has it to the end', async () => {
+      const { apps, etcd } = ground();
       const SERVICE = uniqueName('orders');
       const key = `/config/test/${SERVICE}/quota`;
       await coord.config.set(key, { max: 3 });
@@ -70,6 +66,7 @@ describe.each([10, 11, 12] as const)('Nest %s', (version) => {
     });
 
     it('is tested on the memory of the process, and is told in one line what is wrong', async () => {
+      const { apps } = ground();
       const app = apps.start(kind, 'coord-testing');
       const { code, stdout, stderr } = await app.exit;
       expect(code, stderr).toBe(0);
@@ -113,6 +110,7 @@ describe.each([10, 11, 12] as const)('Nest %s', (version) => {
     });
 
     it('ends by itself where its store can not be reached, with one line', async () => {
+      const { apps } = ground();
       const COORD = 'etcd://127.0.0.1:1?connectTimeoutMs=300';
       const app = apps.start(kind, 'coord', { COORD, SERVICE: 'orders' });
       const { code } = await app.exit;
@@ -123,4 +121,4 @@ describe.each([10, 11, 12] as const)('Nest %s', (version) => {
       });
     });
   });
-});
+}

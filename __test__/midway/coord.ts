@@ -1,29 +1,25 @@
-/** Configuration in applications of Midway 3 and 4, both kinds of modules, on a real etcd. */
+/** Configuration in applications of Midway, both kinds of modules, on a real etcd. */
 
 import { type Coord, connectCoord } from 'rollcall/coord';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type EtcdCluster, startEtcd } from '../support/etcd.js';
+import type { EtcdCluster } from '../support/etcd.js';
 import { uniqueName, waitFor } from '../support/process.js';
-import { type Line, type Project, project } from './kit.js';
+import type { Line, Project } from './kit.js';
 
-describe.each([3, 4] as const)('Midway %s', (version) => {
-  let etcd: EtcdCluster;
-  let apps: Project;
+/** The tests of one version, beside the others of it: they share its project. */
+export function coordSuite(ground: () => { etcd: EtcdCluster; apps: Project }): void {
   let coord: Coord;
   beforeAll(async () => {
-    [etcd, apps] = await Promise.all([startEtcd(), project(version)]);
-    coord = await connectCoord({ url: etcd.url });
-  }, 300_000);
-  afterAll(async () => {
-    await coord?.close();
-    await etcd?.close();
+    coord = await connectCoord({ url: ground().etcd.url });
   });
+  afterAll(async () => await coord?.close());
 
   describe.each(['cjs', 'esm'] as const)('an application (%s)', (kind) => {
     it.each([
       ['and puts it before other components', 'yes'],
       ['and keeps it for itself', 'no'],
     ])('opens its configuration %s, is asked before it changes, and has it to the end', async (_, PLACED) => {
+      const { apps, etcd } = ground();
       const SERVICE = uniqueName('orders');
       const key = `/config/test/${SERVICE}/quota`;
       await coord.config.set(key, { max: 3 });
@@ -85,6 +81,7 @@ describe.each([3, 4] as const)('Midway %s', (version) => {
     });
 
     it('is told in one line what is wrong', async () => {
+      const { apps } = ground();
       const app = apps.run(kind, 'coord-refused');
       const { code, stdout, stderr } = await app.exit;
       expect(code, stderr).toBe(0);
@@ -113,4 +110,4 @@ describe.each([3, 4] as const)('Midway %s', (version) => {
       });
     });
   });
-});
+}
