@@ -134,6 +134,14 @@ describe.concurrent('several servers', { timeout: 60_000 }, () => {
     expect(heard.events).toEqual(['lost', 'restored']);
   });
 
+  test('a list of before that is pushed ahead of the answer is not the first that a watch shows', async (context) => {
+    const nacos = await stub(context);
+    await (await client(context, nacos)).register(instance);
+    const registry = await client(context, nacos);
+    await nacos.overtake('public', 'orders.grpc');
+    expect(ids(await nextList(registry.watch('orders')))).toEqual(['a']);
+  });
+
   test('what could not be sent again after a connection broke is sent until it stands', async (context) => {
     const nacos = await stub(context);
     const registry = await client(context, nacos, { ttlMs: 60_000 });

@@ -80,6 +80,11 @@ export class NacosStub implements NacosRegistry {
     return this.ask('forget', namespace, service);
   }
 
+  /** Who subscribes to a service next is pushed a list of before, an empty one, ahead of the answer. */
+  overtake(namespace: string, service: string): Promise<void> {
+    return this.ask('overtake', namespace, service);
+  }
+
   /** Asks every client to go elsewhere. */
   reset(serverIp: string, serverPort: string): Promise<void> {
     return this.ask('reset', serverIp, serverPort);

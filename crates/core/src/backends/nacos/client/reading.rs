@@ -39,9 +39,10 @@ impl Connection {
                 }
             }
         };
-        if is_new {
+        let answer = is_new.then(|| {
             // A task of its own: whoever was first may go while others wait.
             let (this, subscription, service) = (Arc::clone(self), Arc::clone(&subscription), service.to_owned());
+            self.read_anyway();
             tokio::spawn(async move {
                 let _turn = this.subscriptions.turn(&service).lock().await;
                 let answered = this
@@ -51,15 +52,21 @@ impl Connection {
                     Ok(answer) => this.subscriptions.tell(&list_of(&answer, &service)),
                     Err(error) => subscription.list.send_modify(|list| _ = list.get_or_insert(Err(error))),
                 }
-            });
-            self.read_anyway();
-        }
+            })
+        });
         let mut changes = subscription.changes();
-        let failed = tokio::select! {
-            list = changes.wait_for(Option::is_some) => match list.as_deref() {
+        let known = async {
+            // What is pushed before the answer may be of a subscription before this one, and late.
+            if let Some(answer) = answer {
+                let _ = answer.await;
+            }
+            match changes.wait_for(Option::is_some).await.as_deref() {
                 Ok(Some(Err(error))) => Some(error.clone()),
                 _ => None,
-            },
+            }
+        };
+        let failed = tokio::select! {
+            failed = known => failed,
             error = self.over() => Some(error),
         };
         if let Some(error) = failed {
