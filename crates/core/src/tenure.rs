@@ -49,6 +49,15 @@ pub struct Look {
     pub revision: i64,
 }
 
+/// A key that was entered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entered {
+    /// Since when it is there.
+    pub since: Since,
+    /// What stood there at that very moment. `None`: that was not told; a look tells.
+    pub seen: Option<Look>,
+}
+
 /// Who leads: the oldest of those that stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leader {
@@ -90,8 +99,9 @@ pub trait Tenure: Send + Sync + 'static {
     /// called after a success of `begin`.
     async fn lost(&self) -> String;
 
-    /// One attempt to create a key under it. A key that is there under it already is success: may be repeated.
-    async fn enter(&self, key: &str, value: &[u8], within: Duration) -> Result<Since>;
+    /// One attempt to create a key under it, and to see who is before it. A key that is there under it already is success:
+    /// may be repeated.
+    async fn enter(&self, key: &str, value: &[u8], before: &Before, within: Duration) -> Result<Entered>;
 
     /// One look at our key and at those before it, all of one moment that is after everything that anybody was told to be
     /// written.

@@ -32,7 +32,7 @@ pub use self::client::EtcdClient;
 pub use self::election::campaign::{Campaign, Revocation};
 pub use self::election::candidate::{Naming, Place};
 pub use self::election::elections::Elections;
-pub use self::election::line::{Line, Standing};
+pub use self::election::line::{Line, Placed, Standing};
 pub use self::election::lock::{Lock, LockOptions, OnLost};
 pub use self::election::observer::{Leader, Observer, ObserverEvent, OnObserved};
 pub use self::election::state::{CampaignEvent, CampaignFailure, CampaignOptions, CampaignState, OnEvent};

@@ -12,7 +12,7 @@ use super::ask::Ask;
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind};
 use crate::stall::stalled;
-use crate::tenure::{Before, Look, Tenure};
+use crate::tenure::{Before, Entered, Look, Tenure};
 use crate::watch::{Source, closed};
 
 /// How often one looks although nothing is heard: every time to live, within these bounds. A server that stopped takes what
@@ -213,9 +213,10 @@ impl Machine {
     /// Writes the key, waits for its turn and holds, until the key is gone. Others look after the lease meanwhile.
     async fn stand(&self) -> Failure {
         let mut backoff = Backoff::new();
-        let since = loop {
-            match self.tenure.enter(&self.key, &self.ask.value, self.patience()).await {
-                Ok(since) => break since,
+        let entered = loop {
+            let value = &self.ask.value;
+            match self.tenure.enter(&self.key, value, &self.before, self.patience()).await {
+                Ok(entered) => break entered,
                 Err(error) => {
                     if let Err(failure) = self.hindered(error, &mut backoff).await {
                         return failure;
@@ -223,6 +224,7 @@ impl Machine {
                 }
             }
         };
+        let Entered { since, mut seen } = entered;
         backoff.reset();
         self.change(|now| {
             now.state = State::Waiting;
@@ -231,7 +233,11 @@ impl Machine {
         // Not all in step, and not much more often than their leases are renewed.
         let due = self.ask.ttl.clamp(LOOK_LEAST, LOOK_MOST);
         loop {
-            let look = match self.tenure.look(&self.key, since, &self.before, self.patience()).await {
+            let look = match seen.take() {
+                Some(seen) => Ok(seen),
+                None => self.tenure.look(&self.key, since, &self.before, self.patience()).await,
+            };
+            let look = match look {
                 Ok(look) => {
                     self.change(|now| now.hindrance = None);
                     look

@@ -8,10 +8,10 @@ use tokio::time::Instant;
 
 use super::shared::Shared;
 use crate::error::{Error, ErrorKind, Result};
-use crate::etcd::{Fault, Lease, LeaseOptions, Line, Standing, lost, whole_seconds};
+use crate::etcd::{Fault, Lease, LeaseOptions, Line, Placed, Standing, lost, whole_seconds};
 use crate::store::folder;
 use crate::sync::lock;
-use crate::tenure::{Before, Look, Since, Tenure};
+use crate::tenure::{Before, Entered, Look, Since, Tenure};
 
 /// A lease of its own, over the client of the backend.
 pub(super) struct EtcdTenure {
@@ -53,18 +53,16 @@ impl EtcdTenure {
     async fn line<T>(
         &self,
         key: &str,
-        before: Option<&Before>,
+        before: &Before,
         ask: impl AsyncFnOnce(Line<'_>) -> Result<T, Fault>,
     ) -> Result<T> {
-        let prefixes: Vec<&[u8]> = before.map_or_else(Vec::new, |before| {
-            before.prefixes.iter().map(|prefix| prefix.as_bytes()).collect()
-        });
+        let prefixes: Vec<&[u8]> = before.prefixes.iter().map(|prefix| prefix.as_bytes()).collect();
         let line = Line {
             elections: &self.shared.client.elections,
             lease: self.id,
             key: key.as_bytes(),
             prefixes: &prefixes,
-            most: before.map_or(1, |before| before.most),
+            most: before.most,
         };
         let asked = ask(line).await;
         asked.map_err(|fault| self.shared.explain_under(fault, "write", key, folder(key)))
@@ -115,28 +113,25 @@ impl Tenure for EtcdTenure {
         }
     }
 
-    async fn enter(&self, key: &str, value: &[u8], within: Duration) -> Result<Since> {
+    async fn enter(&self, key: &str, value: &[u8], before: &Before, within: Duration) -> Result<Entered> {
         let until = Instant::now() + within;
-        let created = self.line(key, None, async |line: Line<'_>| line.create(value, until).await);
-        let since = created.await?.map(|(created, cluster)| Since { created, cluster });
-        since.ok_or_else(|| {
+        let created = self.line(key, before, async |line: Line<'_>| line.create(value, until).await);
+        let Some(Placed { at, cluster, seen }) = created.await? else {
             let text = "its key was there, under another lease";
-            Error::new(ErrorKind::Unavailable, text).about(key)
+            return Err(Error::new(ErrorKind::Unavailable, text).about(key));
+        };
+        Ok(Entered {
+            since: Since { created: at, cluster },
+            seen: seen.map(look),
         })
     }
 
     async fn look(&self, key: &str, since: Since, before: &Before, within: Duration) -> Result<Look> {
         let until = Instant::now() + within;
-        let look = self.line(key, Some(before), async |line: Line<'_>| {
+        let seen = self.line(key, before, async |line: Line<'_>| {
             line.look(since.created, since.cluster, until).await
         });
-        let seen = look.await?;
-        let text = |key: Vec<u8>| String::from_utf8(key).ok().map(Arc::from); // what counts is a prefix and digits
-        Ok(Look {
-            stands: seen.stands,
-            older: seen.older.into_iter().filter_map(text).collect(),
-            revision: seen.revision,
-        })
+        Ok(look(seen.await?))
     }
 
     async fn changed(&self, key: &str, since: Since, before: &Before, seen: &Look) -> Result<()> {
@@ -145,7 +140,7 @@ impl Tenure for EtcdTenure {
             older: seen.older.iter().map(|key| key.as_bytes().to_vec()).collect(),
             revision: seen.revision,
         };
-        let changed = self.line(key, Some(before), async |line: Line<'_>| {
+        let changed = self.line(key, before, async |line: Line<'_>| {
             Ok(line.changed(since.cluster, &seen).await)
         });
         changed.await?
@@ -168,5 +163,14 @@ impl Tenure for EtcdTenure {
         let leases = &self.shared.client.leases;
         let ended = leases.revoke_until(self.id, Instant::now() + within).await;
         ended.map_err(|fault| fault.error)
+    }
+}
+
+fn look(seen: Standing) -> Look {
+    let text = |key: Vec<u8>| String::from_utf8(key).ok().map(Arc::from); // what counts is a prefix and digits
+    Look {
+        stands: seen.stands,
+        older: seen.older.into_iter().filter_map(text).collect(),
+        revision: seen.revision,
     }
 }

@@ -12,7 +12,7 @@ use super::server::MemoryServer;
 use super::tenures::Tenures;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::lock;
-use crate::tenure::{Before, Look, Since, Tenure};
+use crate::tenure::{Before, Entered, Look, Since, Tenure};
 
 impl MemoryServer {
     /// Asks for who holds what, or changes it, once what has expired is forgotten.
@@ -128,9 +128,13 @@ impl Tenure for MemoryTenure {
             .to_owned()
     }
 
-    async fn enter(&self, key: &str, value: &[u8], _: Duration) -> Result<Since> {
-        let since = self.server.with_tenures(|tenures| tenures.enter(key, self.id, value))?;
-        since.ok_or_else(|| {
+    async fn enter(&self, key: &str, value: &[u8], before: &Before, _: Duration) -> Result<Entered> {
+        let entered = self.server.with_tenures(|tenures| {
+            let since = tenures.enter(key, self.id, value)?;
+            let seen = Some(tenures.look(key, self.id, since, before));
+            Some(Entered { since, seen })
+        })?;
+        entered.ok_or_else(|| {
             let text = "its lease is gone from the memory server";
             Error::new(ErrorKind::Unavailable, text).about(key)
         })

@@ -46,21 +46,51 @@ pub struct Standing {
     pub revision: i64,
 }
 
+/// A key that is there.
+pub struct Placed {
+    /// Its create revision.
+    pub at: i64,
+    /// The cluster.
+    pub cluster: u64,
+    /// What stood there when it was created. `None`: it was there already, or those before it hide behind too many others.
+    pub seen: Option<Standing>,
+}
+
+/// The youngest that stand, of what was read.
+struct Older {
+    keys: Vec<Vec<u8>>,
+    /// There may be more than were read.
+    is_hidden: bool,
+}
+
 impl Line<'_> {
-    /// Creates the key under its lease, unless it is there under it. Gives its create revision and the cluster; `None`: the key
-    /// is there and lies under another lease.
-    pub async fn create(&self, value: &[u8], until: Instant) -> Result<Option<(i64, u64)>, Fault> {
+    /// Creates the key under its lease, unless it is there under it. `None`: the key is there and lies under another lease.
+    pub async fn create(&self, value: &[u8], until: Instant) -> Result<Option<Placed>, Fault> {
         let put = TxnOp::put(self.key, value, Some(PutOptions::new().with_lease(self.lease)));
+        let most = self.most.saturating_add(SPARE); // the key itself is read along
+        let mut then = vec![put];
+        then.extend(self.reads(most, None));
         let txn = Txn::new()
             .when(vec![Compare::create_revision(self.key, CompareOp::Equal, 0)])
-            .and_then(vec![put])
+            .and_then(then)
             .or_else(vec![TxnOp::get(self.key, None)]);
         let (answer, revision, cluster) = self.commit("enter a queue", &txn, until).await?;
         if answer.succeeded {
-            return Ok(Some((revision, cluster)));
+            let older = self.older(&answer, most)?;
+            let seen = (!older.is_hidden).then_some(Standing {
+                stands: true,
+                older: older.keys,
+                revision,
+            });
+            let at = revision;
+            return Ok(Some(Placed { at, cluster, seen }));
         }
         let own = keys(&answer, 0)?.first().filter(|own| own.lease == self.lease);
-        Ok(own.map(|own| (own.create_revision, cluster)))
+        Ok(own.map(|own| Placed {
+            at: own.create_revision,
+            cluster,
+            seen: None,
+        }))
     }
 
     /// Reads the key and those before it in one linearizable transaction.
@@ -68,39 +98,56 @@ impl Line<'_> {
         let mut spare = SPARE;
         loop {
             let most = self.most.saturating_add(spare);
-            let mut reads = vec![TxnOp::get(self.key, None)]; // not keys-only: etcd 3.7 answers that without the lease
-            let older = GetOptions::new()
-                .with_max_create_revision((created - 1).max(1)) // to etcd 0 is no bound; nothing is created at 1
-                .with_sort(SortTarget::Create, SortOrder::Descend)
-                .with_limit(i64::try_from(most).unwrap_or(i64::MAX));
-            for prefix in self.prefixes {
-                reads.push(TxnOp::get(*prefix, Some(older.clone().with_range(end_of(prefix)))));
-            }
+            let mut reads = vec![TxnOp::get(self.key, None)];
+            reads.extend(self.reads(most, Some(created)));
             let (answer, revision, at) = self
                 .commit("look at a queue", &Txn::new().and_then(reads), until)
                 .await?;
             let is_own = |own: &PbKeyValue| own.create_revision == created && own.lease == self.lease && at == cluster;
             let stands = keys(&answer, 0)?.first().is_some_and(is_own);
-            let (mut older, mut hidden) = (Vec::new(), false);
-            for (place, prefix) in self.prefixes.iter().enumerate() {
-                let found = keys(&answer, place + 1)?;
-                let before = older.len();
-                let standing = found.iter().filter(|kv| counts(prefix, &kv.key, kv.lease));
-                older.extend(standing.map(|kv| (kv.create_revision, kv.key.clone())));
-                hidden |= found.len() >= most && older.len() - before < self.most;
-            }
-            if hidden && stands && older.len() < self.most {
+            let older = self.older(&answer, most)?;
+            if older.is_hidden && stands {
                 spare = spare.saturating_mul(4);
                 continue;
             }
-            older.sort_unstable_by_key(|(created, _)| -created);
-            older.truncate(self.most);
             return Ok(Standing {
                 stands,
-                older: older.into_iter().map(|(_, key)| key).collect(),
+                older: older.keys,
                 revision,
             });
         }
+    }
+
+    /// What asks for the `most` youngest below each prefix, of those before a revision. Not keys-only: etcd 3.7 answers that
+    /// without the lease.
+    fn reads(&self, most: usize, created: Option<i64>) -> impl Iterator<Item = TxnOp> {
+        let mut youngest = GetOptions::new()
+            .with_sort(SortTarget::Create, SortOrder::Descend)
+            .with_limit(i64::try_from(most).unwrap_or(i64::MAX));
+        if let Some(created) = created {
+            youngest = youngest.with_max_create_revision((created - 1).max(1)); // to etcd 0 is no bound; nothing is created at 1
+        }
+        let of = move |prefix: &&[u8]| TxnOp::get(*prefix, Some(youngest.clone().with_range(end_of(prefix))));
+        self.prefixes.iter().map(of)
+    }
+
+    /// Those before the key, of an answer to [`reads`](Self::reads), which follow one other operation.
+    fn older(&self, answer: &PbTxnResponse, most: usize) -> Result<Older, Fault> {
+        let (mut older, mut hidden) = (Vec::new(), false);
+        for (place, prefix) in self.prefixes.iter().enumerate() {
+            let found = keys(answer, place + 1)?;
+            let before = older.len();
+            let standing = found
+                .iter()
+                .filter(|kv| kv.key != self.key && counts(prefix, &kv.key, kv.lease));
+            older.extend(standing.map(|kv| (kv.create_revision, kv.key.clone())));
+            hidden |= found.len() >= most && older.len() - before < self.most;
+        }
+        let is_hidden = hidden && older.len() < self.most;
+        older.sort_unstable_by_key(|(created, _)| -created);
+        older.truncate(self.most);
+        let keys = older.into_iter().map(|(_, key)| key).collect();
+        Ok(Older { keys, is_hidden })
     }
 
     /// Resolves when the key is deleted or put under another lease, or one of `seen.older` is; or with why nobody watches any
