@@ -76,9 +76,9 @@ bench-backends: build ## Measures the registries side by side; writes docs/bench
 	@scripts/setup test
 	@node bench/run.mjs --only backends --docs
 
-faults: build ## A seeded fault run with a checker: [MINUTES=3] [SEED=7 or 1-10] [BACKEND=etcd|consul|zookeeper]
+faults: build ## A seeded fault run with a checker: [MINUTES=3] [SEED=7 or 1-10] [BACKEND=etcd|consul|zookeeper] [NAIVE=1]
 	@scripts/setup test
-	@MINUTES=$(MINUTES) SEED=$(SEED) BACKEND=$(BACKEND) node faults/run.mjs
+	@MINUTES=$(MINUTES) SEED=$(SEED) BACKEND=$(BACKEND) NAIVE=$(NAIVE) node faults/run.mjs
 
 test-faults: build ## Runs only the tests that kill, freeze and cut off servers
 	@scripts/setup test

@@ -5,8 +5,11 @@
 
 import type { Entry } from './history.js';
 import { called } from './rules/called.js';
+import { config } from './rules/config.js';
+import { fenced } from './rules/fenced.js';
 import { named } from './rules/names.js';
 import { oneHolder } from './rules/one-holder.js';
+import { permits } from './rules/permits.js';
 import { alive, flat, quiet, settled } from './rules/processes.js';
 import { dead, deregistered, registered, withdrawn } from './rules/registrations.js';
 import { sound, unreadable } from './rules/sound.js';
@@ -27,6 +30,9 @@ const rules: Readonly<Record<Exclude<RuleName, 'sound'>, Rule>> = {
   named,
   called,
   'one-holder': oneHolder,
+  permits,
+  fenced,
+  config,
   settled,
   flat,
   alive,

@@ -40,6 +40,8 @@ export interface RunOptions {
   readonly say?: (line: string) => void;
   /** Where the histories stay; a temporary folder that is removed, unless given. */
   readonly folder?: string;
+  /** Locks are held and configuration is read as nobody should, to see that it is found. */
+  readonly naive?: boolean;
 }
 
 const STARTERS: Record<Backend, () => Promise<Servers>> = {
@@ -50,6 +52,15 @@ const STARTERS: Record<Backend, () => Promise<Servers>> = {
 
 const LOCK = 'faults/lock';
 const ELECTION = 'faults/leader';
+/** Of the holders, and of those who share a configuration. */
+export const HELD = {
+  mutex: '/locks/faults',
+  pool: '/locks/faults-pool',
+  permits: 2,
+  election: '/elections/faults',
+  register: 'faults/register',
+};
+export const SHARED = { of: 'limits', folders: ['faults', 'orders'], changeMs: 700 };
 const TRUTH_EVERY_MS = 200;
 const SAMPLE_EVERY_MS = 2000;
 const BEAT_MS = 50;
@@ -289,19 +300,20 @@ class Harm {
     }
   }
 
-  /** Of a registrar its own lease; of the candidates that of the holder of the lock, whoever it is. */
+  /** Of a registrar its own lease; of the others that of the holder of their lock, whoever it is. */
   async #revoke(actor: Actor): Promise<void> {
     const { who, part, name } = actor;
     const { etcd, keyOf } = this.servers;
-    const lock = part === 'candidate';
-    const what = lock ? { prefix: `${LOCK}/` } : { key: keyOf?.(name, idOf(actor)) ?? '' };
-    const touches = lock ? [...this.players.keys()].filter((one) => one.startsWith('candidate')) : [who];
+    const lock = { candidate: LOCK, holder: HELD.mutex }[part as string];
+    const what = lock === undefined ? { key: keyOf?.(name, idOf(actor)) ?? '' } : { prefix: `${lock}/` };
+    const touches = lock === undefined ? [who] : [...this.players.keys()].filter((one) => one.startsWith(part));
     let token: number | undefined;
     const revoke = async (): Promise<void> => {
       token = await etcd?.revoke(what).catch(() => undefined);
     };
-    const whatEnded = (): Fault['ended'] => (lock && token !== undefined ? { of: LOCK, token } : undefined);
-    await this.#during('revoke the lease', lock ? 'the holder of the lock' : who, touches, {}, revoke, whatEnded);
+    const whatEnded = (): Fault['ended'] => (lock && token !== undefined ? { of: lock, token } : undefined);
+    const target = lock === undefined ? who : `the holder of ${lock}`;
+    await this.#during('revoke the lease', target, touches, {}, revoke, whatEnded);
   }
 }
 
@@ -345,7 +357,14 @@ function sample(stage: Stage, players: Iterable<Player>): void {
 }
 
 /** Runs it, and gives what was written down. Rejects only when the run itself can't go on. */
-export async function run({ backend, seed, minutes, say = () => {}, folder: kept }: RunOptions): Promise<Entry[]> {
+export async function run({
+  backend,
+  seed,
+  minutes,
+  say = () => {},
+  folder: kept,
+  naive,
+}: RunOptions): Promise<Entry[]> {
   const folder = kept ?? temporaryFolder('rollcall-faults-').path;
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
@@ -376,7 +395,7 @@ export async function run({ backend, seed, minutes, say = () => {}, folder: kept
             asideMs: ASIDE_MS,
             port: ports[i],
           },
-          ...{ lock: LOCK, election: ELECTION },
+          ...{ lock: LOCK, election: ELECTION, held: HELD, shared: SHARED, naive },
           options: { ...servers.options(hosts), ttlMs: servers.bounds.ttlMs },
           stays: Array.from({ length: 64 }, () => Math.round(300 + chance() * 2500)),
         };

@@ -2,10 +2,11 @@
 
 import { type Begin, type Entry, THE_NAMES, type Time } from './history.js';
 import { byName, withoutExcuse } from './rules/called.js';
+import { readersOf } from './rules/config.js';
 import { termsOf } from './rules/one-holder.js';
 import { growthOf } from './rules/processes.js';
 import { absences } from './rules/registrations.js';
-import { type Call, type Life, of, type Story, storyOf, truthsWithin } from './story.js';
+import { type Call, type Life, of, type Story, storyOf, succeeded, truthsWithin } from './story.js';
 import { firstIndex } from './windows.js';
 
 export interface Spread {
@@ -60,6 +61,10 @@ export interface Figures {
   readonly byName: { readonly count: number; readonly judged: number; readonly failed: number };
   /** By lock or election. */
   readonly terms: ReadonlyMap<string, { readonly terms: number; readonly holders: number; readonly longestMs: number }>;
+  /** Writes under a lock that were made for certain. */
+  readonly guarded: number;
+  /** What readers of configuration told, and how often it was changed for certain. */
+  readonly shared: { readonly snapshots: number; readonly changes: number };
   /** The process that grew the most, of those that were sampled often enough. */
   readonly growth: ReadonlyMap<string, { readonly who: string; readonly from: number; readonly to: number }>;
 }
@@ -93,6 +98,11 @@ export function figures(history: readonly Entry[]): Figures {
     calls: callsOf(story),
     byName: byNameOf(story),
     terms: holdersOf(story),
+    guarded: told.filter(({ kind }) => kind === 'wrote').length,
+    shared: {
+      snapshots: sum(readersOf(story).map((reader) => reader.told.length)),
+      changes: story.calls.filter((call) => call.what === 'set' && succeeded(call)).length,
+    },
     growth: growthsOf(story),
   };
 }

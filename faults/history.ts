@@ -116,6 +116,10 @@ export type Told =
         | 'campaign'
         | 'release'
         | 'resign'
+        | 'write'
+        | 'open'
+        | 'read'
+        | 'set'
         | 'close';
       readonly of: string;
       readonly n?: number;
@@ -149,8 +153,15 @@ export type Told =
   | { readonly kind: 'stale' | 'fresh'; readonly at: Time; readonly who: string; readonly name: string }
   /** A watcher ended, which it may not. */
   | { readonly kind: 'ended'; readonly at: Time; readonly who: string; readonly name: string; readonly error?: string }
-  /** A lock or election was won; said after the call returned. */
-  | { readonly kind: 'held'; readonly at: Time; readonly who: string; readonly of: string; readonly token: number }
+  /** A lock or election was won; said after the call returned. Of a semaphore with how many may hold it. */
+  | {
+      readonly kind: 'held';
+      readonly at: Time;
+      readonly who: string;
+      readonly of: string;
+      readonly token: number;
+      readonly permits?: number;
+    }
   /** The holder looked, and still held: the look began at `at`. */
   | { readonly kind: 'holding'; readonly at: Time; readonly who: string; readonly of: string; readonly token: number }
   /** It holds no longer: let go, or told that it was lost. */
@@ -161,6 +172,29 @@ export type Told =
       readonly of: string;
       readonly token: number;
       readonly why: 'released' | 'lost';
-    };
+    }
+  /** A holder wrote its token to the register, and found there what was written before. */
+  | ({ readonly kind: 'wrote'; readonly at: Time; readonly who: string; readonly of: string } & Stamp & {
+        readonly before?: Stamp;
+      })
+  /** A configuration is another one, or its reader hears of an outage or of its end: the numbers of its keys as they are now. */
+  | {
+      readonly kind: 'config';
+      readonly at: Time;
+      readonly who: string;
+      readonly of: string;
+      readonly stale: boolean;
+      /** Of the store, which the values are of. */
+      readonly revision: number;
+      readonly values: readonly number[];
+    }
+  /** A configuration was told that its store is another one, or was set back. */
+  | { readonly kind: 'reset'; readonly at: Time; readonly who: string; readonly of: string };
+
+/** What a register holds: the token of who wrote it, and the revision of the store at which it was written. */
+export interface Stamp {
+  readonly token: number;
+  readonly revision: number;
+}
 
 export type Entry = Conducted | Told;

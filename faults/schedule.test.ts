@@ -74,6 +74,7 @@ describe('what is wanted', () => {
     expect(wantedOf({ SEED: '3-5', BACKEND: 'consul', MINUTES: '1.5' })).toEqual({
       backend: 'consul',
       minutes: 1.5,
+      naive: false,
       seeds: [3, 4, 5],
     });
   });

@@ -7,7 +7,7 @@ export type Backend = Begin['backend'];
 export const ZONES = ['a', 'b', 'c'] as const;
 export type Zone = (typeof ZONES)[number];
 
-export type Part = 'registrar' | 'watcher' | 'candidate' | 'caller';
+export type Part = 'registrar' | 'watcher' | 'candidate' | 'caller' | 'holder' | 'sharer';
 
 /** A process under test. */
 export interface Actor {
@@ -28,13 +28,18 @@ export const NAMES: readonly string[] = [...new Set(SERVICES)];
 /** Those that are called: with four instances, with three, and with one. */
 export const CALLED: readonly string[] = ['orders', 'users', 'stock'];
 
-/** Ten register, five watch all names, three call some of them, and on etcd three compete for a lock and an election. */
+/**
+ * Ten register, five watch all names, three call some of them; where there is configuration three share one, and on etcd three
+ * compete for a lock and an election, and three more for locks of every kind.
+ */
 export function cast(backend: Backend): Actor[] {
   const parts: [Part, number][] = [
     ['registrar', SERVICES.length],
     ['watcher', 5],
     ['candidate', backend === 'etcd' ? 3 : 0],
     ['caller', 3],
+    ['holder', backend === 'etcd' ? 3 : 0],
+    ['sharer', backend === 'zookeeper' ? 0 : 3],
   ];
   return parts.flatMap(([part, count]) =>
     Array.from({ length: count }, (_, i) => ({
@@ -138,6 +143,8 @@ const DEEDS: Record<Part, readonly ActorDeed['what'][]> = {
   watcher: HARM,
   candidate: [...HARM, 'revoke'],
   caller: HARM,
+  holder: [...HARM, 'revoke'],
+  sharer: HARM,
 };
 
 function actorDeed(chance: Chance, backend: Backend, actor: Actor, at: number): Deed {

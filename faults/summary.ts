@@ -13,7 +13,10 @@ const HEAD = [
     'out of traffic',
     'lists',
     'lists of names',
-    'terms of a lock and an election',
+    'terms of locks and elections',
+    'writes under a lock',
+    'changes of configuration',
+    'told',
     'calls',
     'calls by name judged',
     'violations',
@@ -22,7 +25,7 @@ const HEAD = [
 
 export function summary(runs: readonly Judged[]): string {
   const rows = runs.map(({ history, violations }) => {
-    const { begin, faults, killed, registrations, watching, calls, byName, terms } = figures(history);
+    const { begin, faults, killed, registrations, watching, calls, byName, terms, guarded, shared } = figures(history);
     const { reads, judged, losses, repairs } = registrations;
     const sum = (numbers: Iterable<{ count?: number; terms?: number }>): number =>
       [...numbers].reduce((total, { count, terms }) => total + (count ?? terms ?? 0), 0);
@@ -30,7 +33,8 @@ export function summary(runs: readonly Judged[]): string {
       ...[begin?.backend ?? '', begin?.seed ?? '', sum(faults.values()), killed],
       ...[`${judged} of ${reads} reads`, losses, repairs.count === 0 ? '' : `${(repairs.worst / 1000).toFixed(1)} s`],
       ...[registrations.withdrawn.count, watching.lists, watching.names],
-      ...[sum(terms.values()) || '', sum(calls.values()), `${byName.judged} of ${byName.count}`, violations.length],
+      ...[sum(terms.values()) || '', guarded || '', shared.changes || '', shared.snapshots || ''],
+      ...[sum(calls.values()), `${byName.judged} of ${byName.count}`, violations.length],
     ];
   });
   return [HEAD, HEAD.map((_, i) => (i === 0 ? '---' : '--:')), ...rows]

@@ -11,6 +11,9 @@ export type RuleName =
   | 'named'
   | 'called'
   | 'one-holder'
+  | 'permits'
+  | 'fenced'
+  | 'config'
   | 'settled'
   | 'flat'
   | 'alive'
@@ -25,7 +28,7 @@ export interface Violation {
   readonly until?: Time;
   /** The process; `the run` if it is nobody's alone. */
   readonly who: string;
-  /** The instance, name, lock or election. */
+  /** The instance, name, lock, election or configuration. */
   readonly of?: string;
   /** One sentence. */
   readonly says: string;

@@ -1,4 +1,4 @@
-/** Never two holders of a lock, never two leaders; the token of a later one is larger. */
+/** Never two holders of a lock, never two leaders; the token of a later one is larger, also where several may hold. */
 
 import type { Time } from '../history.js';
 import { type Call, clock, type Kind, type Life, type Story, succeeded } from '../story.js';
@@ -11,30 +11,37 @@ export interface Term {
   readonly token: number;
   readonly who: string;
   readonly held: Time;
-  /** The last look at which it held still, or when it said that the term was over. */
+  /** The last look at which it held still. */
+  readonly seen: Time;
+  /** That, or when it said that the term was over. */
   readonly until: Time;
   readonly life: Life;
   /** When the call that won it began, if the history has it. */
   readonly called?: Time;
+  /** Of a semaphore: how many may hold it. */
+  readonly permits?: number;
 }
 
 /** The terms of each lock and election, in order of their tokens. */
 export function termsOf(story: Story): ReadonlyMap<string, readonly Term[]> {
-  const terms = new Map<string, (Term & { until: Time })[]>();
+  type Open = Term & { seen: Time; until: Time };
+  const terms = new Map<string, Open[]>();
   for (const life of story.lives) {
     const wins = winsOf(life.calls);
-    const open = new Map<string, Term & { until: Time }>();
+    const open = new Map<string, Open>();
     for (const entry of life.told) {
       if (entry.kind === 'held') {
-        const { of, token, who, at } = entry;
-        const term = { of, token, who, held: at, until: at, life, called: wins(of, at)?.at };
+        const { of, token, who, at, permits } = entry;
+        const term = { of, token, who, held: at, seen: at, until: at, life, called: wins(of, at)?.at, permits };
         open.set(of, term);
         const others = terms.get(of);
         if (others === undefined) terms.set(of, [term]);
         else others.push(term);
       } else if (entry.kind === 'holding' || entry.kind === 'over') {
         const term = open.get(entry.of);
-        if (term?.token === entry.token) term.until = Math.max(term.until, entry.at);
+        if (term?.token !== entry.token) continue;
+        term.until = Math.max(term.until, entry.at);
+        if (entry.kind === 'holding') term.seen = Math.max(term.seen, entry.at);
       }
     }
   }
@@ -62,7 +69,9 @@ export function oneHolder(story: Story): Violation[] {
   const looks = looksOf(story);
   return [...termsOf(story)].flatMap(([of, terms]) => {
     const grows = growth(story, terms);
-    return [...unique(story, of, terms, looks.get(of) ?? []), ...later(story, of, terms, looks.get(of) ?? [], grows)];
+    const all = looks.get(of) ?? [];
+    const shared = terms.some(({ permits }) => permits !== undefined);
+    return [...unique(story, of, terms, all), ...(shared ? falls(terms, grows) : later(story, of, terms, all, grows))];
   });
 }
 
@@ -120,6 +129,24 @@ function growth(story: Story, terms: readonly Term[]): Map<number, string> {
   return wrong;
 }
 
+/** Where several may hold, an earlier token is as good as a later one, but none is won after a larger one. */
+function falls(terms: readonly Term[], wrong: ReadonlyMap<number, string>): Violation[] {
+  return terms.flatMap(({ token, held, who, of }): Violation[] => {
+    const says = wrong.get(token);
+    return says === undefined ? [] : [{ rule: 'one-holder', at: held, who, of, says }];
+  });
+}
+
+/** Whether a term may have been ended behind its holder's back, so short a time ago that it may not know. */
+export function endsOf(story: Story, of: string): (token: number, at: Time) => boolean {
+  const ends = story.faults.flatMap(({ at, until, ended }) =>
+    ended !== undefined && (ended.of === undefined || ended.of === of)
+      ? [{ at: ended.token === undefined ? until : at, until: until + story.begin.ttlMs, token: ended.token }]
+      : [],
+  );
+  return (token, at) => ends.some((end) => (end.token ?? token) === token && at >= end.at && at <= end.until);
+}
+
 /**
  * Nobody holds an earlier token once somebody has won with a later one. Told once for each earlier token.
  *
@@ -130,7 +157,7 @@ function later(
   of: string,
   terms: readonly Term[],
   looks: readonly Look[],
-  falls: ReadonlyMap<number, string>,
+  wrong: ReadonlyMap<number, string>,
 ): Violation[] {
   // For each term, the earliest win of those with larger tokens.
   const first: (Term | undefined)[] = new Array(terms.length + 1);
@@ -139,19 +166,15 @@ function later(
     const known = first[i + 1];
     first[i] = known === undefined || term.held < known.held ? term : known;
   }
-  const ends = story.faults.flatMap(({ at, until, ended }) =>
-    ended !== undefined && (ended.of === undefined || ended.of === of)
-      ? [{ at: ended.token === undefined ? until : at, until: until + story.begin.ttlMs, token: ended.token }]
-      : [],
-  );
+  const isEnded = endsOf(story, of);
   const found = new Map<number, Violation>();
   for (const { at, who, token, kind } of looks) {
     const over = first[firstIndex(terms, (term) => term.token > token)];
     if (over === undefined || at <= over.held || found.has(token)) continue;
-    if (ends.some((end) => (end.token ?? token) === token && at >= end.at && at <= end.until)) continue;
+    if (isEnded(token, at)) continue;
     const verb = kind === 'held' ? 'won' : 'still held';
     const overlap = `${who} ${verb} ${of} with token ${token} at ${clock(story, at)}, ${(at - over.held).toFixed(1)} ms after ${over.who} had won token ${over.token}.`;
-    found.set(token, { rule: 'one-holder', at, who, of, says: falls.get(token) ?? overlap });
+    found.set(token, { rule: 'one-holder', at, who, of, says: wrong.get(token) ?? overlap });
   }
   return [...found.values()];
 }
