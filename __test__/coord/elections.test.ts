@@ -7,8 +7,8 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { etcdctl } from '../etcd/recipes.js';
 import { startEtcd } from '../support/etcd.js';
 import { inTime, said, uniqueName, within } from '../support/process.js';
-import { client, failure, HOLDING, inMemory, type Place, until } from './kit.js';
-import { expectAtMost, FULL, holder, intervals } from './locks-kit.js';
+import { client, FULL, failure, HOLDING, inMemory, type Place, until } from './kit.js';
+import { expectAtMost, holder, intervals } from './locks-kit.js';
 
 const elected = (campaign: Campaign): Promise<Held> =>
   new Promise((resolve, reject) => campaign.once('elected', resolve).once('failed', reject));

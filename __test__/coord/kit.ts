@@ -14,6 +14,9 @@ import { startConsul } from '../support/consul.js';
 import { type EtcdVersion, startEtcd } from '../support/etcd.js';
 import { uniqueName, waitFor } from '../support/process.js';
 
+/** The size of the hard tests: that of `make hard`, or one that takes seconds. */
+export const FULL = process.env.SIZE === 'full';
+
 /** What Vitest gives a test to tidy up with. */
 export interface Finish {
   onTestFinished(fn: () => unknown): void;

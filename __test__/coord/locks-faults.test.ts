@@ -1,14 +1,14 @@
 // What befalls holders and etcd, and what becomes of the locks. SIZE=full is the size of `make hard`.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Held, LockLostError } from 'rollcall/coord';
+import { defineConfig, type Held, LockLostError } from 'rollcall/coord';
 import { Etcd3 } from 'rollcall/etcd';
 import { describe, expect, test } from 'vitest';
 import { etcdctl } from '../etcd/recipes.js';
 import { ETCD_VERSIONS, type EtcdCluster, startEtcd } from '../support/etcd.js';
 import { inTime, said, within } from '../support/process.js';
 import { startTcpProxy } from '../support/tcp.js';
-import { client, type Finish, failure, until } from './kit.js';
-import { expectAtMost, FULL, holder, intervals } from './locks-kit.js';
+import { client, type Finish, FULL, failure, limits, until } from './kit.js';
+import { expectAtMost, holder, intervals } from './locks-kit.js';
 
 const minutes = (count: number) => count * 60_000;
 const leaseOf = (held: Held): string => held.key.slice(held.key.lastIndexOf('/') + 1).replace(/^[rws]-/, '');
@@ -186,6 +186,82 @@ test('three permits among five processes, and two that hold are killed: never fo
   );
   expect(began).toBeLessThan(killed);
 });
+
+test('permits 3, 1, 5 by configuration: each goes by the number it began with, never more hold, and those who come later may overtake', async (finish) => {
+  const server = await begin(finish);
+  const coords = [await client(finish, server.url), await client(finish, server.url)] as const;
+  const key = '/config/dev/orders/permits';
+  const definition = defineConfig({ key, schema: limits, default: { max: 3 } });
+  const pools = await Promise.all(
+    coords.map(async ({ config, lock }) => {
+      const ref = await config.open(definition);
+      const permits = {
+        get value() {
+          return ref.value.max;
+        },
+      };
+      return { ref, semaphore: lock.semaphore('pool', permits) };
+    }),
+  );
+  const set = async (max: number) => {
+    await coords[0].config.set(key, { max });
+    await until(`${max}`, () => pools.every(({ ref }) => ref.value.max === max));
+  };
+  let [holding, most, turns, stopped] = [0, 0, 0, false];
+  // One that does not outlive this: how many began to wait under which number.
+  const began = new Map<number, number>();
+  const works = async (i: number) => {
+    const { semaphore, ref } = pools[i % 2] as (typeof pools)[number];
+    while (!stopped) {
+      const number = ref.value.max;
+      began.set(number, (began.get(number) ?? 0) + 1);
+      await semaphore.withLock(
+        async () => {
+          most = Math.max(most, ++holding);
+          await sleep(5 + Math.random() * 10);
+          holding--;
+          turns++;
+        },
+        { timeoutMs: 0 },
+      );
+      began.set(number, (began.get(number) as number) - 1);
+    }
+  };
+  const working = Promise.all(Array.from({ length: 12 }, (_, i) => works(i)));
+  const reached = async (number: number, rounds: number) => {
+    // Those who began by another number are through.
+    await until('the others', () => [...began].every(([one, count]) => one === number || count === 0));
+    const from = turns;
+    most = holding;
+    await until('turns', () => turns - from >= rounds);
+    return most;
+  };
+  const rounds = FULL ? 500 : 50;
+  expect(await reached(3, rounds)).toBe(3);
+  for (let round = 0; round < (FULL ? 10 : 1); round++) {
+    await set(1);
+    expect(await reached(1, rounds)).toBe(1);
+    await set(5);
+    expect(await reached(5, rounds)).toBe(5);
+  }
+  stopped = true;
+  await working;
+  // Who waits by 1 is not woken by a number that was raised, and who comes then does not wait.
+  await set(1);
+  const semaphore = pools[0]?.semaphore as NonNullable<(typeof pools)[0]>['semaphore'];
+  const first = await semaphore.acquire();
+  const waits = semaphore.acquire({ timeoutMs: 0 });
+  await until('it to wait', async () => (await server.keys('/locks/pool/')).length === 2);
+  await set(5);
+  const later = await semaphore.acquire();
+  const third = await semaphore.tryAcquire();
+  expect(third?.isHeld).toBe(true);
+  expect(later.token).toBeGreaterThan(first.token);
+  await first.release();
+  const second = await within(waits, 5000, 'who waited by 1');
+  expect(second.token).toBeLessThan(later.token);
+  for (const one of [second, later, third]) await one?.release();
+}, 300_000);
 
 test(
   'readers and writers: never a reader beside a writer, and a writer waits for those before it alone',

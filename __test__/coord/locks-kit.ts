@@ -4,9 +4,6 @@ import { expect } from 'vitest';
 import { ordered, type Script } from '../support/process.js';
 import type { Finish } from './kit.js';
 
-/** The size of the hard tests. */
-export const FULL = process.env.SIZE === 'full';
-
 export interface Line {
   /** By the clock of the machine, in milliseconds. */
   at: number;
