@@ -2,13 +2,17 @@
 
 import type { Registry } from '../registry/registry.js';
 import { ConfigCenter } from './config/center.js';
+import type { RunCoordinator } from './cron/coordinator.js';
+import type { CronJob } from './cron/job.js';
+import { Jobs } from './cron/jobs.js';
+import type { CronOptions, CronTick } from './cron/options.js';
 import { Elections } from './locks/elections.js';
 import { LiveHolds } from './locks/live.js';
 import { Locks } from './locks/locks.js';
 import type { Identity } from './options.js';
 import { Store } from './store.js';
 
-/** Configuration, locks and elections over a registry client. Made by `connectCoord()`; it belongs to the thread that made it. */
+/** Configuration, locks, elections and cron jobs over a registry client. Made by `connectCoord()`; it belongs to the thread that made it. */
 export class Coord {
   /** The configuration that is kept there. */
   readonly config: ConfigCenter;
@@ -20,6 +24,7 @@ export class Coord {
   readonly registry: Registry;
   readonly #store: Store;
   readonly #live: LiveHolds;
+  readonly #jobs: Jobs;
   readonly #isOwner: boolean;
   #closing: Promise<void> | undefined;
 
@@ -31,6 +36,7 @@ export class Coord {
     this.#live = new LiveHolds(registry.inside());
     this.lock = new Locks(this.#live);
     this.elections = new Elections(this.#live);
+    this.#jobs = new Jobs(this.#store, this.#live, this.elections);
   }
 
   /** @internal */
@@ -39,7 +45,32 @@ export class Coord {
   }
 
   /**
-   * Closes what is open here, gives back what is held, and closes the registry client, unless that was given. Pending and later calls fail with `ERR_CLOSED`.
+   * Runs `run` at the ticks of a cron expression, each of them at most once among all processes that have a job of this name: who
+   * claims it in the store runs it. It begins at once and keeps the process alive, until `stop()` or `close()`. No I/O before the first
+   * tick, unless ticks are caught up.
+   *
+   * The expression has five to seven fields, or is one such as `@daily`; the package `croner` reads it, which has to be beside this
+   * one. `name` is one part of a key: the record of the job lies at `/cron/{name}`.
+   *
+   * @throws `ERR_INVALID_ARGUMENT`, also for an expression that is never due, and a name that this client has a job of;
+   * `ERR_UNSUPPORTED` without croner; `ERR_CLOSED`. What befalls ticks is told by `failed`.
+   */
+  cron(name: string, expression: string, run: (tick: CronTick) => unknown, options?: CronOptions): CronJob {
+    return this.#jobs.cron(name, expression, run, options);
+  }
+
+  /**
+   * A `RunCoordinator` for node-cron 4.6: of all instances that have a task of one name with `distributed: true`, one runs it at a time
+   * for which it is scheduled. No I/O.
+   *
+   * @throws `ERR_CLOSED`.
+   */
+  runCoordinator(): RunCoordinator {
+    return this.#jobs.coordinator();
+  }
+
+  /**
+   * Stops the cron jobs and waits for what runs of them, ten seconds at the most. Then closes what is open here, gives back what is held, and closes the registry client, unless that was given. Pending and later calls fail with `ERR_CLOSED`.
    * May be called again.
    */
   close(): Promise<void> {
@@ -52,6 +83,8 @@ export class Coord {
   }
 
   async #close(): Promise<void> {
+    const jobs = this.#jobs.close();
+    if (jobs) await jobs; // they may use all the rest
     const left = this.config.leave(); // what it writes is begun before nothing more can be
     this.#store.close();
     this.#live.isClosed = true; // before those that resign: nobody stands anew

@@ -19,6 +19,9 @@ export type { ConfigFormat } from './config/text.js';
 export type { ConfigWatcher, ConfigWatcherEvents } from './config/watcher.js';
 export { connectCoord } from './connect.js';
 export type { Coord } from './coord.js';
+export type { RunCoordinator } from './cron/coordinator.js';
+export type { CronEvents, CronJob } from './cron/job.js';
+export type { CronOptions, CronTick } from './cron/options.js';
 export {
   type ConfigIssue,
   type ConflictDetails,
