@@ -36,6 +36,30 @@ function expectGrowing(tokens: readonly bigint[]): void {
 }
 
 describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
+  test('a lock that is free takes two questions, whatever its kind; one that is not is refused after as many', async (finish) => {
+    const server = await begin(finish, { version });
+    const coord = await client(finish, server.url);
+    const METHODS = ['LeaseGrant', 'Txn', 'Range', 'Put'];
+    const cost = async (work: () => Promise<unknown>) => {
+      const before = await Promise.all(METHODS.map((method) => server.calls(method)));
+      await work();
+      const after = await Promise.all(METHODS.map((method) => server.calls(method)));
+      return Object.fromEntries(METHODS.map((method, i) => [method, (after[i] as number) - (before[i] as number)]));
+    };
+    const { read, write } = coord.lock.readWrite('page');
+    for (const lock of [
+      coord.lock.mutex('job'),
+      coord.lock.semaphore('pool', 3),
+      read,
+      read,
+      coord.lock.semaphore('pool', 3),
+    ]) {
+      expect(await cost(() => lock.acquire())).toEqual({ LeaseGrant: 1, Txn: 1, Range: 0, Put: 0 });
+    }
+    const refused = () => write.tryAcquire().then((held) => expect(held).toBeNull());
+    expect(await cost(refused)).toEqual({ LeaseGrant: 1, Txn: 1, Range: 0, Put: 0 });
+  });
+
   test('etcdctl lock, which is concurrency.Mutex of Go, and a mutex exclude each other', async (finish) => {
     const server = await begin(finish, { version });
     const coord = await client(finish, server.url);

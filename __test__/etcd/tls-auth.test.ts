@@ -118,20 +118,6 @@ describe.each(ETCD_VERSIONS)('TLS, etcd %s', (version) => {
   });
 });
 
-/** How many times a method was called at a server, by its own count. */
-async function calls(etcd: EtcdCluster, method: string): Promise<number> {
-  let sum = 0;
-  for (const member of etcd.members) {
-    const text = await (await fetch(`${member.httpUrl}/metrics`)).text();
-    for (const line of text.split('\n')) {
-      if (line.startsWith('grpc_server_started_total') && line.includes(`grpc_method="${method}"`)) {
-        sum += Number(line.split(' ').at(-1));
-      }
-    }
-  }
-  return sum;
-}
-
 describe.each(ETCD_VERSIONS)('authentication, etcd %s', (version) => {
   let etcd: EtcdCluster;
   const user = { username: 'reader', password: 'opensesame-7' };
@@ -147,10 +133,10 @@ describe.each(ETCD_VERSIONS)('authentication, etcd %s', (version) => {
   it('a thousand first calls share one connection and one authentication', async () => {
     const proxy = await startTcpProxy(etcd.hosts[0] as string);
     const client = connect({ hosts: [proxy.host], auth: user });
-    const before = await calls(etcd, 'Authenticate');
+    const before = await etcd.calls('Authenticate');
     await Promise.all(Array.from({ length: 1000 }, (_, i) => client.get(`open/${i}`).string()));
     // A second one where the first takes longer than a read waits for a member, on a machine that is very busy.
-    const made = (await calls(etcd, 'Authenticate')) - before;
+    const made = (await etcd.calls('Authenticate')) - before;
     expect(made).toBeGreaterThanOrEqual(1);
     expect(made).toBeLessThanOrEqual(2);
     expect(proxy.accepted).toBeLessThanOrEqual(made);
@@ -161,7 +147,7 @@ describe.each(ETCD_VERSIONS)('authentication, etcd %s', (version) => {
     const proxy = await startTcpProxy(etcd.hosts[0] as string);
     const client = connect({ hosts: [proxy.host], auth: user });
     await client.put('open/k').value('v');
-    const before = await calls(etcd, 'Authenticate');
+    const before = await etcd.calls('Authenticate');
     // The server forgets a token that is not used for 4 s; it looks each second.
     await new Promise((resolve) => setTimeout(resolve, 6000));
     const writes = Array.from({ length: 50 }, (_, i) => client.put(`open/w${i}`).value('v').exec());
@@ -172,7 +158,7 @@ describe.each(ETCD_VERSIONS)('authentication, etcd %s', (version) => {
     await Promise.all(writes);
     expect((await client.getAll().prefix('open/w').exec()).kvs.filter((kv) => kv.version !== '1')).toEqual([]);
     // A second one where the first takes longer than a read waits for a member, on a machine that is very busy.
-    const made = (await calls(etcd, 'Authenticate')) - before;
+    const made = (await etcd.calls('Authenticate')) - before;
     expect(made).toBeGreaterThanOrEqual(1);
     expect(made).toBeLessThanOrEqual(2);
     expect(proxy.accepted).toBeLessThanOrEqual(made);
@@ -194,7 +180,7 @@ describe.each(ETCD_VERSIONS)('authentication, etcd %s', (version) => {
       { username: 'nobody', password: 'wrong-secret' },
     ]) {
       const both = connectBoth(etcd.hosts, { auth });
-      const before = await calls(etcd, 'Authenticate');
+      const before = await etcd.calls('Authenticate');
       const error = await failure(both.ours.put('open/k').value('v'));
       expect(error).toBeInstanceOf(EtcdAuthenticationFailedError);
       expect(error).toMatchObject({
@@ -203,7 +189,7 @@ describe.each(ETCD_VERSIONS)('authentication, etcd %s', (version) => {
         outcomeUnknown: false,
         retryable: false,
       });
-      expect(await calls(etcd, 'Authenticate')).toBe(before + 1);
+      expect(await etcd.calls('Authenticate')).toBe(before + 1);
       expect(inspect(error, { depth: 9 })).not.toContain('wrong-secret');
       expect(await outcome(() => both.ours.get('open/k'))).toEqual(await outcome(() => both.theirs.get('open/k')));
       await both.close();

@@ -90,6 +90,8 @@ export interface EtcdCluster {
   leaseOf(key: string): Promise<string | null>;
   /** Ids in hexadecimal. */
   leases(): Promise<string[]>;
+  /** How many times a method of gRPC was called, by the members' own counts. */
+  calls(method: string): Promise<number>;
   grant(ttlSeconds: number): Promise<string>;
   revoke(lease: string): Promise<void>;
   revision(): Promise<number>;

@@ -285,6 +285,19 @@ class Cluster implements EtcdCluster {
     this.certificates?.remove();
   }
 
+  async calls(method: string): Promise<number> {
+    let sum = 0;
+    for (const member of this.members) {
+      const text = await (await fetch(`${member.httpUrl}/metrics`)).text();
+      for (const line of text.split('\n')) {
+        if (line.startsWith('grpc_server_started_total') && line.includes(`grpc_method="${method}"`)) {
+          sum += Number(line.split(' ').at(-1));
+        }
+      }
+    }
+    return sum;
+  }
+
   ctl(...args: string[]): Promise<string> {
     const old = this.version.startsWith('3.4.');
     const { certificates } = this.shape;
