@@ -42,6 +42,7 @@ hard: build ## Runs the hard tests in their full size, about thirty-five minutes
 	@ROUNDS=50 npm test -- __test__/faults/kubernetes.test.ts -t 'killed and started'
 	@OUTAGES=100 NAMES=20000 CROWD=6 npm test -- __test__/faults/zookeeper-session.test.ts __test__/faults/consul-load.test.ts
 	@OUTAGE_MS=60000 npm test -- __test__/http/fleet.test.ts __test__/grpc/fleet.test.ts -t outage
+	@SIZE=full TRANSACTIONS=1000 npm test -- __test__/coord/zookeeper.test.ts
 	@NODES=22,24,26 npm test -- __test__/http/undici.test.ts
 	@NAMES=10000 CHANGES=1000 SHARE_MS=10000 npm test -- __test__/grpc/resolver.test.ts -t 'dialled|changes|fair share'
 	@FREEZES=10 npm test -- __test__/http/fleet.test.ts -t 'another one that is frozen'

@@ -13,6 +13,7 @@ import { expect } from 'vitest';
 import { startConsul } from '../support/consul.js';
 import { type EtcdVersion, startEtcd } from '../support/etcd.js';
 import { uniqueName, waitFor } from '../support/process.js';
+import { startZookeeper } from '../support/zookeeper.js';
 
 /** The size of the hard tests: that of `make hard`, or one that takes seconds. */
 export const FULL = process.env.SIZE === 'full';
@@ -71,6 +72,17 @@ async function consul(): Promise<Place> {
   };
 }
 
+async function zookeeper(): Promise<Place> {
+  const server = await startZookeeper();
+  return {
+    url: server.url,
+    away: () => server.kill(),
+    back: () => server.start(),
+    wipe: () => server.wipe(),
+    close: () => server.close(),
+  };
+}
+
 type Row = readonly [string, () => Promise<Place>];
 
 /** Those that hold locks. */
@@ -81,7 +93,7 @@ export const HOLDING: readonly Row[] = [
 ];
 
 /** Those that keep configuration. */
-export const PLACES: readonly Row[] = [...HOLDING, ['Consul', consul]];
+export const PLACES: readonly Row[] = [...HOLDING, ['Consul', consul], ['ZooKeeper', zookeeper]];
 
 /** A client that is closed with its test. */
 export async function client(

@@ -19,6 +19,7 @@ use rollcall_core::backend::{Backend as _, Follow, Intent, Loss, ServiceName, Sn
 use rollcall_core::backends::zookeeper::{ZookeeperBackend, ZookeeperOptions};
 use rollcall_core::error::Result;
 use rollcall_core::log::Log;
+use rollcall_core::store::{Commit, Compare, Range, Write};
 use rollcall_core::{ErrorKind, ServiceInstance};
 use tokio::io::copy_bidirectional;
 use tokio::net::TcpStream;
@@ -386,4 +387,59 @@ async fn a_cut_with_thousands_of_watches_that_fire_once_costs_no_session() {
     assert!(lost.is_err(), "{lost:?}");
     presence.withdraw().await.unwrap();
     client.close().await;
+}
+
+async fn kept(recursive_watches: bool) {
+    let Some(server) = Server::start().await else { return };
+    let (owner, reader) = (server.client(true), server.client(recursive_watches));
+    let (writes, reads) = (owner.store().unwrap(), reader.store().unwrap());
+    let within = Duration::from_secs(10);
+    let ranges: Arc<[Range]> = Arc::new([Range::Under("/c/".into()), Range::Key("/d".into())]);
+    let mut stream = reads.follow(&ranges);
+    assert!(stream.next().await.unwrap().unwrap().pairs.is_empty());
+    let mut last = 0;
+    for n in 0..50_u8 {
+        let put = |key: &str| Write::Put(key.into(), [b'a' + n % 26].into());
+        let mut all = vec![put("/c/x/y"), put("/d"), put("/e"), put(&format!("/c/n/{n}"))];
+        all.extend((n > 0).then(|| Write::Delete(format!("/c/n/{}", n - 1).into())));
+        let Commit::Done { moment, deleted } = writes.commit(&[], &all, within).await.unwrap() else {
+            panic!("nothing was compared");
+        };
+        assert!(moment.revision > last && deleted == usize::from(n > 0));
+        last = moment.revision;
+        loop {
+            let read = stream.next().await.unwrap().unwrap();
+            assert_eq!(read.pairs.len(), 3, "{:?}", read.pairs);
+            assert!(read.pairs.iter().all(|pair| pair.revision == read.pairs[0].revision));
+            if read.pairs[0].revision == last {
+                assert!(read.moment.revision >= last);
+                break;
+            }
+        }
+        let mut read = reads.read(&ranges).await.unwrap().pairs;
+        read.sort_by(|a, b| a.key.cmp(&b.key));
+        let keys: Vec<&str> = read.iter().map(|pair| &*pair.key).collect();
+        assert_eq!(keys, [&format!("/c/n/{n}"), "/c/x/y", "/d"]);
+    }
+    let compare = |revision| Compare {
+        key: "/d".into(),
+        revision,
+    };
+    let delete = [Write::Delete("/d".into())];
+    let late = reads.commit(&[compare(last - 1)], &delete, within).await.unwrap();
+    assert!(matches!(late, Commit::Conflict { current } if current[0].as_ref().unwrap().revision == last));
+    let done = reads.commit(&[compare(last)], &delete, within).await.unwrap();
+    assert!(matches!(done, Commit::Done { deleted: 1, .. }));
+    owner.close().await;
+    reader.close().await;
+}
+
+#[tokio::test]
+async fn pairs_are_followed_whole() {
+    kept(true).await;
+}
+
+#[tokio::test]
+async fn pairs_are_followed_whole_without_recursive_watches() {
+    kept(false).await;
 }

@@ -12,6 +12,7 @@ mod presence;
 mod read;
 mod session;
 mod shared;
+mod store;
 mod sweep;
 
 use std::sync::Arc;
@@ -25,10 +26,12 @@ use self::paths::Paths;
 use self::presence::ZookeeperPresence;
 use self::session::Sessions;
 use self::shared::Shared;
+use self::store::ZookeeperStore;
 use crate::backend::{Backend, Capabilities, Follow, Presence, ServiceName, Snapshot};
 use crate::error::{Error, Result};
 use crate::instance::ServiceInstance;
 use crate::log::Log;
+use crate::store::Store;
 
 /// Service registry in ZooKeeper.
 pub struct ZookeeperBackend {
@@ -134,6 +137,10 @@ impl Backend for ZookeeperBackend {
 
     fn follow_services(&self) -> Follow<Vec<Arc<ServiceName>>> {
         Follow::Stream(names::follow(Arc::clone(&self.shared)))
+    }
+
+    fn store(&self) -> Option<Arc<dyn Store>> {
+        Some(Arc::new(ZookeeperStore(Arc::clone(&self.shared))))
     }
 
     async fn close(&self) {

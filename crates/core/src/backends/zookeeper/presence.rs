@@ -223,10 +223,11 @@ impl ZookeeperPresence {
         changes.extend((1..=lifts).map(|lift| Change::SetData {
             path: &self.path,
             data: data(lift),
+            version: -1,
         }));
         match session.client.change(&changes).await {
             // `None`: it was not told what we made: look.
-            Ok(stats) => Ok(stats.last().copied()),
+            Ok(changed) => Ok(changed.stats.last().copied()),
             Err(ZkError::NoNode | ZkError::BadVersion | ZkError::NodeExists) => Ok(None),
             Err(error @ ZkError::NotEmpty) => {
                 let why = "has nodes below it: it is no instance, and the id can't be used";

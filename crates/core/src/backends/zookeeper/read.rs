@@ -18,6 +18,8 @@ use crate::instance::ServiceInstance;
 const AT_ONCE: usize = 64;
 /// Bytes of the paths in one request: a server breaks the connection over one above 1 MiB.
 const REQUEST: usize = 256 * 1024;
+/// What one of them takes besides its path.
+const PART: usize = 16;
 /// How often a list is read again because its members changed while it was read. What changes faster is given as it is:
 /// every record of it stood there at some time of the reading.
 const ROUNDS: u32 = 8;
@@ -260,10 +262,10 @@ pub(super) fn snapshot(entries: &BTreeMap<String, Child>) -> Snapshot {
 }
 
 /// Paths in as many requests as it takes.
-fn requests(paths: &[String]) -> impl Iterator<Item = &[String]> {
+pub(super) fn requests(paths: &[String]) -> impl Iterator<Item = &[String]> {
     let mut bytes = 0;
     paths.chunk_by(move |_, next| {
-        bytes += next.len();
+        bytes += next.len() + PART;
         if bytes > REQUEST {
             bytes = 0;
         }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Weak;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -35,7 +36,8 @@ pub(super) struct Ask {
     pub(super) watch: Option<Once>,
     /// Whether the watch is also set when there is no such node.
     pub(super) watches_nothing: bool,
-    pub(super) reply: Option<Reply<Reader>>,
+    /// Gets the answer, and the newest transaction that the server had carried out.
+    pub(super) reply: Option<Reply<(Reader, i64)>>,
 }
 
 /// Parts of a reading at one moment. What is asked side by side goes as one request: ten thousand names that are read anew
@@ -44,7 +46,8 @@ pub(super) struct Read {
     /// The parts, encoded, and how many they are.
     pub(super) parts: BytesMut,
     pub(super) count: usize,
-    pub(super) reply: Reply<Vec<Part>>,
+    /// Gets what they came to, and the newest transaction that the server had carried out.
+    pub(super) reply: Reply<(Vec<Part>, i64)>,
 }
 
 /// What one part came to.
@@ -103,7 +106,7 @@ impl Rhythm {
 pub(super) struct Conversation<'a> {
     pub(super) orders: &'a mut mpsc::UnboundedReceiver<Order>,
     /// The newest transaction that a server told of.
-    pub(super) zxid: &'a mut i64,
+    pub(super) zxid: &'a AtomicI64,
     pub(super) closing: &'a CancellationToken,
 }
 
@@ -119,7 +122,7 @@ enum Waiting {
 }
 
 struct Connection<'a> {
-    zxid: &'a mut i64,
+    zxid: &'a AtomicI64,
     watches: Watches,
     /// Sent and not answered. A server answers in their order.
     asked: VecDeque<(i32, Waiting)>,
@@ -155,7 +158,7 @@ impl Conversation<'_> {
         };
         // A session that goes on is taken by no member that knows less than it has seen. A new one may be given by a member
         // that lags behind; what is asked after this is answered when it has caught up with the leader.
-        if *connection.zxid == 0 {
+        if connection.zxid.load(Ordering::Acquire) == 0 {
             connection.catch_up();
         }
         let mut heard = Instant::now();
@@ -263,7 +266,7 @@ impl Connection<'_> {
                 _ => {}
             }
             if zxid > 0 {
-                *self.zxid = zxid;
+                self.zxid.store(zxid, Ordering::Release);
             }
             // Who is answered out of turn stays, and fails with the connection.
             if self.asked.front().is_none_or(|(expected, _)| *expected != number) {
@@ -275,21 +278,21 @@ impl Connection<'_> {
                 Err(error) => Err(error),
             };
             match self.asked.pop_front() {
-                Some((_, Waiting::One(ask))) => self.answer(ask, answer)?,
+                Some((_, Waiting::One(ask))) => self.answer(ask, answer.map(|answer| (answer, zxid)))?,
                 // One of them asked for too much: the others are not to pay for it.
                 Some((_, Waiting::Readers(reads))) if !is_taken && reads.len() > 1 => {
                     for read in reads {
                         self.ask_reads(vec![read]);
                     }
                 }
-                Some((_, Waiting::Readers(reads))) => answer_reads(reads, answer),
+                Some((_, Waiting::Readers(reads))) => answer_reads(reads, answer, zxid),
                 Some((_, Waiting::Watchers(watchers))) => answer_watchers(watchers, &answer.map(drop)),
                 Some((_, Waiting::End)) | None => return Err(End::Over(ZkError::Closed)),
             }
         }
     }
 
-    fn answer(&mut self, ask: Ask, answer: Result<Reader, ZkError>) -> Result<(), End> {
+    fn answer(&mut self, ask: Ask, answer: Result<(Reader, i64), ZkError>) -> Result<(), End> {
         let is_set = match &answer {
             Ok(_) => true,
             Err(ZkError::NoNode) => ask.watches_nothing,
@@ -372,7 +375,7 @@ impl Connection<'_> {
         let (paths, watchers) = std::mem::take(&mut self.watching);
         if !watchers.is_empty() {
             let frame = request(op::SET_WATCHES2, |out| {
-                out.long(*self.zxid); // of watches that fire once: there are none
+                out.long(self.zxid.load(Ordering::Acquire)); // of watches that fire once: there are none
                 for _ in ["data", "exists", "children", "persistent"] {
                     out.int(0);
                 }
@@ -424,7 +427,7 @@ impl Connection<'_> {
         for (_, waiting) in self.asked.drain(..) {
             match waiting {
                 Waiting::One(Ask { reply: Some(reply), .. }) => drop(reply.send(Err(lost(end)))),
-                Waiting::Readers(reads) => answer_reads(reads, Err(lost(end))),
+                Waiting::Readers(reads) => answer_reads(reads, Err(lost(end)), 0),
                 Waiting::Watchers(watchers) => answer_watchers(watchers, &Err(lost(end))),
                 Waiting::One(_) | Waiting::End => {}
             }
@@ -439,7 +442,7 @@ fn answer_watchers(watchers: Vec<Reply<()>>, answer: &Result<(), ZkError>) {
 }
 
 /// Gives each who reads its parts.
-fn answer_reads(reads: Vec<Read>, answer: Result<Reader, ZkError>) {
+fn answer_reads(reads: Vec<Read>, answer: Result<Reader, ZkError>, zxid: i64) {
     let mut answer = answer;
     for Read { count, reply, .. } in reads {
         let parts = answer.as_mut().map_err(|error| error.clone()).and_then(|answer| {
@@ -452,7 +455,7 @@ fn answer_reads(reads: Vec<Read>, answer: Result<Reader, ZkError>) {
         if let (Err(error), true) = (&parts, answer.is_ok()) {
             answer = Err(error.clone());
         }
-        let _ = reply.send(parts); // who asked may have gone
+        let _ = reply.send(parts.map(|parts| (parts, zxid))); // who asked may have gone
     }
 }
 

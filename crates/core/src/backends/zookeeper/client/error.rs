@@ -27,6 +27,9 @@ pub(in super::super) enum ZkError {
     SessionExpired,
     #[error("the session was closed")]
     Closed,
+    /// It was not sent.
+    #[error("there is no connection now")]
+    NoConnection,
     /// It may have been carried out, or not.
     #[error("the connection was lost: {0}")]
     ConnectionLoss(&'static str),

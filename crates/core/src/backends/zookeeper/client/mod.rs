@@ -6,9 +6,9 @@
 //!
 //! What it promises to those above:
 //!
-//! - A request is sent once or not at all. One that is asked without a connection fails at once, and when a connection
-//!   breaks, all that was asked on it and not answered fails with [`ZkError::ConnectionLoss`]: it may have been carried
-//!   out, and is never sent again. So nothing overtakes anything, but for what overtakes a reading: that then shows it.
+//! - A request is sent once or not at all. One that is asked without a connection fails at once, with
+//!   [`ZkError::NoConnection`], and when a connection breaks, all that was asked on it and not answered fails with
+//!   [`ZkError::ConnectionLoss`]: it may have been carried out, and is never sent again. So nothing overtakes anything, but for what overtakes a reading: that then shows it.
 //! - A watch ends with its connection (see [`watches`]).
 //! - The session is asked for again, member by member, until a server says that it is over, or for as long as its timeout: a
 //!   registry that was restored from nothing knows fewer transactions than we do, and never takes us. The pauses do not
@@ -23,7 +23,7 @@ mod wire;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -68,6 +68,8 @@ pub(super) struct Client {
     hosts: Arc<[String]>,
     /// Which of them it is connected to, or was last.
     at: Arc<AtomicUsize>,
+    /// The newest transaction that a server told of.
+    zxid: Arc<AtomicI64>,
 }
 
 /// How a node is made.
@@ -75,6 +77,8 @@ pub(super) struct Client {
 pub(super) enum Mode {
     Persistent,
     Ephemeral,
+    /// Its name ends in ten digits that the server adds: how many nodes were made in its parent before, whatever became of them.
+    Numbered,
 }
 
 /// A part of a transaction.
@@ -90,11 +94,26 @@ pub(super) enum Change<'a> {
         path: &'a str,
         version: i32,
     },
-    /// Whatever its version.
+    /// -1: whatever its version.
     SetData {
         path: &'a str,
         data: &'a [u8],
+        version: i32,
     },
+    /// Changes nothing, and fails unless the node is there and of this version; -1: whatever it is.
+    Check {
+        path: &'a str,
+        version: i32,
+    },
+}
+
+/// What a transaction has come to.
+#[derive(Debug)]
+pub(super) struct Changed {
+    /// What is known of each node that was made or written, in order.
+    pub(super) stats: Vec<Stat>,
+    /// Its number.
+    pub(super) zxid: i64,
 }
 
 /// What is read of a node.
@@ -180,7 +199,9 @@ impl Client {
         let closing = CancellationToken::new();
         let (id, granted) = (opened.identity.id, opened.identity.granted);
         let (hosts, at) = (members.hosts.as_slice().into(), Arc::new(AtomicUsize::new(place)));
-        tokio::spawn(keep(members, Arc::clone(&at), opened, taken, told, closing.clone()));
+        let zxid = Arc::new(AtomicI64::new(0));
+        let known = (Arc::clone(&at), Arc::clone(&zxid));
+        tokio::spawn(keep(members, known, opened, taken, told, closing.clone()));
         Ok(Self {
             orders,
             state,
@@ -190,6 +211,7 @@ impl Client {
             granted,
             hosts,
             at,
+            zxid,
         })
     }
 
@@ -207,6 +229,11 @@ impl Client {
 
     pub(super) fn id(&self) -> i64 {
         self.id
+    }
+
+    /// The newest transaction that a server told of. Whatever was heard of transactions up to it was told before.
+    pub(super) fn zxid(&self) -> i64 {
+        self.zxid.load(Ordering::Acquire)
     }
 
     /// How long it lives without a word from us: what the server granted, whatever was asked for.
@@ -336,9 +363,8 @@ impl Client {
         Ok(watch)
     }
 
-    /// All of it or nothing. Gives what is known of each node that was made or written, in order; the error is that of the
-    /// first part that failed.
-    pub(super) async fn change(&self, changes: &[Change<'_>]) -> Result<Vec<Stat>, ZkError> {
+    /// All of it or nothing; the error is that of the first part that failed.
+    pub(super) async fn change(&self, changes: &[Change<'_>]) -> Result<Changed, ZkError> {
         let frame = request(op::MULTI, |out| {
             for change in changes {
                 match *change {
@@ -351,17 +377,22 @@ impl Client {
                         out.text(&self.path(path));
                         out.int(version);
                     }
-                    Change::SetData { path, data } => {
+                    Change::SetData { path, data, version } => {
                         put_part(out, op::SET_DATA);
                         out.text(&self.path(path));
                         out.bytes(data);
-                        out.int(-1);
+                        out.int(version);
+                    }
+                    Change::Check { path, version } => {
+                        put_part(out, op::CHECK);
+                        out.text(&self.path(path));
+                        out.int(version);
                     }
                 }
             }
             put_end(out);
         });
-        let mut answer = self.ask(frame, None, false).await?;
+        let (mut answer, zxid) = self.ask_at(frame, None, false).await?;
         let mut stats = Vec::new();
         while let Some(part) = next_part(&mut answer)? {
             match part {
@@ -372,17 +403,24 @@ impl Client {
                 // Before 3.5 it was not told what was made.
                 op::CREATE => drop(answer.text()?),
                 op::SET_DATA => stats.push(answer.stat()?),
-                op::DELETE => {}
+                op::DELETE | op::CHECK => {}
                 // Those before the one that failed say 0, those after it that they were not tried.
                 op::ERROR => check(answer.int()?)?,
                 _ => return Err(ZkError::Malformed),
             }
         }
-        Ok(stats)
+        // That of what it made, where it made something: the server may have gone on since.
+        let zxid = stats.last().map_or(zxid, |stat| stat.mzxid);
+        Ok(Changed { stats, zxid })
     }
 
     /// Reads some nodes at one moment; the answers are in the order of what is asked. `Unimplemented` before ZooKeeper 3.6.
     pub(super) async fn read_all(&self, asked: &[Asked<'_>]) -> Result<Vec<Part>, ZkError> {
+        self.read_at(asked).await.map(|(parts, _)| parts)
+    }
+
+    /// The same, with the moment: the newest transaction that the server had carried out.
+    pub(super) async fn read_at(&self, asked: &[Asked<'_>]) -> Result<(Vec<Part>, i64), ZkError> {
         let mut parts = BytesMut::new();
         for one in asked {
             let (op, path) = match *one {
@@ -424,6 +462,17 @@ impl Client {
     }
 
     async fn ask(&self, frame: BytesMut, watch: Option<Once>, watches_nothing: bool) -> Result<Reader, ZkError> {
+        let answer = self.ask_at(frame, watch, watches_nothing).await;
+        answer.map(|(answer, _)| answer)
+    }
+
+    /// With the newest transaction that the server had carried out when it answered.
+    async fn ask_at(
+        &self,
+        frame: BytesMut,
+        watch: Option<Once>,
+        watches_nothing: bool,
+    ) -> Result<(Reader, i64), ZkError> {
         let (reply, answer) = oneshot::channel();
         let length = frame.len() - 4;
         let ask = Ask {
@@ -444,7 +493,7 @@ impl Client {
         let state = self.state.borrow();
         match &*state {
             State::Up => {}
-            State::Down(_) => return Err(none_now()),
+            State::Down(_) => return Err(ZkError::NoConnection),
             State::Over(why) => return Err(why.clone()),
         }
         self.orders.send(order).map_err(|_| ZkError::Closed)
@@ -472,17 +521,14 @@ fn put_create(out: &mut BytesMut, path: &str, data: &[u8], mode: Mode, acls: &[A
     out.int(match mode {
         Mode::Persistent => 0,
         Mode::Ephemeral => 1,
+        Mode::Numbered => 2,
     });
-}
-
-fn none_now() -> ZkError {
-    ZkError::ConnectionLoss("there is none now")
 }
 
 /// Keeps the session until it is over.
 async fn keep(
     members: Members,
-    at: Arc<AtomicUsize>,
+    (at, zxid): (Arc<AtomicUsize>, Arc<AtomicI64>),
     first: Opened,
     mut orders: mpsc::UnboundedReceiver<Order>,
     state: watch::Sender<State>,
@@ -490,13 +536,12 @@ async fn keep(
 ) {
     let mut identity = first.identity.clone();
     let mut place = at.load(Ordering::Relaxed);
-    let mut zxid = 0;
     let mut opened = first;
     let over = loop {
         let rhythm = Rhythm::of(identity.granted);
         let conversation = Conversation {
             orders: &mut orders,
-            zxid: &mut zxid,
+            zxid: &zxid,
             closing: &closing,
         };
         let end = async {
@@ -512,10 +557,10 @@ async fn keep(
         }
         state.send_replace(State::Down(Instant::now()));
         // What was asked between the end and this word of it.
-        fail_all(&mut orders, &none_now());
+        fail_all(&mut orders, &ZkError::NoConnection);
         let resumed = tokio::select! {
             () = closing.cancelled() => Err(ZkError::Closed),
-            resumed = timeout(identity.granted, resume(&members, &mut place, &identity, zxid)) => {
+            resumed = timeout(identity.granted, resume(&members, &mut place, &identity, zxid.load(Ordering::Acquire))) => {
                 resumed.unwrap_or(Err(ZkError::SessionExpired))
             }
         };

@@ -21,6 +21,7 @@ pub(super) mod op {
     pub(in super::super) const PING: i32 = 11;
     pub(in super::super) const GET_CHILDREN2: i32 = 12;
     pub(in super::super) const MULTI: i32 = 14;
+    pub(in super::super) const CHECK: i32 = 13;
     pub(in super::super) const CREATE2: i32 = 15;
     pub(in super::super) const REMOVE_WATCHES: i32 = 18;
     pub(in super::super) const MULTI_READ: i32 = 22;
@@ -131,7 +132,7 @@ impl Reader {
         let mzxid = self.long()?;
         let (ctime, _mtime) = (self.long()?, self.long()?);
         let version = self.int()?;
-        let (_cversion, _aversion) = (self.int()?, self.int()?);
+        let (cversion, _aversion) = (self.int()?, self.int()?);
         let ephemeral_owner = self.long()?;
         let _data_length = self.int()?;
         let num_children = self.int()?;
@@ -142,6 +143,7 @@ impl Reader {
             pzxid,
             ctime,
             version,
+            cversion,
             ephemeral_owner,
             num_children,
         })
@@ -166,6 +168,8 @@ pub(in super::super) struct Stat {
     pub(in super::super) ctime: i64,
     /// How often its data were written.
     pub(in super::super) version: i32,
+    /// How often its list of children has changed: twice the number of nodes that were ever made in it, less those that are there.
+    pub(in super::super) cversion: i32,
     /// The session that it ends with; 0 for none.
     pub(in super::super) ephemeral_owner: i64,
     pub(in super::super) num_children: i32,
