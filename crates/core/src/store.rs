@@ -209,10 +209,7 @@ pub trait Store: Send + Sync + 'static {
 }
 
 fn no_locks() -> Error {
-    Error::new(
-        ErrorKind::Unsupported,
-        "this registry holds no locks: memory and etcd do",
-    )
+    Error::new(ErrorKind::Unsupported, "this store holds no locks")
 }
 
 #[cfg(test)]

@@ -365,10 +365,7 @@ impl Registry {
     /// The configuration that is kept there. Fails with `Unsupported` where the registry is no store.
     pub fn config(&self) -> Result<Config> {
         self.inner.config.clone().ok_or_else(|| {
-            let text = format!(
-                "{} keeps no configuration: memory, etcd and Consul do",
-                self.inner.backend.place()
-            );
+            let text = format!("{} keeps no configuration", self.inner.backend.place());
             Error::new(ErrorKind::Unsupported, text)
         })
     }
@@ -376,7 +373,7 @@ impl Registry {
     /// The locks that are held there. Fails with `Unsupported` where the registry is no store.
     pub fn queues(&self) -> Result<Queues> {
         self.inner.queues.clone().ok_or_else(|| {
-            let text = format!("{} holds no locks: memory and etcd do", self.inner.backend.place());
+            let text = format!("{} holds no locks", self.inner.backend.place());
             Error::new(ErrorKind::Unsupported, text)
         })
     }
