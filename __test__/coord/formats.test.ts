@@ -1,4 +1,4 @@
-// YAML, by a package beside this one; and what lies where the guide's own programs put it.
+// YAML and TOML, by packages beside this one; and what lies where the guide's own programs put it.
 import { defineConfig } from 'rollcall/coord';
 import { expect, test } from 'vitest';
 import { anything, failure, inMemory, limits } from './kit.js';
@@ -20,6 +20,40 @@ test('YAML is read by the format and by the end of the key, and merged with JSON
   expect(await config.get(defineConfig({ key: '/yaml/of/b.yml', schema: limits }))).toEqual({ max: 3 });
   expect(await config.get(defineConfig({ key: '/yaml/of/c', schema: limits, format: 'yaml' }))).toEqual({ max: 4 });
   expect(await config.get(defineConfig({ key: '/yaml/{service}/d.yaml', schema: anything }))).toBeUndefined();
+});
+
+test('TOML is read by the format and by the end of the key, and merged with JSON below it', async (finish) => {
+  const { config } = await inMemory(finish);
+  await config.setAll({
+    '/toml/global/a.toml': 'list = [1, 2]\n[db]\nurl = "x"\npool = 2\n',
+    '/toml/orders/a.toml':
+      '# a comment\n[db]\npool = 0o17\nsince = 1979-05-27T07:32:00Z\nday = 1979-05-27\nat = 07:32:00\n',
+    '/toml/of/c': 'max = 4',
+    '/toml/of/d.toml': '# nothing, which is an empty table',
+  });
+  expect(await config.get(defineConfig({ key: '/toml/{service}/a.toml', schema: anything }))).toEqual({
+    db: { url: 'x', pool: 15, since: '1979-05-27T07:32:00.000Z', day: '1979-05-27', at: '07:32:00.000' },
+    list: [1, 2],
+  });
+  expect(await config.get(defineConfig({ key: '/toml/of/c', schema: limits, format: 'toml' }))).toEqual({ max: 4 });
+  expect(await config.get(defineConfig({ key: '/toml/of/d.toml', schema: anything }))).toEqual({});
+});
+
+test.each([
+  ['no TOML', 'max = [1, secret', 'expected TOML'],
+  ['a key twice', 'max = 1\nmax = 2', 'expected TOML'],
+  ['a prototype', 'max = 1\n[__proto__]\nadmin = true', 'expected another name than "__proto__"'],
+  ['a number that is none of JavaScript', 'max = 9223372036854775807', 'expected TOML'],
+  ['too many levels', `max = ${'['.repeat(5000)}${']'.repeat(5000)}`, 'expected'],
+])('of TOML %s is refused', async (_, text, message) => {
+  const ends: (() => unknown)[] = [];
+  const { config } = await inMemory({ onTestFinished: (fn) => void ends.push(fn) });
+  await config.set('/toml/bad/a.toml', text);
+  const refused = await failure(config.open(defineConfig({ key: '/toml/bad/a.toml', schema: limits })));
+  expect(refused).toMatchObject({ code: 'ERR_INVALID_CONFIG', key: '/toml/bad/a.toml' });
+  expect(refused.message).toContain(message);
+  expect(refused.message).not.toContain('secret');
+  for (const end of ends) await end();
 });
 
 const bomb = ['a: &a [x, x, x, x, x, x, x, x, x, x]'];

@@ -18,7 +18,7 @@ export class Refusal extends Error implements ConfigIssue {
 }
 
 /** An object as JSON has them; nothing of a class, nor an array. */
-function isPlain(value: unknown): value is Bag {
+export function isPlain(value: unknown): value is Bag {
   if (typeof value !== 'object' || value === null) return false;
   const prototype = Object.getPrototypeOf(value) as object | null;
   return prototype === null || Object.getPrototypeOf(prototype) === null;

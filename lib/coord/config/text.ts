@@ -1,15 +1,15 @@
-/** Values as they lie in the store: JSON, YAML, or bare text. */
+/** Values as they lie in the store: JSON, YAML, TOML, or bare text. */
 
 import { invalid, kindOf, wellFormed } from '../../common/shape.js';
-import { Refusal } from './merge.js';
+import { isPlain, Refusal } from './merge.js';
 
 /**
- * How a value is read: `auto` by the end of its key (`.json`, `.yaml`, `.yml`, `.txt`), else as JSON where it is JSON, else as
- * text. YAML takes the package `yaml` beside this one.
+ * How a value is read: `auto` by the end of its key (`.json`, `.yaml`, `.yml`, `.toml`, `.txt`), else as JSON where it is JSON, else
+ * as text. YAML takes the package `yaml` beside this one, TOML `smol-toml`.
  */
-export type ConfigFormat = 'json' | 'yaml' | 'text' | 'auto';
+export type ConfigFormat = 'json' | 'yaml' | 'toml' | 'text' | 'auto';
 
-export const FORMATS: readonly ConfigFormat[] = ['json', 'yaml', 'text', 'auto'];
+export const FORMATS: readonly ConfigFormat[] = ['json', 'yaml', 'toml', 'text', 'auto'];
 
 /** The largest value, in bytes: 1 MiB, which the native side holds to as well. */
 export const VALUE_MOST = 1024 * 1024;
@@ -36,11 +36,15 @@ function json(path: string, value: unknown): string {
   return text;
 }
 
-/** Reads a text. Throws a `SyntaxError`, or a `Refusal`, where it isn't what `format` says. */
-export function readAs(format: ConfigFormat, key: string, text: string): unknown {
+/** Reads the text of a layer. Throws a `SyntaxError`, or a `Refusal`, where it isn't what `format` says. */
+export function readAs(format: ConfigFormat, layer: string, text: string): unknown {
+  // That of a label is read as the key that it belongs to.
+  const label = layer.lastIndexOf('/@');
+  const key = label < 0 ? layer : layer.slice(0, label);
   const plain = format === 'text' || (format === 'auto' && key.endsWith('.txt'));
   if (plain) return text;
   if (format === 'yaml' || (format === 'auto' && /\.ya?ml$/.test(key))) return yaml(text);
+  if (format === 'toml' || (format === 'auto' && key.endsWith('.toml'))) return toml(text);
   if (format === 'json' || key.endsWith('.json')) return JSON.parse(text);
   try {
     return JSON.parse(text);
@@ -68,4 +72,36 @@ function yaml(text: string): unknown {
   } catch {
     throw new Refusal('expected YAML', ''); // its own words show pieces of the text, which may be a secret
   }
+}
+
+/** What is taken of the package `smol-toml`. */
+interface Toml {
+  parse(text: string, options: object): unknown;
+}
+
+let tomlReader: Toml | undefined;
+
+/** As TOML 1.0 has it. Dates and times are their texts, as in JSON. */
+function toml(text: string): unknown {
+  try {
+    tomlReader ??= require('smol-toml') as Toml;
+  } catch {
+    throw new Refusal('expected the package "smol-toml" beside rollcall, to read TOML: npm install smol-toml', '');
+  }
+  try {
+    return dated(tomlReader.parse(text, { maxDepth: 100 }));
+  } catch {
+    throw new Refusal('expected TOML', ''); // its own words show the line, which may be a secret
+  }
+}
+
+function dated(value: unknown): unknown {
+  if (value instanceof Date) return value.toISOString();
+  if (Array.isArray(value)) return value.map(dated);
+  if (!isPlain(value)) return value;
+  const copy: Record<string, unknown> = {};
+  for (const [name, inner] of Object.entries(value)) {
+    Object.defineProperty(copy, name, { value: dated(inner), enumerable: true, writable: true, configurable: true });
+  }
+  return copy;
 }
