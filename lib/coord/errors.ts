@@ -35,6 +35,8 @@ export interface ConfigIssue {
   readonly message: string;
   /** Where, such as `db.hosts[0]`; empty for the whole. */
   readonly path: string;
+  /** Of a record: which of its entries was refused, by its name. */
+  readonly entry?: string;
 }
 
 /** What an `InvalidConfigError` tells. */

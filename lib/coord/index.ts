@@ -4,12 +4,13 @@ export type { Applied } from './config/applied.js';
 export type {
   ChangeOptions,
   ConfigCenter,
+  DiffOptions,
   HistoryOptions,
   OpenOptions,
   SetAllOptions,
   SetOptions,
 } from './config/center.js';
-export { type ConfigDef, type ConfigDefinition, defineConfig } from './config/definition.js';
+export { type ConfigDef, type ConfigDefinition, defineConfig, type RecordDefinition } from './config/definition.js';
 export type { Entry } from './config/entry.js';
 export type { ConfigSource } from './config/evaluate.js';
 export type { Version } from './config/history.js';

@@ -5,8 +5,10 @@ import { digest, LastGoodFile } from '../../common/last-good.js';
 import type { Log } from '../../common/logger.js';
 import { outcomeOf } from '../../common/waiting.js';
 import type { Resolved } from './definition.js';
-import type { Entry } from './entry.js';
+import type { Layer } from './entry.js';
 import type { Layers } from './evaluate.js';
+import { isRecord, nameOf } from './records.js';
+import { withoutSecrets } from './secret.js';
 
 /** The layers of a configuration as they lay in the store, all of one revision. */
 export interface Kept {
@@ -34,7 +36,8 @@ export class Cache {
   /** The file of a configuration: another one for other layers, so that each instance label has its own. */
   of(resolved: Resolved<unknown>): CacheFile {
     const name = resolved.key.replaceAll(/[^\w.-]+/g, '_').slice(-80);
-    const path = join(this.#folder, `config${name}.${digest(resolved.layers.join('\n'))}.last-good`);
+    const all = isRecord(resolved) ? [...resolved.layers, ...resolved.labels] : resolved.layers;
+    const path = join(this.#folder, `config${name}.${digest(all.join('\n'))}.last-good`);
     return new CacheFile(new LastGoodFile(path), resolved, this.#log, this.#writing);
   }
 
@@ -74,9 +77,16 @@ export class CacheFile {
 
   /** Keeps what is good now, when the disk has time for it. What hinders that is logged once, until it succeeds again. */
   keep({ layers, revision }: Kept): void {
-    const entry = (of: Entry | undefined) => (of ? { value: of.value, revision: String(of.revision) } : null);
-    const keys = this.#resolved.layers;
-    const content = { revision: String(revision), layers: layers.map((of, place) => [keys[place], entry(of)]) };
+    const { def, layers: keys } = this.#resolved;
+    const entry = (of: Layer | undefined) => {
+      const kept = of && withoutSecrets(def, of);
+      return kept ? { value: kept.value, revision: String(kept.revision), ...(kept.isJson && { isJson: true }) } : null;
+    };
+    const all = layers.map((of, place) => [of?.key ?? keys[place], entry(of)] as const);
+    const content = {
+      revision: String(revision),
+      layers: isRecord(this.#resolved) ? all.filter(([, of]) => of) : all,
+    };
     const writing = this.#file.write(JSON.stringify(content)).then(
       () => {
         this.#hasFailed = false;
@@ -95,14 +105,23 @@ export class CacheFile {
     try {
       const { layers, revision } = JSON.parse(text) as Content;
       const keys = this.#resolved.layers;
-      const all = layers as [string, { value: string; revision: string } | null][];
-      if (all.length !== keys.length || all.some(([key], place) => key !== keys[place]))
-        throw new Error('other layers');
+      const all = layers as [string, { value: string; revision: string; isJson?: unknown } | null][];
+      const isOurs = isRecord(this.#resolved)
+        ? all.every(([key, of]) => of && nameOf(this.#resolved, key) !== undefined)
+        : all.length === keys.length && all.every(([key], place) => key === keys[place]);
+      if (!isOurs) throw new Error('other layers');
       return {
         revision: BigInt(revision as string),
         layers: all.map(([key, of]) => {
           if (!of) return undefined;
-          return Object.freeze({ key, value: String(of.value), isText: true, revision: BigInt(of.revision) });
+          const isJson = of.isJson === true && { isJson: true };
+          return Object.freeze({
+            key,
+            value: String(of.value),
+            isText: true,
+            revision: BigInt(of.revision),
+            ...isJson,
+          });
         }),
       };
     } catch (cause) {

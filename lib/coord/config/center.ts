@@ -1,6 +1,6 @@
 /** The configuration of a client: read, written, followed, opened. */
 
-import { integer, invalid, optional, record, shown, text, wellFormed } from '../../common/shape.js';
+import { integer, invalid, kindOf, optional, record, shown, text, wellFormed } from '../../common/shape.js';
 import { outcomeOf } from '../../common/waiting.js';
 import { aborted, fromNative, UnavailableError } from '../../errors.js';
 import { checked } from '../../registry/call.js';
@@ -11,13 +11,14 @@ import type { Identity } from '../options.js';
 import type { Change, Expected, Limits, Store } from '../store.js';
 import { type Applied, appliedOf, Reporter, reportsOf, type State } from './applied.js';
 import { Cache } from './cache.js';
-import { agree, type ConfigDef, type Resolved, resolve } from './definition.js';
+import { agree, type ConfigDef, isDefinition, type Resolved, resolve } from './definition.js';
 import { difference } from './diff.js';
 import type { Entries, Entry } from './entry.js';
 import { type Began, Following } from './following.js';
 import { Held } from './held.js';
 import { type Authorship, HISTORY_LONGER, historyOf, type Version, versionsOf } from './history.js';
 import { ConfigRef } from './ref.js';
+import { isKeyOf, shownVersions } from './secret.js';
 import { writtenAs } from './text.js';
 import { ConfigWatcher } from './watcher.js';
 import { Writer } from './writer.js';
@@ -34,6 +35,12 @@ export interface ChangeOptions extends CallOptions {
 export interface HistoryOptions extends CallOptions {
   /** The newest so many. Default: all that are kept. */
   limit?: number | undefined;
+}
+
+/** Options of `diff()`. */
+export interface DiffOptions extends CallOptions {
+  /** Of what the key is a layer or an entry: its `secret` is not shown. Default: what this client has opened of it. */
+  definition?: ConfigDef<unknown> | undefined;
 }
 
 /** Options of `set()` and `delete()`. */
@@ -80,6 +87,8 @@ export class ConfigCenter {
   readonly #identity: Identity;
   readonly #open = new Map<string, Open>();
   readonly #followings = new Map<string, Following>();
+  /** The definitions with secrets that were opened, by their keys: what is known of them outlives that. */
+  readonly #secret = new Map<string, ConfigDef<unknown>>();
   readonly #cache: Cache | undefined;
   readonly #writer: Writer;
   readonly #reporter: Reporter | undefined;
@@ -246,19 +255,29 @@ export class ConfigCenter {
 
   /**
    * What makes version `to` of a key of version `from`, line by line: ` ` in front of what is the same, `-` of what only `from` has,
-   * `+` of what only `to` has; JSON is laid out before. Empty where they say the same.
+   * `+` of what only `to` has; JSON is laid out before. Empty where they say the same. The secrets of a definition are `…` in it.
    *
    * @throws `ERR_NOT_FOUND` where a version is not known.
    */
-  async diff(key: string, from: bigint | number, to: bigint | number, options?: CallOptions): Promise<string> {
-    const { at, revisions, limits } = checked('diff', () => ({
-      at: keyOf('key', key),
-      revisions: [revisionOf('from', from), revisionOf('to', to)] as const,
-      limits: this.#store.limits(options),
-    }));
+  async diff(key: string, from: bigint | number, to: bigint | number, options?: DiffOptions): Promise<string> {
+    const { at, revisions, limits, known } = checked('diff', () => {
+      const at = keyOf('key', key);
+      const given = options?.definition;
+      if (given !== undefined && !isDefinition(given)) {
+        throw invalid('options.definition', `expected what defineConfig() gives, got ${kindOf(given)}`);
+      }
+      const all = given ? [given, ...this.#secret.values()] : [...this.#secret.values()];
+      return {
+        at,
+        revisions: [revisionOf('from', from), revisionOf('to', to)] as const,
+        limits: this.#store.limits(options, ['definition']),
+        known: all.find((def) => def.secret.length > 0 && isKeyOf(def, at)),
+      };
+    });
     const versions = await this.#versions('diff', at, limits);
     const [before, after] = revisions.map((revision) => versionAt('diff', at, versions, revision));
-    return difference(before?.value as string | null, after?.value as string | null);
+    const texts = [before?.value as string | null, after?.value as string | null] as const;
+    return difference(...(known ? shownVersions(known, at, ...texts) : texts));
   }
 
   /**
@@ -374,6 +393,7 @@ export class ConfigCenter {
       if (agree(known.held.resolved.def, resolved.def)) return known;
       throw invalid('definition', `expected what ${resolved.key} was opened with: another definition of it is open`);
     }
+    if (resolved.def.secret.length > 0) this.#secret.set(resolved.def.key, resolved.def);
     const folders = resolved.folders.join('\n');
     const following = this.#followings.get(folders) ?? new Following(this.#store, resolved.folders);
     this.#followings.set(folders, following);

@@ -2,8 +2,9 @@
 
 import { isDeepStrictEqual } from 'node:util';
 import { boolean, choice, invalid, isRecord, kindOf, onlyKnown, record } from '../../common/shape.js';
-import { foldersOf, keyOf } from '../keys.js';
+import { foldersOf, keyOf, prefixOf } from '../keys.js';
 import type { Identity } from '../options.js';
+import { secretsOf } from './secret.js';
 import type { InputOf, OutputOf, StandardSchema } from './standard-schema.js';
 import { type ConfigFormat, FORMATS } from './text.js';
 
@@ -34,6 +35,33 @@ export interface ConfigDefinition<S extends StandardSchema> {
   env?: Readonly<Record<string, string>> | undefined;
   /** `false`: no last-known-good file is written of it, as for secrets that must not be on disk. Default true. */
   cache?: boolean | undefined;
+  /**
+   * The paths of fields that are never shown, in logs, errors, `applied()` and `diff()`, nor written to the last-known-good file, such
+   * as `db.password`. All below is meant too; `*` is any name, a list is gone through, `''` is the whole value. Default: none.
+   */
+  secret?: readonly string[] | undefined;
+  /**
+   * Makes the text of a secret of what lies in the store: it is called with each text at a path of `secret` (with the text of the
+   * layer, for `''`), once for each until it changes, and has `timeoutMs`. What it throws, or no answer, refuses the value, and is not
+   * shown. The default and `env` are taken as they are. Default: none.
+   */
+  decrypt?: ((text: string) => string | Promise<string>) | undefined;
+}
+
+/**
+ * What `defineConfig()` takes for a record: a key that ends in `/`, below which each key is an entry, named by the rest of it. Each
+ * is read, merged and asked of the schema by itself, with layers of its own.
+ */
+export interface RecordDefinition<S extends StandardSchema>
+  extends Omit<ConfigDefinition<S>, 'key' | 'default' | 'layers' | 'env'> {
+  /** A key as that of `ConfigDefinition`, with `/` at its end, such as `/config/{env}/{service}/rules/`. */
+  key: `${string}/`;
+  /** The lowest layer of each entry. Default: none. */
+  default?: Readonly<Record<string, InputOf<S>>> | undefined;
+  /** As of `ConfigDefinition`, each with `/` at its end. */
+  layers?: readonly `${string}/`[] | undefined;
+  /** `true`: one entry that is refused refuses all. Default false: it stays as it was, and the others change. */
+  whole?: boolean | undefined;
 }
 
 /** A configuration, made by `defineConfig()`. It is frozen, and belongs to no client. */
@@ -54,27 +82,75 @@ export interface ConfigDef<T> {
   readonly env: Readonly<Record<string, string>>;
   /** @internal */
   readonly cache: boolean;
+  /** @internal */
+  readonly whole: boolean;
+  /** @internal */
+  readonly secret: readonly string[];
+  /** @internal */
+  readonly decrypt: ((text: string) => string | Promise<string>) | undefined;
 }
 
+const KNOWN = [
+  'key',
+  'schema',
+  'default',
+  'format',
+  'layers',
+  'merge',
+  'env',
+  'cache',
+  'whole',
+  'secret',
+  'decrypt',
+] as const;
+
 /**
- * Defines a configuration, once, where the program is put together. `coord.config.open()` opens it.
+ * Defines a configuration, once, where the program is put together. `coord.config.open()` opens it. A key that ends in `/` is
+ * that of a record: the names below it, each with its value.
  *
  * @throws `ERR_INVALID_ARGUMENT`.
  */
-export function defineConfig<S extends StandardSchema>(definition: ConfigDefinition<S>): ConfigDef<OutputOf<S>> {
+export function defineConfig<S extends StandardSchema>(
+  definition: RecordDefinition<S>,
+): ConfigDef<Readonly<Record<string, OutputOf<S>>>>;
+export function defineConfig<S extends StandardSchema>(definition: ConfigDefinition<S>): ConfigDef<OutputOf<S>>;
+export function defineConfig(definition: object): ConfigDef<unknown> {
   const given = record('definition', definition);
-  onlyKnown('definition', given, ['key', 'schema', 'default', 'format', 'layers', 'merge', 'env', 'cache']);
+  onlyKnown('definition', given, KNOWN);
   const key = template('definition.key', given.key);
+  const isRecord = key.endsWith('/');
+  if (isRecord && given.default !== undefined) record('definition.default', given.default);
+  for (const name of isRecord ? (['env'] as const) : (['whole'] as const)) {
+    if (given[name] !== undefined) {
+      throw invalid(`definition.${name}`, `expected none, for the key ${isRecord ? 'ends' : 'does not end'} in "/"`);
+    }
+  }
   return Object.freeze({
     key,
-    schema: schemaOf(given.schema) as StandardSchema<unknown, OutputOf<S>>,
+    schema: schemaOf(given.schema),
     default: given.default,
     format: choice('definition.format', given.format, FORMATS, 'auto'),
     layers: layersOf(given.layers, key),
     merge: choice('definition.merge', given.merge, ['deep', 'replace'] as const, 'deep'),
     env: variablesOf(given.env),
     cache: boolean('definition.cache', given.cache, true),
+    whole: boolean('definition.whole', given.whole, false),
+    ...secretOf(given),
   });
+}
+
+function secretOf({
+  secret,
+  decrypt,
+}: Readonly<Record<string, unknown>>): Pick<ConfigDef<unknown>, 'secret' | 'decrypt'> {
+  const paths = secretsOf(secret);
+  if (decrypt !== undefined && typeof decrypt !== 'function') {
+    throw invalid('definition.decrypt', `expected a function, got ${kindOf(decrypt)}`);
+  }
+  if (decrypt && paths.length === 0) {
+    throw invalid('definition.decrypt', 'expected definition.secret beside it: the paths of what it deciphers');
+  }
+  return { secret: paths, decrypt: decrypt as ConfigDef<unknown>['decrypt'] };
 }
 
 const PLACES = ['env', 'service', 'instance'] as const;
@@ -92,7 +168,6 @@ function template(path: string, value: unknown): string {
       'expected a key of at least two parts that begins with "/", such as "/config/{env}/{service}/limits"',
     );
   }
-  if (value.endsWith('/')) throw invalid(path, 'expected a key, got a prefix, with "/" at its end');
   return value;
 }
 
@@ -110,6 +185,13 @@ function layersOf(value: unknown, key: string): readonly string[] {
   }
   if (!Array.isArray(value)) throw invalid('definition.layers', `expected an array of keys, got ${kindOf(value)}`);
   const layers = value.map((layer: unknown, place) => template(`definition.layers[${place}]`, layer));
+  const odd = layers.findIndex((layer) => layer.endsWith('/') !== key.endsWith('/'));
+  if (odd >= 0) {
+    throw invalid(
+      `definition.layers[${odd}]`,
+      `expected a key ${key.endsWith('/') ? 'that ends' : 'without an end'} in "/", as the key of the definition`,
+    );
+  }
   if (new Set([...layers, key]).size <= layers.length) {
     throw invalid('definition.layers', 'expected each key once, and not that of the definition, which is the highest');
   }
@@ -139,8 +221,10 @@ export interface Resolved<T> {
   readonly def: ConfigDef<T>;
   /** The key of the definition. */
   readonly key: string;
-  /** The keys of all layers, the lowest first. */
+  /** The keys of all layers, the lowest first; of a record those that its entries have in common, each with `/` at its end. */
   readonly layers: readonly string[];
+  /** What the layers of labels have behind the key, the lowest first. */
+  readonly labels: readonly string[];
   /** The folders that they lie in. */
   readonly folders: readonly string[];
 }
@@ -152,11 +236,23 @@ export function resolve<T>(definition: ConfigDef<T>, identity: Identity): Resolv
   const below = def.layers.map((layer, place) => filled(`definition.layers[${place}]`, layer, identity));
   // Labels in the order of their names, so that two processes agree which wins.
   const labels = Object.keys(identity.labels).sort();
-  const own = labels.map((label) => `${key}/@${label}=${identity.labels[label]}`);
-  if (identity.instance !== undefined) own.push(`${key}/@instance=${identity.instance}`);
-  for (const layer of own) keyOf('definition.key', layer);
-  const layers = [...new Set([...below, key, ...own])];
-  return { def, key, layers, folders: foldersOf(layers) };
+  const own = labels.map((label) => `/@${label}=${identity.labels[label]}`);
+  if (identity.instance !== undefined) own.push(`/@instance=${identity.instance}`);
+  const layers = key.endsWith('/') ? [...new Set([...below, key])] : withLabels([...below, key], key, own);
+  return { def, key, layers, labels: own, folders: foldersOf(layers) };
+}
+
+function withLabels(below: readonly string[], key: string, labels: readonly string[]): string[] {
+  const own = labels.map((label) => keyOf('definition.key', key + label));
+  return [...new Set([...below, ...own])];
+}
+
+/** The configuration that one entry of a record is. */
+export function entryOf<T>({ def, key, layers, labels, folders }: Resolved<unknown>, name: string): Resolved<T> {
+  const defaults = (def.default ?? {}) as Readonly<Record<string, unknown>>;
+  const own = { ...def, default: Object.hasOwn(defaults, name) ? defaults[name] : undefined } as ConfigDef<T>;
+  const all = [...layers.map((layer) => layer + name), ...labels.map((label) => key + name + label)];
+  return { def: own, key: key + name, layers: all, labels, folders };
 }
 
 /** Whether it is what `defineConfig()` gives, by its shape: there may be two copies of the package. */
@@ -177,7 +273,7 @@ function filled(path: string, key: string, identity: Identity): string {
     if (value !== undefined) return value;
     throw invalid(path, `expected the option ${name} of connectCoord(), which stands in the key`);
   });
-  return keyOf(path, whole);
+  return whole.endsWith('/') ? prefixOf(path, whole) : keyOf(path, whole);
 }
 
 /** Whether two definitions of one key say the same. */

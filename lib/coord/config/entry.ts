@@ -16,6 +16,16 @@ export interface Entry {
   readonly revision: bigint;
 }
 
+/**
+ * What lies in a layer.
+ *
+ * @internal
+ */
+export interface Layer extends Entry {
+  /** It is JSON, whatever the definition says: it was read, and written anew. */
+  readonly isJson?: boolean;
+}
+
 /** @internal */
 export type Entries = readonly Entry[];
 

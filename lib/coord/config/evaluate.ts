@@ -4,13 +4,14 @@ import { describe } from '../../common/logger.js';
 import { outcomeOf } from '../../common/waiting.js';
 import { type ConfigIssue, InvalidConfigError } from '../errors.js';
 import type { Resolved } from './definition.js';
-import type { Entry } from './entry.js';
+import type { Layer } from './entry.js';
 import { at, copied, frozen, merged, pathOf, Refusal } from './merge.js';
+import { readLayer, Secrets } from './secret.js';
 import type { StandardIssue, StandardResult } from './standard-schema.js';
-import { readAs, VALUE_MOST } from './text.js';
+import { VALUE_MOST } from './text.js';
 
 /** What is in each layer that lies in the store, the lowest first. */
-export type Layers = readonly (Entry | undefined)[];
+export type Layers = readonly (Layer | undefined)[];
 
 /**
  * Where a value is from: `store` when a layer lies there, `file` when the store could not be asked and the last-known-good file
@@ -22,6 +23,30 @@ export type ConfigSource = 'store' | 'file' | 'default';
 export interface Valid<T> {
   readonly value: T;
   readonly source: ConfigSource;
+  /** A text without the secrets of it. */
+  readonly hide: (text: string) => string;
+  /** Of a record, what was refused of it. */
+  readonly partly?: Partly;
+}
+
+/** What a record has of its entries, some of which may have been refused. */
+export interface Partly {
+  readonly entries: ReadonlyMap<string, Judged>;
+  /** What is good of the layers. */
+  readonly layers: Layers;
+  /** Why some of them stay as they were, if some do. */
+  readonly refused: InvalidConfigError | undefined;
+  /** Whether that is said for the first time. */
+  readonly isNews: boolean;
+}
+
+/** What one entry of a record has come to. */
+export interface Judged {
+  /** What it was made of. */
+  readonly layers: Layers;
+  /** What was good last. */
+  readonly good: (Omit<Valid<unknown>, 'partly'> & { readonly layers: Layers }) | undefined;
+  readonly refused: InvalidConfigError | undefined;
 }
 
 /** What was made of the layers. */
@@ -38,10 +63,13 @@ export async function evaluate<T>(
   limitMs: number,
 ): Promise<Evaluated<T>> {
   const { def, key } = resolved;
+  const secrets = new Secrets(def.secret);
+  const hide = (text: string) => secrets.hide(text);
   // What is wrong with a text is wrong with its layer, all else with the whole.
   let reads: string | undefined;
   try {
-    let whole = overlaid(resolved, layers, (layer) => {
+    secrets.learn(def.default);
+    let whole = await overlaid(resolved, layers, limitMs, secrets, (layer) => {
       reads = layer;
     });
     reads = undefined;
@@ -49,20 +77,30 @@ export async function evaluate<T>(
       const text = process.env[name];
       if (text) whole = merged(whole, at(path, text)); // an empty one is none
     }
+    secrets.learn(whole);
     const result = await validated(def.schema['~standard'].validate(whole), limitMs);
     if (result.issues) {
       const none = layers.every((layer) => layer === undefined) && def.default === undefined;
-      const issues = issuesOf(result.issues);
+      const issues = issuesOf(result.issues, secrets);
       return refused(key, revision, none ? nothing(resolved, issues) : issues);
     }
+    secrets.learn(result.value);
     const source = layers.some((layer) => layer !== undefined) ? 'store' : 'default';
-    return { value: frozen(result.value), source };
+    return { value: frozen(result.value), source, hide };
   } catch (error) {
-    return refused(reads ?? key, revision, [issueOf(error, reads !== undefined)], error);
+    const { message, path } = issueOf(error, reads !== undefined);
+    // What was thrown may show what is none of its words.
+    return refused(reads ?? key, revision, [{ message: hide(message), path }], secrets.some ? undefined : error);
   }
 }
 
-function overlaid<T>({ def, layers: keys }: Resolved<T>, layers: Layers, reads: (key: string) => void): unknown {
+async function overlaid<T>(
+  { def, layers: keys }: Resolved<T>,
+  layers: Layers,
+  limitMs: number,
+  secrets: Secrets,
+  reads: (key: string) => void,
+): Promise<unknown> {
   let whole = copied(def.default);
   for (const [place, layer] of layers.entries()) {
     if (!layer) continue;
@@ -70,17 +108,12 @@ function overlaid<T>({ def, layers: keys }: Resolved<T>, layers: Layers, reads: 
     reads(key);
     if (!layer.isText) throw new Refusal('expected text, got bytes that are no UTF-8', '');
     if (Buffer.byteLength(layer.value) > VALUE_MOST) throw new Refusal(`expected at most ${VALUE_MOST} bytes`, '');
-    const value = readAs(def.format, key.slice(0, endOfName(key)), layer.value);
+    const value = await readLayer(def, layer, limitMs);
+    secrets.learn(value);
     if (def.merge === 'replace') whole = copied(value);
     else whole = value === null ? undefined : merged(whole, value);
   }
   return whole;
-}
-
-/** Where the key ends that a layer of labels belongs to. */
-function endOfName(key: string): number {
-  const at = key.lastIndexOf('/@');
-  return at < 0 ? key.length : at;
 }
 
 async function validated<T>(
@@ -93,9 +126,14 @@ async function validated<T>(
   return outcome.value;
 }
 
-function issuesOf(issues: readonly StandardIssue[]): ConfigIssue[] {
+function issuesOf(issues: readonly StandardIssue[], secrets: Secrets): ConfigIssue[] {
   const keyOf = (part: PropertyKey | { readonly key: PropertyKey }) => (typeof part === 'object' ? part.key : part);
-  const all = issues.map(({ message, path }) => ({ message: String(message), path: pathOf((path ?? []).map(keyOf)) }));
+  const paths = issues.map(({ path }) => (path ?? []).map(keyOf));
+  const said = issues.map(({ message }, place) => ({ message: String(message), path: pathOf(paths[place] ?? []) }));
+  const all = secrets.hideIn(
+    said,
+    paths.map((path) => path.map(String)),
+  );
   return all.length > 0 ? all : [{ message: 'the schema refused it without a reason', path: '' }];
 }
 
@@ -119,7 +157,9 @@ export function refused(
   issues: readonly ConfigIssue[],
   cause?: unknown,
 ): { refused: InvalidConfigError } {
-  const shown = issues.slice(0, 3).map(({ message, path }) => (path === '' ? message : `${path}: ${message}`));
+  const shown = issues
+    .slice(0, 3)
+    .map(({ message, path, entry }) => [entry, path, message].filter((text) => text).join(': '));
   const more = issues.length > 3 ? `; and ${issues.length - 3} more` : '';
   const message = `${key}, at revision ${revision} of the store: ${shown.join('; ')}${more}`;
   const isOurs = cause === undefined || cause instanceof Refusal || cause instanceof SyntaxError;

@@ -7,7 +7,8 @@ import type { InvalidConfigError } from '../errors.js';
 import type { CacheFile } from './cache.js';
 import type { Resolved } from './definition.js';
 import type { Entry } from './entry.js';
-import { type Evaluated, evaluate, type Layers, refused, type Valid } from './evaluate.js';
+import { type Evaluated, evaluate, type Judged, type Layers, refused, type Valid } from './evaluate.js';
+import { evaluateRecord, isRecord, layersIn, sameLayers } from './records.js';
 
 /** Who hears of what becomes of it. */
 export interface Hears<T> {
@@ -54,6 +55,10 @@ export class Held<T> implements Shown<T> {
   #valid: Valid<T> | undefined;
   /** What was evaluated last, whatever came of it. */
   #seen: Layers | undefined;
+  /** Hides the secrets of the value. */
+  #hide = (text: string): string => text;
+  /** Of a record: what its entries came to. */
+  #entries: ReadonlyMap<string, Judged> | undefined;
 
   /** `applied` is called after each value that was accepted or refused. */
   constructor(resolved: Resolved<T>, file: CacheFile | undefined, applied: () => void, log: Log, limitMs: number) {
@@ -75,11 +80,32 @@ export class Held<T> implements Shown<T> {
 
   /** What a snapshot makes of it; `undefined`: nothing that matters to it has changed. Never rejects. */
   async prepare(entries: ReadonlyMap<string, Entry>, revision: bigint): Promise<Step | undefined> {
-    const layers = this.resolved.layers.map((key) => entries.get(key));
-    const seen = this.#seen;
-    if (seen && layers.every((entry, place) => entry === seen[place])) return undefined;
-    const evaluated = await evaluate(this.resolved, layers, revision, this.#limitMs);
+    const layers = layersIn(this.resolved, entries);
+    if (this.#seen && sameLayers(layers, this.#seen)) return undefined;
+    let evaluated = await this.#evaluate(layers, revision);
+    if (!this.#entries && 'partly' in evaluated && evaluated.partly?.refused) {
+      // What was good before stays, be it that of another process.
+      this.#entries = await this.#entriesOfFile();
+      if (this.#entries) evaluated = await this.#evaluate(layers, revision);
+    }
     return this.#step(await this.#approved(evaluated, revision), revision, layers);
+  }
+
+  #evaluate(layers: Layers, revision: bigint): Promise<Evaluated<T>> {
+    if (!isRecord(this.resolved)) return evaluate(this.resolved, layers, revision, this.#limitMs);
+    return evaluateRecord(this.resolved, layers, revision, this.#limitMs, this.#entries);
+  }
+
+  /** What the last-known-good file has of a record. */
+  async #entriesOfFile(): Promise<ReadonlyMap<string, Judged> | undefined> {
+    try {
+      const kept = await this.#file?.load(this.#limitMs);
+      const evaluated = kept && (await this.#evaluate(kept.layers, kept.revision));
+      return evaluated && 'partly' in evaluated ? evaluated.partly?.entries : undefined;
+    } catch (error) {
+      this.#log.write('warn', (error as Error).message);
+      return undefined;
+    }
   }
 
   /** Asks all hearers about a value that is another one, at once. The first that refuses it decides. */
@@ -88,7 +114,15 @@ export class Held<T> implements Shown<T> {
     if ('refused' in evaluated || !before || isDeepStrictEqual(before.value, evaluated.value)) return evaluated;
     const over = new AbortController();
     const ask = async (one: Hears<T>) => await one.asked(evaluated.value, before.value, over.signal);
-    const no = (why: string, cause?: unknown) => refused(this.key, revision, [{ message: why, path: '' }], cause);
+    const no = (why: string, cause?: unknown) => {
+      const message = before.hide(evaluated.hide(why));
+      return refused(
+        this.key,
+        revision,
+        [{ message, path: '' }],
+        this.resolved.def.secret.length > 0 ? undefined : cause,
+      );
+    };
     try {
       const answers = Promise.all([...this.hearers].map(ask));
       const outcome = await outcomeOf(answers, undefined, this.#limitMs);
@@ -105,9 +139,10 @@ export class Held<T> implements Shown<T> {
   async startWithout(): Promise<boolean> {
     if (await this.startFromFile()) return true;
     if (this.resolved.def.default === undefined) return false;
-    const none = this.resolved.layers.map(() => undefined);
-    const evaluated = await evaluate(this.resolved, none, 0n, this.#limitMs);
+    const evaluated = await this.#evaluate(layersIn(this.resolved, new Map()), 0n);
     if ('refused' in evaluated) return false;
+    this.#entries = evaluated.partly?.entries;
+    this.#hide = evaluated.hide;
     this.#valid = evaluated;
     return true;
   }
@@ -124,12 +159,15 @@ export class Held<T> implements Shown<T> {
         this.fileProblem = `there is no last-known-good file ${this.#file.path}`;
         return false;
       }
-      const evaluated = await evaluate(this.resolved, kept.layers, kept.revision, this.#limitMs);
-      if ('refused' in evaluated) {
-        throw new Error(`the last-known-good file ${this.#file.path}: ${evaluated.refused.message}`);
-      }
+      const evaluated = await this.#evaluate(kept.layers, kept.revision);
+      const why = 'refused' in evaluated ? evaluated.refused : evaluated.partly?.refused;
+      if (why) this.fileProblem = `the last-known-good file ${this.#file.path}: ${why.message}`;
+      if ('refused' in evaluated) throw new Error(this.fileProblem);
+      if (why) this.#log.write('warn', this.fileProblem as string);
+      this.#entries = evaluated.partly?.entries;
       this.revision = kept.revision;
-      this.#valid = { value: evaluated.value, source: 'file' };
+      this.#hide = evaluated.hide;
+      this.#valid = { value: evaluated.value, source: 'file', hide: evaluated.hide };
       return true;
     } catch (error) {
       this.fileProblem = (error as Error).message;
@@ -158,20 +196,30 @@ export class Held<T> implements Shown<T> {
         },
       };
     }
+    const { partly } = evaluated;
     // What says the same is the same object.
     const isNews = !before || !isDeepStrictEqual(before.value, evaluated.value);
     return {
       apply: () => {
         this.#seen = layers;
-        this.rejected = undefined;
+        this.rejected = partly?.refused;
         this.revision = revision;
-        this.#valid = isNews ? evaluated : { ...evaluated, value: before.value };
-        this.#file?.keep({ layers, revision });
+        this.#entries = partly?.entries;
+        // The value before it may be shown as well: listeners are told both.
+        const hidden = this.#hide;
+        this.#hide = evaluated.hide;
+        const hide = (text: string) => hidden(evaluated.hide(text));
+        this.#valid = { ...evaluated, hide, ...(!isNews && { value: before.value }) };
+        this.#file?.keep({ layers: partly?.layers ?? layers, revision });
         this.#applied();
       },
       tell: () => {
         if (isBack) this.tell('reset');
         if (before && isNews) this.#each((one) => one.changed(evaluated.value, before.value));
+        const why = partly?.refused;
+        if (!why || !partly.isNews) return;
+        this.#log.write('warn', `entries of a configuration were refused, and those before them stay: ${why.message}`);
+        this.#each((one) => one.rejected(why));
       },
     };
   }

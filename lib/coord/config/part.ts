@@ -55,7 +55,8 @@ export class Part<T, U> implements Shown<U> {
   }
 
   get valid(): Valid<U> {
-    return { value: this.#latest().part, source: this.#whole.valid?.source ?? 'default' };
+    const hide = (text: string) => this.#whole.valid?.hide(text) ?? text;
+    return { value: this.#latest().part, source: this.#whole.valid?.source ?? 'default', hide };
   }
 
   get revision(): bigint {

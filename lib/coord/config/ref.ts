@@ -62,9 +62,11 @@ export class ConfigRef<T> implements AsyncIterable<T> {
   private constructor(held: Shown<T>, log: Log, users: Users) {
     this.key = held.key;
     this.#held = held;
-    this.#log = log;
+    // What a program throws may show what it was told.
+    const write: Log['write'] = (level, message) => log.write(level, held.valid?.hide(message) ?? message);
+    this.#log = { level: log.level, write };
     this.#users = users;
-    this.#events = new Events<ConfigRefEvents<T>>(NAMES, log, VOIDS);
+    this.#events = new Events<ConfigRefEvents<T>>(NAMES, this.#log, VOIDS);
     this.#value = held.valid?.value as T;
     this.#hears = {
       asked: (next, previous, signal) => {
@@ -172,7 +174,7 @@ export class ConfigRef<T> implements AsyncIterable<T> {
       revision,
       stale,
       rejected,
-      valid: { value: this.value, source },
+      valid: { value: this.value, source, hide: (text: string) => this.#held.valid?.hide(text) ?? text },
       hearers: new Set<Hears<T>>(),
     };
     const part = new Part(this.#isClosed ? stays : this.#held, pick, this.#log);

@@ -1,0 +1,249 @@
+/** Secrets: which fields of a configuration they are, how they are deciphered, and how they are kept out of what is shown. */
+
+import { invalid, kindOf } from '../../common/shape.js';
+import { outcomeOf } from '../../common/waiting.js';
+import type { ConfigIssue } from '../errors.js';
+import type { Layer } from './entry.js';
+import { isPlain, Refusal } from './merge.js';
+import { type ConfigFormat, readAs } from './text.js';
+
+/** What is shown in the place of a secret. */
+export const HIDDEN = '…';
+/** And of one that is another than that which it is compared with. */
+const ANOTHER = '… (another)';
+
+/** What is to be known of a definition here. */
+interface Definition {
+  readonly key: string;
+  readonly layers: readonly string[];
+  readonly format: ConfigFormat;
+  readonly schema: object;
+  readonly secret: readonly string[];
+  readonly decrypt: ((text: string) => string | Promise<string>) | undefined;
+}
+
+/** Checks the paths of a definition. */
+export function secretsOf(value: unknown): readonly string[] {
+  if (value === undefined) return Object.freeze([]);
+  if (!Array.isArray(value)) throw invalid('definition.secret', `expected an array of paths, got ${kindOf(value)}`);
+  for (const [place, path] of value.entries()) {
+    if (typeof path !== 'string' || (path !== '' && path.split('.').includes(''))) {
+      const got = typeof path === 'string' ? JSON.stringify(path) : kindOf(path);
+      throw invalid(`definition.secret[${place}]`, `expected the path of a field, such as "db.password", got ${got}`);
+    }
+  }
+  return Object.freeze([...new Set(value as string[])]);
+}
+
+const partsOf = (path: string): string[] => (path === '' ? [] : path.split('.'));
+
+/** What is made of a text, number, …; `at` tells one place of a value from another. */
+type Change = (leaf: unknown, at: string) => unknown;
+
+/** A copy in which each text, number, … at these paths or below them is what `change` makes of it. */
+function changed(value: unknown, path: readonly string[], change: Change, at = ''): unknown {
+  const [name, ...rest] = path;
+  if (Array.isArray(value)) {
+    // A path goes through lists: what is said of a field is said of that of each.
+    const inner = name === '*' ? rest : path;
+    return value.map((item, place) => changed(item, inner, change, `${at}/${place}`));
+  }
+  if (!isPlain(value)) return name === undefined ? change(value, at) : value;
+  const copy: Record<string, unknown> = {};
+  for (const [key, inner] of Object.entries(value)) {
+    const isMeant = name === undefined || name === '*' || name === key;
+    const made = isMeant ? changed(inner, rest, change, `${at}/${key}`) : inner;
+    Object.defineProperty(copy, key, { value: made, enumerable: true, writable: true, configurable: true });
+  }
+  return copy;
+}
+
+function changedAt(value: unknown, paths: readonly string[], change: Change): unknown {
+  return paths.reduce((whole, path) => changed(whole, partsOf(path), change), value);
+}
+
+/** The secrets of some values, as far as they could be shown, and texts without them. */
+export class Secrets {
+  readonly #paths: readonly string[];
+  readonly #texts = new Set<string>();
+
+  constructor(paths: readonly string[]) {
+    this.#paths = paths;
+  }
+
+  /** Whether there are any to be kept. */
+  get some(): boolean {
+    return this.#paths.length > 0;
+  }
+
+  /** Takes those of a value in. */
+  learn(value: unknown): void {
+    if (this.some && hasNoFields(value)) this.learnText(String(value));
+    changedAt(value, this.#paths, (leaf) => {
+      if (typeof leaf === 'string' || typeof leaf === 'number' || typeof leaf === 'bigint')
+        this.learnText(String(leaf));
+      return leaf;
+    });
+  }
+
+  learnText(text: string): void {
+    if (text === '') return;
+    this.#texts.add(text);
+    this.#texts.add(JSON.stringify(text).slice(1, -1));
+  }
+
+  /** A text without them. */
+  hide(text: string): string {
+    if (this.#texts.size === 0) return text;
+    // The longest first, for one may be a part of another.
+    const all = [...this.#texts].sort((a, b) => b.length - a.length);
+    return all.reduce((shown, secret) => shown.split(secret).join(HIDDEN), text);
+  }
+
+  /** What a schema says, without them: of a field that is one, nothing but that it is. */
+  hideIn(issues: readonly ConfigIssue[], paths: readonly (readonly string[])[]): ConfigIssue[] {
+    return issues.map((issue, place) => {
+      if (!this.some) return issue;
+      const isSecret = this.#paths.some((path) => leadsTo(partsOf(path), paths[place] ?? []));
+      return {
+        ...issue,
+        message: isSecret ? `${HIDDEN} (what is wrong with a secret is not shown)` : this.hide(issue.message),
+      };
+    });
+  }
+}
+
+/** A text where fields are expected may be what could not be read, and is secret as a whole. */
+const hasNoFields = (value: unknown): boolean => typeof value !== 'object' && value !== undefined;
+
+/** Whether a field is at a path or below it; numbers are places in lists. */
+function leadsTo(path: readonly string[], field: readonly string[]): boolean {
+  const [name, ...rest] = path;
+  if (name === undefined) return true;
+  const [own, ...below] = field;
+  if (own === undefined) return false;
+  if (name === '*' || name === own) return leadsTo(rest, below);
+  return /^\d+$/.test(own) && leadsTo(path, below);
+}
+
+/** What `decrypt` has made of the layers, which are the same objects until they change. */
+const deciphered = new WeakMap<object, WeakMap<Layer, unknown>>();
+
+/** What a layer says: its text read, and its secrets deciphered. */
+export async function readLayer(def: Definition, layer: Layer, limitMs: number): Promise<unknown> {
+  const { decrypt, secret } = def;
+  const { key } = layer;
+  if (layer.isJson) return JSON.parse(layer.value);
+  if (!decrypt) return readAs(def.format, key, layer.value);
+  const known = deciphered.get(def.schema) ?? new WeakMap<Layer, unknown>();
+  deciphered.set(def.schema, known);
+  if (known.has(layer)) return known.get(layer);
+  const plain = new Map<string, string>();
+  const all = async (texts: readonly string[]) => {
+    const work = Promise.all(
+      texts.map(async (text) => {
+        const made: unknown = await decrypt(text);
+        if (typeof made !== 'string') throw new Error(`expected text of decrypt(), got ${kindOf(made)}`);
+        plain.set(text, made);
+      }),
+    );
+    // What it throws may show the text.
+    const outcome = await outcomeOf(work, undefined, limitMs).catch(() => {
+      throw new Refusal('decrypt() failed', '');
+    });
+    if (outcome === 'expired') throw new Refusal(`decrypt() gave no answer within ${limitMs} ms`, '');
+  };
+  let text = layer.value;
+  if (secret.includes('')) {
+    await all([text]);
+    text = plain.get(text) as string;
+  }
+  const value = readAs(def.format, key, text);
+  const paths = secret.filter((path) => path !== '');
+  const found = new Set<string>();
+  changedAt(value, paths, (leaf) => {
+    if (typeof leaf === 'string') found.add(leaf);
+    return leaf;
+  });
+  await all([...found]);
+  const done = unmarked(changedAt(value, paths, (leaf) => mark(leaf, plain)));
+  known.set(layer, done);
+  return done;
+}
+
+/** What was deciphered, until all of it is: it may look like what is yet to be. */
+class Deciphered {
+  constructor(readonly text: string) {}
+}
+
+const mark = (leaf: unknown, plain: ReadonlyMap<string, string>): unknown =>
+  typeof leaf === 'string' ? new Deciphered(plain.get(leaf) as string) : leaf;
+
+function unmarked(value: unknown): unknown {
+  return changed(value, [], (leaf) => (leaf instanceof Deciphered ? leaf.text : leaf));
+}
+
+/** A layer as it may lie on a disk: without its secrets. `undefined`: nothing of it may. */
+export function withoutSecrets(def: Definition, layer: Layer): Layer | undefined {
+  if (def.secret.length === 0) return layer;
+  if (def.secret.includes('')) return undefined;
+  const value = layer.isJson ? JSON.parse(layer.value) : readAs(def.format, layer.key, layer.value);
+  if (hasNoFields(value)) return undefined;
+  const gone = Symbol();
+  const bare = pruned(
+    changedAt(value, def.secret, () => gone),
+    gone,
+  );
+  return bare === gone ? undefined : { ...layer, value: JSON.stringify(bare), isJson: true };
+}
+
+function pruned(value: unknown, gone: symbol): unknown {
+  if (Array.isArray(value)) return value.some((item) => item === gone) ? gone : value.map((item) => pruned(item, gone));
+  if (!isPlain(value)) return value;
+  const kept = Object.entries(value).map(([key, inner]) => [key, pruned(inner, gone)] as const);
+  return Object.fromEntries(kept.filter(([, inner]) => inner !== gone));
+}
+
+/** Two versions of a value as they are compared: laid out, with what is shown in the place of secrets. */
+export function shownVersions(
+  def: Definition,
+  key: string,
+  before: string | null,
+  after: string | null,
+): [string | null, string | null] {
+  if (def.secret.includes('')) return [before && HIDDEN, after && (after === before ? HIDDEN : ANOTHER)];
+  const old = new Map<string, unknown>();
+  const read = (text: string | null) => {
+    if (text === null) return null;
+    const value = readAs(def.format, key, text);
+    if (hasNoFields(value)) throw new Refusal('expected fields', '');
+    return { value };
+  };
+  try {
+    const [a, b] = [read(before), read(after)];
+    const first =
+      a &&
+      changedAt(a.value, def.secret, (leaf, at) => {
+        if (!old.has(at)) old.set(at, leaf);
+        return HIDDEN;
+      });
+    const second =
+      b &&
+      changedAt(b.value, def.secret, (leaf, at) => {
+        if (leaf === HIDDEN || leaf === ANOTHER) return leaf; // by another path
+        return !a || Object.is(old.get(at), leaf) ? HIDDEN : ANOTHER;
+      });
+    return [a && JSON.stringify(first), b && JSON.stringify(second)];
+  } catch {
+    return [before && HIDDEN, after && (after === before ? HIDDEN : ANOTHER)];
+  }
+}
+
+/** Whether a key, or a layer of labels of it, is one of a definition, for whichever options. */
+export function isKeyOf(def: Definition, key: string): boolean {
+  const [own = ''] = key.split('/@');
+  return [def.key, ...def.layers].some((template) => {
+    const quoted = template.replaceAll(/[.*+?^$()|[\]\\]/g, '\\$&').replaceAll(/\{(env|service|instance)\}/g, '[^/]+');
+    return new RegExp(`^${quoted}${template.endsWith('/') ? '.+' : ''}$`, 'u').test(own);
+  });
+}
