@@ -367,7 +367,7 @@ describe('who opens', () => {
 });
 
 describe('a store that can not be reached', () => {
-  test('makes it stale, and the value stays; what was missed comes as one change', async (finish) => {
+  test('makes it stale, and the value stays; what was missed comes, and it is fresh', async (finish) => {
     const namespace = uniqueName('coord');
     const server = MemoryServer.of(namespace);
     const { config } = await client(finish, `memory://${namespace}`);
@@ -379,11 +379,15 @@ describe('a store that can not be reached', () => {
     expect(ref.value).toEqual({ max: 2 });
     server.setAway(false);
     for (const max of [3, 4, 5]) await config.set(at.own, { max });
-    await until('fresh', () => told.includes('fresh'));
-    expect([ref.stale, told]).toEqual([false, ['stale', { max: 5 }, 'fresh']]);
+    await until('the last, fresh', () => told.includes('fresh') && ref.value.max === 5);
+    // It was written where the store was there again, so it may have been read in between; what is written while it is away comes as
+    // one change (faults.test.ts).
+    const values = told.filter((one) => one !== 'stale' && one !== 'fresh').map((one) => (one as { max: number }).max);
+    expect([ref.stale, told[0], values]).toEqual([false, 'stale', [...values].sort()]);
+    const before = told.length;
     server.wipe();
     await until('the default', () => ref.source === 'default');
-    expect(told.slice(3)).toEqual(expect.arrayContaining(['reset', { max: 1 }]));
+    expect(told.slice(before)).toEqual(expect.arrayContaining(['reset', { max: 1 }]));
     expect(told.indexOf('reset')).toBeLessThan(told.length - 1);
   });
 
