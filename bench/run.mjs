@@ -16,6 +16,7 @@ import get from './rows/get.mjs';
 import grpc from './rows/grpc.mjs';
 import http from './rows/http.mjs';
 import imports from './rows/import.mjs';
+import locks from './rows/locks.mjs';
 import many from './rows/many.mjs';
 import names from './rows/names.mjs';
 import pick from './rows/pick.mjs';
@@ -27,7 +28,7 @@ import { summed, tableOf } from './support/report.mjs';
 import { isSmall } from './support/small.mjs';
 import { HOW, notSteady } from './support/steady.mjs';
 
-const ROWS = [imports, call, pick, grpc, http, register, traffic, get, fanout, names, many, coord, backends];
+const ROWS = [imports, call, pick, grpc, http, register, traffic, get, fanout, names, many, coord, locks, backends];
 
 const { only, docs, json } = arguments_();
 process.setMaxListeners(50); // each server, and each program that is measured, ends with this one

@@ -8,7 +8,20 @@ import { promisify } from 'node:util';
 import { expect, onTestFinished, test } from 'vitest';
 
 // Left out: `backends` takes most of a minute even so, and `grpc` wants the grpc-js that other tests install.
-const ROWS = ['import', 'call', 'pick', 'http', 'register', 'traffic', 'get', 'fanout', 'names', 'many', 'coord'];
+const ROWS = [
+  'import',
+  'call',
+  'pick',
+  'http',
+  'register',
+  'traffic',
+  'get',
+  'fanout',
+  'names',
+  'many',
+  'coord',
+  'locks',
+];
 
 test('every row gives its figures', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'rollcall-bench-'));

@@ -35,16 +35,20 @@ export function summed({ what, unit, values, target, ratio, of, steady }) {
 
 const number = (value) => (value === 0 ? '0' : value >= 100 ? value.toFixed(0) : value.toPrecision(3));
 
+const HEAD = ['', 'median', 'range', 'target', 'ratio'];
+
+/** A table of figures for a page; what is indented belongs to the line above. */
+export function markdownOf(figures) {
+  const line = (cells) => `| ${cells.join(' | ')} |`;
+  const rows = rowsOf(figures).map(([what, ...rest]) =>
+    line([what.replace(/^ +/, (by) => '&emsp;'.repeat(by.length / 2)), ...rest]),
+  );
+  return [line(HEAD), '| --- | --: | --: | --- | --- |', ...rows].join('\n');
+}
+
 /** The lines of a table of figures. */
 export function tableOf(figures) {
-  const rows = figures.map(({ what, unit, median, min, max, target, met, ratio, ratioTo, steady }) => [
-    `${what}${mark(steady)}`,
-    `${number(median)} ${unit}`,
-    `${number(min)} to ${number(max)}`,
-    target === undefined ? '' : `at most ${target} ${unit}: ${met ? 'met' : 'MISSED'}`,
-    ratio === undefined ? '' : `${number(ratio)} × ${ratioTo}`,
-  ]);
-  const all = [['', 'median', 'range', 'target', 'ratio'], ...rows];
+  const all = [HEAD, ...rowsOf(figures)];
   const widths = all[0].map((_, column) => Math.max(...all.map((row) => row[column].length)));
   return all.map((row) =>
     row
@@ -54,4 +58,14 @@ export function tableOf(figures) {
       .join('  ')
       .trimEnd(),
   );
+}
+
+function rowsOf(figures) {
+  return figures.map(({ what, unit, median, min, max, target, met, ratio, ratioTo, steady }) => [
+    `${what}${mark(steady)}`,
+    `${number(median)} ${unit}`.trimEnd(),
+    `${number(min)} to ${number(max)}`,
+    target === undefined ? '' : `at most ${`${target} ${unit}`.trimEnd()}: ${met ? 'met' : 'MISSED'}`,
+    ratio === undefined ? '' : `${number(ratio)} × ${ratioTo}`,
+  ]);
 }

@@ -23,3 +23,13 @@ export async function timed(action) {
   await action();
   return now() - start;
 }
+
+/** Values by what they are of, one per run. */
+export function gathering() {
+  const values = {};
+  const add = (what, value) => {
+    values[what] ??= [];
+    values[what].push(value);
+  };
+  return { values, add };
+}

@@ -15,6 +15,8 @@
 // A watch writes {"event":"list","watch":4,"name":"hello","instances":[…]} for every list that Kratos
 // delivers, and {"event":"error","watch":4,"name":"hello","error":"…"} when it fails to.
 //
+// With --locks it measures the locks of etcd's own client, for the benchmarks, and ends: see locks.go.
+//
 // With --serve it is an application of Kratos with a gRPC server instead, and reads no commands: see serve.go.
 //
 // "stop" deregisters what is registered, like a Kratos application does. The end of standard input
@@ -108,6 +110,8 @@ func main() {
 	health := flag.Bool("health", true, "whether the agent of Consul itself checks the endpoints")
 	nacosServer := flag.String("nacos", "", "host:port of a Nacos, instead of etcd; --namespace is the id of one")
 	serving := flag.String("serve", "", "serve orders over gRPC under this id, as an application of Kratos does")
+	locking := flag.String("locks", "", "measure locks of etcd instead: free, kept or handover; see locks.go")
+	count := flag.Int("count", 100, "how often")
 	flag.Parse()
 
 	var chosen backend
@@ -137,6 +141,13 @@ func main() {
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "peer: cannot connect to %s: %v\n", *endpoints, err)
 			os.Exit(1)
+		}
+		if *locking != "" {
+			if err := locks(client, *locking, *namespace, *count); err != nil {
+				fmt.Fprintf(os.Stderr, "peer: %v\n", err)
+				os.Exit(1)
+			}
+			return
 		}
 		chosen = etcd.New(client, etcd.Namespace(*namespace), etcd.RegisterTTL(*ttl))
 	}
