@@ -4,7 +4,7 @@ import { outcomeOf } from '../../common/waiting.js';
 import { closedError } from '../../registry/call.js';
 import { under } from '../keys.js';
 import type { Store } from '../store.js';
-import { type Entries, type EntriesWatcher, revisionOf } from './entry.js';
+import { type Entries, type EntriesWatcher, type Entry, revisionOf } from './entry.js';
 import type { Held } from './held.js';
 
 type AnyHeld = Held<unknown>;
@@ -96,7 +96,10 @@ export class Following {
   /** First all are evaluated, then all change, then all hear of it. */
   async #applyTo(some: readonly AnyHeld[]): Promise<void> {
     const list = this.#applied ?? [];
-    const entries = new Map(list.map((entry) => [entry.key, entry]));
+    // Of what may be thousands of keys in these folders, a few are layers: a map of all would cost more than all else.
+    const wanted = new Set(some.flatMap((held) => held.resolved.layers));
+    const entries = new Map<string, Entry>();
+    for (const entry of list) if (wanted.has(entry.key)) entries.set(entry.key, entry);
     const steps = await Promise.all(some.map((held) => held.prepare(entries, revisionOf(list))));
     if (this.#isOver) return;
     const wasUnknown = some.filter((held) => held.stale && !this.#watcher.stale);
