@@ -37,6 +37,8 @@ export interface Line {
   at: number;
   event: 'ready' | 'runs' | 'done' | 'failed';
   tick?: number;
+  /** How far its clock is ahead. */
+  aheadMs?: number;
   token?: string;
   missed?: number[];
   code?: string;
@@ -47,8 +49,8 @@ export interface Order {
   name: string;
   expression?: string;
   options?: CronOptions;
-  /** How far the clock of the process is ahead, in milliseconds. */
-  aheadMs?: number;
+  /** How far the clock of the process is ahead, in milliseconds; or so far that it is half a second before a minute. */
+  aheadMs?: number | 'justBeforeAMinute';
   /** How long a tick takes. */
   tickMs?: number;
 }

@@ -1,6 +1,6 @@
 /** What node-cron asks which of several instances is to run a task that is `distributed`. */
 
-import { integer, invalid, kindOf } from '../../common/shape.js';
+import { integer, invalid, kindOf, wellFormed } from '../../common/shape.js';
 import { checked } from '../../registry/call.js';
 import type { Claim, Claims } from './claims.js';
 import { pathOfJob } from './options.js';
@@ -31,11 +31,11 @@ export class RunCoordinator {
   async shouldRun(key: string, ttlMs: number): Promise<boolean> {
     const [path, at, ttl] = checked('shouldRun', () => {
       if (typeof key !== 'string') throw invalid('key', `expected a string, got ${kindOf(key)}`);
-      const [, name = '', time = ''] = TIME.exec(key) ?? [];
+      const [, name = '', time = ''] = TIME.exec(wellFormed('key', key)) ?? [];
       const at = Date.parse(time);
       if (Number.isNaN(at)) throw invalid('key', 'expected the name of a task, a colon and a time in ISO 8601');
       // A name of node-cron may have what no part of a key has.
-      return [pathOfJob(encodeURIComponent(name)), at, integer('ttlMs', ttlMs, 30_000, { min: 1 })] as const;
+      return [pathOfJob(encodeURIComponent(name), 'key'), at, integer('ttlMs', ttlMs, 30_000, { min: 1 })] as const;
     });
     const claims = this.#claimsOf(path);
     const claim = await claims.claim<null>(

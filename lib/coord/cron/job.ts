@@ -178,6 +178,8 @@ export class CronJob {
       const end = Math.min(at + LATE_MOST_MS, expression.next(at) ?? Number.POSITIVE_INFINITY);
       if (now() < at + LATE_MOST_MS) await this.#tick(at, () => now() >= end);
     } catch (error) {
+      const { retryable, outcomeUnknown, code } = error as RollcallError;
+      if (catchUp !== 'none') this.#watches ||= retryable || outcomeUnknown === true || code === 'ERR_LOCK_LOST';
       this.#fail(error, at ?? now());
       await outcomeOf(never, this.#ending.signal, 1000); // what fails at once does not fail in a circle
     } finally {
@@ -207,11 +209,16 @@ export class CronJob {
       this.#watches = record.running.length > 0;
       const [at] = due;
       if (at === undefined) return;
+      const mayHaveDied = died.includes(at);
       const end = now() + LATE_MOST_MS;
-      if (!(await this.#tick(at, () => now() >= end || living.has(at)))) {
-        if (!died.includes(at)) return; // another has it
-        living.add(at);
+      try {
+        // Who may have died is asked once: its lock stands as long as it lives.
+        if (await this.#tick(at, () => mayHaveDied || now() >= end)) continue;
+        if (!mayHaveDied) return; // another has it
+      } catch (error) {
+        if (!mayHaveDied || !(error as RollcallError).retryable) throw error;
       }
+      living.add(at);
     }
   }
 

@@ -40,7 +40,9 @@ export class Jobs {
       claims,
       campaign,
       log: inside.log,
-      ask: (signal) => this.#elections.observe(plan.path, { signal }).next(),
+      ask: async (signal) => {
+        for await (const _ of this.#elections.observe(plan.path, { signal })) return;
+      },
       over: () => {
         if (this.#jobs.get(plan.path) === job) this.#jobs.delete(plan.path);
         inside.holds.delete(job);

@@ -77,8 +77,8 @@ export function planOf(name: unknown, expression: unknown, run: unknown, options
 }
 
 /** The path of a job, whose name is one part of a key. */
-export function pathOfJob(name: unknown): string {
-  const part = partOf('name', name);
-  pathOf('name', FOLDER, `${part}/${new Date(0).toISOString()}`);
+export function pathOfJob(name: unknown, argument = 'name'): string {
+  const part = partOf(argument, name);
+  pathOf(argument, FOLDER, `${part}/${new Date(0).toISOString()}`);
   return `${FOLDER}${part}`;
 }
