@@ -5,8 +5,7 @@ import { ETCD_VERSIONS, type EtcdCluster, startEtcd } from '../support/etcd.js';
 import { said, within } from '../support/process.js';
 import { startTcpProxy } from '../support/tcp.js';
 import { type Line, noting, worker } from './cron-kit.js';
-import { client, type Finish, until } from './kit.js';
-import { FULL } from './locks-kit.js';
+import { client, type Finish, FULL, until } from './kit.js';
 
 async function begin(finish: Finish, options: Parameters<typeof startEtcd>[0] = {}): Promise<EtcdCluster> {
   const server = await startEtcd(options);
