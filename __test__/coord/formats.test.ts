@@ -1,7 +1,7 @@
 // YAML and TOML, by packages beside this one; and what lies where the guide's own programs put it.
 import { defineConfig } from 'rollcall/coord';
 import { expect, test } from 'vitest';
-import { anything, failure, inMemory, limits } from './kit.js';
+import { anything, failure, inMemory, limits, schemaOf } from './kit.js';
 
 test('YAML is read by the format and by the end of the key, and merged with JSON below it', async (finish) => {
   const { config } = await inMemory(finish);
@@ -97,4 +97,38 @@ test('the paths of the guide are read as they are, with the prefix that its own 
   ]);
   const twice = defineConfig({ key: '/config/config/{env}/{service}/clog', schema: anything });
   expect(await config.get(twice)).toBe('debug');
+});
+
+test('the rules and policies of the guide are records, of which one broken file refuses itself alone', async (finish) => {
+  const { config } = await inMemory(finish, { env: 'prod', service: 'message-service' });
+  const rule = schemaOf<Record<string, unknown>>((value) => {
+    const isRule = typeof (value as { rate?: unknown } | null)?.rate === 'number';
+    return isRule ? { value: value as Record<string, unknown> } : { issues: [{ message: 'no rule' }] };
+  });
+  const path = '/config/prod/message-service/ratelimit/';
+  await config.setAll({
+    [`${path}send.json`]: '{"mode":"local","rate":30.0,"capacity":60,"description":"…"}',
+    [`${path}login.json`]: '{"mode":"distributed","rate":5}',
+    [`${path}broken.json`]: '{"mode":"local",',
+    [`/config${path}send.json`]: '{"mode":"local","rate":1}', // as its own etcd has it
+    '/config/ratelimit/rules/all.json': '{"send":{"rate":30.0},"login":{"rate":5}}',
+    '/config/prod/message-service/policies/default.json':
+      '{"failureThreshold":5,"successThreshold":2,"openStateTimeout":"1m"}',
+    '/config/prod/message-service/policies/user.json': '{"failureThreshold":5,"openStateTimeout":60000000000}',
+  });
+  const ref = await config.open(defineConfig({ key: '/config/{env}/{service}/ratelimit/', schema: rule }));
+  expect(ref.value).toEqual({
+    'login.json': { mode: 'distributed', rate: 5 },
+    'send.json': { mode: 'local', rate: 30, capacity: 60, description: '…' },
+  });
+  expect(ref.rejected?.issues).toEqual([{ entry: 'broken.json', message: 'expected JSON', path: '' }]);
+  const twice = defineConfig({ key: '/config/config/{env}/{service}/ratelimit/', schema: rule });
+  expect(await config.get(twice)).toEqual({ 'send.json': { mode: 'local', rate: 1 } });
+  const all = await config.get(defineConfig({ key: '/config/ratelimit/rules/', schema: anything }));
+  expect(all).toEqual({ 'all.json': { send: { rate: 30 }, login: { rate: 5 } } });
+  const policies = await config.get(defineConfig({ key: '/config/{env}/{service}/policies/', schema: anything }));
+  expect(policies).toMatchObject({
+    'default.json': { openStateTimeout: '1m' },
+    'user.json': { openStateTimeout: 60_000_000_000 },
+  });
 });
