@@ -45,9 +45,9 @@ export class Coord {
   }
 
   /**
-   * Runs `run` at the ticks of a cron expression, each of them at most once among all processes that have a job of this name: who
-   * claims it in the store runs it. It begins at once and keeps the process alive, until `stop()` or `close()`. No I/O before the first
-   * tick, unless ticks are caught up.
+   * Runs `fn` at the ticks of a cron expression, each of them at most once among all processes that have a job of this name: who
+   * claims it in the store runs it. It begins at once and keeps the process alive, until `stop()` or `close()`. What
+   * the store refuses whatever the time is told at once, by `failed`.
    *
    * The expression has five to seven fields, or is one such as `@daily`; the package `croner` reads it, which has to be beside this
    * one. `name` is one part of a key: the record of the job lies at `/cron/{name}`.
@@ -55,8 +55,8 @@ export class Coord {
    * @throws `ERR_INVALID_ARGUMENT`, also for an expression that is never due, and a name that this client has a job of;
    * `ERR_UNSUPPORTED` without croner; `ERR_CLOSED`. What befalls ticks is told by `failed`.
    */
-  cron(name: string, expression: string, run: (tick: CronTick) => unknown, options?: CronOptions): CronJob {
-    return this.#jobs.cron(name, expression, run, options);
+  cron(name: string, expression: string, fn: (tick: CronTick) => unknown, options?: CronOptions): CronJob {
+    return this.#jobs.cron(name, expression, fn, options);
   }
 
   /**
@@ -70,7 +70,8 @@ export class Coord {
   }
 
   /**
-   * Stops the cron jobs and waits for what runs of them, ten seconds at the most. Then closes what is open here, gives back what is held, and closes the registry client, unless that was given. Pending and later calls fail with `ERR_CLOSED`.
+   * Stops the cron jobs and waits for what runs of them, ten seconds at the most. Then closes what is open here, gives back what is held,
+   * and closes the registry client, unless that was given. Pending and later calls fail with `ERR_CLOSED`.
    * May be called again.
    */
   close(): Promise<void> {
