@@ -9,7 +9,7 @@ import {
   type Entry,
   type StandardSchema,
 } from 'rollcall/coord';
-import { expect } from 'vitest';
+import { expect, vi } from 'vitest';
 import { startConsul } from '../support/consul.js';
 import { type EtcdVersion, startEtcd } from '../support/etcd.js';
 import { uniqueName, waitFor } from '../support/process.js';
@@ -17,6 +17,7 @@ import { startZookeeper } from '../support/zookeeper.js';
 
 /** The size of the hard tests: that of `make hard`, or one that takes seconds. */
 export const FULL = process.env.SIZE === 'full';
+if (FULL) vi.setConfig({ testTimeout: 600_000 });
 
 /** What Vitest gives a test to tidy up with. */
 export interface Finish {
