@@ -73,27 +73,42 @@ export class Lock {
 
   /** @internal */
   async run<T>(operation: string, fn: (held: Held) => T | Promise<T>, how: Waiting): Promise<T> {
-    const held = await this.take(operation, how);
-    try {
-      const value = await fn(held);
-      const { loss } = held;
-      if (loss) throw loss;
-      return value;
-    } catch (error) {
-      const { loss } = held;
-      if (loss && loss !== error && loss.cause === undefined) {
-        Object.defineProperty(loss, 'cause', { configurable: true, enumerable: false, value: error, writable: true });
-      }
-      throw loss ?? error;
-    } finally {
-      await held.release().catch(() => {}); // it is tried again by itself, and the lease expires
-    }
+    return await under(await this.take(operation, how), fn);
   }
 
   #options(waits: boolean): NativeHoldOptions {
     const kind = this.#kind;
     const permits = kind.kind === 'semaphore' ? kind.permits() : 1;
     return { path: this.path, kind: kind.kind, permits, waits, ...this.#holding };
+  }
+}
+
+/**
+ * Runs `fn` under what is held, and gives it back. Rejects with its loss where that came first; what `fn` threw is its `cause`.
+ *
+ * @internal
+ */
+export async function under<T>(held: Held, fn: (held: Held) => T | Promise<T>): Promise<T> {
+  try {
+    return await unlost(held, () => fn(held));
+  } finally {
+    await held.release().catch(() => {}); // it is tried again by itself, and the lease expires
+  }
+}
+
+/** The same, and gives nothing back. @internal */
+export async function unlost<T>(held: Pick<Held, 'loss'>, work: () => T | Promise<T>): Promise<T> {
+  try {
+    const value = await work();
+    const { loss } = held;
+    if (loss) throw loss;
+    return value;
+  } catch (error) {
+    const { loss } = held;
+    if (loss && loss !== error && loss.cause === undefined) {
+      Object.defineProperty(loss, 'cause', { configurable: true, enumerable: false, value: error, writable: true });
+    }
+    throw loss ?? error;
   }
 }
 
