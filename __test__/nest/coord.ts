@@ -65,6 +65,115 @@ export function coordSuite(version: NestVersion, ground: () => { etcd: EtcdClust
       }
     });
 
+    it('runs a method under a lock, in one process at a time', async () => {
+      const { apps, etcd } = ground();
+      const SERVICE = uniqueName('orders');
+      const told = (app: ReturnType<typeof apps.start>, name: string) =>
+        app.line((line) => name in line, { what: name }) as Promise<Record<string, unknown>>;
+      const start = (env: object) => apps.start(kind, 'locking', { COORD: etcd.url, SERVICE, TIMES: '8', ...env });
+      const two = [start({}), start({})];
+      const [one, other] = await Promise.all(two.map((app) => told(app, 'tokens')));
+      const tokens = [one, other].map((line) => ((line as Line).tokens as string[]).map(BigInt));
+      for (const own of tokens)
+        expect(own.slice(0, 8)).toEqual([...own.slice(0, 8)].sort((a, b) => (a < b ? -1 : 1)));
+      expect(new Set(tokens.flat()).size, 'no token twice').toBe(18);
+      expect((await coord.config.raw(`/counts/${SERVICE}`))?.value, 'no count is lost').toBe('16');
+      expect(one).toMatchObject({
+        report: { id: '7', key: '/locks/report:7', held: true },
+        shape: ['add', 1, 1, 2],
+      });
+      expect([one?.two, other?.two].sort()).toEqual([2, 4]);
+      for (const app of two) expect(await app.exit).toMatchObject({ code: 0 });
+
+      const holder = start({ DOES: 'hold' });
+      try {
+        expect(await told(holder, 'holds')).toEqual({ holds: true });
+        expect(await told(start({ DOES: 'try' }), 'tries')).toEqual({ tries: 'it did not run', waits: 'ERR_TIMEOUT' });
+        holder.kill('SIGKILL');
+        const next = start({ DOES: 'hold' });
+        expect(await told(next, 'holds'), 'after the time to live').toEqual({ holds: true });
+        const [key] = await etcd.keys(`/locks/${SERVICE}:hold/`);
+        await etcd.del(key as string);
+        await told(next, 'hears');
+        next.child.stdin?.write('go on\n');
+        expect(await told(next, 'lost')).toEqual({ lost: 'ERR_LOCK_LOST' });
+        next.kill('SIGTERM');
+        await next.exit;
+      } finally {
+        holder.kill('SIGKILL');
+        await holder.exit;
+      }
+    });
+
+    it('runs methods where it leads, and leaves that to another when it is killed or stops', async () => {
+      const { apps, etcd } = ground();
+      const SERVICE = uniqueName('orders');
+      const HAS_CRON = version === 11 ? 'yes' : '';
+      const start = () => apps.start(kind, 'leading', { COORD: etcd.url, SERVICE, HAS_CRON });
+      type App = ReturnType<typeof start>;
+      const candidates = async (count: number) => {
+        const both = async () => [
+          ...(await etcd.keys(`/elections/${SERVICE}-jobs/`)),
+          ...(await etcd.keys(`/elections/test:${SERVICE}/`)),
+        ];
+        await waitFor(async () => (await both()).length === 2 * count, { what: `${count} candidates` });
+      };
+      const told = (app: App, name: string) => app.line((line) => name in line, { what: name });
+      const ran = async (app: App) => {
+        const lines = await Promise.all(
+          ['above', 'below'].map((job) => app.line(({ ran }) => ran === job, { what: `the job ${job}` })),
+        );
+        expect(new Set(lines.map(({ token }) => token)).size, 'one term for both').toBe(1);
+        return BigInt(lines[0]?.token as string);
+      };
+      const runs = (app: App) => app.seen.filter((line) => 'ran' in line);
+      const all: App[] = [];
+      const next = async () => {
+        const app = start();
+        all.push(app);
+        await told(app, 'started');
+        await candidates(2);
+        expect(runs(app)).toEqual([]);
+        return app;
+      };
+      try {
+        const first = start();
+        all.push(first);
+        const token = await ran(first);
+        const jobs = `${SERVICE}-jobs`;
+        const leads = expect.arrayContaining([jobs, `test:${SERVICE}`]);
+        expect(await told(first, 'leads')).toEqual({
+          leads,
+          asked: ['ran', 'ran'],
+          health: { coord: { status: 'up', leads } },
+        });
+        const second = await next();
+        expect(await told(second, 'asked')).toMatchObject({ asked: 'it did not run' });
+        first.kill('SIGKILL');
+        await first.exit;
+        expect(await ran(second), 'after the time to live').toBeGreaterThan(token);
+        await told(second, 'leads');
+        const third = await next();
+        second.kill('SIGTERM');
+        expect(await told(second, 'ended')).toEqual({ ended: 'well', later: 'it did not run' });
+        const { isHeld, stops, at } = await told(second, 'stops');
+        expect([stops, isHeld], 'it still leads when it is told').toEqual(['ERR_ABORTED', true]);
+        await ran(third);
+        expect(Number(runs(third)[0]?.at)).toBeGreaterThanOrEqual(Number(at));
+        expect(Number(runs(second).at(-1)?.at)).toBeLessThanOrEqual(Number(runs(third)[0]?.at));
+        await second.exit;
+        await candidates(1);
+        await told(third, 'leads');
+        third.kill('SIGTERM');
+        await third.exit;
+        await candidates(0);
+        expect(third.stderr + (await third.exit).stdout).toContain(`this instance leads ${jobs}, with token `);
+      } finally {
+        for (const app of all) app.kill('SIGKILL');
+        await Promise.all(all.map((app) => app.exit));
+      }
+    });
+
     it('is tested on the memory of the process, and is told in one line what is wrong', async () => {
       const { apps } = ground();
       const app = apps.start(kind, 'coord-testing');
@@ -102,6 +211,18 @@ export function coordSuite(version: NestVersion, ground: () => { etcd: EtcdClust
           'CoordModule: @OnConfigChange on Strange.changes: expected one that is opened at the start: give the ' +
           'definition of /config/{env}/{service}/quota in config',
         another: expect.stringContaining(`COORD_CONFIG:${limits}, definition 2 of this key (config of CoordModule)`),
+        noCoord: expect.stringContaining(
+          'CoordModule.forRoot(…), which @WithLock and @LeaderOnly need: import it in the root module',
+        ),
+        noSuchCoord: expect.stringContaining(
+          "CoordModule.forRoot({ name: 'eu', … }), which @WithLock and @LeaderOnly need",
+        ),
+        noService:
+          'CoordModule: @LeaderOnly on Nightly.run: expected the name of an election, or the option service of coord, whose ' +
+          'election it is then',
+        twoTerms:
+          'CoordModule: @LeaderOnly on Disagreeing.second: options.ttlMs: expected that of @LeaderOnly on Disagreeing.first, ' +
+          'since both are of the election jobs',
         same: 'it started',
         lazy: 'it started',
         shared: 'it started',

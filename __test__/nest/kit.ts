@@ -26,6 +26,7 @@ const PACKAGES: Record<NestVersion, readonly string[]> = {
     'testing',
     'terminus@11',
     'config@4',
+    'schedule@6',
     'axios@4',
   ],
   12: [

@@ -22,6 +22,8 @@ export class Coord {
   readonly elections: Elections;
   /** The registry client that it works on. */
   readonly registry: Registry;
+  /** Who this process is. @internal */
+  readonly identity: Identity;
   readonly #store: Store;
   readonly #live: LiveHolds;
   readonly #jobs: Jobs;
@@ -30,6 +32,7 @@ export class Coord {
 
   private constructor(registry: Registry, identity: Identity, isOwner: boolean) {
     this.registry = registry;
+    this.identity = identity;
     this.#isOwner = isOwner;
     this.#store = new Store(registry.inside(), identity.settleMs);
     this.config = new ConfigCenter(this.#store, identity);

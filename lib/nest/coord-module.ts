@@ -10,6 +10,7 @@ import {
   type AnyConfigDef,
   Configurations,
   CoordHealthIndicator,
+  CoordMethods,
   CoordResident,
   CoordService,
   type CoordTarget,
@@ -24,6 +25,7 @@ import {
   getEtcdToken,
   getRegistryToken,
   invalid,
+  methodsToken,
   openCoord,
   readOnce,
   sharedOf,
@@ -175,7 +177,7 @@ const COORD: ClientKind = {
       inject: [tokens.client, configsTokenOf(tokens)],
       useFactory: async (coord: Coord, all: readonly AnyConfigDef[]) => {
         try {
-          return new CoordService(await Configurations.open(coord, all));
+          return new CoordService(await Configurations.open(coord, all), new CoordMethods(coord, log));
         } catch (error) {
           throw explained(where, error);
         }
@@ -194,6 +196,7 @@ const COORD: ClientKind = {
     return [
       // Not as values: Nest 10 writes those out, and these are schemas.
       { provide: configsTokenOf(tokens), useFactory: () => config },
+      { provide: methodsToken(name), useExisting: tokens.service },
       ...config.map((definition) => ({
         provide: configToken(definition, name),
         inject: [tokens.service],

@@ -7,6 +7,7 @@ import {
   configToken,
   definitionOf,
   EtcdHealthIndicator,
+  expectInstance,
   getCoordServiceToken,
   getCoordToken,
   getEtcdServiceToken,
@@ -18,6 +19,7 @@ import {
   markConfigHandler,
   markHandler,
   markSetting,
+  methodOf,
   RegistryHealthIndicator,
 } from './shared/index.js';
 
@@ -119,15 +121,3 @@ export function Config(key: string, { client, parse = (text) => text }: ConfigOp
 
 /** The same as `@Config`, for programs in which that is another's: Midway and `@nestjs/config` have names like it. */
 export const EtcdConfig = Config;
-
-function methodOf(decorator: string, target: object, key: string | symbol, descriptor?: PropertyDescriptor): object {
-  expectInstance(decorator, target, key);
-  if (typeof descriptor?.value === 'function') return descriptor.value;
-  throw new TypeError(`${decorator} on ${target.constructor.name}.${String(key)}: expected a method`);
-}
-
-/** Static members belong to no provider, and would be found by nobody. */
-function expectInstance(decorator: string, target: object, key: string | symbol): void {
-  if (typeof target !== 'function') return;
-  throw new TypeError(`${decorator} on ${target.name}.${String(key)}: expected a member that is not static`);
-}

@@ -1,6 +1,7 @@
 /** rollcall/nest: modules for NestJS 10, 11 and 12. Enter at `RegistryModule`, `EtcdModule` and `CoordModule`. */
 
 export type { AsyncOptions, ModuleExtras } from './async-options.js';
+export { type CoordName, HeldLock, HeldTerm, LeaderOnly, WithLock } from './coord-methods.js';
 export {
   CoordModule,
   type CoordModuleAsyncOptions,
@@ -69,6 +70,7 @@ export {
   type HealthResult,
   type HealthStatus,
   type Json,
+  type LeaderOnlyOptions,
   type OnServiceList,
   type OnServices,
   type OnSetting,
@@ -77,5 +79,7 @@ export {
   type RegistryOnEtcd,
   RegistryService,
   type SelfOptions,
+  type Term,
+  type WithLockOptions,
 } from './shared/index.js';
 export { type TestingBuilder, useMemoryRegistry } from './testing.js';

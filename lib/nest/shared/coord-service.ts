@@ -2,6 +2,7 @@
 
 import type { ConfigDef, ConfigRef, Coord } from '../../coord/index.js';
 import type { Configurations } from '../../frameworks/configurations.js';
+import type { CoordMethods } from '../../frameworks/coord-methods.js';
 import { madeByModule } from './by-module.js';
 
 /** A client of coord, and the configurations that the module has opened. */
@@ -9,17 +10,24 @@ export class CoordService {
   /** The client: `coord.config` reads, writes and follows what has no definition. */
   readonly coord: Coord;
   readonly #configurations: Configurations;
+  readonly #methods: CoordMethods;
 
   /** @internal */
-  constructor(configurations: Configurations) {
+  constructor(configurations: Configurations, methods: CoordMethods) {
     madeByModule(configurations, 'CoordService', 'CoordModule');
     this.coord = configurations.coord;
     this.#configurations = configurations;
+    this.#methods = methods;
   }
 
   /** @internal */
   static configurationsOf(service: CoordService): Configurations {
     return service.#configurations;
+  }
+
+  /** @internal */
+  static methodsOf(service: CoordService): CoordMethods {
+    return service.#methods;
   }
 
   /**
@@ -40,5 +48,15 @@ export class CoordService {
   /** The keys of configurations whose latest value was refused: the one before it is in use. */
   get rejected(): string[] {
     return this.#configurations.rejected;
+  }
+
+  /** The elections of `@LeaderOnly()` in which this instance leads now. */
+  get leads(): string[] {
+    return this.#methods.leadership.leads;
+  }
+
+  /** The elections of `@LeaderOnly()` for which the store does not let this instance stand, because a right is missing for instance. */
+  get refusedElections(): string[] {
+    return this.#methods.leadership.refused;
   }
 }

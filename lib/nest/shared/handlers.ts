@@ -4,6 +4,7 @@
  */
 
 import type { AnyConfigDef } from '../../frameworks/configurations.js';
+import type { LeaderMark } from '../../frameworks/leader-only.js';
 
 /** What `reflect-metadata` puts there, which Nest loads. */
 const metadata = Reflect as typeof Reflect & {
@@ -15,6 +16,8 @@ const metadata = Reflect as typeof Reflect & {
 const HANDLERS = 'rollcall:onServiceChange';
 /** On a method: which configurations it hears of. */
 const CONFIGS = 'rollcall:onConfigChange';
+/** On a method: in which elections its instance must lead. */
+const LEADERS = 'rollcall:leaderOnly';
 /** On a class: which of its properties hold settings. */
 const SETTINGS = 'rollcall:config';
 
@@ -40,6 +43,17 @@ export interface ConfigHandler {
 /** Marks a method. One method may have several marks. */
 export function markConfigHandler(method: object, handler: ConfigHandler): void {
   mark(CONFIGS, method, handler);
+}
+
+/** Of which election of which client a decorated method is. */
+export interface LeaderMethod extends LeaderMark {
+  /** The name of the client of coord. */
+  readonly coord: string | undefined;
+}
+
+/** Marks a method. */
+export function markLeader(method: object, leader: LeaderMethod): void {
+  mark(LEADERS, method, leader);
 }
 
 /** What a decorated property holds. */
@@ -119,6 +133,13 @@ export const configHandlersOf = (modules: Iterable<unknown>, refused: (problem: 
     modules,
     refused,
   );
+
+/** Every method that runs only where its instance leads, also of classes of which there are many. */
+export function* leadersOf(modules: Iterable<unknown>): Generator<LeaderMethod> {
+  for (const { instance } of instancesOf(modules)) {
+    for (const [, method] of methodsOf(instance)) yield* marksOf<LeaderMethod>(LEADERS, method);
+  }
+}
 
 function* markedOf<Mark extends object, Arguments extends unknown[]>(
   key: string,

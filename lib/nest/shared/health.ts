@@ -93,7 +93,8 @@ export class RegistryHealthIndicator {
 
 /**
  * Whether the configurations of the application are what lies in the store: `degraded` while one is stale, or its latest value
- * was refused, which with Terminus before 12 is `down`; `down` when the client is closed. The answer has their keys, and no value.
+ * was refused, or the store does not let it stand for an election of `@LeaderOnly()`, which with Terminus before 12 is `down`; `down` when
+ * the client is closed. The answer has their keys, and no value; and the elections in which this instance leads.
  *
  * For dashboards and alarms, as `RegistryHealthIndicator`: the application goes on with the last good values.
  */
@@ -109,10 +110,11 @@ export class CoordHealthIndicator {
 
   /** Looks at what is known here; asks no server. */
   async isHealthy<Key extends string = 'coord'>(key = 'coord' as Key): Promise<HealthResult<Key>> {
-    const { stale, rejected, coord } = this.#service;
-    const isWell = stale.length === 0 && rejected.length === 0;
+    const { stale, rejected, coord, leads = [], refusedElections = [] } = this.#service;
+    const isWell = stale.length + rejected.length + refusedElections.length === 0;
     const status = coord.registry.closed ? 'down' : isWell ? 'up' : 'degraded';
-    const details = { ...(stale.length > 0 ? { stale } : {}), ...(rejected.length > 0 ? { rejected } : {}) };
+    const all = { stale, rejected, leads, refusedElections };
+    const details = Object.fromEntries(Object.entries(all).filter(([, names]) => names.length > 0));
     return answer(key, { status, ...details }, terminusOf(this.#modules));
   }
 }

@@ -6,8 +6,18 @@
 export { invalid } from '../../common/shape.js';
 export { Etcd3 } from '../../etcd/index.js';
 export { type AnyConfigDef, Configurations, definitionOf, definitionsOf } from '../../frameworks/configurations.js';
+export { CoordMethods } from '../../frameworks/coord-methods.js';
 export type { OnServiceList } from '../../frameworks/follow.js';
+export { HELD_TERM, type LeaderOnlyOptions, leaderMethod, Term } from '../../frameworks/leader-only.js';
 export type { AppLogger } from '../../frameworks/logger.js';
+export {
+  type AsyncMethod,
+  expectInstance,
+  type Method,
+  methodOf,
+  type Place,
+  placeOf,
+} from '../../frameworks/methods.js';
 export { type EtcdOpenOptions, explained, openEtcd, openRegistry, type RegistryOnEtcd } from '../../frameworks/open.js';
 export {
   type CoordPlace,
@@ -19,13 +29,14 @@ export {
   sharedOf,
 } from '../../frameworks/open-coord.js';
 export { checkedSelf, type SelfOptions, SelfRegistration } from '../../frameworks/self-registration.js';
+export { HELD_LOCK, lockedMethod, type WithLockOptions } from '../../frameworks/with-lock.js';
 export { connect, Registry } from '../../index.js';
 export { configToken } from './config-token.js';
 export { CoordResident } from './coord-resident.js';
 export { CoordService } from './coord-service.js';
 export { EtcdResident } from './etcd-resident.js';
 export { EtcdService, type Json, type OnServices } from './etcd-service.js';
-export { markConfigHandler, markHandler, markSetting } from './handlers.js';
+export { markConfigHandler, markHandler, markLeader, markSetting } from './handlers.js';
 export {
   CoordHealthIndicator,
   EtcdHealthIndicator,
@@ -57,5 +68,6 @@ export {
   getServiceToken,
   healthTokenOf,
   isDefault,
+  methodsToken,
   REGISTRY_CLIENT,
 } from './tokens.js';

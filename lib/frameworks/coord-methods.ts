@@ -1,0 +1,28 @@
+/** The methods of an application that run under what coord gives, from its start to its end. */
+
+import type { Coord } from '../coord/index.js';
+import { Leadership } from './leader-only.js';
+import type { AppLogger } from './logger.js';
+import { LEAVING_MS } from './running.js';
+import { MethodLocks } from './with-lock.js';
+
+export class CoordMethods {
+  readonly locks: MethodLocks;
+  readonly leadership: Leadership;
+  readonly #log: AppLogger;
+
+  constructor(coord: Coord, log: AppLogger) {
+    this.locks = new MethodLocks(coord);
+    this.leadership = new Leadership(coord, log);
+    this.#log = log;
+  }
+
+  /** When everything else has stopped, and before coord is closed, which gives all locks back: waits for the methods under one. Never rejects. */
+  async over(): Promise<void> {
+    await this.leadership.leave(); // where nobody has called it before
+    const count = await this.locks.over(LEAVING_MS);
+    if (count === 0) return;
+    const calls = count === 1 ? 'a method is' : `${count} methods are`;
+    this.#log.warn(`${calls} still under way under a lock, which is given back now`);
+  }
+}

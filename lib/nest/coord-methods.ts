@@ -1,0 +1,120 @@
+/** The decorators of methods that run under what coord gives. */
+
+import { Inject } from '@nestjs/common';
+import {
+  type AsyncMethod,
+  CoordService,
+  HELD_LOCK,
+  HELD_TERM,
+  invalid,
+  type LeaderOnlyOptions,
+  leaderMethod,
+  lockedMethod,
+  type Method,
+  markLeader,
+  methodsToken,
+  type Place,
+  placeOf,
+  type WithLockOptions,
+} from './shared/index.js';
+
+/** Which client of coord. */
+export interface CoordName {
+  /** The name of the client of coord. Default: the default one. */
+  coord?: string | undefined;
+}
+
+/**
+ * The method runs under a lock, a mutex of `coord.lock`, whichever instance of the program it is called in: nowhere else does
+ * what has the same key, until its promise is settled. In the key `{0}` is the first argument and `{0.id}` a property of it: a string
+ * or a number.
+ *
+ * It waits for its turn, and rejects as `coord.lock.withLock()` does: with `ERR_TIMEOUT` after `timeoutMs`, and with a
+ * `LockLostError` where the lock was lost before the method was done. With `skip: true` it resolves with `undefined` where another
+ * holds the lock. A parameter with `@HeldLock()` gets what is held: its `signal` and its fencing `token`. A lock is not re-entrant:
+ * a method that calls one with the same key waits for itself.
+ *
+ * In providers and controllers of every scope; Nest says at the start what to import where there is no `CoordModule`.
+ *
+ * ```ts
+ * @WithLock('report:{0}')
+ * async run(id: string, @HeldLock() held?: Held) {}
+ * ```
+ *
+ * @throws `ERR_INVALID_ARGUMENT`, also from the method: for an argument that is no string or number, is empty, or has `/` or `..`
+ *   in it.
+ */
+export function WithLock(key: string, { coord, ...options }: WithLockOptions & CoordName = {}) {
+  return decorator('@WithLock', coord, (place, serviceOf) =>
+    lockedMethod(place, key, options, (self) => CoordService.methodsOf(serviceOf(self)).locks),
+  );
+}
+
+/** The parameter gets what the method of `@WithLock()` holds, a `Held`. Whoever calls the method leaves it out. */
+export function HeldLock(): ParameterDecorator {
+  return (target, key, index) => HELD_LOCK.mark(target, key, index);
+}
+
+/**
+ * The method runs only while this instance of the program leads an election, of which there is one campaign in an application,
+ * from its start to its end, for all methods that name it; else a call resolves with `undefined` without running. Without a name it is the election of
+ * the service: `<env>:<service>` of the options of `CoordModule`.
+ *
+ * It rejects with a `LockLostError` where this instance led no more before the method was done: another may have begun. A parameter
+ * with `@HeldTerm()` gets the term: its `signal`, which also fires when the application stops, and its fencing `token`. At the end of the
+ * application no method is begun any more, those that run have ten seconds, and then another leads.
+ *
+ * On `@Cron()` of `@nestjs/schedule`, in any order. The log says who leads, and `CoordService.leads`.
+ *
+ * ```ts
+ * @Cron('0 3 * * *')
+ * @LeaderOnly()
+ * async nightly(@HeldTerm() term?: Term) {}
+ * ```
+ *
+ * @throws `ERR_INVALID_ARGUMENT`. Two methods of one election with other options fail the start, as does one without a name where
+ *   `CoordModule` has no `service`.
+ */
+export function LeaderOnly(election?: string, { coord, ...options }: LeaderOnlyOptions & CoordName = {}) {
+  return decorator('@LeaderOnly', coord, (place, serviceOf) => {
+    const leadershipOf = (self: object) => CoordService.methodsOf(serviceOf(self)).leadership;
+    const { method, mark } = leaderMethod(place, election, options, leadershipOf);
+    markLeader(method, { ...mark, coord });
+    return method;
+  });
+}
+
+/** The parameter gets the term in which the method of `@LeaderOnly()` runs, a `Term`. Whoever calls the method leaves it out. */
+export function HeldTerm(): ParameterDecorator {
+  return (target, key, index) => HELD_TERM.mark(target, key, index);
+}
+
+/** Puts in the place of a method what `made` makes of it. `serviceOf` gives the service that Nest has injected. */
+function decorator(
+  name: string,
+  coord: string | undefined,
+  made: (place: Place, serviceOf: (self: object) => CoordService) => Method,
+) {
+  return <T extends AsyncMethod>(
+    target: object,
+    key: string | symbol,
+    descriptor: TypedPropertyDescriptor<T>,
+  ): void => {
+    const place = placeOf(name, target, key, descriptor);
+    const token = methodsToken(coord);
+    const property = Symbol.for(token);
+    const serviceOf = (self: object): CoordService => {
+      const service = (self as Record<symbol, CoordService | undefined> | undefined)?.[property];
+      if (service) return service;
+      throw invalid(
+        place.path,
+        'called on an object that Nest has not made: take it from an application with a CoordModule',
+      );
+    };
+    descriptor.value = made(place, serviceOf) as never;
+    // Once for each class: a class that inherits from it has it too.
+    if (property in target) return;
+    Object.defineProperty(target, property, { value: undefined, writable: true });
+    Inject(token)(target, property);
+  };
+}
