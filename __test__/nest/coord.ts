@@ -74,8 +74,7 @@ export function coordSuite(version: NestVersion, ground: () => { etcd: EtcdClust
       const two = [start({}), start({})];
       const [one, other] = await Promise.all(two.map((app) => told(app, 'tokens')));
       const tokens = [one, other].map((line) => ((line as Line).tokens as string[]).map(BigInt));
-      for (const own of tokens)
-        expect(own.slice(0, 8)).toEqual([...own.slice(0, 8)].sort((a, b) => (a < b ? -1 : 1)));
+      for (const own of tokens) expect(own.slice(0, 8)).toEqual([...own.slice(0, 8)].sort((a, b) => (a < b ? -1 : 1)));
       expect(new Set(tokens.flat()).size, 'no token twice').toBe(18);
       expect((await coord.config.raw(`/counts/${SERVICE}`))?.value, 'no count is lost').toBe('16');
       expect(one).toMatchObject({
