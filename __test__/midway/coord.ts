@@ -80,6 +80,90 @@ export function coordSuite(ground: () => { etcd: EtcdCluster; apps: Project }): 
       }
     });
 
+    it('runs methods under a lock, in one process at a time', async () => {
+      const { apps, etcd } = ground();
+      const SERVICE = uniqueName('orders');
+      const two = [1, 2].map(() => apps.start(kind, 'guarded', { COORD: etcd.url, SERVICE, TIMES: '8' }));
+      try {
+        const ports = await Promise.all(
+          two.map((app) => app.line((line) => 'listening' in line, { what: 'listening' })),
+        );
+        const answers = await Promise.all(
+          ports.map(async ({ listening }) => {
+            const url = (name: string) => `http://127.0.0.1:${listening}/count/${name}`;
+            const counted = async (name: string) => (await (await fetch(url(name))).json()) as Line;
+            await waitFor(async () => await fetch(url('other')), { what: 'the server' });
+            return await counted(SERVICE);
+          }),
+        );
+        for (const { tokens, ...answer } of answers) {
+          expect(answer).toEqual({
+            key: `/locks/count:${SERVICE}`,
+            shape: ['add', 1],
+            refused: '@WithLock on Counter.add: {0.name}: expected a text without "/"',
+            health: true,
+            skipped: ['it did not run'],
+          });
+          const own = (tokens as string[]).map(BigInt);
+          expect(own).toEqual([...own].sort((a, b) => (a < b ? -1 : 1)));
+        }
+        expect(new Set(answers.flatMap(({ tokens }) => tokens as string[])).size, 'no token twice').toBe(16);
+        expect((await coord.config.raw(`/counts/${SERVICE}`))?.value, 'no count is lost').toBe('16');
+      } finally {
+        for (const app of two) app.kill('SIGKILL');
+        await Promise.all(two.map((app) => app.exit));
+      }
+    });
+
+    it('runs methods where it leads, and leaves that to another when it is killed or stops', async () => {
+      const { apps, etcd } = ground();
+      const SERVICE = uniqueName('orders');
+      const jobs = `${SERVICE}-jobs`;
+      const all: ReturnType<typeof apps.start>[] = [];
+      const told = (app: (typeof all)[number], name: string) => app.line((line) => name in line, { what: name });
+      const start = async (count: number) => {
+        const app = apps.start(kind, 'guarded', { COORD: etcd.url, SERVICE });
+        all.push(app);
+        await told(app, 'listening');
+        const keys = async () => [
+          ...(await etcd.keys(`/elections/${jobs}/`)),
+          ...(await etcd.keys(`/elections/test:${SERVICE}/`)),
+        ];
+        await waitFor(async () => (await keys()).length === 2 * count, { what: `${count} candidates` });
+        if (count === 2) expect(app.seen.filter((line) => 'ran' in line)).toEqual([]);
+        return app;
+      };
+      try {
+        const first = await start(1);
+        const { token } = await told(first, 'ran');
+        expect(await told(first, 'leads')).toEqual({
+          leads: expect.arrayContaining([jobs, `test:${SERVICE}`]),
+          asked: 'ran',
+        });
+        const second = await start(2);
+        first.kill('SIGKILL');
+        await first.exit;
+        expect(BigInt((await told(second, 'ran')).token as string)).toBeGreaterThan(BigInt(token as string));
+        await told(second, 'leads');
+        const third = await start(2);
+        second.kill('SIGTERM');
+        expect(await told(second, 'stops'), 'it still leads when it is told').toEqual({
+          stops: 'ERR_ABORTED',
+          isHeld: true,
+        });
+        expect(await told(second, 'later')).toEqual({ later: 'it did not run' });
+        const begun = (await told(third, 'ran')).at;
+        const { code, stdout, stderr } = await second.exit;
+        expect(code).toBe(0);
+        const last = second.seen.filter((line) => 'ran' in line).at(-1)?.at;
+        expect(Number(last)).toBeLessThanOrEqual(Number(begun));
+        expect(stdout + stderr).toContain(`this instance leads ${jobs}, with token `);
+      } finally {
+        for (const app of all) app.kill('SIGKILL');
+        await Promise.all(all.map((app) => app.exit));
+      }
+    });
+
     it('is told in one line what is wrong', async () => {
       const { apps } = ground();
       const app = apps.run(kind, 'coord-refused');
@@ -104,6 +188,11 @@ export function coordSuite(ground: () => { etcd: EtcdCluster; apps: Project }): 
         noClient: 'coord: coord.etcd: there is no client "eu": give it in etcd.clients, or "default" as etcd.client',
         noRegistry:
           'coord: coord.registry: there is no client "eu": give it in registry.clients, or "default" as registry.client',
+        noCoord: '@WithLock on Locked.run: coord: not in the configuration: give it, such as { url, config: [limits] }',
+        noService:
+          'coord: @LeaderOnly on Nightly.run: expected the name of an election, or the option service of coord, whose election it is then',
+        outside:
+          '@WithLock on Locked.run: called on an object that Midway has not made, or imports of @Configuration is without rollcall/midway',
         lazy: 'it started',
         onRegistry: 'it started',
         onEtcd: 'it started',

@@ -51,7 +51,14 @@ export async function project(version: MidwayVersion): Promise<Project> {
 }
 
 async function installMidway(version: MidwayVersion): Promise<string> {
-  const names = ['core', 'koa', 'bootstrap', 'mock', 'logger', ...(version === 3 ? ['express', 'grpc', 'axios'] : [])];
+  const names = [
+    'core',
+    'koa',
+    'bootstrap',
+    'mock',
+    'logger',
+    ...(version === 3 ? ['express', 'grpc', 'axios', 'cron'] : []),
+  ];
   // Beside the copy of grpc-js to which @midwayjs/grpc pins itself the program has one of its own.
   const own = version === 3 ? ['@grpc/grpc-js@~1.14'] : [];
   return await installedWithPackage(`midway${version}`, [

@@ -4,7 +4,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { ServiceInstance } from 'rollcall';
 import { expect, it } from 'vitest';
-import { uniqueName } from '../support/process.js';
+import { uniqueName, waitFor } from '../support/process.js';
 import { type Ground, suite } from './suite.js';
 
 suite(3, more);
@@ -39,5 +39,26 @@ function more(ground: () => Ground): void {
     app.kill('SIGTERM');
     expect(await app.exit).toMatchObject({ code: 0 });
     expect(await count(SERVICE)).toBe(0);
+  });
+
+  it.each(['cjs', 'esm'] as const)('runs a job of @midwayjs/cron where it leads (%s)', async (kind) => {
+    const { apps, etcd, told } = ground();
+    const SERVICE = uniqueName('orders');
+    const start = () => apps.start(kind, 'cron', { COORD: etcd.url, SERVICE });
+    const first = start();
+    const ran = await told<{ token: string }>(first, 'ran');
+    expect(ran).toMatchObject({ isHeld: true });
+    const second = start();
+    try {
+      await told(second, 'started');
+      await waitFor(async () => (await etcd.keys(`/elections/test:${SERVICE}/`)).length === 2, { what: 'a second' });
+      expect(second.seen.filter((line) => 'ran' in line)).toEqual([]);
+      first.kill('SIGTERM');
+      expect(BigInt((await told<{ token: string }>(second, 'ran')).token)).toBeGreaterThan(BigInt(ran.token));
+      await first.exit;
+    } finally {
+      for (const app of [first, second]) app.kill('SIGKILL');
+      await Promise.all([first.exit, second.exit]);
+    }
   });
 }

@@ -1,12 +1,12 @@
 /** The component: what it does from the start of an application to its end. */
 
 import { ApplicationContext, Configuration, type IMidwayContainer, Init } from '@midwayjs/core';
-import { invalid } from '../common/shape.js';
 import { refusedOf } from '../frameworks/follow.js';
 import { explained } from '../frameworks/open.js';
 import type { RegistryConfig } from './config.js';
 import { configOf, loggerOf } from './container.js';
-import { CoordService, decorate, hasCoord, noCoord } from './coord.js';
+import { CoordService, decorate, hasCoord, noCoord, notOpen } from './coord.js';
+import { methodsIn, serveMethods } from './coord-methods.js';
 import { ETCDServiceFactory } from './etcd.js';
 import { listeningEndpoints } from './listening.js';
 import { RegistryServiceFactory } from './registry-factory.js';
@@ -38,10 +38,12 @@ export class RollcallConfiguration {
    */
   @Init()
   async init(): Promise<void> {
-    await decorate(this.container, () => {
+    const service = () => {
       if (this.#coord) return this.#coord;
-      throw hasCoord(this.container) ? invalid('coord', 'it is not open yet') : noCoord();
-    });
+      throw hasCoord(this.container) ? notOpen() : noCoord();
+    };
+    await decorate(this.container, service);
+    serveMethods(this.container, () => service().methods);
     await this.#openCoord(this.container);
   }
 
@@ -63,6 +65,8 @@ export class RollcallConfiguration {
   /** Makes all clients, side by side: Midway 4 gives this 30 seconds. */
   async onReady(container: IMidwayContainer): Promise<void> {
     await this.#openCoord(container); // where the configuration has it only now
+    const [needy] = this.#coord ? [] : methodsIn(container);
+    if (needy) throw explained(needy.place.path, noCoord());
     const [etcd, registry] = await Promise.allSettled([
       container.getAsync(ETCDServiceFactory),
       container.getAsync(RegistryServiceFactory),
@@ -75,13 +79,17 @@ export class RollcallConfiguration {
     throw (failed as PromiseRejectedResult).reason;
   }
 
-  /** Registers the application where its servers listen. */
+  /** Registers the application where its servers listen, and stands for the elections of its methods. */
   async onServerReady(container: IMidwayContainer): Promise<void> {
     const factory = this.#registry;
-    if (!factory) return;
-    await this.#enter(container, factory);
+    if (factory) await this.#enter(container, factory);
+    try {
+      this.#coord?.started(methodsIn(container).flatMap(({ leader }) => leader ?? []));
+    } catch (error) {
+      throw explained('coord', error);
+    }
     // Not before: a start that fails is to end the process.
-    for (const registry of factory.getClients().values()) registry.ref();
+    for (const registry of factory?.getClients().values() ?? []) registry.ref();
   }
 
   async #enter(container: IMidwayContainer, { self }: RegistryServiceFactory): Promise<void> {
@@ -103,7 +111,7 @@ export class RollcallConfiguration {
     }
   }
 
-  /** Well when etcd answers, the application is registered, and nothing that it follows is stale, nor any configuration stale or refused. */
+  /** Well when etcd answers, the application is registered, and nothing that it follows is stale, nor any configuration stale or refused, nor any election. */
   async onHealthCheck(): Promise<Health> {
     const problems = (await this.#etcd?.problems()) ?? [];
     const self = this.#registry?.self;
@@ -113,15 +121,16 @@ export class RollcallConfiguration {
     if (stale.length > 0) problems.push(`registry: stale: ${stale.join(', ')}`);
     const refused = this.#registry ? refusedOf(this.#registry.followed) : [];
     if (refused.length > 0) problems.push(`registry: refused: ${refused.join(', ')}`);
-    const { stale: old = [], rejected = [] } = this.#coord ?? {};
+    const { stale: old = [], rejected = [], refusedElections = [] } = this.#coord ?? {};
     if (old.length > 0) problems.push(`coord: stale: ${old.join(', ')}`);
     if (rejected.length > 0) problems.push(`coord: rejected: ${rejected.join(', ')}`);
+    if (refusedElections.length > 0) problems.push(`coord: refused elections: ${refusedElections.join(', ')}`);
     return problems.length === 0 ? { status: true } : { status: false, reason: problems.join('; ') };
   }
 
-  /** Takes the application out of the registry while its servers still answer, drains, then closes all clients. */
+  /** Takes the application out of the registry while its servers still answer, drains, lets another lead, then closes all clients. */
   async onStop(): Promise<void> {
-    if (this.#registry) await this.#registry.leave();
+    await Promise.all([this.#registry?.leave(), this.#coord?.methods.leadership.leave()]);
     await this.#coord?.close();
     await this.#registry?.stop(); // before the clients whose connections its own may share
     await this.#etcd?.stop();

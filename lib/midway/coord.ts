@@ -14,6 +14,8 @@ import {
 import { invalid, isRecord } from '../common/shape.js';
 import type { ConfigDef, ConfigListener, Coord, ConfigRef as CoordConfigRef } from '../coord/index.js';
 import { type AnyConfigDef, Configurations, definitionOf, definitionsOf } from '../frameworks/configurations.js';
+import { CoordMethods } from '../frameworks/coord-methods.js';
+import type { LeaderMark } from '../frameworks/leader-only.js';
 import { explained } from '../frameworks/open.js';
 import { hasPlace, openCoord } from '../frameworks/open-coord.js';
 import type { ClientFactory } from './client-factory.js';
@@ -37,6 +39,7 @@ export class CoordService {
   container!: IMidwayContainer;
 
   #configurations: Configurations | undefined;
+  #methods: CoordMethods | undefined;
   #placed: readonly Placed[] = [];
 
   /** @internal */
@@ -56,7 +59,10 @@ export class CoordService {
           etcd: async (name) => found(await this.container.getAsync(ETCDServiceFactory), 'etcd', name),
         },
       );
+      // Until the application has started nothing of it is to keep the process alive: a start that fails ends it.
+      coord.registry.unref();
       this.#configurations = await Configurations.open(coord, all);
+      this.#methods = new CoordMethods(coord, loggerOf(this.container));
       this.#placed = placed;
     } catch (error) {
       throw String((error as Error).message).startsWith('coord: ') ? error : explained('coord', error);
@@ -87,6 +93,32 @@ export class CoordService {
     return this.#opened().rejected;
   }
 
+  /** The elections of `@LeaderOnly()` in which this instance leads now. */
+  get leads(): string[] {
+    return this.methods.leadership.leads;
+  }
+
+  /** The elections of `@LeaderOnly()` for which the store does not let this instance stand, because a right is missing for instance. */
+  get refusedElections(): string[] {
+    return this.methods.leadership.refused;
+  }
+
+  /** @internal */
+  get methods(): CoordMethods {
+    if (this.#methods) return this.#methods;
+    throw notOpen();
+  }
+
+  /**
+   * The application has started, with these methods of leaders.
+   *
+   * @internal
+   */
+  started(leaders: Iterable<LeaderMark>): void {
+    this.methods.leadership.start(leaders);
+    this.coord.registry.ref();
+  }
+
   /**
    * What goes into the configuration of the application.
    *
@@ -113,14 +145,17 @@ export class CoordService {
 
   /** @internal */
   async close(): Promise<void> {
+    await this.#methods?.over();
     await this.#configurations?.coord.close();
   }
 
   #opened(): Configurations {
     if (this.#configurations) return this.#configurations;
-    throw invalid('coord', 'it is not open yet');
+    throw notOpen();
   }
 }
+
+export const notOpen = () => invalid('coord', 'it is not open yet');
 
 /** Whether the configuration names a store. */
 export const hasCoord = (container: IMidwayContainer): boolean =>

@@ -1,0 +1,142 @@
+/** The decorators of methods that run under what coord gives, and how their objects find the application that they are of. */
+
+import type { IMidwayContainer } from '@midwayjs/core';
+import { invalid } from '../common/shape.js';
+import type { CoordMethods } from '../frameworks/coord-methods.js';
+import { HELD_TERM, type LeaderMark, type LeaderOnlyOptions, leaderMethod } from '../frameworks/leader-only.js';
+import { type AsyncMethod, type Method, type Place, placeOf } from '../frameworks/methods.js';
+import { HELD_LOCK, lockedMethod, type WithLockOptions } from '../frameworks/with-lock.js';
+
+/** On an object: gives the methods of its application. */
+const METHODS = Symbol('rollcall:coordMethods');
+
+/** A decorated method, and in which election its instance must lead. */
+interface Decorated {
+  readonly place: Place;
+  readonly leader: LeaderMark | undefined;
+}
+
+/** All of this process, whichever application has their classes. */
+const decorated: Decorated[] = [];
+/** The prototypes that have them. */
+const prototypes = new WeakSet<object>();
+
+/**
+ * The method runs under a lock, a mutex of `coord.lock`, whichever instance of the program it is called in: nowhere else does
+ * what has the same key, until its promise is settled. In the key `{0}` is the first argument and `{0.id}` a property of it: a string
+ * or a number.
+ *
+ * It waits for its turn, and rejects as `coord.lock.withLock()` does: with `ERR_TIMEOUT` after `timeoutMs`, and with a
+ * `LockLostError` where the lock was lost before the method was done. With `skip: true` it resolves with `undefined` where another
+ * holds the lock. A parameter with `@HeldLock()` gets what is held: its `signal` and its fencing `token`. A lock is not re-entrant:
+ * a method that calls one with the same key waits for itself.
+ *
+ * In classes of every scope. Without the key `coord` the application does not start.
+ *
+ * ```ts
+ * @WithLock('report:{0}')
+ * async run(id: string, @HeldLock() held?: Held) {}
+ * ```
+ *
+ * @throws `ERR_INVALID_ARGUMENT`, also from the method: for an argument that is no string or number, is empty, or has `/` or `..`
+ *   in it.
+ */
+export function WithLock(key: string, options?: WithLockOptions) {
+  return decorator('@WithLock', (place, methodsOf) => ({
+    method: lockedMethod(place, key, options, (self) => methodsOf(self).locks),
+    mark: undefined,
+  }));
+}
+
+/** The parameter gets what the method of `@WithLock()` holds, a `Held`. Whoever calls the method leaves it out. */
+export function HeldLock(): ParameterDecorator {
+  return (target, key, index) => HELD_LOCK.mark(target, key, index);
+}
+
+/**
+ * The method runs only while this instance of the program leads an election, of which there is one campaign in an application,
+ * from its start to its end, for all methods that name it; else a call resolves with `undefined` without running. Without a name it is
+ * the election of the service: `<env>:<service>` of the key `coord`.
+ *
+ * It rejects with a `LockLostError` where this instance led no more before the method was done: another may have begun. A parameter
+ * with `@HeldTerm()` gets the term: its `signal`, which also fires when the application stops, and its fencing `token`. At the end of the
+ * application no method is begun any more, those that run have ten seconds, and then another leads.
+ *
+ * On `onTick()` of the jobs of `@midwayjs/cron` too, in classes of every scope. The log says who leads, and `CoordService.leads`.
+ *
+ * ```ts
+ * @LeaderOnly()
+ * async onTick(@HeldTerm() term?: Term) {}
+ * ```
+ *
+ * @throws `ERR_INVALID_ARGUMENT`. Two methods of one election with other options fail the start, as does one without a name where
+ *   the key `coord` has no `service`.
+ */
+export function LeaderOnly(election?: string, options?: LeaderOnlyOptions) {
+  return decorator('@LeaderOnly', (place, methodsOf) =>
+    leaderMethod(place, election, options, (self) => methodsOf(self).leadership),
+  );
+}
+
+/** The parameter gets the term in which the method of `@LeaderOnly()` runs, a `Term`. Whoever calls the method leaves it out. */
+export function HeldTerm(): ParameterDecorator {
+  return (target, key, index) => HELD_TERM.mark(target, key, index);
+}
+
+/** Puts in the place of a method what `made` makes of it. `methodsOf` gives the methods of the application. */
+function decorator(
+  name: string,
+  made: (
+    place: Place,
+    methodsOf: (self: object) => CoordMethods,
+  ) => { readonly method: Method; readonly mark: LeaderMark | undefined },
+) {
+  return <T extends AsyncMethod>(
+    target: object,
+    key: string | symbol,
+    descriptor: TypedPropertyDescriptor<T>,
+  ): void => {
+    const place = placeOf(name, target, key, descriptor);
+    const methodsOf = (self: object): CoordMethods => {
+      const methods = (self as { [METHODS]?: () => CoordMethods } | undefined)?.[METHODS];
+      if (methods) return methods();
+      const what =
+        'called on an object that Midway has not made, or imports of @Configuration is without rollcall/midway';
+      throw invalid(place.path, what);
+    };
+    const { method, mark } = made(place, methodsOf);
+    descriptor.value = method as never;
+    decorated.push({ place, leader: mark });
+    prototypes.add(target);
+  };
+}
+
+/** What the types of Midway leave out of a container, and of what it knows. */
+interface Container {
+  onObjectCreated(hear: (instance: unknown) => void): void;
+  readonly registry: { values(): Iterable<{ readonly path?: unknown } | undefined> };
+}
+
+/** Lets the decorated methods of what is made from here on find their application. `methods` gives those of it. */
+export function serveMethods(container: IMidwayContainer, methods: () => CoordMethods): void {
+  (container as unknown as Container).onObjectCreated((instance) => {
+    if (typeof instance !== 'object' || instance === null) return;
+    for (let at = Object.getPrototypeOf(instance); at; at = Object.getPrototypeOf(at)) {
+      if (!prototypes.has(at)) continue;
+      Object.defineProperty(instance, METHODS, { value: methods, configurable: true });
+      return;
+    }
+  });
+}
+
+/** The decorated methods of the classes of an application. */
+export function methodsIn(container: IMidwayContainer): Decorated[] {
+  const classes = [...(container as unknown as Container).registry.values()]
+    .map((definition) => definition?.path)
+    .filter((type): type is { prototype: object } => typeof type === 'function');
+  const isIn = ({ target }: Place) =>
+    classes.some(
+      ({ prototype }) => prototype === target || Object.prototype.isPrototypeOf.call(target, prototype ?? {}),
+    );
+  return decorated.filter(({ place }) => isIn(place));
+}
