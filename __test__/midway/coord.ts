@@ -113,7 +113,7 @@ export function coordSuite(ground: () => { etcd: EtcdCluster; apps: Project }): 
         for (const app of two) app.kill('SIGKILL');
         await Promise.all(two.map((app) => app.exit));
       }
-    });
+    }, 120_000); // processes start one after the other
 
     it('runs methods where it leads, and leaves that to another when it is killed or stops', async () => {
       const { apps, etcd } = ground();
@@ -162,7 +162,7 @@ export function coordSuite(ground: () => { etcd: EtcdCluster; apps: Project }): 
         for (const app of all) app.kill('SIGKILL');
         await Promise.all(all.map((app) => app.exit));
       }
-    });
+    }, 120_000); // processes start one after the other
 
     it('is told in one line what is wrong', async () => {
       const { apps } = ground();

@@ -102,7 +102,7 @@ export function coordSuite(version: NestVersion, ground: () => { etcd: EtcdClust
         holder.kill('SIGKILL');
         await holder.exit;
       }
-    });
+    }, 120_000); // processes start one after the other
 
     it('runs methods where it leads, and leaves that to another when it is killed or stops', async () => {
       const { apps, etcd } = ground();
@@ -171,7 +171,7 @@ export function coordSuite(version: NestVersion, ground: () => { etcd: EtcdClust
         for (const app of all) app.kill('SIGKILL');
         await Promise.all(all.map((app) => app.exit));
       }
-    });
+    }, 120_000); // processes start one after the other
 
     it('is tested on the memory of the process, and is told in one line what is wrong', async () => {
       const { apps } = ground();
