@@ -227,7 +227,7 @@ impl ZookeeperPresence {
         }));
         match session.client.change(&changes).await {
             // `None`: it was not told what we made: look.
-            Ok(changed) => Ok(changed.stats.last().copied()),
+            Ok(done) => Ok(done.stats.last().copied()),
             Err(ZkError::NoNode | ZkError::BadVersion | ZkError::NodeExists) => Ok(None),
             Err(error @ ZkError::NotEmpty) => {
                 let why = "has nodes below it: it is no instance, and the id can't be used";

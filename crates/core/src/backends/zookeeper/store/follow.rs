@@ -79,17 +79,14 @@ impl Following {
         } else {
             None
         };
-        let watch = match recursive {
-            Some(watches) => {
-                let read = tree::read(&self.shared, &session, &self.ranges).await?;
-                self.take(read);
-                Watch::Recursive(watches)
-            }
-            None => {
-                let (read, watches) = tree::read_watched(&self.shared, &session, &self.ranges).await?;
-                self.take(read);
-                Watch::OneShot(watches)
-            }
+        let watch = if let Some(watches) = recursive {
+            let read = tree::read(&self.shared, &session, &self.ranges).await?;
+            self.take(read);
+            Watch::Recursive(watches)
+        } else {
+            let (read, watches) = tree::read_watched(&self.shared, &session, &self.ranges).await?;
+            self.take(read);
+            Watch::OneShot(watches)
         };
         self.at = Some((session, watch));
         Ok(())

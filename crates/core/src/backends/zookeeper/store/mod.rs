@@ -135,9 +135,9 @@ impl ZookeeperStore {
             };
             let changes: Vec<Change> = steps.ops.iter().map(|op| op.change(&self.0.acls)).collect();
             match timeout(left(), session.client.change(&changes)).await {
-                Ok(Ok(changed)) => {
+                Ok(Ok(done)) => {
                     return Ok(Commit::Done {
-                        moment: moment(changed.zxid),
+                        moment: moment(done.zxid),
                         deleted: steps.deleted,
                     });
                 }
