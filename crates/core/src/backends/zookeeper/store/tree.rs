@@ -319,8 +319,8 @@ pub(super) fn by_key(known: &BTreeMap<Arc<str>, Arc<Pair>>, pairs: Vec<Pair>) ->
 mod tests {
     use super::*;
 
-    fn found(mzxid: i64, pzxid: i64, children: &[&str]) -> Option<Found> {
-        Some(Found {
+    fn found(mzxid: i64, pzxid: i64, children: &[&str]) -> Found {
+        Found {
             data: Bytes::from_static(b"x"),
             stat: Stat {
                 czxid: 1,
@@ -333,7 +333,7 @@ mod tests {
                 num_children: 0,
             },
             children: children.iter().map(|&child| child.to_owned()).collect(),
-        })
+        }
     }
 
     #[test]
@@ -341,16 +341,16 @@ mod tests {
         let ranges = [Range::Under("/a/".into()), Range::Key("/b".into())];
         let whole = || {
             BTreeMap::from([
-                ("/a".to_owned(), found(1, 9, &["x", "y"])),
-                ("/a/x".to_owned(), found(10, 3, &[])),
-                ("/a/y".to_owned(), found(8, 3, &[])),
-                ("/b".to_owned(), found(9, 20, &["who cares"])),
+                ("/a".to_owned(), Some(found(1, 9, &["x", "y"]))),
+                ("/a/x".to_owned(), Some(found(10, 3, &[]))),
+                ("/a/y".to_owned(), Some(found(8, 3, &[]))),
+                ("/b".to_owned(), Some(found(9, 20, &["who cares"]))),
             ])
         };
         assert!(is_of(&ranges, &whole(), 10));
         assert!(!is_of(&ranges, &whole(), 9), "a value is newer");
         assert!(!is_of(&ranges, &whole(), 8), "a list is newer");
-        for change in [None, found(1, 11, &["z"]), found(1, 1, &["z"])] {
+        for change in [None, Some(found(1, 11, &["z"])), Some(found(1, 1, &["z"]))] {
             let mut nodes = whole();
             nodes.insert("/a/y".to_owned(), change);
             assert!(!is_of(&ranges, &nodes, 10), "one has left, or is not known");
