@@ -49,7 +49,7 @@ export interface Order {
   name: string;
   expression?: string;
   options?: CronOptions;
-  /** How far the clock of the process is ahead, in milliseconds; or so far that it is half a second before a minute. */
+  /** How far the clock of the process is ahead, in milliseconds; or so far that it is three seconds before a minute. */
   aheadMs?: number | 'justBeforeAMinute';
   /** How long a tick takes. */
   tickMs?: number;
