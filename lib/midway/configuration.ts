@@ -65,8 +65,7 @@ export class RollcallConfiguration {
   /** Makes all clients, side by side: Midway 4 gives this 30 seconds. */
   async onReady(container: IMidwayContainer): Promise<void> {
     await this.#openCoord(container); // where the configuration has it only now
-    const [needy] = this.#coord ? [] : methodsIn(container);
-    if (needy) throw explained(needy.place.path, noCoord());
+    this.#methodsIn(container);
     const [etcd, registry] = await Promise.allSettled([
       container.getAsync(ETCDServiceFactory),
       container.getAsync(RegistryServiceFactory),
@@ -83,13 +82,22 @@ export class RollcallConfiguration {
   async onServerReady(container: IMidwayContainer): Promise<void> {
     const factory = this.#registry;
     if (factory) await this.#enter(container, factory);
+    const methods = this.#methodsIn(container); // with those of classes that came meanwhile
     try {
-      this.#coord?.started(methodsIn(container).flatMap(({ leader }) => leader ?? []));
+      this.#coord?.started(methods.flatMap(({ leader }) => leader ?? []));
     } catch (error) {
       throw explained('coord', error);
     }
     // Not before: a start that fails is to end the process.
     for (const registry of factory?.getClients().values() ?? []) registry.ref();
+  }
+
+  /** The methods that need coord. Fails where there are some and it is not there. */
+  #methodsIn(container: IMidwayContainer): ReturnType<typeof methodsIn> {
+    const methods = methodsIn(container);
+    const [first] = methods;
+    if (first && !this.#coord) throw explained(first.place.path, noCoord());
+    return methods;
   }
 
   async #enter(container: IMidwayContainer, { self }: RegistryServiceFactory): Promise<void> {
