@@ -46,8 +46,14 @@ describe.each(HOLDING)('%s', (_, start) => {
     const pending = ending.next();
     abort.abort();
     expect((await within(pending, 5000, 'the end')).done).toBe(true);
+    const term = await within(elected(other.elections.campaign(`${name}-more`)), 5000, 'the third');
+    expect([first.signal.aborted, term.signal.aborted], 'who resigns loses nothing').toEqual([false, false]);
     const closing = failure(observer.next());
     await other.close();
+    expect(term.signal.reason).toMatchObject({
+      code: 'ERR_LOCK_LOST',
+      message: expect.stringMatching(/coord was closed$/),
+    });
     expect(await closing).toMatchObject({ code: 'ERR_CLOSED', operation: 'observe' });
     expect(() => other.elections.campaign(name)).toThrow('campaign: coord is closed');
   });

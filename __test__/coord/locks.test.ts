@@ -181,9 +181,18 @@ describe.each(HOLDING)('%s', (_, start) => {
     const held = await coord.lock.acquire(key, { ttlMs: 60_000 });
     const waits = failure(coord.lock.acquire(key, { timeoutMs: 0 }));
     const next = other.lock.acquire(key, { timeoutMs: 0 });
+    let isAtWork = false;
+    const work = async ({ signal }: Held) => {
+      isAtWork = true;
+      await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
+    };
+    const under = failure(coord.lock.withLock(`${key}-work`, work));
+    await until('the work', () => isAtWork);
     await coord.close();
+    const lost = { code: 'ERR_LOCK_LOST', message: expect.stringMatching(/coord was closed$/) };
+    expect(await under, 'what was at work under a lock').toMatchObject(lost);
     expect(await waits).toMatchObject({ code: 'ERR_CLOSED', operation: 'acquire' });
-    expect([held.isHeld, held.signal.aborted]).toEqual([false, false]);
+    expect([held.isHeld, held.signal.reason]).toEqual([false, expect.objectContaining(lost)]);
     expect(await failure(coord.lock.acquire(key))).toMatchObject({ code: 'ERR_CLOSED', operation: 'acquire' });
     await (await within(next, 5000, 'the other')).release();
   });

@@ -85,7 +85,7 @@ export class Campaign {
 
   /**
    * The terms in which it leads, the present one first: each as it begins, the latest where several came. `signal` of a term fires
-   * when it is lost. Ends after `resign()`; throws what `failed` tells.
+   * when it is lost, and when coord is closed. Ends after `resign()`; throws what `failed` tells.
    */
   async *leaders(): AsyncIterableIterator<Held> {
     let told: Held | undefined;
@@ -113,6 +113,12 @@ export class Campaign {
       await this.#held?.release();
     })().finally(this.#over);
     return this.#resigned;
+  }
+
+  /** Resigns because coord is closed: its term is lost to who is at work in it. @internal */
+  async close(): Promise<void> {
+    this.#held?.close().catch(() => {}); // as resigning tells
+    await this.resign();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

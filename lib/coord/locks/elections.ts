@@ -87,7 +87,7 @@ export class Elections {
   async *#observe(path: string, signal: AbortSignal | undefined): AsyncIterableIterator<Leader | null> {
     const { inside, live } = this.#keeper;
     const ending = new AbortController();
-    const observer = { release: async () => ending.abort() };
+    const observer = { close: async () => ending.abort() };
     const unlisten = signal && onAbort(signal, () => ending.abort());
     let seen: Leader | null | undefined;
     live.add(observer);
@@ -115,7 +115,7 @@ export class Elections {
 
   /** @internal */
   async close(): Promise<void> {
-    await Promise.all([...this.#campaigns].map((campaign) => campaign.resign().catch(() => {})));
+    await Promise.all([...this.#campaigns].map((campaign) => campaign.close().catch(() => {})));
   }
 
   #refuseClosed(operation: string): void {

@@ -20,7 +20,7 @@ export interface Guard {
 export interface Keeper {
   readonly inside: Inside;
   /** What is held or waited for. */
-  readonly live: Set<{ release(): Promise<void> }>;
+  readonly live: Set<{ close(): Promise<void> }>;
   closedBy(): string | undefined;
 }
 
@@ -131,7 +131,7 @@ export class Held {
 
   /**
    * Fires when it is lost, with a `LockLostError` as its reason: no later than its lease can be vouched for, as soon as the event
-   * loop gets to it. Not at `release()`.
+   * loop gets to it. And when coord is closed. Not at `release()`.
    */
   get signal(): AbortSignal {
     return this.#lost.signal;
@@ -160,6 +160,21 @@ export class Held {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.release();
+  }
+
+  /**
+   * Gives it back because coord is closed. Who is still at work under it did not ask for that: it is lost to them.
+   *
+   * @internal
+   */
+  close(): Promise<void> {
+    const isTaken = this.#token !== 0n && !this.#isOver;
+    const done = this.release();
+    if (isTaken)
+      this.#lost.abort(
+        new LockLostError(`${this.#shown}: coord was closed`, { operation: '', key: this.#key, token: this.#token }),
+      );
+    return done;
   }
 
   async #release(): Promise<void> {

@@ -19,6 +19,6 @@ export class LiveHolds implements Keeper {
   /** Gives everything back that is held, and ends who waits. */
   async close(): Promise<void> {
     this.isClosed = true;
-    await Promise.all([...this.live].map((held) => held.release().catch(() => {})));
+    await Promise.all([...this.live].map((held) => held.close().catch(() => {})));
   }
 }
