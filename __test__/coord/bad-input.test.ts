@@ -153,7 +153,7 @@ test.each([
   [{ schema: anything }, 'definition.key: expected a key such as'],
   [{ key: '/limits', schema: anything }, 'definition.key: expected a key of at least two parts'],
   [{ key: 'a/b', schema: anything }, 'definition.key: expected a key of at least two parts'],
-  [{ key: '/a/b/', schema: anything }, 'definition.key: expected a key, got a prefix'],
+  [{ key: '/a/', schema: anything }, 'definition.key: expected a key of at least two parts'],
   [
     { key: '/a/{zone}', schema: anything },
     'definition.key: expected nothing else in braces than {env}, {service}, {instance}',
@@ -165,8 +165,8 @@ test.each([
     'definition.schema: expected a Standard Schema',
   ],
   [
-    { key: '/a/b', schema: anything, format: 'toml' },
-    'definition.format: expected "json" or "yaml" or "text" or "auto", got "toml"',
+    { key: '/a/b', schema: anything, format: 'ini' },
+    'definition.format: expected "json" or "yaml" or "toml" or "text" or "auto", got "ini"',
   ],
   [{ key: '/a/b', schema: anything, merge: 'shallow' }, 'definition.merge: expected "deep" or "replace"'],
   [{ key: '/a/b', schema: anything, layers: '/a/c' }, 'definition.layers: expected an array of keys, got string'],

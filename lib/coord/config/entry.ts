@@ -16,11 +16,7 @@ export interface Entry {
   readonly revision: bigint;
 }
 
-/**
- * What lies in a layer.
- *
- * @internal
- */
+/** What lies in a layer. */
 export interface Layer extends Entry {
   /** It is JSON, whatever the definition says: it was read, and written anew. */
   readonly isJson?: boolean;

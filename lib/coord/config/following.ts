@@ -97,9 +97,11 @@ export class Following {
   async #applyTo(some: readonly AnyHeld[]): Promise<void> {
     const list = this.#applied ?? [];
     // Of what may be thousands of keys in these folders, a few are layers: a map of all would cost more than all else.
-    const wanted = new Set(some.flatMap((held) => held.resolved.layers));
+    const layers = new Set(some.flatMap((held) => held.resolved.layers));
+    const folders = [...layers].filter((layer) => layer.endsWith('/')); // of records
+    const isWanted = (key: string) => layers.has(key) || folders.some((folder) => key.startsWith(folder));
     const entries = new Map<string, Entry>();
-    for (const entry of list) if (wanted.has(entry.key)) entries.set(entry.key, entry);
+    for (const entry of list) if (isWanted(entry.key)) entries.set(entry.key, entry);
     const steps = await Promise.all(some.map((held) => held.prepare(entries, revisionOf(list))));
     if (this.#isOver) return;
     const wasUnknown = some.filter((held) => held.stale && !this.#watcher.stale);
