@@ -25,6 +25,9 @@ const waiting = [
   '__test__/etcd/{lock,watch-faults}.test.ts',
 ];
 
+/** Files that keep both processors busy by themselves, with a server of every backend: one at a time, so that their bounds hold. */
+const crowded = ['__test__/conformance/{watch,lifecycle}.test.ts'];
+
 // Tests prove the built package: run `npm run build` first.
 export default defineConfig({
   test: {
@@ -45,7 +48,17 @@ export default defineConfig({
         test: {
           name: 'computing',
           include: ['__test__/**/*.test.ts', 'faults/**/*.test.ts'],
-          exclude: waiting,
+          exclude: [...waiting, ...crowded],
+        },
+      },
+      {
+        extends: true,
+        resolve: { alias: aliases('./dist/esm/etcd/index.js') },
+        test: {
+          name: 'crowded',
+          include: crowded,
+          maxWorkers: 1,
+          sequence: { groupOrder: 2 },
         },
       },
       {
