@@ -46,6 +46,16 @@ pub(in super::super) enum ZkError {
     Other(i32),
 }
 
+impl ZkError {
+    /// Whether what was asked may have been carried out all the same.
+    pub(in super::super) const fn is_outcome_unknown(&self) -> bool {
+        matches!(
+            self,
+            Self::ConnectionLoss(_) | Self::SessionExpired | Self::Closed | Self::Malformed | Self::AnswerTooLarge
+        )
+    }
+}
+
 impl From<Malformed> for ZkError {
     fn from(_: Malformed) -> Self {
         Self::Malformed

@@ -20,8 +20,8 @@ pub(super) mod op {
     pub(in super::super) const SYNC: i32 = 9;
     pub(in super::super) const PING: i32 = 11;
     pub(in super::super) const GET_CHILDREN2: i32 = 12;
-    pub(in super::super) const MULTI: i32 = 14;
     pub(in super::super) const CHECK: i32 = 13;
+    pub(in super::super) const MULTI: i32 = 14;
     pub(in super::super) const CREATE2: i32 = 15;
     pub(in super::super) const REMOVE_WATCHES: i32 = 18;
     pub(in super::super) const MULTI_READ: i32 = 22;

@@ -14,10 +14,10 @@ use super::super::client::{Recursive, ZkError};
 use super::super::follow::{broken, ended};
 use super::super::session::Session;
 use super::super::shared::Shared;
-use super::tree::{self, ROUNDS, Watches, root};
+use super::tree::{self, ROUNDS, Watches, moment, root};
 use crate::backend::{Steps, steps};
 use crate::error::{Error, Result};
-use crate::store::{Moment, Pair, Range, Read};
+use crate::store::{Pair, Range, Read};
 
 struct Following {
     shared: Arc<Shared>,
@@ -56,10 +56,7 @@ impl Steps for Following {
         }
         Ok(Read {
             pairs: self.pairs.values().cloned().collect(),
-            moment: Moment {
-                cluster: 0,
-                revision: self.zxid,
-            },
+            moment: moment(self.zxid),
         })
     }
 

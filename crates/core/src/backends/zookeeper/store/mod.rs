@@ -20,12 +20,14 @@ use super::paths::check_path;
 use super::session::Session;
 use super::shared::Shared;
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{Commit, Compare, Moment, Range, Read, Store, Write};
+use crate::store::{Commit, Compare, Range, Read, Store, Write};
 
 use self::plan::{Node, Plan, plan};
+use self::tree::moment;
 
-/// The longest pause before a transaction is planned anew because others were first.
-const PAUSE: Duration = Duration::from_millis(64);
+/// How often the pause is doubled, from 1 ms on, before a transaction is planned anew because others were first. Not the
+/// back-off of what is away: this one is there, and done with the others in a moment.
+const DOUBLED_MOST: u32 = 6;
 
 /// ZooKeeper as a store, by the session of the backend.
 pub(super) struct ZookeeperStore(pub(super) Arc<Shared>);
@@ -57,14 +59,6 @@ impl Store for ZookeeperStore {
         let first = writes.first().map(Write::key).unwrap_or_default();
         let result = self.commit(compares, writes, within).await;
         result.map_err(|error| error.about(first))
-    }
-}
-
-/// A set of transactions has no name in ZooKeeper: another one is known by the number of its last one alone.
-fn moment(zxid: i64) -> Moment {
-    Moment {
-        cluster: 0,
-        revision: zxid,
     }
 }
 
@@ -145,22 +139,11 @@ impl ZookeeperStore {
                     self.0.chroot_is_there(&session).await?;
                     is_caught_up = true;
                     tries += 1;
-                    sleep(
-                        PAUSE
-                            .min(Duration::from_millis(1 << tries.min(6)))
-                            .mul_f64(fastrand::f64()),
-                    )
-                    .await;
+                    let pause = Duration::from_millis(1 << tries.min(DOUBLED_MOST));
+                    sleep(pause.mul_f64(fastrand::f64())).await;
                 }
                 Ok(Err(error)) => {
-                    let is_unknown = matches!(
-                        error,
-                        ZkError::ConnectionLoss(_)
-                            | ZkError::SessionExpired
-                            | ZkError::Closed
-                            | ZkError::Malformed
-                            | ZkError::AnswerTooLarge
-                    );
+                    let is_unknown = error.is_outcome_unknown();
                     let first = writes.first().map(Write::key).unwrap_or_default();
                     let error = session.explain(error, "write", first);
                     return Err(if is_unknown {

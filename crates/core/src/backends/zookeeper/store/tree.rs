@@ -22,7 +22,7 @@ use super::super::read::{join, requests};
 use super::super::session::Session;
 use super::super::shared::Shared;
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{Pair, Range};
+use crate::store::{Moment, Pair, Range};
 
 /// How often all is read again because something has changed meanwhile.
 pub(super) const ROUNDS: u32 = 32;
@@ -50,6 +50,14 @@ struct Look {
     /// Whether there was but one.
     is_one: bool,
     nodes: Vec<Option<Found>>,
+}
+
+/// A set of transactions has no name in ZooKeeper: another one is known by the number of its last one alone.
+pub(super) fn moment(zxid: i64) -> Moment {
+    Moment {
+        cluster: 0,
+        revision: zxid,
+    }
 }
 
 /// The node that a range lies at, or below.
