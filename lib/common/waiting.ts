@@ -9,6 +9,13 @@ export type Ended = 'aborted' | 'expired';
 /** What came of a wait. */
 export type Outcome<T> = { readonly value: T } | Ended;
 
+const never = new Promise<never>(() => {});
+
+/** Waits for so many milliseconds, or until `signal` fires. Keeps no process alive. */
+export async function pause(ms: number, signal?: AbortSignal): Promise<void> {
+  await outcomeOf(never, signal, ms);
+}
+
 /**
  * Waits until `work` is done, `signal` fires or `limitMs` have passed (`undefined`: no limit). Rejects with what `work` rejects
  * with; after an end nobody hears of that. Whoever awaits this makes the error of an end, so that its stack shows the caller.

@@ -4,7 +4,7 @@
  * whose answer was lost is found again by the token of the lock, and one whose runner died is known by the lock being free.
  */
 
-import { outcomeOf } from '../../common/waiting.js';
+import { pause } from '../../common/waiting.js';
 import { BadRecordError, type RollcallError } from '../../errors.js';
 import { only } from '../keys.js';
 import type { Held, Keeper } from '../locks/held.js';
@@ -25,7 +25,24 @@ const DRAWS_MOST = 3;
 /** For how long the end of a tick is tried to be written, in milliseconds. */
 const SETTLING_MS = 20_000;
 
-const never = new Promise<never>(() => {});
+/** Pauses that grow, until the next `reset()`. */
+class Pauses {
+  #ms = PAUSE_MS;
+  readonly #signal: AbortSignal | undefined;
+
+  constructor(signal?: AbortSignal) {
+    this.#signal = signal;
+  }
+
+  async next(): Promise<void> {
+    await pause(this.#ms * (0.5 + Math.random() / 2), this.#signal);
+    this.#ms = Math.min(2 * this.#ms, PAUSE_MOST_MS);
+  }
+
+  reset(): void {
+    this.#ms = PAUSE_MS;
+  }
+}
 
 /** What a record is to become so that a tick is claimed; `undefined`: it can't be claimed. */
 export type Change<T> = (
@@ -93,8 +110,8 @@ export class Claims {
       },
     );
     const limits = this.#limits(signal);
-    let draws = 1;
-    for (let pause = PAUSE_MS; ; pause = Math.min(2 * pause, PAUSE_MOST_MS)) {
+    const pauses = new Pauses(signal);
+    for (let draws = 1; ; await pauses.next()) {
       try {
         const seen = await this.#read(limits);
         if (!change(seen.record, seen.record.token + 1n)) return undefined;
@@ -105,7 +122,6 @@ export class Claims {
       } catch (error) {
         if (isOver() || !(error as RollcallError).retryable) throw error;
       }
-      await pauseOf(pause, signal);
     }
   }
 
@@ -122,7 +138,8 @@ export class Claims {
     let unknown: RollcallError | undefined;
     let told: T | undefined;
     try {
-      for (let pause = PAUSE_MS; held.isHeld; ) {
+      const pauses = new Pauses(limits.signal);
+      while (held.isHeld) {
         const { record } = seen;
         if (runnerOf(record, at)?.token === held.token) {
           isClaimed = true; // its answer was lost
@@ -146,8 +163,7 @@ export class Claims {
           // The same again: whichever of the two comes first, the other is refused.
           if (failure.outcomeUnknown) unknown = failure;
           told = next.told;
-          await pauseOf(pause, limits.signal);
-          pause = Math.min(2 * pause, PAUSE_MOST_MS);
+          await pauses.next();
         }
       }
       throw unknown ?? held.loss;
@@ -160,19 +176,20 @@ export class Claims {
   async settle({ at, held }: Claim<unknown>): Promise<void> {
     const limits = this.#limits();
     const end = Date.now() + SETTLING_MS;
+    const pauses = new Pauses();
     try {
-      for (let pause = PAUSE_MS; ; pause = Math.min(2 * pause, PAUSE_MOST_MS)) {
+      for (;;) {
         try {
           const seen = await this.#read(limits);
           const { record } = seen;
           if (runnerOf(record, at)?.token !== held.token) return;
           if (!(await this.#commit(seen, settled(record, at, held.token), limits))) return;
-          pause = PAUSE_MS;
+          pauses.reset();
         } catch (error) {
           const { retryable, outcomeUnknown } = error as RollcallError;
           if (Date.now() > end || !(retryable || outcomeUnknown)) throw error;
         }
-        await pauseOf(pause);
+        await pauses.next();
       }
     } finally {
       await held.release().catch(() => {}); // it is tried again by itself, and the lease expires
@@ -202,8 +219,4 @@ export class Claims {
     const text = `cron: what stands at ${this.#path} is no record of a job: nothing is run before it is deleted`;
     throw new BadRecordError(text, { operation: 'cron', key: this.#path });
   }
-}
-
-async function pauseOf(ms: number, signal?: AbortSignal): Promise<void> {
-  await outcomeOf(never, signal, ms * (0.5 + Math.random() / 2));
 }

@@ -3,7 +3,7 @@
 import { onAbort } from '../../common/abort.js';
 import { after } from '../../common/clock.js';
 import { describe, type Log } from '../../common/logger.js';
-import { outcomeOf } from '../../common/waiting.js';
+import { outcomeOf, pause } from '../../common/waiting.js';
 import { AbortedError, type RollcallError, TimeoutError } from '../../errors.js';
 import { Events } from '../../registry/events.js';
 import type { Campaign } from '../locks/campaign.js';
@@ -33,8 +33,6 @@ const LOOK_MS = 5000;
 const ENDING_MS = 10_000;
 /** The most missed ticks that are told, or run, at a time. */
 const MISSED_MOST = 256;
-
-const never = new Promise<never>(() => {});
 
 /** What a job is made of. */
 interface Making {
@@ -181,7 +179,7 @@ export class CronJob {
       const { retryable, outcomeUnknown, code } = error as RollcallError;
       if (catchUp !== 'none') this.#watches ||= retryable || outcomeUnknown === true || code === 'ERR_LOCK_LOST';
       this.#fail(error, at ?? now());
-      await outcomeOf(never, this.#ending.signal, 1000); // what fails at once does not fail in a circle
+      await pause(1000, this.#ending.signal); // what fails at once does not fail in a circle
     } finally {
       if (at !== undefined) this.#after = Math.max(this.#after, at);
     }
@@ -231,7 +229,7 @@ export class CronJob {
       } catch (error) {
         if (!(error as RollcallError).retryable) throw error;
       }
-      await outcomeOf(never, signal, 500 + Math.random() * 500);
+      await pause(500 + Math.random() * 500, signal);
     }
   }
 

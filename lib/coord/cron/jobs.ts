@@ -65,7 +65,7 @@ export class Jobs {
   }
 
   #refuseClosed(operation: string): void {
-    const why = this.#isClosed ? 'coord is closed' : this.#keeper.closedBy();
-    if (why !== undefined) throw closedError(operation, why);
+    if (this.#isClosed) throw closedError(operation, 'coord is closed');
+    this.#keeper.refuseClosed(operation);
   }
 }

@@ -2,7 +2,7 @@
 
 import { onAbort } from '../../common/abort.js';
 import type { Log } from '../../common/logger.js';
-import { outcomeOf } from '../../common/waiting.js';
+import { pause } from '../../common/waiting.js';
 import type { RollcallError } from '../../errors.js';
 import { Events } from '../../registry/events.js';
 import { LockLostError } from './errors.js';
@@ -142,7 +142,7 @@ export class Campaign {
         if (this.#resigned) return;
         if (!this.#keeps || !(error instanceof LockLostError || (error as RollcallError).retryable)) throw error;
       }
-      await outcomeOf(new Promise(() => {}), this.#ending.signal, Math.random() * PAUSE_MS);
+      await pause(Math.random() * PAUSE_MS, this.#ending.signal);
     }
   }
 

@@ -3,7 +3,7 @@
 import { onAbort } from '../../common/abort.js';
 import { abortSignal, boolean, invalid, kindOf, onlyKnown, optional, wellFormed } from '../../common/shape.js';
 import type { CancelHandle } from '../../native.js';
-import { call, checked, closedError } from '../../registry/call.js';
+import { call, checked } from '../../registry/call.js';
 import { Campaign } from './campaign.js';
 import type { Keeper } from './held.js';
 import { Lock } from './lock.js';
@@ -63,7 +63,7 @@ export class Elections {
       const keeps = boolean('options.keepCampaigning', given.keepCampaigning, true);
       return [new Lock(this.#keeper, path, { kind: 'mutex' }, how), keeps] as const;
     });
-    this.#refuseClosed('campaign');
+    this.#keeper.refuseClosed('campaign');
     const campaign = Campaign.start(lock, keeps, this.#keeper.inside.log, () => this.#campaigns.delete(campaign));
     this.#campaigns.add(campaign);
     return campaign;
@@ -93,7 +93,7 @@ export class Elections {
     live.add(observer);
     try {
       while (!signal?.aborted) {
-        this.#refuseClosed('observe');
+        this.#keeper.refuseClosed('observe');
         const known = seen && { token: seen.token, value: seen.value };
         inside.holds.add(observer);
         const next = (cancel: CancelHandle | null) =>
@@ -104,7 +104,7 @@ export class Elections {
       }
     } catch (error) {
       if (signal?.aborted) return;
-      this.#refuseClosed('observe');
+      this.#keeper.refuseClosed('observe');
       throw error;
     } finally {
       unlisten?.();
@@ -116,11 +116,6 @@ export class Elections {
   /** @internal */
   async close(): Promise<void> {
     await Promise.all([...this.#campaigns].map((campaign) => campaign.close().catch(() => {})));
-  }
-
-  #refuseClosed(operation: string): void {
-    const why = this.#keeper.closedBy();
-    if (why !== undefined) throw closedError(operation, why);
   }
 }
 

@@ -3,7 +3,7 @@
 import { onAbort } from '../../common/abort.js';
 import { aborted, ClosedError, type RollcallError, TimeoutError } from '../../errors.js';
 import type { HoldHandle, NativeHoldFailure, NativeHoldOptions } from '../../native.js';
-import { call, closedError } from '../../registry/call.js';
+import { call } from '../../registry/call.js';
 import type { Inside } from '../../registry/inside.js';
 import { LockLostError } from './errors.js';
 import type { Waiting } from './options.js';
@@ -21,7 +21,8 @@ export interface Keeper {
   readonly inside: Inside;
   /** What is held or waited for. */
   readonly live: Set<{ close(): Promise<void> }>;
-  closedBy(): string | undefined;
+  /** @throws `ERR_CLOSED` once it is closed. */
+  refuseClosed(operation: string): void;
 }
 
 /**
@@ -63,8 +64,7 @@ export class Held {
     options: NativeHoldOptions,
     { timeoutMs, signal }: Waiting,
   ): Promise<Held | null> {
-    const why = keeper.closedBy();
-    if (why !== undefined) throw closedError(operation, why);
+    keeper.refuseClosed(operation);
     if (signal?.aborted) throw aborted(signal, operation);
     const held = new Held(keeper, shown, keeper.inside.client.hold(options));
     try {

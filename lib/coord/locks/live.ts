@@ -1,5 +1,6 @@
 /** What a client holds and waits for, until it is closed. */
 
+import { closedError } from '../../registry/call.js';
 import type { Inside } from '../../registry/inside.js';
 import type { Keeper } from './held.js';
 
@@ -12,8 +13,9 @@ export class LiveHolds implements Keeper {
     this.inside = inside;
   }
 
-  closedBy(): string | undefined {
-    return this.isClosed ? 'coord is closed' : this.inside.closedBy();
+  refuseClosed(operation: string): void {
+    const why = this.isClosed ? 'coord is closed' : this.inside.closedBy();
+    if (why !== undefined) throw closedError(operation, why);
   }
 
   /** Gives everything back that is held, and ends who waits. */
