@@ -118,11 +118,11 @@ export function defineConfig(definition: object): ConfigDef<unknown> {
   const given = record('definition', definition);
   onlyKnown('definition', given, KNOWN);
   const key = template('definition.key', given.key);
-  const isRecord = key.endsWith('/');
-  if (isRecord && given.default !== undefined) record('definition.default', given.default);
-  for (const name of isRecord ? (['env'] as const) : (['whole'] as const)) {
+  const isOfRecord = isRecordKey(key);
+  if (isOfRecord && given.default !== undefined) record('definition.default', given.default);
+  for (const name of isOfRecord ? (['env'] as const) : (['whole'] as const)) {
     if (given[name] !== undefined) {
-      throw invalid(`definition.${name}`, `expected none, for the key ${isRecord ? 'ends' : 'does not end'} in "/"`);
+      throw invalid(`definition.${name}`, `expected none, for the key ${isOfRecord ? 'ends' : 'does not end'} in "/"`);
     }
   }
   return Object.freeze({
@@ -152,6 +152,9 @@ function secretOf({
   }
   return { secret: paths, decrypt: decrypt as ConfigDef<unknown>['decrypt'] };
 }
+
+/** Whether a key is that of a record, whose entries lie below it. */
+export const isRecordKey = (key: string): boolean => key.endsWith('/');
 
 const PLACES = ['env', 'service', 'instance'] as const;
 const PLACE = /\{(env|service|instance)\}/g;
@@ -185,11 +188,11 @@ function layersOf(value: unknown, key: string): readonly string[] {
   }
   if (!Array.isArray(value)) throw invalid('definition.layers', `expected an array of keys, got ${kindOf(value)}`);
   const layers = value.map((layer: unknown, place) => template(`definition.layers[${place}]`, layer));
-  const odd = layers.findIndex((layer) => layer.endsWith('/') !== key.endsWith('/'));
+  const odd = layers.findIndex((layer) => isRecordKey(layer) !== isRecordKey(key));
   if (odd >= 0) {
     throw invalid(
       `definition.layers[${odd}]`,
-      `expected a key ${key.endsWith('/') ? 'that ends' : 'without an end'} in "/", as the key of the definition`,
+      `expected a key ${isRecordKey(key) ? 'that ends' : 'without an end'} in "/", as the key of the definition`,
     );
   }
   if (new Set([...layers, key]).size <= layers.length) {
@@ -238,7 +241,7 @@ export function resolve<T>(definition: ConfigDef<T>, identity: Identity): Resolv
   const labels = Object.keys(identity.labels).sort();
   const own = labels.map((label) => `/@${label}=${identity.labels[label]}`);
   if (identity.instance !== undefined) own.push(`/@instance=${identity.instance}`);
-  const layers = key.endsWith('/') ? [...new Set([...below, key])] : withLabels([...below, key], key, own);
+  const layers = isRecordKey(key) ? [...new Set([...below, key])] : withLabels([...below, key], key, own);
   return { def, key, layers, labels: own, folders: foldersOf(layers) };
 }
 
@@ -273,7 +276,7 @@ function filled(path: string, key: string, identity: Identity): string {
     if (value !== undefined) return value;
     throw invalid(path, `expected the option ${name} of connectCoord(), which stands in the key`);
   });
-  return whole.endsWith('/') ? prefixOf(path, whole) : keyOf(path, whole);
+  return isRecordKey(whole) ? prefixOf(path, whole) : keyOf(path, whole);
 }
 
 /** Whether two definitions of one key say the same. */

@@ -4,6 +4,7 @@ import { outcomeOf } from '../../common/waiting.js';
 import { closedError } from '../../registry/call.js';
 import { under } from '../keys.js';
 import type { Store } from '../store.js';
+import { isRecordKey } from './definition.js';
 import { type Entries, type EntriesWatcher, type Entry, revisionOf } from './entry.js';
 import type { Held } from './held.js';
 
@@ -98,7 +99,7 @@ export class Following {
     const list = this.#applied ?? [];
     // Of what may be thousands of keys in these folders, a few are layers: a map of all would cost more than all else.
     const layers = new Set(some.flatMap((held) => held.resolved.layers));
-    const folders = [...layers].filter((layer) => layer.endsWith('/')); // of records
+    const folders = [...layers].filter(isRecordKey);
     const isWanted = (key: string) => layers.has(key) || folders.some((folder) => key.startsWith(folder));
     const entries = new Map<string, Entry>();
     for (const entry of list) if (isWanted(entry.key)) entries.set(entry.key, entry);

@@ -58,6 +58,22 @@ export function copied(value: unknown, path: readonly string[] = []): unknown {
   return whole;
 }
 
+/** A copy in which each text, number, … is what `change` makes of it. */
+export function changed(value: unknown, change: (leaf: unknown) => unknown): unknown {
+  if (Array.isArray(value)) return value.map((item) => changed(item, change));
+  return isPlain(value) ? mapped(value, (inner) => changed(inner, change)) : change(value);
+}
+
+/** A copy of an object in which each field, whatever its name, is what `change` makes of it. */
+export function mapped(value: Readonly<Bag>, change: (inner: unknown, name: string) => unknown): Bag {
+  const copy: Bag = {};
+  for (const [name, inner] of Object.entries(value)) {
+    const made = change(inner, name);
+    Object.defineProperty(copy, name, { value: made, enumerable: true, writable: true, configurable: true });
+  }
+  return copy;
+}
+
 /** A value at a path, such as `db.url`, as a layer. */
 export function at(path: string, value: unknown): unknown {
   return path.split('.').reduceRight<unknown>((inner, name) => ({ [name]: inner }), value);

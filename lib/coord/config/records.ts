@@ -1,13 +1,13 @@
 /** Records: the keys below a prefix, each of which is a configuration of its own. Nothing here asks the store. */
 
 import { isDeepStrictEqual } from 'node:util';
-import { entryOf, type Resolved } from './definition.js';
+import { entryOf, isRecordKey, type Resolved } from './definition.js';
 import type { Entry } from './entry.js';
 import { type Evaluated, evaluate, type Judged, type Layers, type Partly, refused } from './evaluate.js';
 import { frozen } from './merge.js';
 
 /** Whether its value is a record. */
-export const isRecord = ({ key }: Resolved<unknown>): boolean => key.endsWith('/');
+export const isRecord = ({ key }: Resolved<unknown>): boolean => isRecordKey(key);
 
 /** What lies in the layers of a configuration. Of a record: all that lies below them, by which its entries are named. */
 export function layersIn(resolved: Resolved<unknown>, entries: ReadonlyMap<string, Entry>): Layers {

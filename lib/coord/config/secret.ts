@@ -4,7 +4,7 @@ import { invalid, kindOf } from '../../common/shape.js';
 import { outcomeOf } from '../../common/waiting.js';
 import type { ConfigIssue } from '../errors.js';
 import type { Layer } from './entry.js';
-import { isPlain, Refusal } from './merge.js';
+import { changed, isPlain, mapped, Refusal } from './merge.js';
 import { type ConfigFormat, readAs } from './text.js';
 
 /** What is shown in the place of a secret. */
@@ -40,26 +40,24 @@ const partsOf = (path: string): string[] => (path === '' ? [] : path.split('.'))
 /** What is made of a text, number, …; `at` tells one place of a value from another. */
 type Change = (leaf: unknown, at: string) => unknown;
 
-/** A copy in which each text, number, … at these paths or below them is what `change` makes of it. */
-function changed(value: unknown, path: readonly string[], change: Change, at = ''): unknown {
+/** A copy in which each text, number, … at this path or below it is what `change` makes of it. */
+function changedBelow(value: unknown, path: readonly string[], change: Change, at = ''): unknown {
   const [name, ...rest] = path;
   if (Array.isArray(value)) {
     // A path goes through lists: what is said of a field is said of that of each.
     const inner = name === '*' ? rest : path;
-    return value.map((item, place) => changed(item, inner, change, `${at}/${place}`));
+    return value.map((item, place) => changedBelow(item, inner, change, `${at}/${place}`));
   }
   if (!isPlain(value)) return name === undefined ? change(value, at) : value;
-  const copy: Record<string, unknown> = {};
-  for (const [key, inner] of Object.entries(value)) {
+  return mapped(value, (inner, key) => {
     const isMeant = name === undefined || name === '*' || name === key;
-    const made = isMeant ? changed(inner, rest, change, `${at}/${key}`) : inner;
-    Object.defineProperty(copy, key, { value: made, enumerable: true, writable: true, configurable: true });
-  }
-  return copy;
+    return isMeant ? changedBelow(inner, rest, change, `${at}/${key}`) : inner;
+  });
 }
 
+/** The same for all paths. */
 function changedAt(value: unknown, paths: readonly string[], change: Change): unknown {
-  return paths.reduce((whole, path) => changed(whole, partsOf(path), change), value);
+  return paths.reduce((whole, path) => changedBelow(whole, partsOf(path), change), value);
 }
 
 /** The secrets of some values, as far as they could be shown, and texts without them. */
@@ -129,12 +127,14 @@ function leadsTo(path: readonly string[], field: readonly string[]): boolean {
 /** What `decrypt` has made of the layers, which are the same objects until they change. */
 const deciphered = new WeakMap<object, WeakMap<Layer, unknown>>();
 
+/** What a layer says, as it is written. */
+const readAsItIs = ({ format }: Definition, { key, value, isJson }: Layer): unknown =>
+  isJson ? JSON.parse(value) : readAs(format, key, value);
+
 /** What a layer says: its text read, and its secrets deciphered. */
 export async function readLayer(def: Definition, layer: Layer, limitMs: number): Promise<unknown> {
   const { decrypt, secret } = def;
-  const { key } = layer;
-  if (layer.isJson) return JSON.parse(layer.value);
-  if (!decrypt) return readAs(def.format, key, layer.value);
+  if (layer.isJson || !decrypt) return readAsItIs(def, layer);
   const known = deciphered.get(def.schema) ?? new WeakMap<Layer, unknown>();
   deciphered.set(def.schema, known);
   if (known.has(layer)) return known.get(layer);
@@ -158,7 +158,7 @@ export async function readLayer(def: Definition, layer: Layer, limitMs: number):
     await all([text]);
     text = plain.get(text) as string;
   }
-  const value = readAs(def.format, key, text);
+  const value = readAs(def.format, layer.key, text);
   const paths = secret.filter((path) => path !== '');
   const found = new Set<string>();
   changedAt(value, paths, (leaf) => {
@@ -180,14 +180,14 @@ const mark = (leaf: unknown, plain: ReadonlyMap<string, string>): unknown =>
   typeof leaf === 'string' ? new Deciphered(plain.get(leaf) as string) : leaf;
 
 function unmarked(value: unknown): unknown {
-  return changed(value, [], (leaf) => (leaf instanceof Deciphered ? leaf.text : leaf));
+  return changed(value, (leaf) => (leaf instanceof Deciphered ? leaf.text : leaf));
 }
 
 /** A layer as it may lie on a disk: without its secrets. `undefined`: nothing of it may. */
 export function withoutSecrets(def: Definition, layer: Layer): Layer | undefined {
   if (def.secret.length === 0) return layer;
   if (def.secret.includes('')) return undefined;
-  const value = layer.isJson ? JSON.parse(layer.value) : readAs(def.format, layer.key, layer.value);
+  const value = readAsItIs(def, layer);
   if (hasNoFields(value)) return undefined;
   const gone = Symbol();
   const bare = pruned(
@@ -211,7 +211,11 @@ export function shownVersions(
   before: string | null,
   after: string | null,
 ): [string | null, string | null] {
-  if (def.secret.includes('')) return [before && HIDDEN, after && (after === before ? HIDDEN : ANOTHER)];
+  const asWhole = (): [string | null, string | null] => [
+    before && HIDDEN,
+    after && (after === before ? HIDDEN : ANOTHER),
+  ];
+  if (def.secret.includes('')) return asWhole();
   const old = new Map<string, unknown>();
   const read = (text: string | null) => {
     if (text === null) return null;
@@ -235,7 +239,7 @@ export function shownVersions(
       });
     return [a && JSON.stringify(first), b && JSON.stringify(second)];
   } catch {
-    return [before && HIDDEN, after && (after === before ? HIDDEN : ANOTHER)];
+    return asWhole();
   }
 }
 

@@ -1,7 +1,7 @@
 /** Values as they lie in the store: JSON, YAML, TOML, or bare text. */
 
 import { invalid, kindOf, wellFormed } from '../../common/shape.js';
-import { isPlain, Refusal } from './merge.js';
+import { changed, Refusal } from './merge.js';
 
 /**
  * How a value is read: `auto` by the end of its key (`.json`, `.yaml`, `.yml`, `.toml`, `.txt`), else as JSON where it is JSON, else
@@ -53,55 +53,50 @@ export function readAs(format: ConfigFormat, layer: string, text: string): unkno
   }
 }
 
-/** What is taken of the package `yaml`. */
-interface Yaml {
-  parse(text: string, options: object): unknown;
-}
-
-let reader: Yaml | undefined;
-
 /** As YAML 1.2 has it: no types of YAML 1.1, no key twice, and aliases that do not grow without bound. */
-function yaml(text: string): unknown {
-  try {
-    reader ??= require('yaml') as Yaml;
-  } catch {
-    throw new Refusal('expected the package "yaml" beside rollcall, to read YAML: npm install yaml', '');
-  }
-  try {
-    return reader.parse(text, { schema: 'core', uniqueKeys: true, maxAliasCount: 100, logLevel: 'error' });
-  } catch {
-    throw new Refusal('expected YAML', ''); // its own words show pieces of the text, which may be a secret
-  }
-}
-
-/** What is taken of the package `smol-toml`. */
-interface Toml {
-  parse(text: string, options: object): unknown;
-}
-
-let tomlReader: Toml | undefined;
+const yaml = reader(
+  'YAML',
+  'yaml',
+  () => require('yaml'),
+  ({ parse }) => {
+    return (text) => parse(text, { schema: 'core', uniqueKeys: true, maxAliasCount: 100, logLevel: 'error' });
+  },
+);
 
 /** As TOML 1.0 has it. Dates and times are their texts, as in JSON. */
-function toml(text: string): unknown {
-  try {
-    tomlReader ??= require('smol-toml') as Toml;
-  } catch {
-    throw new Refusal('expected the package "smol-toml" beside rollcall, to read TOML: npm install smol-toml', '');
-  }
-  try {
-    return dated(tomlReader.parse(text, { maxDepth: 100 }));
-  } catch {
-    throw new Refusal('expected TOML', ''); // its own words show the line, which may be a secret
-  }
+const toml = reader(
+  'TOML',
+  'smol-toml',
+  () => require('smol-toml'),
+  ({ parse }) => {
+    return (text) =>
+      changed(parse(text, { maxDepth: 100 }), (leaf) => (leaf instanceof Date ? leaf.toISOString() : leaf));
+  },
+);
+
+/** What is taken of a package that reads a format. */
+interface Package {
+  parse(text: string, options: object): unknown;
 }
 
-function dated(value: unknown): unknown {
-  if (value instanceof Date) return value.toISOString();
-  if (Array.isArray(value)) return value.map(dated);
-  if (!isPlain(value)) return value;
-  const copy: Record<string, unknown> = {};
-  for (const [name, inner] of Object.entries(value)) {
-    Object.defineProperty(copy, name, { value: dated(inner), enumerable: true, writable: true, configurable: true });
-  }
-  return copy;
+/** Reads a format by a package that may be there, and is loaded for the first text. `load` names it in a form that bundlers see. */
+function reader(
+  format: string,
+  name: string,
+  load: () => unknown,
+  made: (found: Package) => (text: string) => unknown,
+): (text: string) => unknown {
+  let read: ((text: string) => unknown) | undefined;
+  return (text) => {
+    try {
+      read ??= made(load() as Package);
+    } catch {
+      throw new Refusal(`expected the package "${name}" beside rollcall, to read ${format}: npm install ${name}`, '');
+    }
+    try {
+      return read(text);
+    } catch {
+      throw new Refusal(`expected ${format}`, ''); // its own words show pieces of the text, which may be a secret
+    }
+  };
 }
