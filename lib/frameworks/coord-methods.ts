@@ -3,7 +3,7 @@
 import type { Coord } from '../coord/index.js';
 import { Leadership } from './leader-only.js';
 import type { AppLogger } from './logger.js';
-import { LEAVING_MS } from './running.js';
+import { LEAVING_MS, stillRun } from './running.js';
 import { MethodLocks } from './with-lock.js';
 
 export class CoordMethods {
@@ -22,7 +22,6 @@ export class CoordMethods {
     await this.leadership.leave(); // where nobody has called it before
     const count = await this.locks.over(LEAVING_MS);
     if (count === 0) return;
-    const calls = count === 1 ? 'a method is' : `${count} methods are`;
-    this.#log.warn(`${calls} still under way under a lock, which is given back now`);
+    this.#log.warn(`${stillRun(count)} under a lock, which is given back now`);
   }
 }

@@ -1,9 +1,7 @@
 /** The key of a lock, with what comes from the arguments of a call. */
 
 import { invalid, kindOf } from '../common/shape.js';
-
-/** Not before a program has a lock: what it does not use is not loaded. */
-const keys = () => require('../coord/locks/options.js') as typeof import('../coord/locks/options.js');
+import { lockOptions } from './locks.js';
 
 /** A text, or a place of the arguments: its index, then names. */
 type Part = string | { readonly shown: string; readonly index: number; readonly names: readonly string[] };
@@ -30,7 +28,7 @@ export class KeyTemplate {
       .map((part) => this.#partOf(part));
     // What is wrong with the text itself shows before anything runs.
     const sample = this.#parts.map((part) => (typeof part === 'string' ? part : 'x')).join('');
-    keys().pathOf(`${path}: key`, FOLDER, sample);
+    lockOptions().pathOf(`${path}: key`, FOLDER, sample);
   }
 
   /** @throws `ERR_INVALID_ARGUMENT`, which names the place, and does not show what stands there. */
@@ -70,6 +68,6 @@ function textOf(path: string, value: unknown): string {
   for (const part of ['/', '..']) {
     if (value.includes(part)) throw invalid(path, `expected a text without "${part}"`);
   }
-  keys().pathOf(path, FOLDER, value);
+  lockOptions().pathOf(path, FOLDER, value);
   return value;
 }

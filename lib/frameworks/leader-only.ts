@@ -3,14 +3,11 @@
 import { invalid, kindOf, onlyKnown, optional } from '../common/shape.js';
 import type { Campaign, CampaignOptions, Coord, Guard, Held } from '../coord/index.js';
 import { AbortedError, type RollcallError } from '../errors.js';
+import { lockOptions, locks } from './locks.js';
 import type { AppLogger } from './logger.js';
 import { around, FilledParameter, type Method, type Place } from './methods.js';
 import { explained } from './open.js';
-import { LEAVING_MS, Running } from './running.js';
-
-/** Not before a program has an election: what it does not use is not loaded. */
-const locks = () => require('../coord/locks/lock.js') as typeof import('../coord/locks/lock.js');
-const options = () => require('../coord/locks/options.js') as typeof import('../coord/locks/options.js');
+import { LEAVING_MS, Running, stillRun } from './running.js';
 
 /** How this instance stands for election. Methods of one election have the same, or one of them has them. */
 export interface LeaderOnlyOptions extends Omit<CampaignOptions, 'keepCampaigning'> {
@@ -142,8 +139,7 @@ export class Leadership {
       [...this.#standing.values()].map(async ({ name, campaign, running }) => {
         const count = await running.over(LEAVING_MS);
         if (count > 0) {
-          const calls = count === 1 ? 'a method is' : `${count} methods are`;
-          this.#log.warn(`${calls} still under way as leader of ${name}: another leads when coord is closed`);
+          this.#log.warn(`${stillRun(count)} as leader of ${name}: another leads when coord is closed`);
           return;
         }
         await campaign
@@ -214,11 +210,11 @@ export function leaderMethod(
 
 function checked({ path }: Place, election: unknown, given: unknown): LeaderOnlyOptions {
   try {
-    if (election !== undefined) options().pathOf('election', '/', election);
+    if (election !== undefined) lockOptions().pathOf('election', '/', election);
     const bag = optional('options', given);
     onlyKnown('options', bag, KNOWN);
     const { value, ...how } = bag;
-    options().holding(how);
+    lockOptions().holding(how);
     if (value !== undefined && typeof value !== 'string') {
       throw invalid('options.value', `expected a string, got ${kindOf(value)}`);
     }

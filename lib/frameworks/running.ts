@@ -5,6 +5,10 @@ import { outcomeOf } from '../common/waiting.js';
 /** How long what is under way may go on when an application stops, in milliseconds. */
 export const LEAVING_MS = 10_000;
 
+/** How the log says that so many methods are not done. */
+export const stillRun = (count: number): string =>
+  `${count === 1 ? 'a method is' : `${count} methods are`} still under way`;
+
 export class Running {
   readonly #calls = new Set<Promise<unknown>>();
 

@@ -3,13 +3,10 @@
 import { boolean, onlyKnown, optional } from '../common/shape.js';
 import type { AcquireOptions, Coord, Held, LockOptions } from '../coord/index.js';
 import { KeyTemplate } from './key-template.js';
+import { lockOptions, locks } from './locks.js';
 import { around, FilledParameter, type Method, type Place } from './methods.js';
 import { explained } from './open.js';
 import { Running } from './running.js';
-
-/** Not before a program has a lock: what it does not use is not loaded. */
-const locks = () => require('../coord/locks/lock.js') as typeof import('../coord/locks/lock.js');
-const options = () => require('../coord/locks/options.js') as typeof import('../coord/locks/options.js');
 
 /** How a method is locked. */
 export interface WithLockOptions extends LockOptions {
@@ -81,7 +78,7 @@ function checked({ path }: Place, given: WithLockOptions | undefined) {
     const bag = optional('options', given);
     onlyKnown('options', bag, KNOWN);
     const { skip, ...how } = bag;
-    options().both(how, 0);
+    lockOptions().both(how, 0);
     return { ...how, skip: boolean('options.skip', skip, false) };
   } catch (error) {
     throw explained(path, error);
