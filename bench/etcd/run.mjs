@@ -12,8 +12,8 @@ import { loadavg } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { startEtcd } from '../support/etcd.mjs';
-import { describe, isDebugBuild } from '../support/machine.mjs';
-import { HOW, notSteady } from '../support/steady.mjs';
+import { circumstances, describe, isDebugBuild, listed } from '../support/machine.mjs';
+import { notSteady } from '../support/steady.mjs';
 import { buildLoop, startContenders } from './contenders.mjs';
 import { markdown, plain, Samples, table, targetTable, writeBetween } from './report.mjs';
 import calls from './rows/calls.mjs';
@@ -45,14 +45,11 @@ for (const row of ROWS.filter(({ name }) => !only || only.includes(name))) {
   await row.run({ contenders, etcd, beside, runs, ms, progress, add: (cell, figures) => samples.add(cell, figures) });
 }
 
-const about = {
-  ...describe(),
-  date: new Date().toISOString().slice(0, 10),
+const how = {
   runs: `${runs} of ${ms} ms each, in turns; medians`,
-  'warming up': HOW,
   'not steady': notSteady().join('; ') || 'nothing',
-  load: `${before.toFixed(1)} when it began, ${loadavg()[0].toFixed(1)} at the end (this benchmark itself makes about 2)`,
 };
+const about = circumstances({ ...describe(), ...how }, before);
 for (const [what, text] of Object.entries(about)) console.log(`${what.padEnd(10)} ${text}`);
 const tables = [...samples.sections()].map(([what, cells]) => [what, table(cells)]);
 const targets = samples.targets();
@@ -64,8 +61,7 @@ console.log(
 );
 
 if (docs) {
-  const circumstances = Object.entries(about).map(([what, text]) => `- ${what}: ${text}`);
-  writeBetween(PAGE, 'circumstances', circumstances.join('\n'));
+  writeBetween(PAGE, 'circumstances', listed(about));
   writeBetween(PAGE, 'targets', markdown(targetTable(targets)));
   writeBetween(PAGE, 'figures', tables.map(([what, lines]) => `### ${what}\n\n${markdown(lines)}`).join('\n\n'));
 }

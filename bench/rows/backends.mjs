@@ -14,12 +14,12 @@ import { discoveryVersion, startDiscovery } from '../support/discovery.mjs';
 import { etcdVersion, startEtcd } from '../support/etcd.mjs';
 import { instanceOf, keyOf, recordOf } from '../support/instances.mjs';
 import { kubernetesVersion, startKubernetes } from '../support/kubernetes.mjs';
-import { describe } from '../support/machine.mjs';
+import { circumstances, describe, listed } from '../support/machine.mjs';
 import { nacosVersion, startNacos } from '../support/nacos.mjs';
 import { polarisVersion, startPolaris } from '../support/polaris.mjs';
 import { sized } from '../support/small.mjs';
 import { median, now, quantile } from '../support/stats.mjs';
-import { HOW, mark, repeated, STEADY, steady } from '../support/steady.mjs';
+import { mark, repeated, STEADY, steady } from '../support/steady.mjs';
 import { startZookeeper, zookeeperVersion } from '../support/zookeeper.mjs';
 
 const PAGE = fileURLToPath(new URL('../../docs/bench-backends.md', import.meta.url));
@@ -105,15 +105,8 @@ export default {
       version() ?? 'not installed, left out',
     ]);
     const { etcd: _, etcd3: __, ...machine } = describe();
-    const about = {
-      ...machine,
-      ...Object.fromEntries(versions),
-      date: new Date().toISOString().slice(0, 10),
-      'warming up': HOW,
-      load: `${began.toFixed(1)} when it began, ${loadavg()[0].toFixed(1)} at the end (this benchmark itself makes about 2)`,
-    };
-    const lines = Object.entries(about).map(([what, text]) => `- ${what}: ${text}`);
-    writeBetween(PAGE, 'circumstances', lines.join('\n'), 'make bench-backends');
+    const about = circumstances({ ...machine, ...Object.fromEntries(versions) }, began);
+    writeBetween(PAGE, 'circumstances', listed(about), 'make bench-backends');
     writeBetween(PAGE, 'figures', markdown(table(figures)), 'make bench-backends');
   },
 };

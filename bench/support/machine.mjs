@@ -2,9 +2,10 @@
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { cpus, release, totalmem, type } from 'node:os';
+import { cpus, loadavg, release, totalmem, type } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { etcdVersion } from './etcd.mjs';
+import { HOW } from './steady.mjs';
 
 const require = createRequire(import.meta.url);
 const root = new URL('../../', import.meta.url);
@@ -20,6 +21,20 @@ export function describe() {
     etcd3: JSON.parse(readFileSync(new URL('node_modules/etcd3/package.json', root), 'utf8')).version,
   };
 }
+
+/** Under what figures came about, for their page; `began` is the load when they began to. */
+export const circumstances = (about, began) => ({
+  ...about,
+  date: new Date().toISOString().slice(0, 10),
+  'warming up': HOW,
+  load: `${began.toFixed(1)} when it began, ${loadavg()[0].toFixed(1)} at the end (this benchmark itself makes about 2)`,
+});
+
+/** As they stand there. */
+export const listed = (about) =>
+  Object.entries(about)
+    .map(([what, text]) => `- ${what}: ${text}`)
+    .join('\n');
 
 /** Whether the addon was built without optimization: it still holds what a debugger needs. */
 export function isDebugBuild() {
