@@ -3,21 +3,17 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { CronJob, RunCoordinator } from 'rollcall/coord';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { installed } from '../packaging/tools.js';
 import { uniqueName, within } from '../support/process.js';
 import { noting } from './cron-kit.js';
-import { client, failure, HOLDING, type Place, until } from './kit.js';
+import { client, failure, HOLDING, placed, until } from './kit.js';
 
 const seconds = (from: number, to: number) =>
   Array.from({ length: Math.max(0, (to - from) / 1000 + 1) }, (_, i) => from + i * 1000);
 
 describe.each(HOLDING)('%s', (_, start) => {
-  let place: Place;
-  beforeAll(async () => {
-    place = await start();
-  });
-  afterAll(() => place.close());
+  const place = placed(start);
 
   test('each tick runs once among three, whose clocks differ, with a token that grows', async (finish) => {
     const name = uniqueName();

@@ -3,22 +3,18 @@ import { once } from 'node:events';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import type { Campaign, Held, Leader } from 'rollcall/coord';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { etcdctl } from '../etcd/recipes.js';
 import { startEtcd } from '../support/etcd.js';
 import { inTime, said, uniqueName, within } from '../support/process.js';
-import { client, FULL, failure, HOLDING, inMemory, type Place, until } from './kit.js';
+import { client, FULL, failure, HOLDING, inMemory, placed, until } from './kit.js';
 import { expectAtMost, holder, intervals } from './locks-kit.js';
 
 const elected = (campaign: Campaign): Promise<Held> =>
   new Promise((resolve, reject) => campaign.once('elected', resolve).once('failed', reject));
 
 describe.each(HOLDING)('%s', (_, start) => {
-  let place: Place;
-  beforeAll(async () => {
-    place = await start();
-  });
-  afterAll(() => place.close());
+  const place = placed(start);
 
   test('one leads, the next after it has resigned, and an observer hears of each', async (finish) => {
     const [coord, other] = [await client(finish, place.url), await client(finish, place.url)] as const;

@@ -3,25 +3,26 @@ import { defineConfig } from 'rollcall/coord';
 import { describe, expect, test } from 'vitest';
 import { ETCD_VERSIONS, startEtcd } from '../support/etcd.js';
 import { startTcpProxy } from '../support/tcp.js';
-import { anything, client, expectMostAtOnce, type Finish, FULL, failure, limits, until } from './kit.js';
+import {
+  anything,
+  client,
+  expectMostAtOnce,
+  type Finish,
+  FULL,
+  failure,
+  LIMITS,
+  LIMITS_KEY,
+  opened,
+  until,
+} from './kit.js';
 
-const key = '/config/dev/orders/limits';
-const definition = defineConfig({ key: '/config/{env}/{service}/limits', schema: limits });
+const key = LIMITS_KEY;
 
 describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
   async function begin(finish: Finish, options: Parameters<typeof startEtcd>[0] = {}) {
     const server = await startEtcd({ version, ...options });
     finish.onTestFinished(() => server.close());
     return server;
-  }
-
-  async function opened(finish: Finish, url: string, more: Parameters<typeof client>[2] = {}) {
-    const coord = await client(finish, url, more);
-    const ref = await coord.config.open(definition);
-    const told: unknown[] = [];
-    ref.on('change', ({ max }) => told.push(max)).on('rejected', () => told.push('rejected'));
-    for (const event of ['stale', 'fresh', 'reset'] as const) ref.on(event, () => told.push(event));
-    return { coord, ref, told };
   }
 
   test('killed and started again: the value stays, stale, then fresh, with what was changed by others', async (finish) => {
@@ -134,7 +135,7 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
       ),
     });
     const other = await client(finish, at('other:o'));
-    const refused = await Promise.all([other.config.raw(key), other.config.open(definition)].map(failure));
+    const refused = await Promise.all([other.config.raw(key), other.config.open(LIMITS)].map(failure));
     const denied = { code: 'ERR_PERMISSION_DENIED', message: expect.stringContaining('may not read') };
     expect(refused).toMatchObject([
       { ...denied, operation: 'raw' },
@@ -153,7 +154,7 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
     await server.call('/v3/kv/put', { key: base64(key), value: base64(Buffer.from([0x7b, 0xff, 0x7d])) });
     const { config } = await client(finish, server.url);
     expect(await config.raw(key)).toMatchObject({ value: '{\ufffd}', isText: false });
-    const refused = await failure(config.open(definition));
+    const refused = await failure(config.open(LIMITS));
     expect(refused).toMatchObject({
       code: 'ERR_INVALID_CONFIG',
       key,

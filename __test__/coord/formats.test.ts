@@ -1,7 +1,17 @@
 // YAML and TOML, by packages beside this one; and what lies where the guide's own programs put it.
 import { defineConfig } from 'rollcall/coord';
 import { expect, test } from 'vitest';
-import { anything, failure, inMemory, limits, schemaOf } from './kit.js';
+import { anything, type Finish, failure, inMemory, limits, schemaOf } from './kit.js';
+
+/** A text is refused by its name, and not shown. */
+async function isRefused(finish: Finish, key: string, text: string, message: string): Promise<void> {
+  const { config } = await inMemory(finish);
+  await config.set(key, text);
+  const refused = await failure(config.open(defineConfig({ key, schema: limits })));
+  expect(refused).toMatchObject({ code: 'ERR_INVALID_CONFIG', key });
+  expect(refused.message).toContain(message);
+  expect(refused.message).not.toContain('secret');
+}
 
 test('YAML is read by the format and by the end of the key, and merged with JSON below it', async (finish) => {
   const { config } = await inMemory(finish);
@@ -39,21 +49,14 @@ test('TOML is read by the format and by the end of the key, and merged with JSON
   expect(await config.get(defineConfig({ key: '/toml/of/d.toml', schema: anything }))).toEqual({});
 });
 
-test.each([
+test.for([
   ['no TOML', 'max = [1, secret', 'expected TOML'],
   ['a key twice', 'max = 1\nmax = 2', 'expected TOML'],
   ['a prototype', 'max = 1\n[__proto__]\nadmin = true', 'expected another name than "__proto__"'],
   ['a number that is none of JavaScript', 'max = 9223372036854775807', 'expected TOML'],
   ['too many levels', `max = ${'['.repeat(5000)}${']'.repeat(5000)}`, 'expected'],
-])('of TOML %s is refused', async (_, text, message) => {
-  const ends: (() => unknown)[] = [];
-  const { config } = await inMemory({ onTestFinished: (fn) => void ends.push(fn) });
-  await config.set('/toml/bad/a.toml', text);
-  const refused = await failure(config.open(defineConfig({ key: '/toml/bad/a.toml', schema: limits })));
-  expect(refused).toMatchObject({ code: 'ERR_INVALID_CONFIG', key: '/toml/bad/a.toml' });
-  expect(refused.message).toContain(message);
-  expect(refused.message).not.toContain('secret');
-  for (const end of ends) await end();
+] as const)('of TOML %s is refused', async ([, text, message], finish) => {
+  await isRefused(finish, '/toml/bad/a.toml', text, message);
 });
 
 const bomb = ['a: &a [x, x, x, x, x, x, x, x, x, x]'];
@@ -62,21 +65,14 @@ for (let n = 1; n < 10; n++) {
   bomb.push(`${name}: &${name} [${Array.from({ length: 10 }, () => `*${before}`).join(', ')}]`);
 }
 
-test.each([
+test.for([
   ['no YAML', 'max: [1, secret', 'expected YAML'],
   ['a key twice', 'max: 1\nmax: 2', 'expected YAML'],
   ['a prototype', 'max: 1\n__proto__: { admin: true }', 'expected another name than "__proto__"'],
   ['aliases without end', bomb.join('\n'), 'expected YAML'],
   ['a circle', 'max: 1\nself: &self [*self]', 'expected'],
-])('%s is refused', async (_, text, message) => {
-  const ends: (() => unknown)[] = [];
-  const { config } = await inMemory({ onTestFinished: (fn) => void ends.push(fn) });
-  await config.set('/yaml/bad/a.yaml', text);
-  const refused = await failure(config.open(defineConfig({ key: '/yaml/bad/a.yaml', schema: limits })));
-  expect(refused).toMatchObject({ code: 'ERR_INVALID_CONFIG', key: '/yaml/bad/a.yaml' });
-  expect(refused.message).toContain(message);
-  expect(refused.message).not.toContain('secret');
-  for (const end of ends) await end();
+] as const)('%s is refused', async ([, text, message], finish) => {
+  await isRefused(finish, '/yaml/bad/a.yaml', text, message);
 });
 
 test('the paths of the guide are read as they are, with the prefix that its own etcd has twice', async (finish) => {

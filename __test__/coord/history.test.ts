@@ -1,15 +1,11 @@
 // What stood at a key before, and how it comes back: on each store.
 import { ConflictError, type Coord, type Version } from 'rollcall/coord';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { uniqueName } from '../support/process.js';
-import { client, type Finish, failure, inMemory, PLACES, type Place } from './kit.js';
+import { client, type Finish, failure, inMemory, PLACES, placed } from './kit.js';
 
 describe.each(PLACES)('%s', (_, start) => {
-  let place: Place;
-  beforeAll(async () => {
-    place = await start();
-  });
-  afterAll(() => place.close());
+  const place = placed(start);
 
   async function begin(finish: Finish, more = {}): Promise<{ config: Coord['config']; key: string }> {
     const { config } = await client(finish, place.url, { instance: 'a', ...more });

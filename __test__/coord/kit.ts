@@ -6,10 +6,11 @@ import {
   type CoordIdentity,
   type CoordOptions,
   connectCoord,
+  defineConfig,
   type Entry,
   type StandardSchema,
 } from 'rollcall/coord';
-import { expect, vi } from 'vitest';
+import { afterAll, beforeAll, expect, vi } from 'vitest';
 import { startConsul } from '../support/consul.js';
 import { type EtcdVersion, startEtcd } from '../support/etcd.js';
 import { uniqueName, waitFor } from '../support/process.js';
@@ -47,16 +48,19 @@ async function memory(): Promise<Place> {
   };
 }
 
-async function etcd(version: EtcdVersion): Promise<Place> {
-  const server = await startEtcd({ version });
-  return {
-    url: server.url,
-    away: () => server.kill(),
-    back: () => server.start(),
-    wipe: () => server.wipe(),
-    close: () => server.close(),
-  };
-}
+/** A server as a place. */
+const placeOf = (
+  server: Pick<Place, 'url' | 'wipe' | 'close'> & { kill(): Promise<void>; start(): Promise<void> },
+): Place => ({
+  url: server.url,
+  away: () => server.kill(),
+  back: () => server.start(),
+  wipe: () => server.wipe(),
+  close: () => server.close(),
+});
+
+const etcd = async (version: EtcdVersion): Promise<Place> => placeOf(await startEtcd({ version }));
+const zookeeper = async (): Promise<Place> => placeOf(await startZookeeper());
 
 async function consul(): Promise<Place> {
   const { server, close } = await startConsul({ persistent: true });
@@ -73,17 +77,6 @@ async function consul(): Promise<Place> {
   };
 }
 
-async function zookeeper(): Promise<Place> {
-  const server = await startZookeeper();
-  return {
-    url: server.url,
-    away: () => server.kill(),
-    back: () => server.start(),
-    wipe: () => server.wipe(),
-    close: () => server.close(),
-  };
-}
-
 type Row = readonly [string, () => Promise<Place>];
 
 /** Those that hold locks. */
@@ -95,6 +88,25 @@ export const HOLDING: readonly Row[] = [
 
 /** Those that keep configuration. */
 export const PLACES: readonly Row[] = [...HOLDING, ['Consul', consul], ['ZooKeeper', zookeeper]];
+
+/** The place of the tests of a `describe()`, from the first to the last of them. */
+export function placed(start: () => Promise<Place>): Place {
+  let there: Place | undefined;
+  beforeAll(async () => {
+    there = await start();
+  });
+  afterAll(() => there?.close());
+  const place = () => there as Place;
+  return {
+    get url() {
+      return place().url;
+    },
+    away: () => place().away(),
+    back: () => place().back(),
+    wipe: () => place().wipe(),
+    close: () => place().close(),
+  };
+}
 
 /** A client that is closed with its test. */
 export async function client(
@@ -168,4 +180,18 @@ export async function failure(promise: Promise<unknown>): Promise<Error & Record
     return error as Error & Record<string, unknown>;
   }
   throw new Error('it did not fail');
+}
+
+/** The key of `LIMITS` for the service and the environment of `client()`. */
+export const LIMITS_KEY = '/config/dev/orders/limits';
+export const LIMITS = defineConfig({ key: '/config/{env}/{service}/limits', schema: limits });
+
+/** Limits that are opened by a client of their own, and what is told of them, in order. */
+export async function opened(finish: Finish, url: string, more: Parameters<typeof client>[2] = {}) {
+  const coord = await client(finish, url, more);
+  const ref = await coord.config.open(LIMITS);
+  const told: unknown[] = [];
+  ref.on('change', ({ max }) => told.push(max)).on('rejected', () => told.push('rejected'));
+  for (const event of ['stale', 'fresh', 'reset'] as const) ref.on(event, () => told.push(event));
+  return { coord, ref, told };
 }

@@ -1,15 +1,11 @@
 // Locks, the same on every store: who waits for whom, what is told, and what is left.
 import { type Coord, type Held, LockLostError } from 'rollcall/coord';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { inTime, uniqueName, within } from '../support/process.js';
-import { client, failure, HOLDING, type Place, until } from './kit.js';
+import { client, failure, HOLDING, placed, until } from './kit.js';
 
 describe.each(HOLDING)('%s', (_, start) => {
-  let place: Place;
-  beforeAll(async () => {
-    place = await start();
-  });
-  afterAll(() => place.close());
+  const place = placed(start);
 
   test('a mutex is held by one at a time, first come, first served, and its tokens grow', async (finish) => {
     const clients = [await client(finish, place.url), await client(finish, place.url)] as const;

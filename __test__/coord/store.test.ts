@@ -1,16 +1,12 @@
 // What a store promises to whoever reads, writes and follows it, on each of them.
 import { ConflictError, type Coord, type Entry } from 'rollcall/coord';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { uniqueName } from '../support/process.js';
-import { client, countUp, failure, PLACES, type Place, until } from './kit.js';
+import { client, countUp, failure, PLACES, placed, until } from './kit.js';
 
 describe.each(PLACES)('%s', (_, start) => {
-  let place: Place;
+  const place = placed(start);
   let base: string;
-  beforeAll(async () => {
-    place = await start();
-  });
-  afterAll(() => place.close());
 
   const begin = async (finish: Parameters<typeof client>[0]): Promise<Coord> => {
     base = `/config/${uniqueName('suite')}`;

@@ -1,16 +1,16 @@
 // What is ZooKeeper's own in a store of configuration: its nodes, its rights, its limit, and how a snapshot is had of many reads.
+// SIZE=full is the size of `make hard`.
 import { ConflictError, type Coord, defineConfig, type Entry } from 'rollcall/coord';
 import { expect, test } from 'vitest';
 import { startTcpProxy } from '../support/tcp.js';
 import { startZookeeper, type ZookeeperOptions } from '../support/zookeeper.js';
-import { anything, client, type Finish, failure, limits, until } from './kit.js';
+import { anything, client, type Finish, FULL, failure, LIMITS, LIMITS_KEY, opened, until } from './kit.js';
 
 /** Transactions that a reader follows, and members of which one after the other is killed meanwhile (1: a link is cut). */
-const TRANSACTIONS = Number(process.env.TRANSACTIONS ?? 200);
-const MEMBERS = process.env.SIZE === 'full' ? 3 : 1;
+const TRANSACTIONS = FULL ? 1000 : 200;
+const MEMBERS = FULL ? 3 : 1;
 
-const key = '/config/dev/orders/limits';
-const definition = defineConfig({ key: '/config/{env}/{service}/limits', schema: limits });
+const key = LIMITS_KEY;
 
 async function begin(finish: Finish, options?: ZookeeperOptions) {
   const server = await startZookeeper(options);
@@ -23,15 +23,6 @@ async function linked(finish: Finish) {
   const link = await startTcpProxy(server.hosts[0] as string);
   finish.onTestFinished(() => link.close());
   return { server, link, other: await server.client() };
-}
-
-async function opened(finish: Finish, url: string, more: Parameters<typeof client>[2] = {}) {
-  const coord = await client(finish, url, more);
-  const ref = await coord.config.open(definition);
-  const told: unknown[] = [];
-  ref.on('change', ({ max }) => told.push(max)).on('rejected', () => told.push('rejected'));
-  for (const event of ['stale', 'fresh', 'reset'] as const) ref.on(event, () => told.push(event));
-  return { coord, ref, told };
 }
 
 test('a key is a node with data, and what others write is followed', async (finish) => {
@@ -271,7 +262,7 @@ test('nodes have the access list of the client, and who may not is told so', asy
     expect((await other.acls(path)).map(({ scheme, perms }) => `${scheme} ${perms}`)).toEqual(['digest 31', 'world 1']);
   }
   const reader = await client(finish, url, { history: 0 });
-  expect((await reader.config.open(definition)).value).toEqual({ max: 1 });
+  expect((await reader.config.open(LIMITS)).value).toEqual({ max: 1 });
   const refused = await failure(reader.config.set(key, { max: 2 }));
   expect(refused).toMatchObject({ code: 'ERR_PERMISSION_DENIED', operation: 'set', retryable: false });
   await owner.config.set('/own', 1);
