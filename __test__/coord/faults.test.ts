@@ -186,9 +186,10 @@ test('transactions over several folders, read by a link that is cut again and ag
   });
   const rounds = FULL ? 1000 : 200;
   const each = rounds / 10;
-  let cuts = 0;
-  for (let n = 1; n <= rounds; n++) {
-    await write(n);
+  let [n, cuts] = [0, 0];
+  // As many as it takes until there was enough to look at: on a busy machine one is read where many were written.
+  while (n < rounds || changes <= 10) {
+    await write(++n);
     if (n % each === 0) {
       link.setEnabled(false);
       cuts++;
@@ -196,7 +197,7 @@ test('transactions over several folders, read by a link that is cut again and ag
       link.setEnabled(true);
     }
   }
-  await until('the last', () => last === rounds);
-  expect([mixed, cuts]).toEqual([0, 10]);
-  expect(changes).toBeGreaterThan(10);
+  await until('the last', () => last === n);
+  expect(mixed).toBe(0);
+  expect(cuts).toBeGreaterThanOrEqual(10);
 });

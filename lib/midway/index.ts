@@ -3,6 +3,7 @@
 export type { AnyConfigDef } from '../frameworks/configurations.js';
 export type { OnServiceList } from '../frameworks/follow.js';
 export type { LeaderOnlyOptions, Term } from '../frameworks/leader-only.js';
+export type { AsyncMethod } from '../frameworks/methods.js';
 export type { RegistryOnEtcd } from '../frameworks/open.js';
 export type { CoordPlace } from '../frameworks/open-coord.js';
 export type { SelfOptions } from '../frameworks/self-registration.js';

@@ -44,6 +44,7 @@ export {
 export { type ServiceFeatureOptions, ServiceModule } from './service-module.js';
 export {
   type AnyConfigDef,
+  type AsyncMethod,
   COORD_CLIENT,
   CoordHealthIndicator,
   type CoordPlace,
