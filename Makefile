@@ -47,6 +47,7 @@ hard: build ## Runs the hard tests in their full size, about thirty-five minutes
 	@FREEZES=10 npm test -- __test__/http/fleet.test.ts -t 'another one that is frozen'
 	@SIZE=full npm test -- __test__/coord/hard.test.ts __test__/coord/faults.test.ts __test__/coord/zookeeper.test.ts __test__/coord/locks-faults.test.ts __test__/coord/cron-faults.test.ts __test__/coord/elections.test.ts
 	@TYPES=all npm test -- __test__/packaging/types.test.ts
+	@scripts/lint alone
 
 lint: ## Checks format, lint, types and licences
 	@scripts/setup tools

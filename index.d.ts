@@ -143,6 +143,8 @@ export declare class HoldHandle {
   id(): number
   /** Resolves when it is held, or with why it is not. `timeout_ms` 0: no limit. */
   acquire(timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<NativeHoldFailure | null>
+  /** How many may hold a semaphore from now on, as long as it is waited for. */
+  permit(permits: number): void
   /** Whether it is held at this moment, by the clock. */
   isHeld(): boolean
   /** How long it can be vouched for, in milliseconds. */

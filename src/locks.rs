@@ -8,6 +8,7 @@ use napi_derive::napi;
 use rollcall_core::queue::{Ask, Failure, Held, Kind};
 use rollcall_core::registry::Registry;
 use rollcall_core::sync::lock;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::call::{CancelHandle, JsResult, ms, promise};
@@ -49,6 +50,7 @@ pub struct HoldHandle {
     mailbox: Arc<Mailbox>,
     id: u32,
     options: NativeHoldOptions,
+    permits: watch::Sender<usize>,
     inside: Arc<Mutex<Inside>>,
 }
 
@@ -68,6 +70,7 @@ impl ClientHandle {
             registry: self.registry.clone(),
             mailbox: self.mailbox.clone(),
             id: self.next_id(),
+            permits: watch::Sender::new(options.permits as usize),
             options,
             inside: Arc::default(),
         }
@@ -148,6 +151,12 @@ impl HoldHandle {
         })
     }
 
+    /// How many may hold a semaphore from now on, as long as it is waited for.
+    #[napi(catch_unwind)]
+    pub fn permit(&self, permits: u32) {
+        self.permits.send_replace(permits as usize);
+    }
+
     /// Whether it is held at this moment, by the clock.
     #[napi(catch_unwind)]
     pub fn is_held(&self) -> bool {
@@ -201,9 +210,10 @@ impl HoldHandle {
             kind: match options.kind.as_str() {
                 "read" => Kind::Read,
                 "write" => Kind::Write,
-                "semaphore" => Kind::Semaphore(options.permits as usize),
+                "semaphore" => Kind::Semaphore,
                 _ => Kind::Mutex,
             },
+            permits: self.permits.subscribe(),
             value: options.value.as_bytes().into(),
             ttl: ms(options.ttl_ms),
             waits: options.waits,

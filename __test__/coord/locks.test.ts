@@ -155,6 +155,45 @@ describe.each(HOLDING)('%s', (_, start) => {
     await last.release();
   });
 
+  test('raised while others wait, a semaphore lets as many of them in, in their turn; what is no number changes nothing', async (finish) => {
+    const coord = await client(finish, place.url);
+    const listeners = new Set<() => void>();
+    const permits = {
+      value: 1,
+      subscribe(listener: () => void) {
+        listeners.add(listener);
+        return () => listeners.delete(listener);
+      },
+      set(value: unknown) {
+        permits.value = value as number;
+        for (const listener of listeners) listener();
+      },
+    };
+    const semaphore = coord.lock.semaphore(uniqueName(), permits, { ttlMs: 60_000 }); // nobody looks for 8 s
+    const first = await semaphore.acquire();
+    const entered: bigint[] = [];
+    const waiting = [1, 2, 3].map(async () => {
+      const held = await semaphore.acquire({ timeoutMs: 0 });
+      entered.push(held.token);
+      return held;
+    });
+    expect(await failure(semaphore.acquire({ timeoutMs: 300 }))).toMatchObject({ code: 'ERR_TIMEOUT' }); // all stand in the queue
+    expect(listeners.size).toBe(3);
+    permits.set(0);
+    permits.set('3');
+    permits.set(3);
+    await until('two of them', () => entered.length === 2);
+    permits.set(1); // evicts nobody
+    expect(await semaphore.tryAcquire()).toBeNull();
+    expect(entered.length).toBe(2);
+    permits.set(4);
+    const held = await within(Promise.all(waiting), 3000, 'the third');
+    expect(held.every(({ isHeld }) => isHeld)).toBe(true);
+    expect(entered.at(-1)).toBe(entered.toSorted((a, b) => Number(a - b)).at(-1)); // who came last
+    expect(listeners.size).toBe(0);
+    await Promise.all([first, ...held].map((one) => one.release()));
+  });
+
   test('kinds and keys that begin alike do not know of each other', async (finish) => {
     const coord = await client(finish, place.url);
     const key = uniqueName();

@@ -37,5 +37,5 @@ export { type LockLostDetails, LockLostError } from './locks/errors.js';
 export type { Guard, Held } from './locks/held.js';
 export type { Lock } from './locks/lock.js';
 export type { Locks } from './locks/locks.js';
-export type { AcquireOptions, LockOptions } from './locks/options.js';
+export type { AcquireOptions, LockOptions, PermitsRef } from './locks/options.js';
 export type { CoordIdentity, CoordOptions } from './options.js';

@@ -53,7 +53,7 @@ export class Held {
   }
 
   /**
-   * Waits for a lock; `null`: somebody holds it, and it was not to be waited for.
+   * Waits for a lock; `null`: somebody holds it, and it was not to be waited for. `follow` tells of other permits of a semaphore.
    *
    * @internal
    */
@@ -63,15 +63,20 @@ export class Held {
     shown: string,
     options: NativeHoldOptions,
     { timeoutMs, signal }: Waiting,
+    follow?: (tell: (permits: number) => void) => (() => void) | undefined,
   ): Promise<Held | null> {
     keeper.refuseClosed(operation);
     if (signal?.aborted) throw aborted(signal, operation);
-    const held = new Held(keeper, shown, keeper.inside.client.hold(options));
+    const handle = keeper.inside.client.hold(options);
+    const held = new Held(keeper, shown, handle);
+    const unfollow = follow?.((permits) => handle.permit(permits));
     try {
       return (await held.#acquire(operation, timeoutMs, signal)) ? held : null;
     } catch (error) {
       held.#end();
       throw error;
+    } finally {
+      unfollow?.();
     }
   }
 

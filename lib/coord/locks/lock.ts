@@ -9,7 +9,12 @@ import { type AcquireOptions, type Holding, type Waiting, waiting } from './opti
 /** What is held, and beside whom. */
 export type Kind =
   | { readonly kind: 'mutex' | 'read' | 'write' }
-  | { readonly kind: 'semaphore'; readonly permits: () => number };
+  | {
+      readonly kind: 'semaphore';
+      readonly permits: () => number;
+      /** Calls with each other number, until what it gives is called. */
+      readonly follow: (tell: (permits: number) => void) => (() => void) | undefined;
+    };
 
 /** A lock of one kind and key. It is not held itself: each `acquire()` gives a `Held` of its own. */
 export class Lock {
@@ -63,7 +68,8 @@ export class Lock {
 
   /** @internal */
   async take(operation: string, how: Waiting): Promise<Held> {
-    return (await Held.acquire(this.#keeper, operation, this.path, this.#options(true), how)) as Held;
+    const follow = this.#kind.kind === 'semaphore' ? this.#kind.follow : undefined;
+    return (await Held.acquire(this.#keeper, operation, this.path, this.#options(true), how, follow)) as Held;
   }
 
   /** @internal */

@@ -3,7 +3,16 @@
 import { checked } from '../../registry/call.js';
 import type { Held, Keeper } from './held.js';
 import { functionOf, type Kind, Lock } from './lock.js';
-import { type AcquireOptions, both, holding, type LockOptions, pathOf, permitsOf } from './options.js';
+import {
+  type AcquireOptions,
+  both,
+  holding,
+  isPermits,
+  type LockOptions,
+  type PermitsRef,
+  pathOf,
+  permitsOf,
+} from './options.js';
 
 /** Where locks lie that are not named by a whole path: that of the guide. */
 const FOLDER = '/locks/';
@@ -44,17 +53,22 @@ export class Locks {
   }
 
   /**
-   * A lock for `permits` at a time, from 1 to 1000: a number, or something with a `value`, such as a `ConfigRef<number>`, which
-   * is read at each `acquire()`. Each goes by its own number, so lowering it evicts nobody, and those who wait go by the number
-   * that they began to wait with. No I/O.
+   * A lock for `permits` at a time, from 1 to 1000: a number, or something with a `value`, such as a `ConfigRef<number>`. Who
+   * waits goes by its latest number, and hears of it by `subscribe()`; one that is no such number changes nothing for them. Who holds
+   * keeps the number with which it came to hold, so lowering it evicts nobody. No I/O.
    *
    * @throws `ERR_INVALID_ARGUMENT`, also from `acquire()` where the value is no such number by then.
    */
-  semaphore(key: string, permits: number | { readonly value: number }, options?: LockOptions): Lock {
-    const isRef = typeof permits === 'object' && permits !== null && 'value' in permits;
-    const read = () => checked('semaphore', () => permitsOf(isRef ? permits.value : permits));
+  semaphore(key: string, permits: number | PermitsRef, options?: LockOptions): Lock {
+    const ref = typeof permits === 'object' && permits !== null && 'value' in permits ? permits : undefined;
+    const read = () => checked('semaphore', () => permitsOf(ref ? ref.value : permits));
     read();
-    return this.#lock('semaphore', key, options, { kind: 'semaphore', permits: read });
+    const follow = (tell: (permits: number) => void) =>
+      ref?.subscribe?.(() => {
+        const { value } = ref;
+        if (isPermits(value)) tell(value);
+      });
+    return this.#lock('semaphore', key, options, { kind: 'semaphore', permits: read, follow });
   }
 
   /** Acquires a mutex: see `Lock.acquire()`. */

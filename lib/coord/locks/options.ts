@@ -81,10 +81,23 @@ function waitingOf(given: Bag, timeoutMs: number): Waiting {
   };
 }
 
+/** Something that says how many may hold a semaphore, such as a `ConfigRef<number>`. */
+export interface PermitsRef {
+  readonly value: number;
+  /** Calls `listener` after each change of the value, until what it returns is called. Without it waiters hear of no change. */
+  subscribe?(listener: () => void): () => void;
+}
+
+const MOST_PERMITS = 1000;
+
 /** How many may hold a semaphore at a time. */
 export function permitsOf(value: unknown): number {
   if (value === undefined) throw invalid('permits', 'expected a whole number from 1 to 1000, got undefined');
-  return integer('permits', value, 1, { min: 1, max: 1000 });
+  return integer('permits', value, 1, { min: 1, max: MOST_PERMITS });
+}
+
+export function isPermits(value: unknown): value is number {
+  return Number.isInteger(value) && (value as number) >= 1 && (value as number) <= MOST_PERMITS;
 }
 
 /** The folder of the keys of a lock: below `folder`, or the path itself where the name begins with a slash. */

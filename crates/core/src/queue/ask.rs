@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::kind::Kind;
 use crate::stall::Stall;
 
@@ -13,6 +15,8 @@ pub struct Ask {
     pub path: Arc<str>,
     /// Whom it waits for.
     pub kind: Kind,
+    /// How many may hold a semaphore, at least 1. Who waits goes by the latest number, who holds by the one it came to hold with.
+    pub permits: watch::Receiver<usize>,
     /// What others see of the holder: the value of its key.
     pub value: Box<[u8]>,
     /// The time to live of its lease; what the store grants counts.

@@ -12,8 +12,8 @@ pub enum Kind {
     Read,
     /// Alone: `<path>/w-<lease>`. Waits for whoever is the youngest before it, so that readers who come later do not starve it.
     Write,
-    /// So many at a time, at least 1: `<path>/s-<lease>`. Each goes by its own number.
-    Semaphore(usize),
+    /// So many at a time: `<path>/s-<lease>`. Each goes by its own number, of [`super::Ask`].
+    Semaphore,
 }
 
 impl Kind {
@@ -22,13 +22,13 @@ impl Kind {
         format!("{path}/{}{}", self.mark(), hex(lease))
     }
 
-    /// Whom it waits for.
-    pub(super) fn before(self, path: &str) -> Before {
+    /// Whom it waits for. `permits` is how many may hold a semaphore.
+    pub(super) fn before(self, path: &str, permits: usize) -> Before {
         let (marks, most): (&[&str], usize) = match self {
             Self::Mutex => (&[""], 1),
             Self::Read => (&["w-"], 1),
             Self::Write => (&["r-", "w-"], 1),
-            Self::Semaphore(permits) => (&["s-"], permits.max(1)),
+            Self::Semaphore => (&["s-"], permits.max(1)),
         };
         Before {
             prefixes: marks.iter().map(|mark| format!("{path}/{mark}").into()).collect(),
@@ -41,7 +41,7 @@ impl Kind {
             Self::Mutex => "",
             Self::Read => "r-",
             Self::Write => "w-",
-            Self::Semaphore(_) => "s-",
+            Self::Semaphore => "s-",
         }
     }
 }

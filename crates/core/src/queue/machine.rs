@@ -79,7 +79,6 @@ struct Now {
 pub(super) struct Machine {
     pub tenure: Arc<dyn Tenure>,
     pub key: Arc<str>,
-    before: Before,
     ask: Ask,
     source: Arc<Source>,
     now: watch::Sender<Now>,
@@ -94,7 +93,6 @@ impl Machine {
     pub fn new(tenure: Arc<dyn Tenure>, ask: Ask, source: Arc<Source>, on_lost: OnLost) -> Self {
         Self {
             key: ask.kind.key(&ask.path, tenure.lease()).into(),
-            before: ask.kind.before(&ask.path),
             tenure,
             ask,
             source,
@@ -213,9 +211,11 @@ impl Machine {
     /// Writes the key, waits for its turn and holds, until the key is gone. Others look after the lease meanwhile.
     async fn stand(&self) -> Failure {
         let mut backoff = Backoff::new();
+        let mut permits = self.ask.permits.clone();
+        let mut before = self.before(*permits.borrow_and_update());
         let entered = loop {
             let value = &self.ask.value;
-            match self.tenure.enter(&self.key, value, &self.before, self.patience()).await {
+            match self.tenure.enter(&self.key, value, &before, self.patience()).await {
                 Ok(entered) => break entered,
                 Err(error) => {
                     if let Err(failure) = self.hindered(error, &mut backoff).await {
@@ -235,7 +235,7 @@ impl Machine {
         loop {
             let look = match seen.take() {
                 Some(seen) => Ok(seen),
-                None => self.tenure.look(&self.key, since, &self.before, self.patience()).await,
+                None => self.tenure.look(&self.key, since, &before, self.patience()).await,
             };
             let look = match look {
                 Ok(look) => {
@@ -247,11 +247,16 @@ impl Machine {
                     Err(failure) => return failure,
                 },
             };
-            if let Some(failure) = self.judge(&look) {
+            if let Some(failure) = self.judge(&look, before.most) {
                 return failure;
             }
+            let waits = self.now.borrow().state == State::Waiting;
             let changed = tokio::select! {
-                changed = self.tenure.changed(&self.key, since, &self.before, &look) => changed,
+                changed = self.tenure.changed(&self.key, since, &before, &look) => changed,
+                Ok(()) = permits.changed(), if waits => {
+                    before = self.before(*permits.borrow_and_update());
+                    Ok(())
+                }
                 () = sleep(due.mul_f64(0.8 + fastrand::f64() * 0.4)) => Ok(()),
             };
             match changed {
@@ -265,15 +270,19 @@ impl Machine {
         }
     }
 
+    fn before(&self, permits: usize) -> Before {
+        self.ask.kind.before(&self.ask.path, permits)
+    }
+
     /// What follows from a look; a failure ends it. Nobody holds who was not seen to stand at the moment when nobody was
     /// before: who waited for another and hears that it is gone may be gone itself.
-    fn judge(&self, look: &Look) -> Option<Failure> {
+    fn judge(&self, look: &Look, most: usize) -> Option<Failure> {
         if !look.stands {
             let why = "its key is gone, or its lease: it was deleted, revoked or overwritten by someone else";
             return Some(Failure::Lost(why.to_owned()));
         }
         let is_held = self.now.borrow().state == State::Held;
-        if look.older.len() < self.before.most {
+        if look.older.len() < most {
             if !is_held {
                 self.hold();
             }
