@@ -10,6 +10,9 @@ import { type Common, Linked, type Row, readRecord, usual } from '../scope.js';
 /** How late a server tells: it looks at its store once a second. */
 const LATE_MS = 2000;
 
+/** A server counts whole seconds, and each of the two checks comes up to a second late, so that not all come at once. */
+const CHECKS_MS = 3000;
+
 /** Has a server to itself, which is slower the more it has ever held. The servers are few, and used again. */
 class PolarisScope extends Linked {
   readonly ttlMs = 3000;
@@ -27,9 +30,9 @@ class PolarisScope extends Linked {
     this.opened.push(giveBack);
   }
 
-  /** It is unhealthy within six TTLs of its last beat, and clients are told a little later. */
+  /** It is unhealthy six TTLs and two late checks after its last beat at the latest, and clients are told a little later. */
   override get silenceMs(): number {
-    return 6 * this.ttlMs + LATE_MS;
+    return 6 * this.ttlMs + CHECKS_MS + LATE_MS;
   }
 
   private to(hosts: string, namespace: string, more?: Common): RegistryOptions {
