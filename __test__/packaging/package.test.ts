@@ -136,6 +136,31 @@ describe('an empty project', () => {
     );
   });
 
+  it('is told which package is missing that reads expressions, YAML or TOML', async () => {
+    const program = `
+      const { connectCoord, defineConfig } = require('rollcall/coord');
+      const told = ({ code, message, operation }) => ({ code, message, operation });
+      (async () => {
+        const coord = await connectCoord('memory://missing?logger=0');
+        const lines = [];
+        try { coord.cron('report', '0 3 * * *', () => {}); } catch (error) { lines.push(told(error)); }
+        for (const end of ['yaml', 'toml']) {
+          await coord.config.set('/config/a.' + end, 'max: 1');
+          const schema = { '~standard': { version: 1, vendor: 'test', validate: (value) => ({ value }) } };
+          await coord.config.open(defineConfig({ key: '/config/a.' + end, schema })).catch((error) => lines.push(told(error)));
+        }
+        await coord.close();
+        console.log(JSON.stringify(lines));
+      })();`;
+    const wanted = (name: string, what: string) =>
+      `expected the package "${name}" beside rollcall, to read ${what}: npm install ${name}`;
+    expect(JSON.parse(await output('node', ['-e', program]))).toEqual([
+      { code: 'ERR_UNSUPPORTED', message: wanted('croner', 'expressions'), operation: 'cron' },
+      { code: 'ERR_INVALID_CONFIG', message: expect.stringContaining(wanted('yaml', 'YAML')), operation: 'open' },
+      { code: 'ERR_INVALID_CONFIG', message: expect.stringContaining(wanted('smol-toml', 'TOML')), operation: 'open' },
+    ]);
+  });
+
   it('imports it as an ES module', async () => {
     expect(await output('node', ['import.mjs'])).toBe('imported');
   });

@@ -25,6 +25,19 @@ describe('the quick start', () => {
   });
 });
 
+it('the example of coord runs, and ends by itself', async () => {
+  const { ROLLCALL_COORD: _, ROLLCALL_REGISTRY: __, ...env } = process.env;
+  const run = promisify(execFile)(process.execPath, ['examples/coord.mjs'], { cwd: root, env, timeout: 30_000 });
+  const told = (await run).stdout.split('\n').filter((line) => !line.startsWith('rollcall: ')); // where it is, the log
+  expect(told.map((line) => line.replace(/token [1-9]\d*/, 'token n'))).toEqual([
+    'the rate is 100',
+    'the rate is 200',
+    'the report is ours alone, with token n',
+    'instance a leads, with token n',
+    '',
+  ]);
+});
+
 const pages = [
   ...readdirSync(root),
   ...readdirSync(join(root, 'docs'), { recursive: true, encoding: 'utf8' }).map((page) => join('docs', page)),
