@@ -8,6 +8,7 @@ const aliases = (etcd: string) => [
   { find: /^rollcall$/, replacement: file('./dist/esm/index.js') },
   { find: /^rollcall\/etcd$/, replacement: file(etcd) },
   { find: /^rollcall\/coord$/, replacement: file('./dist/esm/coord/index.js') },
+  { find: /^rollcall\/breaker$/, replacement: file('./dist/esm/breaker/index.js') },
   { find: /^rollcall\/http$/, replacement: file('./dist/esm/http/index.js') },
   { find: /^rollcall\/grpc$/, replacement: file('./dist/esm/grpc/index.js') },
 ];

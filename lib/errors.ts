@@ -19,6 +19,8 @@ export type ErrorCode =
   | 'ERR_CONFLICT'
   | 'ERR_INVALID_CONFIG'
   | 'ERR_LOCK_LOST'
+  // Of `rollcall/breaker` alone.
+  | 'ERR_BREAKER_OPEN'
   // Of `rollcall/etcd` alone, but for `ERR_NOT_FOUND`, which `rollcall/coord` has too.
   | 'ERR_GRPC'
   | 'ERR_GRPC_PROTOCOL'

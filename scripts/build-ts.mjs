@@ -20,6 +20,7 @@ const THIN = [
   'etcd/index',
   'http/index',
   'coord/index',
+  'breaker/index',
   'grpc/index',
   'nest/shared/index',
   'midway/index',

@@ -1,0 +1,325 @@
+// A breaker by itself: when it opens, whom it lets try, what counts, and what a change of its policy leaves as it was.
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Breaker, BreakerOpenError, type Breakers, createBreakers, type Policy } from 'rollcall/breaker';
+import { expect, it } from 'vitest';
+import { waitFor } from '../support/process.js';
+
+const boom = new Error('boom');
+const fails = () => Promise.reject(boom);
+const failure = (promise: Promise<unknown>) =>
+  promise.then(
+    () => undefined,
+    (error) => error,
+  );
+
+/** Policies that change, as a `ConfigRef` has them. */
+function changing(first: Record<string, unknown>) {
+  const listeners = new Set<() => void>();
+  const ref = {
+    value: first as Record<string, Policy>,
+    subscribe(listener: () => void) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+    set(next: unknown) {
+      ref.value = next as Record<string, Policy>;
+      for (const listener of listeners) listener();
+    },
+    listeners,
+  };
+  return ref;
+}
+
+const one = (policy: Policy, options = {}) =>
+  createBreakers({ default: policy, logger: false, ...options }).get('users');
+
+async function opened(breaker: Breaker, failures = 5): Promise<void> {
+  for (let i = 0; i < failures; i++) expect(await failure(breaker.do(fails))).toBe(boom);
+  expect(breaker.state).toBe('open');
+}
+
+/** Calls that end when they are told to. */
+function pending() {
+  const ends: { resolve(value: unknown): void; reject(error: unknown): void }[] = [];
+  return {
+    ends,
+    call: () => new Promise((resolve, reject) => void ends.push({ resolve, reject })),
+  };
+}
+
+it('opens after failures in a row, refuses without a call, and says when to come again', async () => {
+  const breaker = one({ failureThreshold: 3, openStateTimeout: '1m' });
+  expect(breaker.state).toBe('closed');
+  await failure(breaker.do(fails));
+  await failure(breaker.do(fails));
+  expect(await breaker.do(() => 'fine')).toBe('fine');
+  expect(breaker.stats.consecutiveFailures).toBe(0);
+  await opened(breaker, 3);
+  let calls = 0;
+  const refused = await failure(breaker.do(() => ++calls));
+  expect(refused).toBeInstanceOf(BreakerOpenError);
+  expect(refused).toMatchObject({ code: 'ERR_BREAKER_OPEN', breaker: 'users', retryable: true, operation: 'do' });
+  expect(refused.retryAfterMs).toBeGreaterThan(50_000);
+  expect(refused.retryAfterMs).toBeLessThanOrEqual(60_000);
+  expect(refused.message).toMatch(/^breaker users is open; it may let a call through in \d+ ms$/);
+  expect(calls).toBe(0);
+  expect(await breaker.do(() => 'none', { fallback: (error) => error.code })).toBe('ERR_BREAKER_OPEN');
+});
+
+it('of 100 callers exactly so many try it while it is half open, and so many successes close it', async () => {
+  const breaker = one({ failureThreshold: 1, openStateTimeout: 20, successThreshold: 3, maxProbes: 2 });
+  await opened(breaker, 1);
+  await sleep(25);
+  const { ends, call } = pending();
+  const all = Array.from({ length: 100 }, () => failure(breaker.do(call)));
+  await waitFor(() => ends.length > 0, { what: 'a call' });
+  expect([ends.length, breaker.state, breaker.stats.probes]).toEqual([2, 'half-open', 2]);
+  for (const { resolve } of ends) resolve(1);
+  const errors = (await Promise.all(all)).filter(Boolean);
+  expect(errors.length).toBe(98);
+  expect(errors.every(({ code, retryAfterMs }) => code === 'ERR_BREAKER_OPEN' && retryAfterMs <= 20)).toBe(true);
+  expect([breaker.state, breaker.stats.successes]).toEqual(['half-open', 2]);
+  await breaker.do(() => 1);
+  expect(breaker.state).toBe('closed');
+});
+
+it('a failure of one that tries opens it anew, and the others do not count any more', async () => {
+  const breaker = one({ failureThreshold: 1, openStateTimeout: 20, successThreshold: 2 });
+  await opened(breaker, 1);
+  await sleep(25);
+  const { ends, call } = pending();
+  const all = [failure(breaker.do(call)), failure(breaker.do(call))];
+  await waitFor(() => ends.length === 2, { what: 'both' });
+  ends[0]?.reject(boom);
+  expect(await all[0]).toBe(boom);
+  expect(breaker.state).toBe('open');
+  ends[1]?.resolve(1);
+  await all[1];
+  expect([breaker.state, breaker.stats.successes]).toEqual(['open', 0]);
+});
+
+it('what began before it opened changes nothing when it ends', async () => {
+  const breaker = one({ failureThreshold: 1, openStateTimeout: 20, successThreshold: 1 });
+  const { ends, call } = pending();
+  const late = [failure(breaker.do(call)), failure(breaker.do(call))];
+  await opened(breaker, 1);
+  await sleep(25);
+  await breaker.do(() => 1);
+  expect(breaker.state).toBe('closed');
+  ends[0]?.reject(boom);
+  ends[1]?.reject(boom);
+  await Promise.all(late);
+  expect([breaker.state, breaker.stats.consecutiveFailures]).toEqual(['closed', 0]);
+});
+
+it('one that tries it and never ends does not hold it for ever', async () => {
+  const breaker = one({ failureThreshold: 1, openStateTimeout: 20, successThreshold: 1 });
+  await opened(breaker, 1);
+  await sleep(25);
+  const { call } = pending();
+  void breaker.do(call);
+  expect((await failure(breaker.do(() => 1))).message).toContain('half open, and enough calls try');
+  await sleep(25);
+  expect(await failure(breaker.do(() => 1))).toMatchObject({ code: 'ERR_BREAKER_OPEN', retryAfterMs: 20 });
+  await sleep(25);
+  expect(await breaker.do(() => 1)).toBe(1);
+  expect(breaker.state).toBe('closed');
+});
+
+it('a policy that changes while it is open leaves its state, and its time counts from when it opened', async () => {
+  const ref = changing({ users: { failureThreshold: 2, openStateTimeout: '1h' } });
+  const breakers = createBreakers({ policies: ref, logger: false });
+  const breaker = breakers.get('users');
+  const { ends, call } = pending();
+  const flying = failure(breaker.do(call));
+  await opened(breaker, 2);
+  ref.set({ users: { failureThreshold: 10, openStateTimeout: '30m' } });
+  expect(breaker.state).toBe('open');
+  const refused = await failure(breaker.do(() => 1));
+  expect(refused.retryAfterMs).toBeLessThanOrEqual(1_800_000);
+  ends[0]?.resolve(1);
+  await flying;
+  expect(breaker.state).toBe('open');
+  ref.set({ users: { openStateTimeout: 1, successThreshold: 1 } });
+  await sleep(5);
+  expect(await breaker.do(() => 1)).toBe(1);
+  breakers.close();
+  expect(ref.listeners.size).toBe(0);
+});
+
+it('a window keeps what it has counted when its rules change', async () => {
+  const ref = changing({ users: { failureThreshold: 100, window: { type: 'count', size: 10, failureRate: 0.9 } } });
+  const breaker = createBreakers({ policies: ref, logger: false }).get('users');
+  for (let i = 0; i < 8; i++) await failure(breaker.do(i % 2 === 0 ? fails : () => 1));
+  expect(breaker.stats).toMatchObject({ calls: 8, failures: 4 });
+  ref.set({ users: { failureThreshold: 100, window: { type: 'count', size: 20, minCalls: 9, failureRate: 0.5 } } });
+  expect(breaker.state).toBe('closed');
+  await failure(breaker.do(fails));
+  expect(breaker.state).toBe('open');
+});
+
+it('a window that shrinks has the latest', async () => {
+  const window = (size: number, minCalls = size) => ({
+    users: { failureThreshold: 100, window: { type: 'count' as const, size, minCalls, failureRate: 1 } },
+  });
+  const ref = changing(window(10));
+  const breaker = createBreakers({ policies: ref, logger: false }).get('users');
+  for (let i = 0; i < 13; i++) await failure(breaker.do((i > 0 && i < 10) || i === 12 ? fails : () => 1));
+  expect(breaker.stats).toMatchObject({ calls: 10, failures: 8 });
+  ref.set(window(3));
+  expect(breaker.stats).toMatchObject({ calls: 3, failures: 1 });
+});
+
+it('opens by a share of the calls of a time, and forgets those that are older', async () => {
+  const window = { type: 'time' as const, size: 1000, minCalls: 4, failureRate: 0.5 };
+  const breaker = one({ failureThreshold: 100, window });
+  await failure(breaker.do(fails));
+  await failure(breaker.do(fails));
+  await sleep(1050);
+  for (let i = 0; i < 3; i++) await breaker.do(() => 1);
+  await failure(breaker.do(fails));
+  expect([breaker.state, breaker.stats.calls, breaker.stats.failures]).toEqual(['closed', 4, 1]);
+  await failure(breaker.do(fails));
+  await failure(breaker.do(fails));
+  expect(breaker.state).toBe('open');
+});
+
+it('opens by calls that are slow, whatever became of them', async () => {
+  const window = { type: 'count' as const, size: 3, slowCallMs: 5, slowRate: 0.6 };
+  const breaker = one({ window });
+  await breaker.do(() => 1);
+  await breaker.do(() => sleep(15));
+  expect(breaker.state).toBe('closed');
+  await breaker.do(() => sleep(15));
+  expect([breaker.state, breaker.stats.openForMs >= 0]).toEqual(['open', true]);
+});
+
+it('a call that takes too long is a failure, and hears of it; one that its caller ends is neither', async () => {
+  const breaker = one({ failureThreshold: 1, timeoutMs: 20 });
+  const aborting = new AbortController();
+  const aborted = failure(breaker.do(() => new Promise(() => {}), { signal: aborting.signal }));
+  aborting.abort(new Error('gone'));
+  expect(await aborted).toMatchObject({ code: 'ERR_ABORTED', cause: { message: 'gone' } });
+  expect(breaker.state).toBe('closed');
+  expect(await failure(breaker.do(() => 1, { signal: aborting.signal }))).toMatchObject({ code: 'ERR_ABORTED' });
+  let heard: unknown;
+  const late = await failure(
+    breaker.do(({ signal }) => {
+      signal.addEventListener('abort', () => {
+        heard = signal.reason;
+      });
+      return new Promise(() => {});
+    }),
+  );
+  expect(late).toMatchObject({ code: 'ERR_TIMEOUT', message: 'breaker users: the call took longer than 20 ms' });
+  expect(heard).toBe(late);
+  expect(breaker.state).toBe('open');
+});
+
+it.each([
+  ['a plain error', new Error('x'), true],
+  ['what is no error', 'x', true],
+  ['a broken connection', Object.assign(new Error('x'), { code: 'ECONNRESET' }), true],
+  ['gRPC UNAVAILABLE', Object.assign(new Error('x'), { code: 14 }), true],
+  ['gRPC DEADLINE_EXCEEDED', Object.assign(new Error('x'), { code: 4 }), true],
+  ['gRPC NOT_FOUND', Object.assign(new Error('x'), { code: 5 }), false],
+  ['gRPC INVALID_ARGUMENT', Object.assign(new Error('x'), { code: 3 }), false],
+  ['HTTP 503', Object.assign(new Error('x'), { status: 503 }), true],
+  ['HTTP 404', Object.assign(new Error('x'), { statusCode: 404 }), false],
+  ['an abort', Object.assign(new Error('x'), { name: 'AbortError' }), false],
+])('by default %s is a failure or not', async (_, error, isFailure) => {
+  const breaker = one({ failureThreshold: 1 });
+  await failure(breaker.do(() => Promise.reject(error)));
+  expect(breaker.state).toBe(isFailure ? 'open' : 'closed');
+});
+
+it('a response of 500 and above is given, and a failure', async () => {
+  const breaker = one({ failureThreshold: 2 });
+  expect((await breaker.do(() => new Response('', { status: 404 }))).status).toBe(404);
+  for (let i = 0; i < 2; i++) expect((await breaker.do(() => new Response('', { status: 503 }))).status).toBe(503);
+  expect(breaker.state).toBe('open');
+});
+
+it('isFailure decides; one that throws has not said that it is none', async () => {
+  const isFailure = (error: unknown) => {
+    if (error === boom) return false;
+    throw new Error('no');
+  };
+  const breaker = one({ failureThreshold: 1 }, { isFailure });
+  await failure(breaker.do(fails));
+  expect(breaker.state).toBe('closed');
+  await failure(breaker.do(() => Promise.reject(new Error('other'))));
+  expect(breaker.state).toBe('open');
+});
+
+it('is held open, and held closed, by its policy, and goes on as it was', async () => {
+  const ref = changing({});
+  const breaker = createBreakers({ policies: ref, logger: false }).get('users');
+  ref.set({ users: { force: 'open', openStateTimeout: '2s' } });
+  expect(breaker.state).toBe('open');
+  expect(await failure(breaker.do(() => 1))).toMatchObject({ retryAfterMs: 2000, message: /held open/ });
+  ref.set({ users: { force: null } });
+  expect(await breaker.do(() => 1)).toBe(1);
+  ref.set({ users: { force: 'closed', failureThreshold: 1 } });
+  for (let i = 0; i < 5; i++) expect(await failure(breaker.do(fails))).toBe(boom);
+  expect(breaker.state).toBe('closed');
+  ref.set({ users: { failureThreshold: 1 } });
+  expect(await failure(breaker.do(fails))).toBe(boom);
+  expect(breaker.state).toBe('open');
+});
+
+it('a policy that is wrong is refused and told, those beside it change; one that is gone leaves the default', async () => {
+  const ref = changing({
+    a: { failureThreshold: 1 },
+    'b.json': { failureThreshold: 1 },
+    default: { failureThreshold: 7 },
+  });
+  const breakers = createBreakers({ policies: ref, logger: false });
+  const refused: [string, string][] = [];
+  breakers.on('refused', (name, error) => refused.push([name, error.message]));
+  ref.set({ a: { failureThreshold: 'two' }, default: { failureThreshold: 3 } });
+  expect(refused).toEqual([
+    ['a', 'policies.a.failureThreshold: expected a whole number from 1 to 1000000, got string'],
+  ]);
+  await opened(breakers.get('a'), 1);
+  await opened(breakers.get('b'), 3);
+  ref.set('nothing');
+  expect(refused[1]?.[0]).toBe('');
+  await opened(breakers.get('c'), 3);
+});
+
+it('of 10,000 names it keeps as many as it may, and first those that are not closed', async () => {
+  const breakers: Breakers = createBreakers({ maxKeys: 100, default: { failureThreshold: 1 }, logger: false });
+  const open = breakers.get('open');
+  await opened(open, 1);
+  const recent = breakers.get('recent');
+  for (let i = 0; i < 10_000; i++) {
+    breakers.get(`name ${i}`);
+    breakers.get('recent');
+  }
+  expect(breakers.get('open')).toBe(open);
+  expect(breakers.get('recent')).toBe(recent);
+  const first = breakers.get('name 9999');
+  expect(breakers.get('name 9999')).toBe(first);
+});
+
+it('tells each change of state and each refusal', async () => {
+  const breakers = createBreakers({
+    default: { failureThreshold: 1, openStateTimeout: 10, successThreshold: 1 },
+    logger: false,
+  });
+  const told: string[] = [];
+  breakers.on('state', ({ name, from, to, why }) => told.push(`${name}: ${from} → ${to}, ${why}`));
+  breakers.on('rejected', ({ breaker }) => told.push(`${breaker} refused`));
+  const breaker = breakers.get('users');
+  await opened(breaker, 1);
+  await failure(breaker.do(() => 1));
+  await sleep(15);
+  await breaker.do(() => 1);
+  expect(told).toEqual([
+    'users: closed → open, 1 calls in a row failed',
+    'users refused',
+    'users: open → half-open, its time is over',
+    'users: half-open → closed, 1 calls succeeded',
+  ]);
+});

@@ -1,0 +1,301 @@
+/** One breaker: a state machine without timers, which looks at the clock when it is asked. */
+
+import { now } from '../common/clock.js';
+import { abortSignal, invalid, kindOf, onlyKnown, optional } from '../common/shape.js';
+import { outcomeOf } from '../common/waiting.js';
+import { AbortedError, TimeoutError } from '../errors.js';
+import { BreakerOpenError } from './errors.js';
+import type { Rules } from './policy.js';
+import { isOver, type Window, windowFor } from './window.js';
+
+/** Closed: calls go through. Open: none does. Half open: a few do, to see whether it may close. */
+export type BreakerState = 'closed' | 'open' | 'half-open';
+
+/** What a function gets that is called through a breaker. */
+export interface CallContext {
+  /** Fires when the call has taken `timeoutMs` of the policy, and with the signal of the caller. */
+  readonly signal: AbortSignal;
+}
+
+/** How to call through a breaker. */
+export interface DoOptions<T> {
+  /** Ends the call: what comes of it then counts neither as a failure nor as a success. */
+  signal?: AbortSignal | undefined;
+  /** What to give in the place of a call that was refused. */
+  fallback?: ((error: BreakerOpenError) => T | Promise<T>) | undefined;
+}
+
+/** A call that a breaker let through, to be told how it ended. */
+export interface Permit {
+  /** How the call ended: with an error, without one, or, by `aborted`, because its caller did not want it any more. Once. */
+  done(outcome?: { readonly error?: unknown; readonly aborted?: boolean }): void;
+}
+
+/** What a breaker has seen. */
+export interface BreakerStats {
+  /** Failures in a row, while it is closed. */
+  readonly consecutiveFailures: number;
+  /** Successes since it is half open. */
+  readonly successes: number;
+  /** Calls that try now, while it is half open. */
+  readonly probes: number;
+  /** The calls of its window: all 0 without one. */
+  readonly calls: number;
+  readonly failures: number;
+  readonly slow: number;
+  /** How many milliseconds it has been open for; 0 when it isn't. */
+  readonly openForMs: number;
+}
+
+/** @internal What breakers of one program share. */
+export interface Shared {
+  /** Changes when any policy does. */
+  readonly version: number;
+  rulesOf(name: string): Rules;
+  isFailure(error: unknown): boolean;
+  isFailedResult(value: unknown): boolean;
+  moved(name: string, from: BreakerState, to: BreakerState, why: string): void;
+  refused(name: string, error: BreakerOpenError): void;
+}
+
+/** A call that was let through: in which generation, and since when. */
+interface Pass {
+  readonly generation: number;
+  readonly began: number;
+}
+
+type Verdict = 'success' | 'failure' | 'nothing';
+
+const OPTIONS = ['signal', 'fallback'] as const;
+/** Of calls that nothing ends. */
+const NEVER = new AbortController().signal;
+
+/**
+ * A breaker. It opens after failures, refuses calls for `openStateTimeout`, then lets a few try: it closes when they succeed, and
+ * opens anew with the first that fails. What becomes of a call that began before a change of state does not count any more.
+ */
+export class Breaker {
+  /** Its name, such as `grpc:users:Get`. */
+  readonly name: string;
+  readonly #shared: Shared;
+  #rules: Rules;
+  #version: number;
+  #state: BreakerState = 'closed';
+  /** Grows with each change of state. */
+  #generation = 0;
+  #consecutive = 0;
+  #window: Window | undefined;
+  #openedAt = 0;
+  #successes = 0;
+  /** The calls that try, the oldest first. */
+  #probes: Pass[] = [];
+
+  /** @internal */
+  constructor(name: string, shared: Shared) {
+    this.name = name;
+    this.#shared = shared;
+    this.#version = shared.version;
+    this.#rules = shared.rulesOf(name);
+    this.#window = this.#rules.window && windowFor(this.#rules.window, now);
+  }
+
+  /** How it stands. What is due by the clock is done at the next call: an open breaker stays `open` until somebody calls. */
+  get state(): BreakerState {
+    return this.#current().force ?? this.#state;
+  }
+
+  get stats(): BreakerStats {
+    this.#current();
+    const { calls = 0, failures = 0, slow = 0 } = this.#window ?? {};
+    return {
+      consecutiveFailures: this.#consecutive,
+      successes: this.#successes,
+      probes: this.#probes.length,
+      calls,
+      failures,
+      slow,
+      openForMs: this.#state === 'open' ? now() - this.#openedAt : 0,
+    };
+  }
+
+  /**
+   * Calls `fn` if the breaker lets it, and gives what it gives. A failure is what `isFailure` of the breakers says of what it
+   * throws, and a call that took longer than `timeoutMs`.
+   *
+   * @throws `ERR_BREAKER_OPEN` without a call; `ERR_TIMEOUT` after `timeoutMs`; `ERR_ABORTED`; `ERR_INVALID_ARGUMENT`; what `fn` throws.
+   */
+  async do<T>(fn: (context: CallContext) => T | Promise<T>, options?: DoOptions<T>): Promise<T> {
+    if (typeof fn !== 'function') throw invalid('fn', `expected a function, got ${kindOf(fn)}`);
+    const { signal, fallback } = options === undefined ? NOTHING : checkedOptions<T>(options);
+    if (signal?.aborted) throw this.#aborted(signal);
+    const rules = this.#current();
+    const pass = this.#enter(rules);
+    if (pass instanceof BreakerOpenError) {
+      if (fallback) return await fallback(pass);
+      throw pass;
+    }
+    let verdict: Verdict = 'nothing';
+    try {
+      const value =
+        rules.timeoutMs === 0 && signal === undefined
+          ? await fn(UNENDED)
+          : await this.#within(fn, rules.timeoutMs, signal);
+      verdict = this.#shared.isFailedResult(value) ? 'failure' : 'success';
+      return value;
+    } catch (error) {
+      if (!signal?.aborted) verdict = this.#judge(error);
+      throw error;
+    } finally {
+      if (pass) this.#ended(pass, verdict);
+    }
+  }
+
+  /** The same without a context and options, as cockatiel's policies have it. */
+  async execute<T>(fn: (context: CallContext) => T | Promise<T>): Promise<T> {
+    return await this.do(fn);
+  }
+
+  /**
+   * Lets a call through that can't be a function, and is told how it ended. One that is never told is taken for a failure, while the
+   * breaker is half open, after `openStateTimeout`; `timeoutMs` is not for it.
+   *
+   * @throws `ERR_BREAKER_OPEN`.
+   */
+  acquire(): Permit {
+    const pass = this.#enter(this.#current());
+    if (pass instanceof BreakerOpenError) throw pass;
+    let isOver = false;
+    return {
+      done: (outcome) => {
+        if (isOver || !pass) return;
+        isOver = true;
+        if (outcome?.aborted) this.#ended(pass, 'nothing');
+        else this.#ended(pass, outcome?.error === undefined ? 'success' : this.#judge(outcome.error));
+      },
+    };
+  }
+
+  #judge(error: unknown): Verdict {
+    return this.#shared.isFailure(error) ? 'failure' : 'success';
+  }
+
+  async #within<T>(fn: (context: CallContext) => T | Promise<T>, timeoutMs: number, signal?: AbortSignal): Promise<T> {
+    const ending = new AbortController();
+    const work = (async () => await fn({ signal: ending.signal }))();
+    const outcome = await outcomeOf(work, signal, timeoutMs === 0 ? undefined : timeoutMs);
+    if (typeof outcome === 'object') return outcome.value;
+    const error =
+      outcome === 'aborted'
+        ? this.#aborted(signal as AbortSignal)
+        : new TimeoutError(`breaker ${this.name}: the call took longer than ${timeoutMs} ms`, { operation: 'do' });
+    ending.abort(error);
+    throw error;
+  }
+
+  #aborted(signal: AbortSignal): AbortedError {
+    return new AbortedError(`breaker ${this.name}: the call was aborted`, { operation: 'do', cause: signal.reason });
+  }
+
+  /** The rules of now. What was counted is kept when they change. */
+  #current(): Rules {
+    if (this.#version === this.#shared.version) return this.#rules;
+    this.#version = this.#shared.version;
+    const before = this.#rules.window;
+    this.#rules = this.#shared.rulesOf(this.name);
+    const { window } = this.#rules;
+    if (this.#window && window && window.type === before?.type) this.#window.resize(window.size);
+    else this.#window = window && windowFor(window, now);
+    return this.#rules;
+  }
+
+  /** Nothing where it is held closed: then nothing is counted. */
+  #enter(rules: Rules): Pass | BreakerOpenError | undefined {
+    if (rules.force === 'closed') return undefined;
+    const entered = this.#admit(rules);
+    if (entered instanceof BreakerOpenError) this.#shared.refused(this.name, entered);
+    return entered;
+  }
+
+  #admit(rules: Rules): Pass | BreakerOpenError {
+    if (rules.force === 'open') return this.#refusal('is held open by its policy', rules.openMs);
+    if (this.#state === 'closed') return { generation: this.#generation, began: rules.window ? now() : 0 };
+    const began = now();
+    if (this.#state === 'open') {
+      const left = this.#openedAt + rules.openMs - began;
+      if (left > 0) return this.#refusal('is open', left);
+      this.#move('half-open', 'its time is over');
+    }
+    const [oldest] = this.#probes;
+    if (oldest && this.#probes.length >= rules.maxProbes) {
+      const left = oldest.began + rules.openMs - began;
+      if (left > 0) return this.#refusal('is half open, and enough calls try', left);
+      this.#open('a call that tries it has not come to an end', began); // or nobody would ever call again
+      return this.#refusal('is open', rules.openMs);
+    }
+    const pass = { generation: this.#generation, began };
+    this.#probes.push(pass);
+    return pass;
+  }
+
+  #refusal(how: string, retryAfterMs: number): BreakerOpenError {
+    const ms = Math.ceil(retryAfterMs);
+    return new BreakerOpenError(`breaker ${this.name} ${how}; it may let a call through in ${ms} ms`, {
+      breaker: this.name,
+      retryAfterMs: ms,
+      operation: 'do',
+    });
+  }
+
+  #ended(pass: Pass, verdict: Verdict): void {
+    if (pass.generation !== this.#generation) return;
+    const rules = this.#current();
+    if (this.#state === 'half-open') this.#probes.splice(this.#probes.indexOf(pass), 1);
+    if (verdict === 'nothing') return;
+    const { window } = rules;
+    const ended = window || this.#state === 'half-open' ? now() : 0;
+    const isSlow = window !== undefined && pass.began > 0 && ended - pass.began > window.slowCallMs;
+    const isFailure = verdict === 'failure';
+    if (this.#state === 'half-open') {
+      if (isFailure || isSlow)
+        this.#open(isFailure ? 'a call that tried it failed' : 'a call that tried it was slow', ended);
+      else if (++this.#successes >= rules.successThreshold) this.#move('closed', `${this.#successes} calls succeeded`);
+      return;
+    }
+    this.#consecutive = isFailure ? this.#consecutive + 1 : 0;
+    this.#window?.add(isFailure, isSlow);
+    if (this.#consecutive >= rules.failureThreshold) {
+      this.#open(`${this.#consecutive} calls in a row failed`, ended || now());
+    } else if (window && this.#window && isOver(this.#window, window)) {
+      const { calls, failures, slow } = this.#window;
+      this.#open(`of ${calls} calls ${failures} failed and ${slow} were slow`, ended);
+    }
+  }
+
+  #open(why: string, at: number): void {
+    this.#openedAt = at;
+    this.#move('open', why);
+  }
+
+  #move(to: BreakerState, why: string): void {
+    const from = this.#state;
+    this.#state = to;
+    this.#generation++;
+    this.#consecutive = this.#successes = 0;
+    this.#probes = [];
+    this.#window?.clear();
+    this.#shared.moved(this.name, from, to, why);
+  }
+}
+
+const NOTHING: DoOptions<never> = {};
+const UNENDED: CallContext = { signal: NEVER };
+
+function checkedOptions<T>(options: unknown): DoOptions<T> {
+  const given = optional('options', options);
+  onlyKnown('options', given, OPTIONS);
+  const { fallback } = given;
+  if (fallback !== undefined && typeof fallback !== 'function') {
+    throw invalid('options.fallback', `expected a function, got ${kindOf(fallback)}`);
+  }
+  return { signal: abortSignal('options.signal', given.signal), fallback: fallback as DoOptions<T>['fallback'] };
+}

@@ -1,0 +1,246 @@
+/** The breakers of a program, by their names. */
+
+import { Emitter } from '../common/emitter.js';
+import { type Log, logOf } from '../common/logger.js';
+import { integer, invalid, kindOf, onlyKnown, optional, record, text } from '../common/shape.js';
+import type { Coord, StandardResult, StandardSchema } from '../coord/index.js';
+import { Breaker, type BreakerState, type Shared } from './breaker.js';
+import type { BreakerOpenError } from './errors.js';
+import { isFailedResult, isFailure } from './failures.js';
+import { type GrpcInterceptor, type GrpcName, grpcInterceptor } from './grpc.js';
+import { isPoliciesRef, Policies, type PoliciesRef } from './policies.js';
+import { type Policy, rulesOf } from './policy.js';
+import { type UndiciInterceptor, type UndiciName, undiciInterceptor } from './undici.js';
+
+/** Policies that lie in the store of `rollcall/coord`, each below `path` by the name of its breaker, such as `users.json`. */
+export interface StoredPolicies {
+  readonly coord: Pick<Coord, 'config'>;
+  /** Such as `/config/{env}/{service}/breakers/`. */
+  readonly path: string;
+}
+
+/** How breakers are made. */
+export interface BreakersOptions {
+  /**
+   * Policies by the names of breakers: as they are, or what changes them. The name `default` stands for all that have none, and a
+   * `.json` at the end of a name is left out. Default: none.
+   */
+  policies?: Readonly<Record<string, Policy>> | PoliciesRef | StoredPolicies | undefined;
+  /** The policy of who has none. Default: each field of it by its default. */
+  default?: Policy | undefined;
+  /**
+   * Whether what was thrown is a failure of who was called. Default: everything but an `AbortError`, codes of gRPC such as
+   * `INVALID_ARGUMENT` and `NOT_FOUND`, and errors with an HTTP status below 500.
+   */
+  isFailure?: ((error: unknown) => boolean) | undefined;
+  /** How many breakers are kept, at least 1: then those that were not asked for the longest are forgotten. Default 1024. */
+  maxKeys?: number | undefined;
+  /** Where to log; `false` for silence. Default: `console`. */
+  logger?: unknown;
+}
+
+/** The events of breakers. */
+export interface BreakersEvents {
+  /** One has changed its state. */
+  state: [
+    change: { readonly name: string; readonly from: BreakerState; readonly to: BreakerState; readonly why: string },
+  ];
+  /** One has refused a call. */
+  rejected: [error: BreakerOpenError];
+  /** The policies have changed. */
+  policies: [];
+  /** A policy is wrong: the one before it stays. */
+  refused: [name: string, error: Error];
+}
+
+const OPTIONS = ['policies', 'default', 'isFailure', 'maxKeys', 'logger'] as const;
+
+/** @throws `ERR_INVALID_ARGUMENT` that names the option, also of policies that are given as they are. No I/O. */
+export function createBreakers(options?: BreakersOptions): Breakers {
+  return new Breakers(options);
+}
+
+/** Breakers by name. Enter at `createBreakers()`. */
+export class Breakers {
+  readonly #events = new Emitter();
+  readonly #breakers = new Map<string, Breaker>();
+  readonly #maxKeys: number;
+  readonly #log: Log;
+  readonly #policies: Policies;
+  readonly #shared: Shared;
+  #ready: Promise<void> = Promise.resolve();
+  #isClosed = false;
+  #end = () => {};
+
+  /** @internal */
+  constructor(options: BreakersOptions | undefined) {
+    const given = optional('options', options);
+    onlyKnown('options', given, OPTIONS);
+    this.#maxKeys = integer('options.maxKeys', given.maxKeys, 1024, { min: 1, max: 1_000_000 });
+    this.#log = logOf('options.logger', given.logger);
+    const judge = given.isFailure ?? isFailure;
+    if (typeof judge !== 'function') throw invalid('options.isFailure', `expected a function, got ${kindOf(judge)}`);
+    this.#policies = new Policies(rulesOf('options.default', given.default ?? {}));
+    this.#shared = this.#share(judge as (error: unknown) => boolean);
+    if (given.policies !== undefined) this.#take(given.policies as NonNullable<BreakersOptions['policies']>);
+  }
+
+  /** The breaker of this name, made at the first call. */
+  get(name: string): Breaker {
+    const known = this.#breakers.get(name);
+    if (known) {
+      if (this.#breakers.size === this.#maxKeys) {
+        // Only where some are forgotten does it matter who was asked for last.
+        this.#breakers.delete(name);
+        this.#breakers.set(name, known);
+      }
+      return known;
+    }
+    if (text('name', name) === undefined) throw invalid('name', 'expected a string, got undefined');
+    if (this.#breakers.size >= this.#maxKeys) this.#forget();
+    const breaker = new Breaker(name, this.#shared);
+    this.#breakers.set(name, breaker);
+    return breaker;
+  }
+
+  /** Resolves when the policies of a store were read; at once without. Until then breakers go by `default`. @throws as `config.open()`. */
+  ready(): Promise<void> {
+    return this.#ready;
+  }
+
+  /**
+   * An interceptor for `interceptors` of a client of `@grpc/grpc-js`, 1.10 or later. Each method has a breaker of its own: `name` is the
+   * service in `grpc:<service>:<method>`, or makes the name of the path of the method. Default: the service of the path. A call
+   * that is refused ends with `UNAVAILABLE`; one that is cancelled counts neither way. `timeoutMs` is not for it: set a deadline.
+   *
+   * @throws `ERR_INVALID_ARGUMENT`.
+   */
+  grpcInterceptor(name?: GrpcName): GrpcInterceptor {
+    return grpcInterceptor((of) => this.get(of), name);
+  }
+
+  /**
+   * An interceptor for `compose()` of a dispatcher of undici 6, 7 or 8. Each host has a breaker of its own, `http:<host>`, unless `name`
+   * says otherwise. A request that is refused fails with the `BreakerOpenError`; a status of 500 and above is a failure; a request
+   * that is aborted counts neither way. `timeoutMs` is not for it: undici has its own.
+   *
+   * @throws `ERR_INVALID_ARGUMENT`.
+   */
+  undici(name?: UndiciName): UndiciInterceptor {
+    return undiciInterceptor((of) => this.get(of), name);
+  }
+
+  on<E extends keyof BreakersEvents>(event: E, listener: (...args: BreakersEvents[E]) => void): this {
+    this.#events.on(event, listener as (...args: unknown[]) => void);
+    return this;
+  }
+
+  off<E extends keyof BreakersEvents>(event: E, listener: (...args: BreakersEvents[E]) => void): this {
+    this.#events.off(event, listener as (...args: unknown[]) => void);
+    return this;
+  }
+
+  /** Hears of no other policies any more. The breakers go on with those that they have. */
+  close(): void {
+    this.#isClosed = true;
+    this.#end();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #share(judge: (error: unknown) => boolean): Shared {
+    const policies = this.#policies;
+    const events = this.#events;
+    return {
+      get version() {
+        return policies.version;
+      },
+      rulesOf: (name) => policies.of(name),
+      isFailure(error) {
+        try {
+          return judge(error);
+        } catch {
+          return true; // it was to say that it is none
+        }
+      },
+      isFailedResult,
+      moved: (name, from, to, why) => events.deliver('state', { name, from, to, why }),
+      refused: (_, error) => events.deliver('rejected', error),
+    };
+  }
+
+  #take(source: NonNullable<BreakersOptions['policies']>): void {
+    if (isPoliciesRef(source)) this.#follow(source);
+    else if (isStored(source)) this.#open(source);
+    else this.#policies.replace('options.policies', source);
+  }
+
+  #follow(ref: PoliciesRef): void {
+    const read = () => {
+      try {
+        this.#policies.replace('policies', ref.value, (name, error) => this.#refused(name, error as Error));
+        this.#events.deliver('policies');
+      } catch (error) {
+        this.#refused('', error as Error); // not a record at all: all stay
+      }
+    };
+    read();
+    this.#end = ref.subscribe(read);
+  }
+
+  #refused(name: string, error: Error): void {
+    this.#log.write('warn', `a policy of breakers was refused, the one before it stays: ${error.message}`);
+    this.#events.deliver('refused', name, error);
+  }
+
+  #open({ coord, path }: StoredPolicies): void {
+    text('options.policies.path', path);
+    this.#ready = this.#openStored(coord, `${path.replace(/\/+$/, '')}/`);
+    this.#ready.catch((error: Error) => {
+      this.#log.write('error', `the policies of breakers can't be read: ${error.message}`);
+    });
+  }
+
+  async #openStored(coord: Pick<Coord, 'config'>, key: `${string}/`): Promise<void> {
+    const { defineConfig } = require('../coord/index.js') as typeof import('../coord/index.js'); // who has a coord has loaded it
+    const ref = await coord.config.open(defineConfig({ key, schema: SCHEMA }));
+    if (this.#isClosed) return ref.close();
+    ref.on('rejected', (error) => this.#events.deliver('refused', error.issues[0]?.entry ?? '', error)); // coord has logged it
+    this.#follow(ref);
+    const unfollow = this.#end;
+    this.#end = () => {
+      unfollow();
+      ref.close();
+    };
+  }
+
+  #forget(): void {
+    for (const [name, breaker] of this.#breakers) {
+      if (breaker.state !== 'closed') continue;
+      this.#breakers.delete(name);
+      return;
+    }
+    const [oldest] = this.#breakers.keys();
+    this.#breakers.delete(oldest as string);
+  }
+}
+
+const SCHEMA: StandardSchema<unknown, Policy> = {
+  '~standard': { version: 1, vendor: 'rollcall', validate: validated },
+};
+
+function validated(value: unknown): StandardResult<Policy> {
+  try {
+    rulesOf('policy', value);
+    return { value: value as Policy };
+  } catch (error) {
+    return { issues: [{ message: (error as Error).message }] };
+  }
+}
+
+function isStored(value: unknown): value is StoredPolicies {
+  const { coord, path } = record('options.policies', value) as Partial<StoredPolicies>;
+  return typeof path === 'string' && typeof coord?.config?.open === 'function';
+}
