@@ -151,6 +151,7 @@ export function coordSuite(ground: () => { etcd: EtcdCluster; apps: Project }): 
           stops: 'ERR_ABORTED',
           isHeld: true,
         });
+        expect(await told(second, 'tickStops')).toEqual({ tickStops: 'ERR_ABORTED' });
         expect(await told(second, 'later')).toEqual({ later: 'it did not run' });
         const begun = (await told(third, 'ran')).at;
         const { code, stdout, stderr } = await second.exit;
@@ -158,6 +159,10 @@ export function coordSuite(ground: () => { etcd: EtcdCluster; apps: Project }): 
         const last = second.seen.filter((line) => 'ran' in line).at(-1)?.at;
         expect(Number(last)).toBeLessThanOrEqual(Number(begun));
         expect(stdout + stderr).toContain(`this instance leads ${jobs}, with token `);
+        // Each tick has run once, whoever led.
+        const ticks = () => all.flatMap(({ seen }) => seen.flatMap(({ tick }) => (tick as number | undefined) ?? []));
+        await waitFor(() => ticks().length > 3, { what: 'four ticks' });
+        expect(new Set(ticks()).size).toBe(ticks().length);
       } finally {
         for (const app of all) app.kill('SIGKILL');
         await Promise.all(all.map((app) => app.exit));
@@ -191,6 +196,9 @@ export function coordSuite(ground: () => { etcd: EtcdCluster; apps: Project }): 
         noCoord: '@WithLock on Locked.run: coord: not in the configuration: give it, such as { url, config: [limits] }',
         noService:
           'coord: @LeaderOnly on Nightly.run: expected the name of an election, or the option service of coord, whose election it is then',
+        twoTicks:
+          'coord: @OncePerTick on TwoOfOneName.second: name: expected another one than that of @OncePerTick on ' +
+          'TwoOfOneName.first, for a tick of nightly is run once',
         outside:
           '@WithLock on Locked.run: called on an object that Midway has not made, or imports of @Configuration is without rollcall/midway',
         lazy: 'it started',

@@ -63,6 +63,7 @@ async function installMidway(version: MidwayVersion): Promise<string> {
   const own = version === 3 ? ['@grpc/grpc-js@~1.14'] : [];
   return await installedWithPackage(`midway${version}`, [
     ...names.map((name) => `@midwayjs/${name}@${version}`),
+    'croner@11',
     ...own,
   ]);
 }

@@ -41,24 +41,30 @@ function more(ground: () => Ground): void {
     expect(await count(SERVICE)).toBe(0);
   });
 
-  it.each(['cjs', 'esm'] as const)('runs a job of @midwayjs/cron where it leads (%s)', async (kind) => {
-    const { apps, etcd, told } = ground();
-    const SERVICE = uniqueName('orders');
-    const start = () => apps.start(kind, 'cron', { COORD: etcd.url, SERVICE });
-    const first = start();
-    const ran = await told<{ token: string }>(first, 'ran');
-    expect(ran).toMatchObject({ isHeld: true });
-    const second = start();
-    try {
-      await told(second, 'started');
-      await waitFor(async () => (await etcd.keys(`/elections/test:${SERVICE}/`)).length === 2, { what: 'a second' });
-      expect(second.seen.filter((line) => 'ran' in line)).toEqual([]);
-      first.kill('SIGTERM');
-      expect(BigInt((await told<{ token: string }>(second, 'ran')).token)).toBeGreaterThan(BigInt(ran.token));
-      await first.exit;
-    } finally {
-      for (const app of [first, second]) app.kill('SIGKILL');
-      await Promise.all([first.exit, second.exit]);
-    }
-  });
+  it.each(['cjs', 'esm'] as const)(
+    'runs a job of @midwayjs/cron where it leads, and one once for each tick (%s)',
+    async (kind) => {
+      const { apps, etcd, told } = ground();
+      const SERVICE = uniqueName('orders');
+      const start = () => apps.start(kind, 'cron', { COORD: etcd.url, SERVICE });
+      const first = start();
+      const ran = await told<{ token: string }>(first, 'ran');
+      expect(ran).toMatchObject({ isHeld: true });
+      const second = start();
+      try {
+        await told(second, 'started');
+        await waitFor(async () => (await etcd.keys(`/elections/test:${SERVICE}/`)).length === 2, { what: 'a second' });
+        expect(second.seen.filter((line) => 'ran' in line)).toEqual([]);
+        first.kill('SIGTERM');
+        expect(BigInt((await told<{ token: string }>(second, 'ran')).token)).toBeGreaterThan(BigInt(ran.token));
+        await first.exit;
+        const ticks = () => [first, second].flatMap(({ seen }) => seen.flatMap(({ tick }) => (tick as number) ?? []));
+        await waitFor(() => ticks().length > 2, { what: 'three ticks' });
+        expect(new Set(ticks()).size).toBe(ticks().length);
+      } finally {
+        for (const app of [first, second]) app.kill('SIGKILL');
+        await Promise.all([first.exit, second.exit]);
+      }
+    },
+  );
 }

@@ -157,12 +157,17 @@ export function coordSuite(version: NestVersion, ground: () => { etcd: EtcdClust
         expect(await told(second, 'ended')).toEqual({ ended: 'well', later: 'it did not run' });
         const { isHeld, stops, at } = await told(second, 'stops');
         expect([stops, isHeld], 'it still leads when it is told').toEqual(['ERR_ABORTED', true]);
+        expect(await told(second, 'tickStops')).toEqual({ tickStops: 'ERR_ABORTED' });
         await ran(third);
         expect(Number(runs(third)[0]?.at)).toBeGreaterThanOrEqual(Number(at));
         expect(Number(runs(second).at(-1)?.at)).toBeLessThanOrEqual(Number(runs(third)[0]?.at));
         await second.exit;
         await candidates(1);
         await told(third, 'leads');
+        // Each tick has run once, whoever led.
+        const ticks = () => all.flatMap(({ seen }) => seen.flatMap(({ tick }) => (tick as number | undefined) ?? []));
+        await waitFor(() => ticks().length > 3, { what: 'four ticks' });
+        expect(new Set(ticks()).size).toBe(ticks().length);
         third.kill('SIGTERM');
         await third.exit;
         await candidates(0);
@@ -211,14 +216,17 @@ export function coordSuite(version: NestVersion, ground: () => { etcd: EtcdClust
           'definition of /config/{env}/{service}/quota in config',
         another: expect.stringContaining(`COORD_CONFIG:${limits}, definition 2 of this key (config of CoordModule)`),
         noCoord: expect.stringContaining(
-          'CoordModule.forRoot(…), which @WithLock and @LeaderOnly need: import it in the root module',
+          'CoordModule.forRoot(…), which @WithLock, @LeaderOnly and @OncePerTick need: import it in the root module',
         ),
         noSuchCoord: expect.stringContaining(
-          "CoordModule.forRoot({ name: 'eu', … }), which @WithLock and @LeaderOnly need",
+          "CoordModule.forRoot({ name: 'eu', … }), which @WithLock, @LeaderOnly and @OncePerTick need",
         ),
         noService:
           'CoordModule: @LeaderOnly on Nightly.run: expected the name of an election, or the option service of coord, whose ' +
           'election it is then',
+        twoTicks:
+          'CoordModule: @OncePerTick on TwoOfOneName.second: name: expected another one than that of @OncePerTick on ' +
+          'TwoOfOneName.first, for a tick of nightly is run once',
         twoTerms:
           'CoordModule: @LeaderOnly on Disagreeing.second: options.ttlMs: expected that of @LeaderOnly on Disagreeing.first, ' +
           'since both are of the election jobs',

@@ -79,6 +79,7 @@ async function installNest(version: NestVersion): Promise<string> {
     ...(version === 11 ? ['@swc/core@1', 'axios@1'] : []),
     'rxjs@7',
     'reflect-metadata@0.2',
+    'croner@11',
     '@grpc/grpc-js@1',
     '@grpc/proto-loader@0.8',
   ];

@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest';
 
 const require = createRequire(import.meta.url);
 const { KeyTemplate } = require('../../dist/cjs/frameworks/key-template.js');
+const { tickMethod } = require('../../dist/cjs/frameworks/once-per-tick.js');
 const { lockedMethod } = require('../../dist/cjs/frameworks/with-lock.js');
 const { FilledParameter, placeOf } = require('../../dist/cjs/frameworks/methods.js');
 
@@ -68,13 +69,47 @@ describe('the key of a lock', () => {
   });
 });
 
+class Orders {
+  async run(_id: string, _held?: object) {}
+  static async all() {}
+}
+const at = (target: object, key: string, decorator = '@WithLock') =>
+  placeOf(decorator, target, key, Object.getOwnPropertyDescriptor(target, key));
+
+describe('a method that runs once for each tick', () => {
+  const place = at(Orders.prototype, 'run', '@OncePerTick');
+
+  it.each([
+    [['a/b', '0 3 * * *'], 'name: expected no "/", for it is one part of a key'],
+    [[undefined, '0 3 * * *'], 'name: expected a string, got undefined'],
+    [['nightly', undefined], 'expression: expected a cron expression such as "0 3 * * *", got undefined'],
+    [['nightly', '0 3 * *'], 'expression: expected five to seven fields, such as "0 3 * * *", got 4'],
+    [['nightly', '0 3 30 2 *'], 'expression: expected one that is due some time: there is no such day, or it is past'],
+    [['nightly', '0 3 * * *', { timezone: 7 }], 'options.timezone: expected the name of a time zone'],
+    [['nightly', '0 3 * * *', { timeZone: 'UTC' }], 'options.timeZone: unknown option; did you mean "timezone"?'],
+    [['nightly', '0 3 * * *', { catchUp: 'all' }], 'options.catchUp: unknown option'],
+    [['nightly', '0 3 * * *', 'UTC'], 'options: expected an object, got string'],
+  ])('of %j is refused where it stands', ([name, expression, options], problem) => {
+    const make = () => tickMethod(place, name, expression, options, () => undefined);
+    const message = expect.stringContaining(`@OncePerTick on Orders.run: ${problem}`);
+    expect(make).toThrow(expect.objectContaining({ code: 'ERR_INVALID_ARGUMENT', message }));
+  });
+
+  it('gets the tick at its place, and has its name and number of parameters', async () => {
+    const held: unknown[] = [];
+    const run = { run: (_: unknown, work: (tick: object) => unknown) => work({ token: 7n }) };
+    const own = { ...place, method: async (...args: unknown[]) => held.push(args) };
+    const { method, mark } = tickMethod(own, 'nightly', '@daily', undefined, () => run);
+    expect([await method.call(new Orders(), 'a'), held]).toEqual([1, [['a']]]);
+    expect(mark).toMatchObject({
+      path: '@OncePerTick on Orders.run',
+      plan: { path: '/cron/nightly', catchUp: 'none' },
+    });
+    expect(tickMethod(place, 'nightly', '@daily', undefined, () => run).method.length).toBe(2);
+  });
+});
+
 describe('a method under a lock', () => {
-  class Orders {
-    async run(_id: string, _held?: object) {}
-    static async all() {}
-  }
-  const at = (target: object, key: string) =>
-    placeOf('@WithLock', target, key, Object.getOwnPropertyDescriptor(target, key));
   const place = at(Orders.prototype, 'run');
 
   it.each([

@@ -5,7 +5,7 @@ import { ConfigCenter } from './config/center.js';
 import type { RunCoordinator } from './cron/coordinator.js';
 import type { CronJob } from './cron/job.js';
 import { Jobs } from './cron/jobs.js';
-import type { CronOptions, CronTick } from './cron/options.js';
+import type { CronOptions, CronPlan, CronTick } from './cron/options.js';
 import { Elections } from './locks/elections.js';
 import { LiveHolds } from './locks/live.js';
 import { Locks } from './locks/locks.js';
@@ -70,6 +70,15 @@ export class Coord {
    */
   runCoordinator(): RunCoordinator {
     return this.#jobs.coordinator();
+  }
+
+  /**
+   * Runs `work` for the tick at which another scheduler calls, unless that is claimed: then `undefined`.
+   *
+   * @internal
+   */
+  runCalled<T>(plan: CronPlan, work: (tick: CronTick) => Promise<T>, signal: AbortSignal): Promise<T | undefined> {
+    return this.#jobs.runCalled(plan, work, signal);
   }
 
   /**

@@ -84,7 +84,10 @@ export class RollcallConfiguration {
     if (factory) await this.#enter(container, factory);
     const methods = this.#methodsIn(container); // with those of classes that came meanwhile
     try {
-      this.#coord?.started(methods.flatMap(({ leader }) => leader ?? []));
+      this.#coord?.started(
+        methods.flatMap(({ leader }) => leader ?? []),
+        methods.flatMap(({ tick }) => tick ?? []),
+      );
     } catch (error) {
       throw explained('coord', error);
     }
@@ -138,7 +141,7 @@ export class RollcallConfiguration {
 
   /** Takes the application out of the registry while its servers still answer, drains, lets another lead, then closes all clients. */
   async onStop(): Promise<void> {
-    await Promise.all([this.#registry?.leave(), this.#coord?.methods.leadership.leave()]);
+    await Promise.all([this.#registry?.leave(), this.#coord?.methods.leave()]);
     await this.#coord?.close();
     await this.#registry?.stop(); // before the clients whose connections its own may share
     await this.#etcd?.stop();

@@ -5,15 +5,17 @@ import { invalid } from '../common/shape.js';
 import type { CoordMethods } from '../frameworks/coord-methods.js';
 import { HELD_TERM, type LeaderMark, type LeaderOnlyOptions, leaderMethod } from '../frameworks/leader-only.js';
 import { type AsyncMethod, type Method, type Place, placeOf } from '../frameworks/methods.js';
+import { HELD_TICK, type OncePerTickOptions, type TickMark, tickMethod } from '../frameworks/once-per-tick.js';
 import { HELD_LOCK, lockedMethod, type WithLockOptions } from '../frameworks/with-lock.js';
 
 /** On an object: gives the methods of its application. */
 const METHODS = Symbol('rollcall:coordMethods');
 
-/** A decorated method, and in which election its instance must lead. */
+/** A decorated method, in which election its instance must lead, and which ticks it runs once. */
 interface Decorated {
   readonly place: Place;
-  readonly leader: LeaderMark | undefined;
+  readonly leader?: LeaderMark;
+  readonly tick?: TickMark;
 }
 
 /** All of this process, whichever application has their classes. */
@@ -44,7 +46,6 @@ const prototypes = new WeakSet<object>();
 export function WithLock(key: string, options?: WithLockOptions) {
   return decorator('@WithLock', (place, methodsOf) => ({
     method: lockedMethod(place, key, options, (self) => methodsOf(self).locks),
-    mark: undefined,
   }));
 }
 
@@ -73,14 +74,49 @@ export function HeldLock(): ParameterDecorator {
  *   the key `coord` has no `service`.
  */
 export function LeaderOnly(election?: string, options?: LeaderOnlyOptions) {
-  return decorator('@LeaderOnly', (place, methodsOf) =>
-    leaderMethod(place, election, options, (self) => methodsOf(self).leadership),
-  );
+  return decorator('@LeaderOnly', (place, methodsOf) => {
+    const { method, mark } = leaderMethod(place, election, options, (self) => methodsOf(self).leadership);
+    return { method, leader: mark };
+  });
 }
 
 /** The parameter gets the term in which the method of `@LeaderOnly()` runs, a `Term`. Whoever calls the method leaves it out. */
 export function HeldTerm(): ParameterDecorator {
   return (target, key, index) => HELD_TERM.mark(target, key, index);
+}
+
+/**
+ * The method runs at most once for each tick among all instances of the program that a scheduler calls it in, whoever leads: who claims the tick in
+ * the store first runs it, and a tick stays claimed for ever. Elsewhere a call resolves with `undefined` without running.
+ *
+ * A scheduler does not say for which tick it calls, so the expression says it here once more: a call is of the latest tick by the clock of
+ * this process, and already of one that is due within 100 ms. Give it the expression of the scheduler and its time zone; that is `UTC` here
+ * unless `timezone` says otherwise, and for most schedulers that of the machine. `name` is one part of a key: the record of the ticks lies
+ * at `/cron/{name}`, and is that of `coord.cron()` of this name. The package `croner` reads the expression.
+ *
+ * A store that is away is asked again until the next tick is due, for a minute at the most. It rejects with a `LockLostError` where the
+ * claim was lost before the method was done. A parameter with `@HeldTick()` gets the tick: when it was due, its fencing `token`, its
+ * `signal`, which also fires when the application stops, and which ticks were `missed`.
+ *
+ * On `onTick()` of the jobs of `@midwayjs/cron` too, in classes of every scope.
+ *
+ * ```ts
+ * @OncePerTick('nightly', '0 3 * * *', { timezone: 'Europe/Berlin' })
+ * async onTick(@HeldTick() tick?: CronTick) {}
+ * ```
+ *
+ * @throws `ERR_INVALID_ARGUMENT`; `ERR_UNSUPPORTED` without croner. Two methods of one name fail the start.
+ */
+export function OncePerTick(name: string, expression: string, options?: OncePerTickOptions) {
+  return decorator('@OncePerTick', (place, methodsOf) => {
+    const { method, mark } = tickMethod(place, name, expression, options, (self) => methodsOf(self).ticks);
+    return { method, tick: mark };
+  });
+}
+
+/** The parameter gets the tick for which the method of `@OncePerTick()` runs, a `CronTick`. Whoever calls the method leaves it out. */
+export function HeldTick(): ParameterDecorator {
+  return (target, key, index) => HELD_TICK.mark(target, key, index);
 }
 
 /** Puts in the place of a method what `made` makes of it. `methodsOf` gives the methods of the application. */
@@ -89,7 +125,7 @@ function decorator(
   made: (
     place: Place,
     methodsOf: (self: object) => CoordMethods,
-  ) => { readonly method: Method; readonly mark: LeaderMark | undefined },
+  ) => { readonly method: Method } & Omit<Decorated, 'place'>,
 ) {
   return <T extends AsyncMethod>(
     target: object,
@@ -104,9 +140,9 @@ function decorator(
         'called on an object that Midway has not made, or imports of @Configuration is without rollcall/midway';
       throw invalid(place.path, what);
     };
-    const { method, mark } = made(place, methodsOf);
+    const { method, ...marks } = made(place, methodsOf);
     descriptor.value = method as never;
-    decorated.push({ place, leader: mark });
+    decorated.push({ place, ...marks });
     prototypes.add(target);
   };
 }

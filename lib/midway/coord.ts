@@ -16,6 +16,7 @@ import type { ConfigDef, ConfigListener, Coord, ConfigRef as CoordConfigRef } fr
 import { type AnyConfigDef, Configurations, definitionOf, definitionsOf } from '../frameworks/configurations.js';
 import { CoordMethods } from '../frameworks/coord-methods.js';
 import type { LeaderMark } from '../frameworks/leader-only.js';
+import type { TickMark } from '../frameworks/once-per-tick.js';
 import { explained } from '../frameworks/open.js';
 import { hasPlace, openCoord } from '../frameworks/open-coord.js';
 import type { ClientFactory } from './client-factory.js';
@@ -110,11 +111,12 @@ export class CoordService {
   }
 
   /**
-   * The application has started, with these methods of leaders.
+   * The application has started, with these methods of leaders and of ticks.
    *
    * @internal
    */
-  started(leaders: Iterable<LeaderMark>): void {
+  started(leaders: Iterable<LeaderMark>, ticks: Iterable<TickMark>): void {
+    this.methods.ticks.start(ticks);
     this.methods.leadership.start(leaders);
     this.coord.registry.ref();
   }

@@ -4,6 +4,7 @@ export type { AnyConfigDef } from '../frameworks/configurations.js';
 export type { OnServiceList } from '../frameworks/follow.js';
 export type { LeaderOnlyOptions, Term } from '../frameworks/leader-only.js';
 export type { AsyncMethod } from '../frameworks/methods.js';
+export type { OncePerTickOptions } from '../frameworks/once-per-tick.js';
 export type { RegistryOnEtcd } from '../frameworks/open.js';
 export type { CoordPlace } from '../frameworks/open-coord.js';
 export type { SelfOptions } from '../frameworks/self-registration.js';
@@ -21,7 +22,7 @@ export type {
 } from './config.js';
 export { RollcallConfiguration as Configuration } from './configuration.js';
 export { ConfigRef, CoordService, OnConfigChange } from './coord.js';
-export { HeldLock, HeldTerm, LeaderOnly, WithLock } from './coord-methods.js';
+export { HeldLock, HeldTerm, HeldTick, LeaderOnly, OncePerTick, WithLock } from './coord-methods.js';
 export { ETCDService, ETCDServiceFactory } from './etcd.js';
 export { RegistryServiceFactory } from './registry-factory.js';
 export { RegistryService } from './registry-service.js';

@@ -6,15 +6,19 @@ import {
   CoordService,
   HELD_LOCK,
   HELD_TERM,
+  HELD_TICK,
   invalid,
   type LeaderOnlyOptions,
   leaderMethod,
   lockedMethod,
   type Method,
   markLeader,
+  markTick,
   methodsToken,
+  type OncePerTickOptions,
   type Place,
   placeOf,
+  tickMethod,
   type WithLockOptions,
 } from './shared/index.js';
 
@@ -87,6 +91,47 @@ export function LeaderOnly(election?: string, { coord, ...options }: LeaderOnlyO
 /** The parameter gets the term in which the method of `@LeaderOnly()` runs, a `Term`. Whoever calls the method leaves it out. */
 export function HeldTerm(): ParameterDecorator {
   return (target, key, index) => HELD_TERM.mark(target, key, index);
+}
+
+/**
+ * The method runs at most once for each tick among all instances of the program that a scheduler calls it in, whoever leads: who claims the tick in
+ * the store first runs it, and a tick stays claimed for ever. Elsewhere a call resolves with `undefined` without running.
+ *
+ * A scheduler does not say for which tick it calls, so the expression says it here once more: a call is of the latest tick by the clock of
+ * this process, and already of one that is due within 100 ms. Give it the expression of the scheduler and its time zone; that is `UTC` here
+ * unless `timezone` says otherwise, and for most schedulers that of the machine. `name` is one part of a key: the record of the ticks lies
+ * at `/cron/{name}`, and is that of `coord.cron()` of this name. The package `croner` reads the expression.
+ *
+ * A store that is away is asked again until the next tick is due, for a minute at the most. It rejects with a `LockLostError` where the
+ * claim was lost before the method was done. A parameter with `@HeldTick()` gets the tick: when it was due, its fencing `token`, its
+ * `signal`, which also fires when the application stops, and which ticks were `missed`.
+ *
+ * With `@Cron()` of `@nestjs/schedule`, in any order.
+ *
+ * ```ts
+ * @Cron('0 3 * * *', { timeZone: 'Europe/Berlin' })
+ * @OncePerTick('nightly', '0 3 * * *', { timezone: 'Europe/Berlin' })
+ * async nightly(@HeldTick() tick?: CronTick) {}
+ * ```
+ *
+ * @throws `ERR_INVALID_ARGUMENT`; `ERR_UNSUPPORTED` without croner. Two methods of one name fail the start.
+ */
+export function OncePerTick(
+  name: string,
+  expression: string,
+  { coord, ...options }: OncePerTickOptions & CoordName = {},
+) {
+  return decorator('@OncePerTick', coord, (place, serviceOf) => {
+    const ticksOf = (self: object) => CoordService.methodsOf(serviceOf(self)).ticks;
+    const { method, mark } = tickMethod(place, name, expression, options, ticksOf);
+    markTick(method, { ...mark, coord });
+    return method;
+  });
+}
+
+/** The parameter gets the tick for which the method of `@OncePerTick()` runs, a `CronTick`. Whoever calls the method leaves it out. */
+export function HeldTick(): ParameterDecorator {
+  return (target, key, index) => HELD_TICK.mark(target, key, index);
 }
 
 /** Puts in the place of a method what `made` makes of it. `serviceOf` gives the service that Nest has injected. */

@@ -1,7 +1,7 @@
 /** rollcall/nest: modules for NestJS 10, 11 and 12. Enter at `RegistryModule`, `EtcdModule` and `CoordModule`. */
 
 export type { AsyncOptions, ModuleExtras } from './async-options.js';
-export { type CoordName, HeldLock, HeldTerm, LeaderOnly, WithLock } from './coord-methods.js';
+export { type CoordName, HeldLock, HeldTerm, HeldTick, LeaderOnly, OncePerTick, WithLock } from './coord-methods.js';
 export {
   CoordModule,
   type CoordModuleAsyncOptions,
@@ -72,6 +72,7 @@ export {
   type HealthStatus,
   type Json,
   type LeaderOnlyOptions,
+  type OncePerTickOptions,
   type OnServiceList,
   type OnServices,
   type OnSetting,

@@ -7,9 +7,10 @@ import { outcomeOf, pause } from '../../common/waiting.js';
 import { AbortedError, type RollcallError, TimeoutError } from '../../errors.js';
 import { Events } from '../../registry/events.js';
 import type { Campaign } from '../locks/campaign.js';
-import type { Change, Claim, Claims } from './claims.js';
+import type { Claim, Claims } from './claims.js';
 import type { CronPlan } from './options.js';
-import { begun, claimed, isClaimed, type JobRecord, openBefore, runnerOf } from './record.js';
+import { begun, type JobRecord, openBefore } from './record.js';
+import { changeOf, LATE_MOST_MS, MISSED_MOST, tickOf } from './tick.js';
 
 /** The events of a job. */
 export interface CronEvents {
@@ -20,8 +21,6 @@ export interface CronEvents {
   failed: [error: Error, at: Date];
 }
 
-/** How late a tick may begin that is not caught up, in milliseconds; and not after the next one is due. */
-const LATE_MOST_MS = 60_000;
 /**
  * How long to sleep at a time, in milliseconds: a timer does not notice that the clock was set, nor that the machine slept, and
  * Node.js has none for longer than 24.8 days.
@@ -31,8 +30,6 @@ const SLEEP_MOST_MS = 15_000;
 const LOOK_MS = 5000;
 /** For how long a function is waited for that was told to end, in milliseconds. */
 const ENDING_MS = 10_000;
-/** The most missed ticks that are told, or run, at a time. */
-const MISSED_MOST = 256;
 
 /** What a job is made of. */
 interface Making {
@@ -235,29 +232,14 @@ export class CronJob {
 
   /** Claims a tick and runs it. False: it is not ours. */
   async #tick(at: number, isOver: () => boolean): Promise<boolean> {
-    const claim = await this.#claims.claim(at, this.#change(at), isOver, this.#ending.signal);
+    const claim = await this.#claims.claim(at, changeOf(this.#plan, at), isOver, this.#ending.signal);
     if (!claim) return false;
     await this.#perform(claim);
     return true;
   }
 
-  /** What claims a tick. It tells which were missed before it. */
-  #change(at: number): Change<number[]> {
-    const { catchUp, expression, maxCatchUpMs } = this.#plan;
-    return (record, token) => {
-      const died = runnerOf(record, at) !== undefined;
-      if (isClaimed(record, at)) {
-        return died && catchUp !== 'none' ? { record: claimed(record, at, token), told: [] } : undefined;
-      }
-      const told = catchUp === 'all' ? [] : openBefore(record, at, expression, at - maxCatchUpMs, MISSED_MOST, true);
-      // With `last` the one stands for all.
-      const from = catchUp === 'last' ? (told[0] ?? at) : at;
-      return { record: claimed(record, at, token, expression.next, from), told };
-    };
-  }
-
   async #perform(claim: Claim<number[]>): Promise<void> {
-    const { at, held, told } = claim;
+    const { at, held } = claim;
     const { run, timeoutMs } = this.#plan;
     const over = new AbortController();
     const unlisten = [held.signal, this.#ending.signal].map((signal) => {
@@ -267,12 +249,7 @@ export class CronJob {
     const expire = () =>
       over.abort(new TimeoutError(`cron: ${this.name} was not done within ${timeoutMs} ms`, { operation: 'cron' }));
     const stopTimer = timeoutMs > 0 ? after(timeoutMs, expire) : () => {};
-    const tick = Object.freeze({
-      at: new Date(at),
-      token: held.token,
-      signal: over.signal,
-      missed: Object.freeze(told.map((time) => new Date(time))),
-    });
+    const tick = tickOf(claim, over.signal);
     let failure: unknown;
     let isDone = false;
     this.#isRunning = true;

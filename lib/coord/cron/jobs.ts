@@ -5,10 +5,11 @@ import { checked, closedError } from '../../registry/call.js';
 import type { Elections } from '../locks/elections.js';
 import type { Keeper } from '../locks/held.js';
 import type { Store } from '../store.js';
+import { runCalled } from './called.js';
 import { Claims } from './claims.js';
 import { RunCoordinator } from './coordinator.js';
 import { CronJob } from './job.js';
-import { type CronOptions, type CronTick, planOf } from './options.js';
+import { type CronOptions, type CronPlan, type CronTick, planOf } from './options.js';
 
 export class Jobs {
   readonly #store: Store;
@@ -51,6 +52,17 @@ export class Jobs {
     this.#jobs.set(plan.path, job);
     inside.holds.add(job);
     return job;
+  }
+
+  /** Runs `work` for the tick at which another scheduler calls, unless that is claimed. `undefined`: it was not run. */
+  async runCalled<T>(
+    plan: CronPlan,
+    work: (tick: CronTick) => Promise<T>,
+    signal: AbortSignal,
+  ): Promise<T | undefined> {
+    this.#refuseClosed('cron');
+    const claims = new Claims(this.#store, this.#keeper, plan.path);
+    return await runCalled(plan, claims, work, signal, this.#keeper.inside.log);
   }
 
   coordinator(): RunCoordinator {

@@ -3,7 +3,7 @@
 import type { AppLogger } from '../../frameworks/logger.js';
 import { explained } from '../../frameworks/open.js';
 import { CoordService } from './coord-service.js';
-import { configHandlersOf, leadersOf } from './handlers.js';
+import { configHandlersOf, leadersOf, ticksOf } from './handlers.js';
 import type { Resident } from './lifecycle.js';
 import type { HttpAdapter, Modules } from './listening.js';
 import { Liveness } from './liveness.js';
@@ -48,7 +48,9 @@ export class CoordResident implements Resident {
       for (const handler of configHandlersOf(modules.values(), (problem) => log.warn(problem))) {
         if (isMine(handler)) await configurations.follow(handler.path, handler.def, handler.call);
       }
-      CoordService.methodsOf(service).leadership.start([...leadersOf(modules.values())].filter(isMine));
+      const { leadership, ticks } = CoordService.methodsOf(service);
+      ticks.start([...ticksOf(modules.values())].filter(isMine));
+      leadership.start([...leadersOf(modules.values())].filter(isMine));
     } catch (error) {
       throw explained(where, error);
     }
@@ -56,7 +58,7 @@ export class CoordResident implements Resident {
   }
 
   async leave(): Promise<void> {
-    await CoordService.methodsOf(this.#residence.service).leadership.leave();
+    await CoordService.methodsOf(this.#residence.service).leave();
   }
 
   async close(): Promise<void> {

@@ -5,6 +5,7 @@
 
 import type { AnyConfigDef } from '../../frameworks/configurations.js';
 import type { LeaderMark } from '../../frameworks/leader-only.js';
+import type { TickMark } from '../../frameworks/once-per-tick.js';
 
 /** What `reflect-metadata` puts there, which Nest loads. */
 const metadata = Reflect as typeof Reflect & {
@@ -18,6 +19,8 @@ const HANDLERS = 'rollcall:onServiceChange';
 const CONFIGS = 'rollcall:onConfigChange';
 /** On a method: in which elections its instance must lead. */
 const LEADERS = 'rollcall:leaderOnly';
+/** On a method: which ticks it runs once. */
+const TICKS = 'rollcall:oncePerTick';
 /** On a class: which of its properties hold settings. */
 const SETTINGS = 'rollcall:config';
 
@@ -54,6 +57,17 @@ export interface LeaderMethod extends LeaderMark {
 /** Marks a method. */
 export function markLeader(method: object, leader: LeaderMethod): void {
   mark(LEADERS, method, leader);
+}
+
+/** Of which ticks of which client a decorated method is. */
+export interface TickMethod extends TickMark {
+  /** The name of the client of coord. */
+  readonly coord: string | undefined;
+}
+
+/** Marks a method. */
+export function markTick(method: object, tick: TickMethod): void {
+  mark(TICKS, method, tick);
 }
 
 /** What a decorated property holds. */
@@ -135,9 +149,14 @@ export const configHandlersOf = (modules: Iterable<unknown>, refused: (problem: 
   );
 
 /** Every method that runs only where its instance leads, also of classes of which there are many. */
-export function* leadersOf(modules: Iterable<unknown>): Generator<LeaderMethod> {
+export const leadersOf = (modules: Iterable<unknown>) => everyMark<LeaderMethod>(LEADERS, modules);
+
+/** Every method that runs once for each tick, also of classes of which there are many. */
+export const ticksOf = (modules: Iterable<unknown>) => everyMark<TickMethod>(TICKS, modules);
+
+function* everyMark<Mark>(key: string, modules: Iterable<unknown>): Generator<Mark> {
   for (const { instance } of instancesOf(modules)) {
-    for (const [, method] of methodsOf(instance)) yield* marksOf<LeaderMethod>(LEADERS, method);
+    for (const [, method] of methodsOf(instance)) yield* marksOf<Mark>(key, method);
   }
 }
 

@@ -18,6 +18,7 @@ export {
   type Place,
   placeOf,
 } from '../../frameworks/methods.js';
+export { HELD_TICK, type OncePerTickOptions, tickMethod } from '../../frameworks/once-per-tick.js';
 export { type EtcdOpenOptions, explained, openEtcd, openRegistry, type RegistryOnEtcd } from '../../frameworks/open.js';
 export {
   type CoordPlace,
@@ -36,7 +37,7 @@ export { CoordResident } from './coord-resident.js';
 export { CoordService } from './coord-service.js';
 export { EtcdResident } from './etcd-resident.js';
 export { EtcdService, type Json, type OnServices } from './etcd-service.js';
-export { markConfigHandler, markHandler, markLeader, markSetting } from './handlers.js';
+export { markConfigHandler, markHandler, markLeader, markSetting, markTick } from './handlers.js';
 export {
   CoordHealthIndicator,
   EtcdHealthIndicator,

@@ -36,14 +36,13 @@ export const getCoordToken = (name?: string): string => named(COORD_CLIENT, name
 export const getCoordServiceToken = (name?: string): string => named('COORD_SERVICE', name);
 /** The token of the options of a client of coord: what a test overrides. */
 export const getCoordOptionsToken = (name?: string): string => named('COORD_OPTIONS', name);
+const NEEDED = 'which @WithLock, @LeaderOnly and @OncePerTick need: import it in the root module';
 /**
  * What classes with `@WithLock` and the like are injected with. Nest shows the token where nobody gives it, and so it says what
  * to do.
  */
 export const methodsToken = (name?: string): string =>
-  isDefault(name)
-    ? 'CoordModule.forRoot(…), which @WithLock and @LeaderOnly need: import it in the root module'
-    : `CoordModule.forRoot({ name: '${name}', … }), which @WithLock and @LeaderOnly need: import it in the root module`;
+  isDefault(name) ? `CoordModule.forRoot(…), ${NEEDED}` : `CoordModule.forRoot({ name: '${name}', … }), ${NEEDED}`;
 /** The token of a service that `ServiceModule.forFeature()` gives. */
 export const getServiceToken = (service: string, registry?: string): string => named(`SERVICE:${service}`, registry);
 /** The token of the health indicator of a client: its class for the default one, else by the token of its service. */
