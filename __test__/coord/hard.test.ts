@@ -1,4 +1,4 @@
-// What a toy does not stand (naive.test.ts has some), on real servers. SIZE=full is the size of `make hard`.
+// What a toy does not stand (naive.test.ts and naive-locks.test.ts show it), on real servers. SIZE=full is the size of `make hard`.
 import { execFileSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { type ConfigRef, type Coord, defineConfig } from 'rollcall/coord';

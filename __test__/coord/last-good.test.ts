@@ -1,4 +1,5 @@
-// A program starts without its store, by the file of what was good last: on etcd, which is stopped.
+// A program starts without its store, by the file of what was good last: where the store matters on etcd, which is stopped; what is
+// of the file alone, on memory.
 import { readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { MemoryServer } from 'rollcall';
@@ -19,6 +20,20 @@ function folderOf({ onTestFinished }: Finish): string {
   return join(folder.path, 'cache');
 }
 
+/** An etcd that a program has worked with, and that is stopped now. */
+async function stopped(finish: Finish) {
+  const cacheDir = folderOf(finish);
+  const server = await startEtcd();
+  finish.onTestFinished(() => server.close());
+  await server.put(key, '{"max":5}');
+  const before = await client(finish, server.url, { cacheDir });
+  const { revision } = await before.config.open(definition);
+  await before.close();
+  await server.kill();
+  const next = (more = {}) => client(finish, server.url, { cacheDir, connectTimeoutMs: 500, ...more });
+  return { server, next, revision, file: join(cacheDir, readdirSync(cacheDir)[0] as string) };
+}
+
 /** A store that a program has worked with, and that is away now. */
 async function used(finish: Finish, cacheDir: string, value: unknown = { max: 5 }) {
   const namespace = uniqueName('coord');
@@ -31,20 +46,13 @@ async function used(finish: Finish, cacheDir: string, value: unknown = { max: 5 
   server.setAway(true);
   const next = async (more = {}): Promise<Coord> =>
     await client(finish, url, { cacheDir, connectTimeoutMs: 100, ...more });
-  return { server, next, url, file: join(cacheDir, readdirSync(cacheDir)[0] as string) };
+  return { server, next, url };
 }
 
 test('etcd is down at the start: the value of the file, stale; etcd comes: fresh within 2 s, by itself', async (finish) => {
-  const cacheDir = folderOf(finish);
-  const server = await startEtcd();
-  finish.onTestFinished(() => server.close());
-  await server.put(key, '{"max":5}');
-  const before = await client(finish, server.url, { cacheDir });
-  const { revision } = await before.config.open(definition);
-  await before.close();
-  await server.kill();
-  const coord = await client(finish, server.url, { cacheDir, connectTimeoutMs: 1000 });
-  const ref = await coord.config.open(definition);
+  const { server, next, revision } = await stopped(finish);
+  const { config } = await next();
+  const ref = await config.open(definition);
   expect([ref.value, ref.stale, ref.source, ref.revision]).toEqual([{ max: 5 }, true, 'file', revision]);
   const told: unknown[] = [];
   ref
@@ -60,7 +68,7 @@ test('etcd is down at the start: the value of the file, stale; etcd comes: fresh
   await until('the change', () => ref.value.max === 6);
 });
 
-test.each([
+test.for([
   ['cut off', (file: string) => truncateSync(file, readFileSync(file).length - 3), /it is cut off or changed/],
   [
     'changed by a bit',
@@ -72,22 +80,22 @@ test.each([
     },
     /its checksum is another one/,
   ],
-])('a file that is %s is refused by its name: then the default, or an error', async (_, spoil, problem) => {
-  const ends: (() => unknown)[] = [];
-  const finish = { onTestFinished: (fn: () => unknown) => void ends.unshift(fn) };
-  const { next, file } = await used(finish, folderOf(finish));
-  spoil(file);
-  const logs: string[] = [];
-  const { config } = await next({ logger: { warn: (text: string) => logs.push(text) } });
-  const refused = await failure(config.open(definition));
-  expect(refused).toMatchObject({ code: 'ERR_UNAVAILABLE', operation: 'open', key });
-  expect(refused.message).toContain(file);
-  expect(refused.message).toMatch(problem);
-  expect(logs.filter((text) => text.includes(file) && problem.test(text)).length).toBe(1);
-  const ref = await config.open(withDefault);
-  expect([ref.value, ref.source, ref.stale]).toEqual([{ max: 1 }, 'default', true]);
-  for (const end of ends) await end();
-});
+] as const)(
+  'a file that is %s is refused by its name: then the default, or an error',
+  async ([, spoil, problem], finish) => {
+    const { next, file } = await stopped(finish);
+    spoil(file);
+    const logs: string[] = [];
+    const { config } = await next({ logger: { warn: (text: string) => logs.push(text) } });
+    const refused = await failure(config.open(definition));
+    expect(refused).toMatchObject({ code: 'ERR_UNAVAILABLE', operation: 'open', key });
+    expect(refused.message).toContain(file);
+    expect(refused.message).toMatch(problem);
+    expect(logs.filter((text) => text.includes(file) && problem.test(text)).length).toBe(1);
+    const ref = await config.open(withDefault);
+    expect([ref.value, ref.source, ref.stale]).toEqual([{ max: 1 }, 'default', true]);
+  },
+);
 
 test('what only a schema of yesterday accepts, and what is of other layers, is none', async (finish) => {
   const { next } = await used(finish, folderOf(finish));

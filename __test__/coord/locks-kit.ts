@@ -1,8 +1,13 @@
 // What the tests of locks share.
 import { fileURLToPath } from 'node:url';
+import type { Held } from 'rollcall/coord';
 import { expect } from 'vitest';
 import { ordered, type Script } from '../support/process.js';
 import type { Finish } from './kit.js';
+
+/** The lease of what is held, or waits to be. */
+export const leaseOf = ({ key }: Pick<Held, 'key'>): string =>
+  key.slice(key.lastIndexOf('/') + 1).replace(/^[rws]-/, '');
 
 export interface Line {
   /** By the clock of the machine, in milliseconds. */
@@ -12,6 +17,8 @@ export interface Line {
   key?: string;
   code?: string;
   acts?: boolean;
+  /** Of a write that was refused: what the store said, or the code of an error. */
+  succeeded?: boolean | string;
   /** Of one that woke: for how long it was stopped. */
   silent?: number;
 }
