@@ -7,7 +7,8 @@ kept=${kept:+$kept/rollcall/$(uname -sm | tr ' ' -)}
 take() { # program, what it is built from, where to
   [ -n "$kept" ] && [ -x "$kept/$1-$2" ] || return 1
   # A new file and a rename: a running server keeps its program.
-  cp "$kept/$1-$2" "$3.new" && mv "$3.new" "$3" && touch "$kept/$1-$2"
+  cp "$kept/$1-$2" "$3.new" && mv "$3.new" "$3" || return 1
+  touch "$kept/$1-$2" 2>/dev/null || true # what is used stays
 }
 
 # Keeps a program, and the one before it. Where that can't be done it is built again another time.
