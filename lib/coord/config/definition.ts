@@ -4,9 +4,10 @@ import { isDeepStrictEqual } from 'node:util';
 import { boolean, choice, invalid, isRecord, kindOf, onlyKnown, record } from '../../common/shape.js';
 import { foldersOf, keyOf, prefixOf } from '../keys.js';
 import type { Identity } from '../options.js';
-import { secretsOf } from './secret.js';
 import type { InputOf, OutputOf, StandardSchema } from './standard-schema.js';
-import { type ConfigFormat, FORMATS } from './text.js';
+import type { ConfigFormat } from './text.js';
+
+const FORMATS: readonly ConfigFormat[] = ['json', 'yaml', 'toml', 'text', 'auto'];
 
 /** What `defineConfig()` takes. */
 export interface ConfigDefinition<S extends StandardSchema> {
@@ -284,4 +285,17 @@ export function agree(a: ConfigDef<unknown>, b: ConfigDef<unknown>): boolean {
   if (a === b) return true;
   const rest = ({ schema: _, ...others }: ConfigDef<unknown>) => others;
   return a.schema === b.schema && isDeepStrictEqual(rest(a), rest(b));
+}
+
+/** Checks the paths of secrets. */
+function secretsOf(value: unknown): readonly string[] {
+  if (value === undefined) return Object.freeze([]);
+  if (!Array.isArray(value)) throw invalid('definition.secret', `expected an array of paths, got ${kindOf(value)}`);
+  for (const [place, path] of value.entries()) {
+    if (typeof path !== 'string' || (path !== '' && path.split('.').includes(''))) {
+      const got = typeof path === 'string' ? JSON.stringify(path) : kindOf(path);
+      throw invalid(`definition.secret[${place}]`, `expected the path of a field, such as "db.password", got ${got}`);
+    }
+  }
+  return Object.freeze([...new Set(value as string[])]);
 }

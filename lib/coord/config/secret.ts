@@ -1,6 +1,6 @@
 /** Secrets: which fields of a configuration they are, how they are deciphered, and how they are kept out of what is shown. */
 
-import { invalid, kindOf } from '../../common/shape.js';
+import { kindOf } from '../../common/shape.js';
 import { outcomeOf } from '../../common/waiting.js';
 import type { ConfigIssue } from '../errors.js';
 import type { Layer } from './entry.js';
@@ -20,19 +20,6 @@ interface Definition {
   readonly schema: object;
   readonly secret: readonly string[];
   readonly decrypt: ((text: string) => string | Promise<string>) | undefined;
-}
-
-/** Checks the paths of a definition. */
-export function secretsOf(value: unknown): readonly string[] {
-  if (value === undefined) return Object.freeze([]);
-  if (!Array.isArray(value)) throw invalid('definition.secret', `expected an array of paths, got ${kindOf(value)}`);
-  for (const [place, path] of value.entries()) {
-    if (typeof path !== 'string' || (path !== '' && path.split('.').includes(''))) {
-      const got = typeof path === 'string' ? JSON.stringify(path) : kindOf(path);
-      throw invalid(`definition.secret[${place}]`, `expected the path of a field, such as "db.password", got ${got}`);
-    }
-  }
-  return Object.freeze([...new Set(value as string[])]);
 }
 
 const partsOf = (path: string): string[] => (path === '' ? [] : path.split('.'));

@@ -9,8 +9,6 @@ import { changed, Refusal } from './merge.js';
  */
 export type ConfigFormat = 'json' | 'yaml' | 'toml' | 'text' | 'auto';
 
-export const FORMATS: readonly ConfigFormat[] = ['json', 'yaml', 'toml', 'text', 'auto'];
-
 /** The largest value, in bytes: 1 MiB, which the native side holds to as well. */
 export const VALUE_MOST = 1024 * 1024;
 
