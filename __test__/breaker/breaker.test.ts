@@ -323,3 +323,22 @@ it('tells each change of state and each refusal', async () => {
     'users: half-open → closed, 1 calls succeeded',
   ]);
 });
+
+it('a listener that throws is logged, and harms neither the call nor the others; an event that is unknown is refused', async () => {
+  const logged: string[] = [];
+  const logger = { error: (message: string) => logged.push(message) };
+  const breakers = createBreakers({ default: { failureThreshold: 1 }, logger });
+  const told: string[] = [];
+  breakers.on('state', () => {
+    throw new Error('of the listener');
+  });
+  breakers.on('state', ({ to }) => told.push(to));
+  await opened(breakers.get('users'), 1);
+  expect(told).toEqual(['open']);
+  expect(logged.map((text) => text.split('\n')[0])).toEqual([
+    'rollcall: a listener of "state" failed: Error: of the listener',
+  ]);
+  expect(() => breakers.on('sate' as never, () => {})).toThrow(
+    /^event: expected one of "state".*did you mean "state"\?$/,
+  );
+});

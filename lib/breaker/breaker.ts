@@ -6,7 +6,7 @@ import { outcomeOf } from '../common/waiting.js';
 import { AbortedError, TimeoutError } from '../errors.js';
 import { BreakerOpenError } from './errors.js';
 import type { Rules } from './policy.js';
-import { isOver, type Window, windowFor } from './window.js';
+import { type Counts, isOver, type Window, windowFor } from './window.js';
 
 /** Closed: calls go through. Open: none does. Half open: a few do, to see whether it may close. */
 export type BreakerState = 'closed' | 'open' | 'half-open';
@@ -106,7 +106,7 @@ export class Breaker {
 
   get stats(): BreakerStats {
     this.#current();
-    const { calls = 0, failures = 0, slow = 0 } = this.#window ?? {};
+    const { calls, failures, slow } = this.#window?.counts() ?? NO_CALLS;
     return {
       consecutiveFailures: this.#consecutive,
       successes: this.#successes,
@@ -265,8 +265,11 @@ export class Breaker {
     this.#window?.add(isFailure, isSlow);
     if (this.#consecutive >= rules.failureThreshold) {
       this.#open(`${this.#consecutive} calls in a row failed`, ended || now());
-    } else if (window && this.#window && isOver(this.#window, window)) {
-      const { calls, failures, slow } = this.#window;
+      return;
+    }
+    const counts = this.#window?.counts();
+    if (window && counts && isOver(counts, window)) {
+      const { calls, failures, slow } = counts;
       this.#open(`of ${calls} calls ${failures} failed and ${slow} were slow`, ended);
     }
   }
@@ -287,6 +290,7 @@ export class Breaker {
   }
 }
 
+const NO_CALLS: Counts = { calls: 0, failures: 0, slow: 0 };
 const NOTHING: DoOptions<never> = {};
 const UNENDED: CallContext = { signal: NEVER };
 

@@ -1,9 +1,9 @@
 /** The breakers of a program, by their names. */
 
-import { Emitter } from '../common/emitter.js';
 import { type Log, logOf } from '../common/logger.js';
 import { integer, invalid, kindOf, onlyKnown, optional, record, text } from '../common/shape.js';
 import type { Coord, StandardResult, StandardSchema } from '../coord/index.js';
+import { Events } from '../registry/events.js';
 import { Breaker, type BreakerState, type Shared } from './breaker.js';
 import type { BreakerOpenError } from './errors.js';
 import { isFailedResult, isFailure } from './failures.js';
@@ -53,6 +53,7 @@ export interface BreakersEvents {
   refused: [name: string, error: Error];
 }
 
+const EVENTS = ['state', 'rejected', 'policies', 'refused'] as const;
 const OPTIONS = ['policies', 'default', 'isFailure', 'maxKeys', 'logger'] as const;
 
 /** @throws `ERR_INVALID_ARGUMENT` that names the option, also of policies that are given as they are. No I/O. */
@@ -62,7 +63,7 @@ export function createBreakers(options?: BreakersOptions): Breakers {
 
 /** Breakers by name. Enter at `createBreakers()`. */
 export class Breakers {
-  readonly #events = new Emitter();
+  readonly #events: Events<BreakersEvents>;
   readonly #breakers = new Map<string, Breaker>();
   readonly #maxKeys: number;
   readonly #log: Log;
@@ -78,6 +79,7 @@ export class Breakers {
     onlyKnown('options', given, OPTIONS);
     this.#maxKeys = integer('options.maxKeys', given.maxKeys, 1024, { min: 1, max: 1_000_000 });
     this.#log = logOf('options.logger', given.logger);
+    this.#events = new Events<BreakersEvents>(EVENTS, this.#log);
     const judge = given.isFailure ?? isFailure;
     if (typeof judge !== 'function') throw invalid('options.isFailure', `expected a function, got ${kindOf(judge)}`);
     this.#policies = new Policies(rulesOf('options.default', given.default ?? {}));
@@ -131,12 +133,12 @@ export class Breakers {
   }
 
   on<E extends keyof BreakersEvents>(event: E, listener: (...args: BreakersEvents[E]) => void): this {
-    this.#events.on(event, listener as (...args: unknown[]) => void);
+    this.#events.add(event, listener, false);
     return this;
   }
 
   off<E extends keyof BreakersEvents>(event: E, listener: (...args: BreakersEvents[E]) => void): this {
-    this.#events.off(event, listener as (...args: unknown[]) => void);
+    this.#events.remove(event, listener);
     return this;
   }
 

@@ -1,6 +1,6 @@
 /** The policies of breakers by their names, wherever they come from. */
 
-import { record } from '../common/shape.js';
+import { isRecord, record } from '../common/shape.js';
 import { type Policy, type Rules, rulesOf } from './policy.js';
 
 /** Something that has policies and changes, such as a `ConfigRef` of `rollcall/coord`. */
@@ -53,7 +53,5 @@ export class Policies {
 
 /** Whether it is a source that changes. */
 export function isPoliciesRef(value: unknown): value is PoliciesRef {
-  return isRefLike(value) && typeof value.subscribe === 'function' && 'value' in value;
+  return isRecord(value) && typeof value.subscribe === 'function' && 'value' in value;
 }
-
-const isRefLike = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null;

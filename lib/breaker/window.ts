@@ -10,8 +10,9 @@ export interface Counts {
 }
 
 /** The calls by which a breaker opens. It goes on when its rules change: what was counted stays counted. */
-export interface Window extends Counts {
+export interface Window {
   add(isFailure: boolean, isSlow: boolean): void;
+  counts(): Counts;
   /** Other rules of the same type. */
   resize(size: number): void;
   clear(): void;
@@ -32,9 +33,7 @@ const SLOW = 2;
 
 /** The latest `size` calls: a ring of two bits each. */
 export class CountWindow implements Window {
-  calls = 0;
-  failures = 0;
-  slow = 0;
+  readonly #counts = { calls: 0, failures: 0, slow: 0 };
   #ring: Uint8Array;
   /** Where the next one goes. */
   #next = 0;
@@ -45,17 +44,21 @@ export class CountWindow implements Window {
 
   add(isFailure: boolean, isSlow: boolean): void {
     const ring = this.#ring;
-    if (this.calls === ring.length) this.#count(ring[this.#next] as number, -1);
+    if (this.#counts.calls === ring.length) this.#count(ring[this.#next] as number, -1);
     const mark = (isFailure ? FAILED : 0) | (isSlow ? SLOW : 0);
     ring[this.#next] = mark;
     this.#next = this.#next + 1 === ring.length ? 0 : this.#next + 1;
     this.#count(mark, 1);
   }
 
+  counts(): Counts {
+    return this.#counts;
+  }
+
   resize(size: number): void {
     const { length } = this.#ring;
     if (size === length) return;
-    const kept = Math.min(size, this.calls);
+    const kept = Math.min(size, this.#counts.calls);
     const marks = Array.from(
       { length: kept },
       (_, i) => this.#ring[(this.#next - kept + i + length) % length] as number,
@@ -66,13 +69,14 @@ export class CountWindow implements Window {
   }
 
   clear(): void {
-    this.calls = this.failures = this.slow = this.#next = 0;
+    Object.assign(this.#counts, { calls: 0, failures: 0, slow: 0 });
+    this.#next = 0;
   }
 
   #count(mark: number, by: 1 | -1): void {
-    this.calls += by;
-    if (mark & FAILED) this.failures += by;
-    if (mark & SLOW) this.slow += by;
+    this.#counts.calls += by;
+    if (mark & FAILED) this.#counts.failures += by;
+    if (mark & SLOW) this.#counts.slow += by;
   }
 }
 
@@ -97,18 +101,6 @@ export class TimeWindow implements Window {
     this.#now = now;
   }
 
-  get calls(): number {
-    return this.#sum('calls');
-  }
-
-  get failures(): number {
-    return this.#sum('failures');
-  }
-
-  get slow(): number {
-    return this.#sum('slow');
-  }
-
   add(isFailure: boolean, isSlow: boolean): void {
     const now = this.#now();
     let part = this.#parts.at(-1);
@@ -130,11 +122,15 @@ export class TimeWindow implements Window {
     this.#parts = [];
   }
 
-  #sum(what: 'calls' | 'failures' | 'slow'): number {
+  counts(): Counts {
     this.#forget(this.#now());
-    let sum = 0;
-    for (const part of this.#parts) sum += part[what];
-    return sum;
+    const all = { calls: 0, failures: 0, slow: 0 };
+    for (const { calls, failures, slow } of this.#parts) {
+      all.calls += calls;
+      all.failures += failures;
+      all.slow += slow;
+    }
+    return all;
   }
 
   #forget(now: number): void {

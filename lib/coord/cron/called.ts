@@ -38,8 +38,7 @@ export async function runCalled<T>(
       return value;
     });
   } finally {
-    // Who lost its claim and did not come to an end has died, as far as others are concerned.
-    await (held.loss && !isDone ? held.release() : claims.settle(claim)).catch((error: unknown) => {
+    await claims.over(claim, isDone).catch((error: unknown) => {
       const tick = `the tick of ${plan.name} at ${new Date(at).toISOString()}`;
       log.write('warn', `cron: ${tick} is over, and the record of the job does not say so: ${describe(error)}`);
     });

@@ -172,6 +172,13 @@ export class Claims {
     }
   }
 
+  /** What ran under a claim has ended; `isDone`: it came to its end. */
+  async over(claim: Claim<unknown>, isDone: boolean): Promise<void> {
+    // Who lost its claim and did not come to an end has died, as far as others are concerned.
+    if (claim.held.loss && !isDone) await claim.held.release().catch(() => {});
+    else await this.settle(claim);
+  }
+
   /** Says that a tick was brought to its end, and gives its lock back. Tried again for a while. */
   async settle({ at, held }: Claim<unknown>): Promise<void> {
     const limits = this.#limits();

@@ -271,9 +271,8 @@ export class CronJob {
     if (loss) this.#fail(loss, at);
     else if (over.signal.aborted && !isStopped) this.#fail(over.signal.reason, at);
     else if (failure !== undefined && !isStopped) this.#fail(failure, at);
-    // Who lost its claim and did not come to an end has died, as far as others are concerned.
-    if (loss && (!isDone || failure !== undefined)) return await held.release().catch(() => {});
-    await this.#claims.settle(claim).catch((error: unknown) => this.#fail(error, at));
+    const isAtItsEnd = isDone && failure === undefined;
+    await this.#claims.over(claim, isAtItsEnd).catch((error: unknown) => this.#fail(error, at));
   }
 
   #fail(thrown: unknown, at: number): void {

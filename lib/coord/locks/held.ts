@@ -6,7 +6,7 @@ import type { HoldHandle, NativeHoldFailure, NativeHoldOptions } from '../../nat
 import { call } from '../../registry/call.js';
 import type { Inside } from '../../registry/inside.js';
 import { LockLostError } from './errors.js';
-import type { Waiting } from './options.js';
+import type { FollowPermits, Waiting } from './options.js';
 
 /** A compare of the transactions of `rollcall/etcd`. */
 export interface Guard {
@@ -63,7 +63,7 @@ export class Held {
     shown: string,
     options: NativeHoldOptions,
     { timeoutMs, signal }: Waiting,
-    follow?: (tell: (permits: number) => void) => (() => void) | undefined,
+    follow?: FollowPermits,
   ): Promise<Held | null> {
     keeper.refuseClosed(operation);
     if (signal?.aborted) throw aborted(signal, operation);

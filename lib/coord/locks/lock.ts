@@ -4,7 +4,7 @@ import { invalid, kindOf } from '../../common/shape.js';
 import type { NativeHoldOptions } from '../../native.js';
 import { checked } from '../../registry/call.js';
 import { Held, type Keeper } from './held.js';
-import { type AcquireOptions, type Holding, type Waiting, waiting } from './options.js';
+import { type AcquireOptions, type FollowPermits, type Holding, type Waiting, waiting } from './options.js';
 
 /** What is held, and beside whom. */
 export type Kind =
@@ -12,8 +12,7 @@ export type Kind =
   | {
       readonly kind: 'semaphore';
       readonly permits: () => number;
-      /** Calls with each other number, until what it gives is called. */
-      readonly follow: (tell: (permits: number) => void) => (() => void) | undefined;
+      readonly follow: FollowPermits;
     };
 
 /** A lock of one kind and key. It is not held itself: each `acquire()` gives a `Held` of its own. */

@@ -6,8 +6,8 @@ import { functionOf, type Kind, Lock } from './lock.js';
 import {
   type AcquireOptions,
   both,
+  type FollowPermits,
   holding,
-  isPermits,
   type LockOptions,
   type PermitsRef,
   pathOf,
@@ -63,10 +63,13 @@ export class Locks {
     const ref = typeof permits === 'object' && permits !== null && 'value' in permits ? permits : undefined;
     const read = () => checked('semaphore', () => permitsOf(ref ? ref.value : permits));
     read();
-    const follow = (tell: (permits: number) => void) =>
+    const follow: FollowPermits = (tell) =>
       ref?.subscribe?.(() => {
-        const { value } = ref;
-        if (isPermits(value)) tell(value);
+        try {
+          tell(read());
+        } catch {
+          // Those who wait go on by the number before it; who comes now is told.
+        }
       });
     return this.#lock('semaphore', key, options, { kind: 'semaphore', permits: read, follow });
   }

@@ -88,16 +88,13 @@ export interface PermitsRef {
   subscribe?(listener: () => void): () => void;
 }
 
-const MOST_PERMITS = 1000;
+/** Tells of each other number of a semaphore, until what it gives is called; nothing: there will be none. */
+export type FollowPermits = (tell: (permits: number) => void) => (() => void) | undefined;
 
 /** How many may hold a semaphore at a time. */
 export function permitsOf(value: unknown): number {
   if (value === undefined) throw invalid('permits', 'expected a whole number from 1 to 1000, got undefined');
-  return integer('permits', value, 1, { min: 1, max: MOST_PERMITS });
-}
-
-export function isPermits(value: unknown): value is number {
-  return Number.isInteger(value) && (value as number) >= 1 && (value as number) <= MOST_PERMITS;
+  return integer('permits', value, 1, { min: 1, max: 1000 });
 }
 
 /** The folder of the keys of a lock: below `folder`, or the path itself where the name begins with a slash. */
