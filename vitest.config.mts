@@ -9,6 +9,9 @@ const aliases = (etcd: string) => [
   { find: /^rollcall\/etcd$/, replacement: file(etcd) },
   { find: /^rollcall\/coord$/, replacement: file('./dist/esm/coord/index.js') },
   { find: /^rollcall\/breaker$/, replacement: file('./dist/esm/breaker/index.js') },
+  { find: /^rollcall\/ratelimit$/, replacement: file('./dist/esm/ratelimit/index.js') },
+  { find: /^rollcall\/once$/, replacement: file('./dist/esm/once/index.js') },
+  { find: /^rollcall\/uid$/, replacement: file('./dist/esm/uid/index.js') },
   { find: /^rollcall\/http$/, replacement: file('./dist/esm/http/index.js') },
   { find: /^rollcall\/grpc$/, replacement: file('./dist/esm/grpc/index.js') },
 ];

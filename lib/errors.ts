@@ -21,6 +21,16 @@ export type ErrorCode =
   | 'ERR_LOCK_LOST'
   // Of `rollcall/breaker` alone.
   | 'ERR_BREAKER_OPEN'
+  // Of `rollcall/ratelimit` alone.
+  | 'ERR_RATE_LIMITED'
+  // Of `rollcall/once` alone.
+  | 'ERR_IN_PROGRESS'
+  | 'ERR_KEY_REUSED'
+  | 'ERR_TAKEN_OVER'
+  | 'ERR_OUTCOME_UNKNOWN'
+  // Of `rollcall/uid` alone.
+  | 'ERR_CLOCK'
+  | 'ERR_NO_WORKER_ID'
   // Of `rollcall/etcd` alone, but for `ERR_NOT_FOUND`, which `rollcall/coord` has too.
   | 'ERR_GRPC'
   | 'ERR_GRPC_PROTOCOL'

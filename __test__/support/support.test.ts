@@ -11,6 +11,7 @@ import { ETCD_VERSIONS, startEtcd } from './etcd.js';
 import { startPeer } from './peer.js';
 import { freePorts } from './ports.js';
 import { GiveUp, output, runProgram, runScript, temporaryFolder, uniqueName, waitFor } from './process.js';
+import { startRedis } from './redis.js';
 import { startSilentServer, startTcpProxy } from './tcp.js';
 import { makeCertificates } from './tls.js';
 import { startToxiproxy } from './toxiproxy.js';
@@ -463,4 +464,16 @@ describe('the Go peer', () => {
       await Promise.all([one.close(), other.close()]);
     }
   });
+});
+
+test('Redis is started, frozen, killed and started again on its port, empty', async () => {
+  await using redis = await startRedis();
+  expect(await redis.ask('SET key value')).toBe('+OK');
+  redis.freeze();
+  redis.thaw();
+  expect(await redis.ask('GET key')).toBe('$5');
+  await redis.kill();
+  await redis.start();
+  expect(await redis.ask('GET key')).toBe('$-1');
+  await redis.wipe();
 });

@@ -1,0 +1,3 @@
+/** rollcall/once: what is done once, however often it is asked for. */
+
+export {};

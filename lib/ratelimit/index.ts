@@ -1,0 +1,3 @@
+/** rollcall/ratelimit: how much of something a subject may have in a time. */
+
+export {};

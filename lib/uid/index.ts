@@ -1,0 +1,3 @@
+/** rollcall/uid: ids that are unique in a fleet. */
+
+export {};
