@@ -68,9 +68,9 @@ bench-etcd: build ## Measures rollcall/etcd, etcd3 and Rust in turns; writes doc
 	@scripts/setup test
 	@node bench/etcd/run.mjs --docs
 
-bench-coord: build ## Measures configuration and locks, beside Go's; writes docs/bench-coord.md
+bench-coord: build ## Measures coord and its recipes, beside Go's and others; writes docs/bench-coord.md
 	@scripts/servers etcd peer
-	@node bench/run.mjs --only coord,locks --docs
+	@node bench/run.mjs --only coord,locks,breaker --docs
 
 bench-backends: build ## Measures the registries side by side; writes docs/bench-backends.md
 	@scripts/setup test

@@ -9,6 +9,7 @@
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import backends from './rows/backends.mjs';
+import breaker from './rows/breaker.mjs';
 import call from './rows/call.mjs';
 import coord from './rows/coord.mjs';
 import fanout from './rows/fanout.mjs';
@@ -28,7 +29,23 @@ import { summed, tableOf } from './support/report.mjs';
 import { isSmall } from './support/small.mjs';
 import { HOW, notSteady } from './support/steady.mjs';
 
-const ROWS = [imports, call, pick, grpc, http, register, traffic, get, fanout, names, many, coord, locks, backends];
+const ROWS = [
+  imports,
+  call,
+  pick,
+  grpc,
+  http,
+  register,
+  traffic,
+  get,
+  fanout,
+  names,
+  many,
+  coord,
+  locks,
+  breaker,
+  backends,
+];
 
 const { only, docs, json } = arguments_();
 process.setMaxListeners(50); // each server, and each program that is measured, ends with this one

@@ -1,14 +1,13 @@
 // Configuration: what reading a value costs, how soon a change is heard, and how long the first load takes.
 
-import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { Etcd3 } from 'etcd3';
 import { connectCoord, defineConfig } from 'rollcall/coord';
 import { writeCoord } from '../support/coord-page.mjs';
 import { jsThread } from '../support/cpu.mjs';
+import { imported } from '../support/imported.mjs';
 import { sized } from '../support/small.mjs';
 import { gathering, median, now, quantile } from '../support/stats.mjs';
 import { repeated, steady } from '../support/steady.mjs';
@@ -38,7 +37,7 @@ export default {
     const etcd3 = new Etcd3({ hosts: etcd.host });
     const warm = {};
     for (let run = 1; run <= RUNS; run++) {
-      add('imports', imported());
+      add('imports', imported('import', 'rollcall/coord'));
       for (const folder of ['few', 'many']) {
         const coord = await connectCoord({ url, settleMs: 0 });
         const start = now();
@@ -126,14 +125,6 @@ async function followed(etcd3, warm, add) {
   add('etcd3', median(times));
   add('etcd3 late', quantile(times, 0.99));
   await watcher.cancel();
-}
-
-/** What `import` takes in a fresh process. */
-function imported() {
-  const program = fileURLToPath(new URL('../programs/import-coord.mjs', import.meta.url));
-  return Number(
-    execFileSync(process.execPath, [program], { encoding: 'utf8', env: { ...process.env, NODE_OPTIONS: '' } }),
-  );
 }
 
 async function fill({ config }, folder) {

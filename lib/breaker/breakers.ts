@@ -6,7 +6,7 @@ import type { Coord, StandardResult, StandardSchema } from '../coord/index.js';
 import { Events } from '../registry/events.js';
 import { Breaker, type BreakerState, type Shared } from './breaker.js';
 import type { BreakerOpenError } from './errors.js';
-import { isFailedResult, isFailure } from './failures.js';
+import { isFailure } from './failures.js';
 import { type GrpcInterceptor, type GrpcName, grpcInterceptor } from './grpc.js';
 import { isPoliciesRef, Policies, type PoliciesRef } from './policies.js';
 import { type Policy, rulesOf } from './policy.js';
@@ -55,11 +55,6 @@ export interface BreakersEvents {
 
 const EVENTS = ['state', 'rejected', 'policies', 'refused'] as const;
 const OPTIONS = ['policies', 'default', 'isFailure', 'maxKeys', 'logger'] as const;
-
-/** @throws `ERR_INVALID_ARGUMENT` that names the option, also of policies that are given as they are. No I/O. */
-export function createBreakers(options?: BreakersOptions): Breakers {
-  return new Breakers(options);
-}
 
 /** Breakers by name. Enter at `createBreakers()`. */
 export class Breakers {
@@ -153,13 +148,9 @@ export class Breakers {
   }
 
   #share(judge: (error: unknown) => boolean): Shared {
-    const policies = this.#policies;
     const events = this.#events;
     return {
-      get version() {
-        return policies.version;
-      },
-      rulesOf: (name) => policies.of(name),
+      policies: this.#policies,
       isFailure(error) {
         try {
           return judge(error);
@@ -167,7 +158,6 @@ export class Breakers {
           return true; // it was to say that it is none
         }
       },
-      isFailedResult,
       moved: (name, from, to, why) => events.deliver('state', { name, from, to, why }),
       refused: (_, error) => events.deliver('rejected', error),
     };

@@ -4,7 +4,6 @@
  * @internal
  */
 
-import { createHash } from 'node:crypto';
 import { RollcallError, TimeoutError, UnavailableError } from '../errors.js';
 import { invalid, isRecord, kindOf } from './shape.js';
 import { outcomeOf } from './waiting.js';
@@ -32,11 +31,17 @@ type Run = (script: Script, keys: string[], args: string[]) => Promise<unknown>;
 /** A script, by its text and the name that Redis knows it by. */
 export class Script {
   readonly text: string;
-  readonly sha: string;
+  #sha: string | undefined;
 
   constructor(text: string) {
     this.text = text;
-    this.sha = createHash('sha1').update(text).digest('hex');
+  }
+
+  get sha(): string {
+    if (this.#sha !== undefined) return this.#sha;
+    const { createHash } = require('node:crypto') as typeof import('node:crypto'); // takes as long to load as all the rest
+    this.#sha = createHash('sha1').update(this.text).digest('hex');
+    return this.#sha;
   }
 }
 

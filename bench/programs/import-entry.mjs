@@ -1,3 +1,3 @@
 const start = performance.now();
-await import('rollcall/coord');
+await import(process.argv[2]);
 console.log(performance.now() - start);

@@ -1,0 +1,1 @@
+// What every import takes, whatever it imports.
