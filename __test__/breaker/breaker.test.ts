@@ -1,7 +1,7 @@
 // A breaker by itself: when it opens, whom it lets try, what counts, and what a change of its policy leaves as it was.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Breaker, BreakerOpenError, type Breakers, createBreakers, type Policy } from 'rollcall/breaker';
-import { expect, it } from 'vitest';
+import { expect, it, onTestFinished, vi } from 'vitest';
 import { waitFor } from '../support/process.js';
 
 const boom = new Error('boom');
@@ -341,4 +341,27 @@ it('a listener that throws is logged, and harms neither the call nor the others;
   expect(() => breakers.on('sate' as never, () => {})).toThrow(
     /^event: expected one of "state".*did you mean "state"\?$/,
   );
+});
+
+it('goes by the monotonic clock: a wall clock that is set back an hour keeps nothing open', async () => {
+  const breaker = one({ failureThreshold: 1, successThreshold: 1, openStateTimeout: 50 });
+  vi.useFakeTimers({ toFake: ['Date'] });
+  onTestFinished(() => void vi.useRealTimers());
+  await opened(breaker, 1);
+  vi.setSystemTime(Date.now() - 3_600_000);
+  expect(await waitFor(() => breaker.do(() => 'back'), { timeoutMs: 5000 })).toBe('back');
+  expect(breaker.state).toBe('closed');
+});
+
+it('gives a signal that has fired to a call that asks for it after its time', async () => {
+  const breaker = one({ timeoutMs: 10 });
+  let context: { readonly signal: AbortSignal } | undefined;
+  const late = failure(
+    breaker.do((given) => {
+      context = given;
+      return new Promise(() => {});
+    }),
+  );
+  expect(await late).toMatchObject({ code: 'ERR_TIMEOUT' });
+  expect(context?.signal).toMatchObject({ aborted: true, reason: { code: 'ERR_TIMEOUT' } });
 });

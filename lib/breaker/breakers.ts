@@ -8,6 +8,7 @@ import { Breaker, type BreakerState, type Shared } from './breaker.js';
 import type { BreakerOpenError } from './errors.js';
 import { isFailure } from './failures.js';
 import { type GrpcInterceptor, type GrpcName, grpcInterceptor } from './grpc.js';
+import { type InstanceBreakers, instanceBreakers, type PickedFrom } from './instances.js';
 import { isPoliciesRef, Policies, type PoliciesRef } from './policies.js';
 import { type Policy, rulesOf } from './policy.js';
 import { type UndiciInterceptor, type UndiciName, undiciInterceptor } from './undici.js';
@@ -125,6 +126,17 @@ export class Breakers {
    */
   undici(name?: UndiciName): UndiciInterceptor {
     return undiciInterceptor((of) => this.get(of), name);
+  }
+
+  /**
+   * Breakers for the instances of a service that is called by name, one for each: `<service>/<id>`. It goes by the policy of that name,
+   * else by that of the service, so one `force` can take one instance, or all of them, out of the calls of a fleet. The ejection of
+   * the service goes on beside them: `outlier: false` leaves it to the breakers.
+   *
+   * @throws `ERR_INVALID_ARGUMENT`.
+   */
+  instancesOf(service: PickedFrom): InstanceBreakers {
+    return instanceBreakers((of) => this.get(of), service);
   }
 
   on<E extends keyof BreakersEvents>(event: E, listener: (...args: BreakersEvents[E]) => void): this {

@@ -5,6 +5,7 @@ export type { Breakers, BreakersEvents, BreakersOptions, StoredPolicies } from '
 export { createBreakers } from './create.js';
 export { type BreakerOpenDetails, BreakerOpenError } from './errors.js';
 export type { GrpcInterceptor, GrpcName } from './grpc.js';
+export type { InstanceBreakers, PickedFrom } from './instances.js';
 export type { PoliciesRef } from './policies.js';
 export type { Policy, WindowPolicy } from './policy.js';
 export type { UndiciInterceptor, UndiciName } from './undici.js';

@@ -25,8 +25,10 @@ export class Policies {
     this.#fallback = fallback;
   }
 
+  /** The policy of this name, else of what stands before its `/`, else of all. */
   of(name: string): Rules {
-    return this.#byName.get(name) ?? this.#byName.get(DEFAULT) ?? this.#fallback;
+    const own = this.#byName.get(name) ?? this.#byName.get(name.slice(0, Math.max(0, name.indexOf('/'))));
+    return own ?? this.#byName.get(DEFAULT) ?? this.#fallback;
   }
 
   /**
