@@ -5,7 +5,7 @@ import { closedError } from '../../registry/call.js';
 import { under } from '../keys.js';
 import type { Store } from '../store.js';
 import { isRecordKey } from './definition.js';
-import { type Entries, type EntriesWatcher, type Entry, revisionOf } from './entry.js';
+import { type Entries, type EntriesWatcher, entriesAt, revisionOf } from './entry.js';
 import type { Held } from './held.js';
 
 type AnyHeld = Held<unknown>;
@@ -97,12 +97,8 @@ export class Following {
   /** First all are evaluated, then all change, then all hear of it. */
   async #applyTo(some: readonly AnyHeld[]): Promise<void> {
     const list = this.#applied ?? [];
-    // Of what may be thousands of keys in these folders, a few are layers: a map of all would cost more than all else.
     const layers = new Set(some.flatMap((held) => held.resolved.layers));
-    const folders = [...layers].filter(isRecordKey);
-    const isWanted = (key: string) => layers.has(key) || folders.some((folder) => key.startsWith(folder));
-    const entries = new Map<string, Entry>();
-    for (const entry of list) if (isWanted(entry.key)) entries.set(entry.key, entry);
+    const entries = entriesAt(list, layers, [...layers].filter(isRecordKey));
     const steps = await Promise.all(some.map((held) => held.prepare(entries, revisionOf(list))));
     if (this.#isOver) return;
     const wasUnknown = some.filter((held) => held.stale && !this.#watcher.stale);
