@@ -418,7 +418,7 @@ describe('bad input', () => {
       'a URL',
       new URL('http://orders/'),
       undefined,
-      'path: expected a path that begins with "/", such as "/orders/7", got object',
+      'path: expected a path that begins with "/", such as "/orders/7", got URL',
     ],
     ['a whole URL', 'http://orders/7', undefined, /^path: .+ got a whole URL: .+ write what follows them$/],
     ['a URL of another scheme', 'discovery:///orders', undefined, /^path: .+ got a whole URL/],

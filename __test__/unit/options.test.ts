@@ -167,7 +167,7 @@ describe('refuses, naming the path', () => {
     [null, 'options: expected a URL or an object with `backend`, got null'],
     [7, 'options: expected a URL or an object with `backend`, got number'],
     [[], 'options: expected a URL or an object with `backend`, got array'],
-    [new Map(), 'options: expected a URL or an object with `backend`, got object'],
+    [new Map(), 'options: expected a URL or an object with `backend`, got Map'],
     [{}, `${backend}, got undefined`],
     [{ backend: 'etdc' }, `${backend}, got "etdc"; did you mean "etcd"?`],
     [{ backend: 'Memory' }, `${backend}, got "Memory"; did you mean "memory"?`],

@@ -39,7 +39,7 @@ describe('register()', () => {
     [{ name: 'x', id: '' }, 'instance.id: expected a string that is not empty'],
     [{ name: 'x', version: 1 }, 'instance.version: expected a string, got number'],
     [{ name: 'x', metadata: [] }, 'instance.metadata: expected an object of strings, got array'],
-    [{ name: 'x', metadata: new Map() }, 'instance.metadata: expected an object of strings, got object'],
+    [{ name: 'x', metadata: new Map() }, 'instance.metadata: expected an object of strings, got Map'],
     [
       { name: 'x', metadata: { weight: 10 } },
       'instance.metadata.weight: expected a string, got number; write String(10)',

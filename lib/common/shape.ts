@@ -20,7 +20,9 @@ export function kindOf(value: unknown): string {
   if (value === null) return 'null';
   if (Array.isArray(value)) return 'array';
   if (ArrayBuffer.isView(value)) return 'Buffer';
-  return typeof value;
+  if (typeof value !== 'object') return typeof value;
+  const tag = Object.prototype.toString.call(value).slice('[object '.length, -1);
+  return tag === 'Object' ? 'object' : tag; // such as Map or AbortController, which are no records
 }
 
 /** The same, where a number is never a secret and worth showing. */
