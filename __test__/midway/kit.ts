@@ -64,6 +64,7 @@ async function installMidway(version: MidwayVersion): Promise<string> {
   return await installedWithPackage(`midway${version}`, [
     ...names.map((name) => `@midwayjs/${name}@${version}`),
     'croner@11',
+    'ioredis@6',
     ...own,
   ]);
 }

@@ -9,6 +9,7 @@ import { type EtcdCluster, startEtcd } from '../support/etcd.js';
 import { type Script, uniqueName, waitFor, within } from '../support/process.js';
 import { coordSuite } from './coord.js';
 import { type Line, type MidwayVersion, type Project, project } from './kit.js';
+import { recipeSuite } from './recipes.js';
 
 /** What the tests of one version share. */
 export interface Ground {
@@ -284,5 +285,6 @@ export function suite(version: MidwayVersion, more?: (ground: () => Ground) => v
   });
 
   coordSuite(() => ground);
+  recipeSuite(() => ground);
   more?.(() => ground);
 }

@@ -80,6 +80,8 @@ async function installNest(version: NestVersion): Promise<string> {
     'rxjs@7',
     'reflect-metadata@0.2',
     'croner@11',
+    'ioredis@6',
+    '@nestjs/throttler@6',
     '@grpc/grpc-js@1',
     '@grpc/proto-loader@0.8',
   ];

@@ -7,6 +7,7 @@ import { type EtcdCluster, startEtcd } from '../support/etcd.js';
 import { type Script, uniqueName, waitFor } from '../support/process.js';
 import { coordSuite } from './coord.js';
 import { type Line, type ModuleKind, type NestVersion, type Project, project } from './kit.js';
+import { recipeSuite } from './recipes.js';
 
 /** What the tests of one version share. */
 export interface Ground {
@@ -276,5 +277,6 @@ export function suite(
   });
 
   coordSuite(version, () => ground);
+  recipeSuite(version, () => ground);
   more?.(() => ground);
 }

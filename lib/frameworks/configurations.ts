@@ -1,8 +1,8 @@
 /** The configurations that an application has open, and who hears of them before they change. */
 
-import { clearInterval, setInterval } from 'node:timers';
-import { invalid, kindOf, MAX_MS } from '../common/shape.js';
+import { invalid, kindOf } from '../common/shape.js';
 import type { ConfigDef, ConfigListener, ConfigRef, Coord } from '../coord/index.js';
+import { keptAlive } from './alive.js';
 
 /** Not before a program has a definition: what it does not use is not loaded. */
 const definitions = () => require('../coord/config/definition.js') as typeof import('../coord/config/definition.js');
@@ -53,19 +53,15 @@ export class Configurations {
 
   /** Opens all of them. Where one of them can't be opened, `coord` is closed. */
   static async open(coord: Coord, all: readonly AnyConfigDef[]): Promise<Configurations> {
-    // On a registry client of the application, which keeps nothing alive during the start, the process would end meanwhile.
-    const alive = setInterval(() => {}, MAX_MS);
     try {
       const open = async (def: AnyConfigDef): Promise<Open> => {
         const ref = await coord.config.open(def);
         return { def, ref, first: ref.value };
       };
-      return new Configurations(coord, await Promise.all(all.map(open)));
+      return new Configurations(coord, await keptAlive(() => Promise.all(all.map(open))));
     } catch (error) {
       await coord.close();
       throw error;
-    } finally {
-      clearInterval(alive);
     }
   }
 

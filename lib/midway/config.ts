@@ -1,7 +1,9 @@
 /** What the component takes from the configuration of an application. */
 
+import type { Policy } from '../breaker/index.js';
 import type { CoordIdentity } from '../coord/index.js';
 import type { IOptions } from '../etcd/index.js';
+import type { BreakerOptions } from '../frameworks/breakers.js';
 import type { AnyConfigDef } from '../frameworks/configurations.js';
 import type { RegistryOnEtcd } from '../frameworks/open.js';
 import type { CoordPlace } from '../frameworks/open-coord.js';
@@ -93,10 +95,20 @@ export type CoordConfig = (CoordPlace | (RegistryOptions & CoordIdentity)) & {
   config?: readonly (AnyConfigDef | PlacedConfig)[] | undefined;
 };
 
+/**
+ * The key `breakers`: circuit breakers, as `createBreakers()` of `rollcall/breaker` takes them. `policies: { path }` are those in the store of the key
+ * `coord`. Without it there are none.
+ */
+export type BreakersConfig = Omit<BreakerOptions, 'policies'> & {
+  /** Policies by the names of breakers, or where they lie in the store. Default: none. */
+  policies?: Readonly<Record<string, Policy>> | { readonly path: string } | undefined;
+};
+
 declare module '@midwayjs/core' {
   interface MidwayConfig {
     etcd?: EtcdConfig;
     registry?: RegistryConfig;
     coord?: CoordConfig;
+    breakers?: BreakersConfig;
   }
 }

@@ -1,21 +1,33 @@
 /** The component: what it does from the start of an application to its end. */
 
 import { ApplicationContext, Configuration, type IMidwayContainer, Init } from '@midwayjs/core';
+import { invalid } from '../common/shape.js';
 import { refusedOf } from '../frameworks/follow.js';
 import { explained } from '../frameworks/open.js';
+import { BreakerService } from './breaker.js';
 import type { RegistryConfig } from './config.js';
 import { configOf, loggerOf } from './container.js';
 import { CoordService, decorate, hasCoord, noCoord, notOpen } from './coord.js';
-import { methodsIn, serveMethods } from './coord-methods.js';
 import { ETCDServiceFactory } from './etcd.js';
 import { listeningEndpoints } from './listening.js';
+import { isGiven, notGiven, type RecipeKey } from './recipes.js';
+import { filterRefusals } from './refusal-filter.js';
 import { RegistryServiceFactory } from './registry-factory.js';
+import { serve, servedIn } from './served.js';
 
 /** What `onHealthCheck` answers. */
 interface Health {
   status: boolean;
   reason?: string;
 }
+
+/** A recipe of the configuration, open. */
+interface Recipe {
+  close(): unknown;
+}
+
+/** The services of the recipes, by the keys of their configurations. */
+const RECIPES = { breakers: BreakerService } as const;
 
 /** etcd clients and the registry, as a component of Midway 3 and 4. */
 @Configuration({
@@ -30,6 +42,8 @@ export class RollcallConfiguration {
   #coord: CoordService | undefined;
   #etcd: ETCDServiceFactory | undefined;
   #registry: RegistryServiceFactory | undefined;
+  /** By their keys, in the order in which they were opened. */
+  readonly #recipes = new Map<RecipeKey, Recipe>();
 
   /**
    * Opens the store of configuration, before anything of the program is made.
@@ -43,7 +57,10 @@ export class RollcallConfiguration {
       throw hasCoord(this.container) ? notOpen() : noCoord();
     };
     await decorate(this.container, service);
-    serveMethods(this.container, () => service().methods);
+    serve(this.container, {
+      coord: () => service().methods,
+      breakers: () => this.#recipe('breakers', BreakerService).breakers,
+    });
     await this.#openCoord(this.container);
   }
 
@@ -73,9 +90,27 @@ export class RollcallConfiguration {
     this.#etcd = etcd.status === 'fulfilled' ? etcd.value : undefined;
     this.#registry = registry.status === 'fulfilled' ? registry.value : undefined;
     const failed = [etcd, registry].find(({ status }) => status === 'rejected');
-    if (!failed) return;
+    if (!failed) return await this.#openRecipes(container);
     await this.onStop(); // nothing is left of a start that has failed
     throw (failed as PromiseRejectedResult).reason;
+  }
+
+  async #openRecipes(container: IMidwayContainer): Promise<void> {
+    try {
+      for (const [key, type] of Object.entries(RECIPES) as [RecipeKey, new () => Recipe][]) {
+        if (isGiven(container, key)) this.#recipes.set(key, await container.getAsync(type));
+      }
+    } catch (error) {
+      await this.onStop(); // nothing is left of a start that has failed
+      throw error;
+    }
+    if (this.#recipes.size > 0) filterRefusals(container);
+  }
+
+  #recipe<Service>(key: RecipeKey, _: new () => Service): Service {
+    const recipe = this.#recipes.get(key);
+    if (recipe) return recipe as Service;
+    throw isGiven(this.container, key) ? invalid(key, 'it is not open yet') : notGiven(key);
   }
 
   /** Registers the application where its servers listen, and stands for the elections of its methods. */
@@ -95,11 +130,13 @@ export class RollcallConfiguration {
     for (const registry of factory?.getClients().values() ?? []) registry.ref();
   }
 
-  /** The methods that need coord. Fails where there are some and it is not there. */
-  #methodsIn(container: IMidwayContainer): ReturnType<typeof methodsIn> {
-    const methods = methodsIn(container);
-    const [first] = methods;
-    if (first && !this.#coord) throw explained(first.place.path, noCoord());
+  /** The methods that need something of the application. Fails where there are some and it is not there. */
+  #methodsIn(container: IMidwayContainer): ReturnType<typeof servedIn> {
+    const methods = servedIn(container);
+    for (const { place, needs } of methods) {
+      if (needs === 'coord' ? this.#coord : isGiven(container, needs)) continue;
+      throw explained(place.path, needs === 'coord' ? noCoord() : notGiven(needs));
+    }
     return methods;
   }
 
@@ -142,6 +179,7 @@ export class RollcallConfiguration {
   /** Takes the application out of the registry while its servers still answer, drains, lets another lead, then closes all clients. */
   async onStop(): Promise<void> {
     await Promise.all([this.#registry?.leave(), this.#coord?.methods.leave()]);
+    for (const recipe of [...this.#recipes.values()].reverse()) await recipe.close();
     await this.#coord?.close();
     await this.#registry?.stop(); // before the clients whose connections its own may share
     await this.#etcd?.stop();

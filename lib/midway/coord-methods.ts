@@ -1,27 +1,9 @@
-/** The decorators of methods that run under what coord gives, and how their objects find the application that they are of. */
+/** The decorators of methods that run under what coord gives. */
 
-import type { IMidwayContainer } from '@midwayjs/core';
-import { invalid } from '../common/shape.js';
-import type { CoordMethods } from '../frameworks/coord-methods.js';
-import { HELD_TERM, type LeaderMark, type LeaderOnlyOptions, leaderMethod } from '../frameworks/leader-only.js';
-import { type AsyncMethod, type Method, type Place, placeOf } from '../frameworks/methods.js';
-import { HELD_TICK, type OncePerTickOptions, type TickMark, tickMethod } from '../frameworks/once-per-tick.js';
+import { HELD_TERM, type LeaderOnlyOptions, leaderMethod } from '../frameworks/leader-only.js';
+import { HELD_TICK, type OncePerTickOptions, tickMethod } from '../frameworks/once-per-tick.js';
 import { HELD_LOCK, lockedMethod, type WithLockOptions } from '../frameworks/with-lock.js';
-
-/** On an object: gives the methods of its application. */
-const METHODS = Symbol('rollcall:coordMethods');
-
-/** A decorated method, in which election its instance must lead, and which ticks it runs once. */
-interface Decorated {
-  readonly place: Place;
-  readonly leader?: LeaderMark;
-  readonly tick?: TickMark;
-}
-
-/** All of this process, whichever application has their classes. */
-const decorated: Decorated[] = [];
-/** The prototypes that have them. */
-const prototypes = new WeakSet<object>();
+import { served } from './served.js';
 
 /**
  * The method runs under a lock, a mutex of `coord.lock`, whichever instance of the program it is called in: nowhere else does
@@ -44,7 +26,7 @@ const prototypes = new WeakSet<object>();
  *   in it.
  */
 export function WithLock(key: string, options?: WithLockOptions) {
-  return decorator('@WithLock', (place, methodsOf) => ({
+  return served('@WithLock', 'coord', (place, methodsOf) => ({
     method: lockedMethod(place, key, options, (self) => methodsOf(self).locks),
   }));
 }
@@ -74,7 +56,7 @@ export function HeldLock(): ParameterDecorator {
  *   the key `coord` has no `service`.
  */
 export function LeaderOnly(election?: string, options?: LeaderOnlyOptions) {
-  return decorator('@LeaderOnly', (place, methodsOf) => {
+  return served('@LeaderOnly', 'coord', (place, methodsOf) => {
     const { method, mark } = leaderMethod(place, election, options, (self) => methodsOf(self).leadership);
     return { method, leader: mark };
   });
@@ -108,7 +90,7 @@ export function HeldTerm(): ParameterDecorator {
  * @throws `ERR_INVALID_ARGUMENT`; `ERR_UNSUPPORTED` without croner. Two methods of one name fail the start.
  */
 export function OncePerTick(name: string, expression: string, options?: OncePerTickOptions) {
-  return decorator('@OncePerTick', (place, methodsOf) => {
+  return served('@OncePerTick', 'coord', (place, methodsOf) => {
     const { method, mark } = tickMethod(place, name, expression, options, (self) => methodsOf(self).ticks);
     return { method, tick: mark };
   });
@@ -117,62 +99,4 @@ export function OncePerTick(name: string, expression: string, options?: OncePerT
 /** The parameter gets the tick for which the method of `@OncePerTick()` runs, a `CronTick`. Whoever calls the method leaves it out. */
 export function HeldTick(): ParameterDecorator {
   return (target, key, index) => HELD_TICK.mark(target, key, index);
-}
-
-/** Puts in the place of a method what `made` makes of it. `methodsOf` gives the methods of the application. */
-function decorator(
-  name: string,
-  made: (
-    place: Place,
-    methodsOf: (self: object) => CoordMethods,
-  ) => { readonly method: Method } & Omit<Decorated, 'place'>,
-) {
-  return <T extends AsyncMethod>(
-    target: object,
-    key: string | symbol,
-    descriptor: TypedPropertyDescriptor<T>,
-  ): void => {
-    const place = placeOf(name, target, key, descriptor);
-    const methodsOf = (self: object): CoordMethods => {
-      const methods = (self as { [METHODS]?: () => CoordMethods } | undefined)?.[METHODS];
-      if (methods) return methods();
-      const what =
-        'called on an object that Midway has not made, or imports of @Configuration is without rollcall/midway';
-      throw invalid(place.path, what);
-    };
-    const { method, ...marks } = made(place, methodsOf);
-    descriptor.value = method as never;
-    decorated.push({ place, ...marks });
-    prototypes.add(target);
-  };
-}
-
-/** What the types of Midway leave out of a container, and of what it knows. */
-interface Container {
-  onObjectCreated(hear: (instance: unknown) => void): void;
-  readonly registry: { values(): Iterable<{ readonly path?: unknown } | undefined> };
-}
-
-/** Lets the decorated methods of what is made from here on find their application. `methods` gives those of it. */
-export function serveMethods(container: IMidwayContainer, methods: () => CoordMethods): void {
-  (container as unknown as Container).onObjectCreated((instance) => {
-    if (typeof instance !== 'object' || instance === null) return;
-    for (let at = Object.getPrototypeOf(instance); at; at = Object.getPrototypeOf(at)) {
-      if (!prototypes.has(at)) continue;
-      Object.defineProperty(instance, METHODS, { value: methods, configurable: true });
-      return;
-    }
-  });
-}
-
-/** The decorated methods of the classes of an application. */
-export function methodsIn(container: IMidwayContainer): Decorated[] {
-  const classes = [...(container as unknown as Container).registry.values()]
-    .map((definition) => definition?.path)
-    .filter((type): type is { prototype: object } => typeof type === 'function');
-  const isIn = ({ target }: Place) =>
-    classes.some(
-      ({ prototype }) => prototype === target || Object.prototype.isPrototypeOf.call(target, prototype ?? {}),
-    );
-  return decorated.filter(({ place }) => isIn(place));
 }

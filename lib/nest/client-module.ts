@@ -32,7 +32,7 @@ export interface ClientTokens {
   readonly options: string;
   readonly client: string;
   readonly service: string;
-  /** Of the default client: the class of the indicator. */
+  /** Of the default client: the class of the indicator. Of a kind without one: the service. */
   readonly health: InjectionToken;
 }
 
@@ -78,8 +78,10 @@ export interface ClientKind {
   readonly title: string;
   readonly logName: string;
   readonly tokens: { readonly [Name in 'options' | 'client' | 'service']: (name?: string) => string };
-  /** The classes by which the default client, where it has one, and its service are injected as well, and the class of the indicator. */
-  readonly classes: { readonly client?: InjectionToken; readonly service: InjectionToken; readonly health: Type };
+  /** The classes by which the default client, where it has one, and its service are injected as well, and the class of the indicator, where it has one. */
+  readonly classes: { readonly client?: InjectionToken; readonly service: InjectionToken; readonly health?: Type };
+  /** Whether the options may have clients of the program in them. */
+  readonly holdsClients?: boolean;
   /** The modules that were asked for. */
   readonly definitions: Definitions<DynamicModule>;
   /** The providers of the client, its service and its indicator. `known` are options that no factory makes. */
@@ -94,12 +96,21 @@ export interface ClientKind {
   };
 }
 
+let definitions = 0;
+
 /** The module of options that are known. */
 export function ofOptions(kind: ClientKind, { name, isGlobal, ...rest }: ModuleExtras & object): DynamicModule {
   return kind.definitions.of({ ...extrasOf({ name, isGlobal }), rest }, () => {
     const known = Object.fromEntries(Object.entries(rest).filter(([option]) => option !== kind.extra));
-    const given = { provide: kind.tokens.options(name), useValue: known };
-    return assembled(kind, { name, isGlobal }, [given], { name, ...rest }, [], known);
+    const token = kind.tokens.options(name);
+    // Nest 10 writes values out to tell modules apart: what may hold clients is given by a function, and told apart by a number.
+    const given = kind.holdsClients
+      ? [
+          { provide: token, useFactory: () => known },
+          { provide: `${token}:definition`, useValue: ++definitions },
+        ]
+      : [{ provide: token, useValue: known }];
+    return assembled(kind, { name, isGlobal }, given, { name, ...rest }, [], known);
   });
 }
 
@@ -142,7 +153,7 @@ function assembled(
     options: kind.tokens.options(name),
     client: kind.tokens.client(name),
     service,
-    health: healthTokenOf(kind.classes.health, kind.tokens.service, name),
+    health: kind.classes.health ? healthTokenOf(kind.classes.health, kind.tokens.service, name) : service,
   };
   const resident = `${service}:resident`;
   const features = kind.features?.(tokens, given) ?? [];

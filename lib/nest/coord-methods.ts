@@ -1,13 +1,11 @@
 /** The decorators of methods that run under what coord gives. */
 
-import { Inject } from '@nestjs/common';
+import { served } from './served.js';
 import {
-  type AsyncMethod,
   CoordService,
   HELD_LOCK,
   HELD_TERM,
   HELD_TICK,
-  invalid,
   type LeaderOnlyOptions,
   leaderMethod,
   lockedMethod,
@@ -17,7 +15,6 @@ import {
   methodsToken,
   type OncePerTickOptions,
   type Place,
-  placeOf,
   tickMethod,
   type WithLockOptions,
 } from './shared/index.js';
@@ -134,32 +131,11 @@ export function HeldTick(): ParameterDecorator {
   return (target, key, index) => HELD_TICK.mark(target, key, index);
 }
 
-/** Puts in the place of a method what `made` makes of it. `serviceOf` gives the service that Nest has injected. */
+/** `serviceOf` gives the service that Nest has injected. */
 function decorator(
   name: string,
   coord: string | undefined,
   made: (place: Place, serviceOf: (self: object) => CoordService) => Method,
 ) {
-  return <T extends AsyncMethod>(
-    target: object,
-    key: string | symbol,
-    descriptor: TypedPropertyDescriptor<T>,
-  ): void => {
-    const place = placeOf(name, target, key, descriptor);
-    const token = methodsToken(coord);
-    const property = Symbol.for(token);
-    const serviceOf = (self: object): CoordService => {
-      const service = (self as Record<symbol, CoordService | undefined> | undefined)?.[property];
-      if (service) return service;
-      throw invalid(
-        place.path,
-        'called on an object that Nest has not made: take it from an application with a CoordModule',
-      );
-    };
-    descriptor.value = made(place, serviceOf) as never;
-    // Once for each class: a class that inherits from it has it too.
-    if (property in target) return;
-    Object.defineProperty(target, property, { value: undefined, writable: true });
-    Inject(token)(target, property);
-  };
+  return served<CoordService>(name, { token: methodsToken(coord), module: 'CoordModule' }, made);
 }

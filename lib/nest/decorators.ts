@@ -8,6 +8,7 @@ import {
   definitionOf,
   EtcdHealthIndicator,
   expectInstance,
+  getBreakerServiceToken,
   getCoordServiceToken,
   getCoordToken,
   getEtcdServiceToken,
@@ -58,6 +59,9 @@ export const InjectCoordService = (name?: string): InjectDecorator => Inject(get
 /** Injects the `CoordHealthIndicator` of a client of coord: of the default one, or of that of a name. */
 export const InjectCoordHealth = (name?: string): InjectDecorator =>
   Inject(healthTokenOf(CoordHealthIndicator, getCoordServiceToken, name));
+
+/** Injects the `BreakerService` of a name, or the default one. */
+export const InjectBreakerService = (name?: string): InjectDecorator => Inject(getBreakerServiceToken(name));
 
 /**
  * The method is called with the next value and the one before it, before a configuration changes, once the application has

@@ -1,6 +1,15 @@
-/** rollcall/nest: modules for NestJS 10, 11 and 12. Enter at `RegistryModule`, `EtcdModule` and `CoordModule`. */
+/** rollcall/nest: modules for NestJS 10, 11 and 12. Enter at the modules, such as `RegistryModule`. */
 
 export type { AsyncOptions, ModuleExtras } from './async-options.js';
+export {
+  Breaker,
+  type BreakerDecoratorOptions,
+  BreakerModule,
+  type BreakerModuleAsyncOptions,
+  type BreakerModuleOptions,
+  type BreakerOptionsFactory,
+  BreakerSignal,
+} from './breaker-module.js';
 export { type CoordName, HeldLock, HeldTerm, HeldTick, LeaderOnly, OncePerTick, WithLock } from './coord-methods.js';
 export {
   CoordModule,
@@ -14,6 +23,7 @@ export {
   Config,
   type ConfigOptions,
   EtcdConfig,
+  InjectBreakerService,
   InjectConfig,
   InjectCoord,
   InjectCoordHealth,
@@ -35,6 +45,7 @@ export {
   type EtcdModuleOptions,
   type EtcdOptionsFactory,
 } from './etcd-module.js';
+export { RefusalFilter } from './refusal-filter.js';
 export {
   RegistryModule,
   type RegistryModuleAsyncOptions,
@@ -45,6 +56,9 @@ export { type ServiceFeatureOptions, ServiceModule } from './service-module.js';
 export {
   type AnyConfigDef,
   type AsyncMethod,
+  type BreakerMethodOptions,
+  type BreakerOptions,
+  BreakerService,
   COORD_CLIENT,
   CoordHealthIndicator,
   type CoordPlace,
@@ -57,6 +71,8 @@ export {
   ETCD_CLIENT_TOKEN,
   EtcdHealthIndicator,
   EtcdService,
+  getBreakerOptionsToken,
+  getBreakerServiceToken,
   getCoordOptionsToken,
   getCoordServiceToken,
   getCoordToken,
@@ -76,6 +92,7 @@ export {
   type OnServiceList,
   type OnServices,
   type OnSetting,
+  type PoliciesOfApplication,
   REGISTRY_CLIENT,
   RegistryHealthIndicator,
   type RegistryOnEtcd,

@@ -5,6 +5,16 @@
 
 export { invalid } from '../../common/shape.js';
 export { Etcd3 } from '../../etcd/index.js';
+export {
+  BREAKER_SIGNAL,
+  type BreakerMethodOptions,
+  type BreakerOptions,
+  breakerMethod,
+  coordNameOf,
+  type FindCoord,
+  openBreakers,
+  type PoliciesOfApplication,
+} from '../../frameworks/breakers.js';
 export { type AnyConfigDef, Configurations, definitionOf, definitionsOf } from '../../frameworks/configurations.js';
 export { CoordMethods } from '../../frameworks/coord-methods.js';
 export type { OnServiceList } from '../../frameworks/follow.js';
@@ -29,9 +39,11 @@ export {
   readOnce,
   sharedOf,
 } from '../../frameworks/open-coord.js';
+export { Refused, refusalOf, rpcErrorOf } from '../../frameworks/refusals.js';
 export { checkedSelf, type SelfOptions, SelfRegistration } from '../../frameworks/self-registration.js';
 export { HELD_LOCK, lockedMethod, type WithLockOptions } from '../../frameworks/with-lock.js';
 export { connect, Registry } from '../../index.js';
+export { BreakerService } from './breaker-service.js';
 export { configToken } from './config-token.js';
 export { CoordResident } from './coord-resident.js';
 export { CoordService } from './coord-service.js';
@@ -57,6 +69,8 @@ export {
   ETCD_CLIENT_OPTIONS,
   ETCD_CLIENT_OPTIONS_TOKEN,
   ETCD_CLIENT_TOKEN,
+  getBreakerOptionsToken,
+  getBreakerServiceToken,
   getCoordOptionsToken,
   getCoordServiceToken,
   getCoordToken,
@@ -71,4 +85,5 @@ export {
   isDefault,
   methodsToken,
   REGISTRY_CLIENT,
+  recipeToken,
 } from './tokens.js';

@@ -43,15 +43,25 @@ export class Definitions<Definition> {
 /** Two clients that are handed over are the same only if they are one: what they are connected to can't be seen. */
 function isSame(a: unknown, b: unknown): boolean {
   const [one, other] = [clientsOf(a), clientsOf(b)];
-  return one.every((client, place) => client === other[place]) && isDeepStrictEqual(a, b);
+  return (
+    one.length === other.length && one.every((client, place) => client === other[place]) && isDeepStrictEqual(a, b)
+  );
 }
 
 function clientsOf(asked: unknown): unknown[] {
-  const { registry, coord } = ((asked as { rest?: object } | undefined)?.rest ?? {}) as Record<
-    string,
-    Record<string, unknown> | undefined
-  >;
-  return [registry?.client, coord?.client, coord?.registry, coord?.etcd];
+  const rest = ((asked as { rest?: object } | undefined)?.rest ?? {}) as Record<string, Record<string, unknown>>;
+  const { registry, coord, redis, policies, rules, store } = rest;
+  return [
+    ...[registry?.client, coord?.client, coord?.registry, coord?.etcd],
+    ...[registry, coord, redis, policies, policies?.coord, rules, rules?.coord, store].filter(isMade),
+  ];
+}
+
+/** An object of a class, and no list of options. */
+function isMade(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null || value instanceof URL || Array.isArray(value)) return false;
+  const prototype = Object.getPrototypeOf(value);
+  return prototype !== null && prototype !== Object.prototype;
 }
 
 /** Refuses a second `forRoot` with other options. `token` is a provider that the client's module has. */

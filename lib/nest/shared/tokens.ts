@@ -43,6 +43,15 @@ const NEEDED = 'which @WithLock, @LeaderOnly and @OncePerTick need: import it in
  */
 export const methodsToken = (name?: string): string =>
   isDefault(name) ? `CoordModule.forRoot(…), ${NEEDED}` : `CoordModule.forRoot({ name: '${name}', … }), ${NEEDED}`;
+/** The token of the `BreakerService` of a name. The default one is also injected by its class. */
+export const getBreakerServiceToken = (name?: string): string => named('BREAKER_SERVICE', name);
+/** The token of the options of breakers: what a test overrides. */
+export const getBreakerOptionsToken = (name?: string): string => named('BREAKER_OPTIONS', name);
+/** What classes with a decorator of a recipe are injected with; it says what to do where nobody gives it. */
+export const recipeToken = (module: string, decorators: string, name?: string): string => {
+  const call = isDefault(name) ? `${module}.forRoot(…)` : `${module}.forRoot({ name: '${name}', … })`;
+  return `${call}, which ${decorators}: import it in the root module`;
+};
 /** The token of a service that `ServiceModule.forFeature()` gives. */
 export const getServiceToken = (service: string, registry?: string): string => named(`SERVICE:${service}`, registry);
 /** The token of the health indicator of a client: its class for the default one, else by the token of its service. */

@@ -1,0 +1,85 @@
+/** The recipes in applications of Midway, both kinds of modules, on a real etcd and a real Redis. */
+
+import { type Coord, connectCoord } from 'rollcall/coord';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { EtcdCluster } from '../support/etcd.js';
+import { uniqueName, waitFor } from '../support/process.js';
+import type { Line, Project } from './kit.js';
+
+/** The tests of one version, beside the others of it: they share its project. */
+export function recipeSuite(ground: () => { etcd: EtcdCluster; apps: Project }): void {
+  let coord: Coord;
+  beforeAll(async () => {
+    coord = await connectCoord({ url: ground().etcd.url });
+  });
+  afterAll(async () => await coord?.close());
+
+  describe.each(['cjs', 'esm'] as const)('a recipe in an application (%s)', (kind) => {
+    /** Midway does not wait for its server to listen. */
+    const server = async (app: ReturnType<Project['start']>) => {
+      const { listening } = await app.line((line) => 'listening' in line, { what: 'listening' });
+      const request = async (path: string, how?: RequestInit) => {
+        const response = await fetch(`http://127.0.0.1:${listening}/${path}`, how);
+        return { status: response.status, headers: response.headers, body: (await response.json()) as Line };
+      };
+      await waitFor(async () => await fetch(`http://127.0.0.1:${listening}/`), { what: 'the server' });
+      return request;
+    };
+
+    it('calls methods through a breaker, whose policy changes while it runs, and answers for those it refuses', async () => {
+      const { apps, etcd } = ground();
+      const SERVICE = uniqueName('orders');
+      const policy = (name: string, value: object) =>
+        coord.config.set(`/config/test/${SERVICE}/breakers/${name}`, value);
+      await policy('default.json', { failureThreshold: 2, openStateTimeout: '5m' });
+      await policy('slow', { timeoutMs: 50 });
+      const app = apps.start(kind, 'breakers', { COORD: etcd.url, SERVICE });
+      try {
+        const get = await server(app);
+        expect(await get('users/7')).toMatchObject({ status: 200, body: { found: 'user 7' } });
+        for (let i = 0; i < 2; i++) {
+          expect(await get('users/bad', { headers: { accept: 'application/json' } })).toMatchObject({ status: 500 });
+        }
+        const { status, headers, body } = await get('users/7');
+        expect([status, body]).toEqual([
+          503,
+          {
+            statusCode: 503,
+            code: 'ERR_BREAKER_OPEN',
+            message: 'What is needed for this does not answer at the moment',
+          },
+        ]);
+        expect(Number(headers.get('retry-after'))).toBeGreaterThan(280);
+        expect((await get('users/or-none')).body).toEqual({ found: 'no 7: ERR_BREAKER_OPEN' });
+        expect((await get('users/state')).body, 'what is refused is not called').toEqual({ state: 'open', calls: 3 });
+
+        await policy('grpc:users', { force: 'closed' });
+        await waitFor(async () => (await get('users/7')).status === 200, { what: 'the policy' });
+        expect((await get('users/or-none')).body).toEqual({ found: 'user 7!' });
+        expect((await get('users/slow')).body).toEqual({ failed: 'ERR_TIMEOUT' });
+        expect(await app.line((line) => 'ended' in line)).toEqual({ ended: 'ERR_TIMEOUT' });
+        app.kill('SIGTERM');
+        expect(await app.exit).toMatchObject({ code: 0 });
+      } finally {
+        app.kill('SIGKILL');
+        await app.exit;
+      }
+    });
+
+    it('says in one line what is wrong with them', async () => {
+      const app = ground().apps.run(kind, 'recipes-refused');
+      const { code, stderr } = await app.exit;
+      expect(code, stderr).toBe(0);
+      const told = Object.assign({}, ...app.seen);
+      expect(told.breakers).toEqual({
+        used: 'it ran',
+        injected: 'closed',
+        unknown: 'breakers: options.polices: unknown option; did you mean "policies"?',
+        policy: expect.stringMatching(/^breakers: options\.policies\.users\.failureThreshold: expected a whole number/),
+        noCoord: 'breakers: coord: not in the configuration, and what is given lies in its store',
+        noKey: '@Breaker on Users.get: breakers: not in the configuration: give it, such as breakers: {}',
+        byHand: expect.stringMatching(/^@Breaker on Users\.get: called on an object that Midway has not made/),
+      });
+    });
+  });
+}

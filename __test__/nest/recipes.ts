@@ -1,0 +1,108 @@
+/** The recipes in applications of Nest, both kinds of modules, on a real etcd and a real Redis. */
+
+import { type Coord, connectCoord } from 'rollcall/coord';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { EtcdCluster } from '../support/etcd.js';
+import { freePorts } from '../support/ports.js';
+import { uniqueName, waitFor } from '../support/process.js';
+import type { Line, NestVersion, Project } from './kit.js';
+
+/** The tests of one version, beside the others of it: they share its project. */
+export function recipeSuite(_version: NestVersion, ground: () => { etcd: EtcdCluster; apps: Project }): void {
+  let coord: Coord;
+  beforeAll(async () => {
+    coord = await connectCoord({ url: ground().etcd.url });
+  });
+  afterAll(async () => await coord?.close());
+
+  describe.each([
+    ['cjs', 'express'],
+    ['esm', 'fastify'],
+  ] as const)('a recipe in an application (%s, %s)', (kind, ADAPTER) => {
+    const answers = (port: unknown) => async (path: string, how?: RequestInit) => {
+      const response = await fetch(`http://127.0.0.1:${port}/${path}`, how);
+      return { status: response.status, headers: response.headers, body: (await response.json()) as Line };
+    };
+
+    it('calls methods through a breaker, whose policy changes while it runs, and answers for those it refuses', async () => {
+      const { apps, etcd } = ground();
+      const SERVICE = uniqueName('orders');
+      const policy = (name: string, value: object) =>
+        coord.config.set(`/config/test/${SERVICE}/breakers/${name}`, value);
+      await policy('default.json', { failureThreshold: 2, openStateTimeout: '5m' });
+      await policy('slow', { timeoutMs: 50 });
+      const [GRPC_PORT] = await freePorts(1);
+      const env = { COORD: etcd.url, SERVICE, ADAPTER, GRPC_PORT: String(GRPC_PORT) };
+      const app = apps.start(kind, 'breakers', env);
+      try {
+        const { listening } = await app.line((line) => 'listening' in line, { what: 'listening' });
+        const get = answers(listening);
+        expect(await get('users/7')).toMatchObject({ status: 200, body: { found: 'user 7' } });
+        for (let i = 0; i < 2; i++) expect(await get('users/bad')).toMatchObject({ status: 500 });
+        const { status, headers, body } = await get('users/7');
+        expect([status, body]).toEqual([
+          503,
+          {
+            statusCode: 503,
+            code: 'ERR_BREAKER_OPEN',
+            message: 'What is needed for this does not answer at the moment',
+          },
+        ]);
+        expect(Number(headers.get('retry-after'))).toBeGreaterThan(280);
+        expect(Number(headers.get('retry-after'))).toBeLessThanOrEqual(300);
+        expect((await get('users/or-none')).body).toEqual({ found: 'no 7: ERR_BREAKER_OPEN' });
+        expect((await get('users/state')).body, 'what is refused is not called').toEqual({
+          state: 'open',
+          calls: 3,
+          same: true,
+        });
+        app.child.stdin?.write('call\n');
+        expect(await app.line((line) => 'grpc' in line, { what: 'the answer over gRPC' })).toEqual({
+          grpc: [14, 'What is needed for this does not answer at the moment'],
+        });
+
+        await policy('grpc:users', { force: 'closed' });
+        await waitFor(async () => (await get('users/7')).status === 200, { what: 'the policy' });
+        expect((await get('users/or-none')).body).toEqual({ found: 'user 7!' });
+
+        expect((await get('users/slow')).body).toEqual({ failed: 'ERR_TIMEOUT' });
+        expect(await app.line((line) => 'ended' in line)).toEqual({ ended: 'ERR_TIMEOUT' });
+        app.kill('SIGTERM');
+        const { stdout, stderr } = await app.exit;
+        expect(stdout + stderr).not.toContain('not closed in order');
+      } finally {
+        app.kill('SIGKILL');
+        await app.exit;
+      }
+    });
+
+    it('says in one line what is wrong with breakers', async () => {
+      const app = ground().apps.start(kind, 'breakers', { DOES: 'refuse', ADAPTER });
+      const { code, stderr } = await app.exit;
+      expect(code, stderr).toBe(0);
+      expect(app.seen[0]).toEqual({
+        alone: 'it started',
+        unknown: 'BreakerModule: options.polices: unknown option; did you mean "policies"?',
+        policy: expect.stringMatching(
+          /^BreakerModule: options\.policies\.users\.failureThreshold: expected a whole number/,
+        ),
+        noCoord: 'BreakerModule: coord: there is no CoordModule: import CoordModule.forRoot(…) in the root module',
+        noSuchCoord:
+          'BreakerModule: coord: there is no client "eu": import CoordModule.forRoot(…) for it in the root module',
+        factory: expect.stringMatching(/^BreakerModule: options\.maxKeys: expected a whole number/),
+        wellMade: 'it started',
+        bare: expect.stringContaining('BreakerModule: imported without options in StartModule'),
+        two: expect.stringContaining('BreakerModule: forRoot was called with different options in StartModule'),
+        same: 'it started',
+        noModule: expect.stringContaining(
+          'BreakerModule.forRoot(…), which @Breaker needs: import it in the root module',
+        ),
+        otherModule: expect.stringContaining('BreakerModule.forRoot(…), which @Breaker needs'),
+        byHand:
+          '@Breaker on Users.get: called on an object that Nest has not made: take it from an application with a BreakerModule',
+        name: '@Breaker on Any.run: name: expected the name of a breaker, such as "grpc:users"',
+        option: '@Breaker on Any.run: options.fallBack: unknown option; did you mean "fallback"?',
+      });
+    });
+  });
+}
