@@ -74,6 +74,8 @@ export declare class ClientHandle {
    * as it is.
    */
   nextLeader(path: string, known: boolean, seen?: NativeSeen | undefined | null, cancel?: CancelHandle | undefined | null): Promise<NativeElected | null>
+  /** A slot that is not taken yet. */
+  slot(options: NativeSlotOptions): SlotHandle
 }
 
 /** One client of one cluster. */
@@ -274,6 +276,17 @@ export declare class ServicesWatcherHandle {
   take(known: number): NativeNames
 }
 
+/** One slot. Event: `slot`, when its window has changed. */
+export declare class SlotHandle {
+  /** What its event carries. */
+  id(): number
+  /** Resolves when it is taken, or with why it is not. */
+  take(timeoutMs: number, cancel?: CancelHandle | undefined | null): Promise<NativeSlotRefusal | null>
+  window(): NativeSlotWindow | null
+  /** Nothing is stamped from here on. The promise waits until that is written, for so long at most. */
+  release(generation: number, last: number, limitMs: number): Promise<void>
+}
+
 export declare class StreamHandle {
   /**
    * A stream of the method of this number; `single` when that takes one request only. It opens with the first request.
@@ -472,7 +485,7 @@ export interface NativeEtcdOptions {
 
 /** One event. `id` is the watcher's or registration's, else 0; `level` and `text` belong to log lines and reasons. */
 export interface NativeEvent {
-  kind: 'watch' | 'stale' | 'fresh' | 'reset' | 'watchError' | 'lost' | 'restored' | 'replaced' | 'out' | 'in' | 'badRecord' | 'connected' | 'disconnected' | 'log' | 'elected' | 'termLost' | 'campaignFailed' | 'leader' | 'leaderUnknown' | 'observerFailed' | 'lockLost' | 'tokenTime'
+  kind: 'watch' | 'stale' | 'fresh' | 'reset' | 'watchError' | 'lost' | 'restored' | 'replaced' | 'out' | 'in' | 'badRecord' | 'connected' | 'disconnected' | 'log' | 'elected' | 'termLost' | 'campaignFailed' | 'leader' | 'leaderUnknown' | 'observerFailed' | 'lockLost' | 'slot' | 'tokenTime'
   id: number
   level: string | null
   key: string | null
@@ -747,6 +760,41 @@ export interface NativeRenewal {
 export interface NativeSeen {
   token: bigint
   value: string
+}
+
+export interface NativeSlotOptions {
+  service: string
+  /** How many there are. */
+  slots: number
+  windowMs: number
+  ttlMs: number
+  /** Who asks, for people. */
+  holder: string
+}
+
+export interface NativeSlotRefusal {
+  reason: 'full' | 'clock'
+  /** Where all are held: by whom. */
+  holders: Array<string>
+  /** By how many milliseconds the clock is ahead. */
+  aheadMs: number
+}
+
+export interface NativeSlotWindow {
+  /** Grows when the slot is another one, or was somebody else's meanwhile. */
+  generation: number
+  n: number
+  /** What is stamped is after this millisecond. */
+  since: number
+  /** And not after this one. */
+  until: number
+  /** The clock is not believed. */
+  isClockOff: boolean
+  /** How often the clock was seen to have been set, and by how much the last time. */
+  steps: number
+  stepMs: number
+  /** Why the last extension failed. */
+  failure: NativeFailure | null
 }
 
 /** How a stream ended: well, or by a failure. */

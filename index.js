@@ -848,6 +848,7 @@ module.exports.ObserverHandle = nativeBinding.ObserverHandle
 module.exports.PairsWatcherHandle = nativeBinding.PairsWatcherHandle
 module.exports.RegistrationHandle = nativeBinding.RegistrationHandle
 module.exports.ServicesWatcherHandle = nativeBinding.ServicesWatcherHandle
+module.exports.SlotHandle = nativeBinding.SlotHandle
 module.exports.StreamHandle = nativeBinding.StreamHandle
 module.exports.WatcherHandle = nativeBinding.WatcherHandle
 module.exports.etcdMethods = nativeBinding.etcdMethods

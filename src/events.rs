@@ -30,7 +30,7 @@ pub type Wake = ThreadsafeFunction<(), (), (), Status, /* callee handles errors:
 #[napi(object, object_from_js = false, use_nullable = true)]
 pub struct NativeEvent {
     #[napi(
-        ts_type = "'watch' | 'stale' | 'fresh' | 'reset' | 'watchError' | 'lost' | 'restored' | 'replaced' | 'out' | 'in' | 'badRecord' | 'connected' | 'disconnected' | 'log' | 'elected' | 'termLost' | 'campaignFailed' | 'leader' | 'leaderUnknown' | 'observerFailed' | 'lockLost' | 'tokenTime'"
+        ts_type = "'watch' | 'stale' | 'fresh' | 'reset' | 'watchError' | 'lost' | 'restored' | 'replaced' | 'out' | 'in' | 'badRecord' | 'connected' | 'disconnected' | 'log' | 'elected' | 'termLost' | 'campaignFailed' | 'leader' | 'leaderUnknown' | 'observerFailed' | 'lockLost' | 'slot' | 'tokenTime'"
     )]
     pub kind: &'static str,
     pub id: u32,

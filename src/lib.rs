@@ -25,6 +25,7 @@ mod locks;
 mod pages;
 mod pairs;
 mod registration;
+mod slots;
 mod watcher;
 
 use napi_derive::module_init;

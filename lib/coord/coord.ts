@@ -10,6 +10,7 @@ import { Elections } from './locks/elections.js';
 import { LiveHolds } from './locks/live.js';
 import { Locks } from './locks/locks.js';
 import type { Identity } from './options.js';
+import { Slots } from './slots.js';
 import { Store } from './store.js';
 
 /** Configuration, locks, elections and cron jobs over a registry client. Made by `connectCoord()`; it belongs to the thread that made it. */
@@ -20,6 +21,8 @@ export class Coord {
   readonly lock: Locks;
   /** Who leads. */
   readonly elections: Elections;
+  /** The worker ids that are held there, of which `rollcall/uid` makes ids. */
+  readonly slots: Slots;
   /** The registry client that it works on. */
   readonly registry: Registry;
   /** Who this process is. @internal */
@@ -39,6 +42,7 @@ export class Coord {
     this.#live = new LiveHolds(registry.inside());
     this.lock = new Locks(this.#live);
     this.elections = new Elections(this.#live);
+    this.slots = new Slots(this.#live);
     this.#jobs = new Jobs(this.#store, this.#live, this.elections);
   }
 

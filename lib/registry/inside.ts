@@ -20,6 +20,8 @@ export interface Inside {
   readonly stallTimeoutMs: number;
   /** Who hears of the loss of a lock, by the id of its handle. */
   readonly locks: Map<number, () => void>;
+  /** Who hears of another window of a slot, by the id of its handle. */
+  readonly slots: Map<number, () => void>;
   /** Why the registry is closed, if it is. */
   closedBy(): string | undefined;
 }

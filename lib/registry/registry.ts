@@ -62,6 +62,7 @@ export class Registry {
   readonly #registrations = new Map<number, Registration>();
   readonly #holds: Holds;
   readonly #locks = new Map<number, () => void>();
+  readonly #slots = new Map<number, () => void>();
   /** Which of its states was told last. */
   #told: RegistryStatus = 'disconnected';
   #services: Services | undefined;
@@ -357,6 +358,7 @@ export class Registry {
       timeoutMs: this.#settings.native.timeoutMs,
       stallTimeoutMs: this.#settings.native.stallTimeoutMs,
       locks: this.#locks,
+      slots: this.#slots,
       closedBy: () => this.#closedBy(),
     };
   }
@@ -570,6 +572,9 @@ export class Registry {
         break;
       case 'lockLost':
         this.#locks.get(id)?.();
+        break;
+      case 'slot':
+        this.#slots.get(id)?.();
         break;
       default: {
         const registration = this.#registrations.get(id);

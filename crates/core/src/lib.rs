@@ -1,7 +1,7 @@
 //! The behaviour of rollcall: a service registry client whose registrations and watches survive what breaks others.
 //!
 //! Enter at [`Registry`](registry::Registry). The layers, top down: [`registry`] (one client: pacing, sharing, closing)
-//! → [`registration`], [`watch`], [`config`] and [`queue`] (the machines, one each for all backends) → [`backend`], [`store`]
+//! → [`registration`], [`watch`], [`config`], [`queue`] and [`slot`] (the machines, one each for all backends) → [`backend`], [`store`]
 //! and [`tenure`] (the traits) →
 //! [`backends`] (memory, etcd, …) → [`etcd`] (the etcd client).
 //!
@@ -31,6 +31,7 @@ mod parts;
 pub mod queue;
 pub mod registration;
 pub mod registry;
+pub mod slot;
 pub mod stall;
 pub mod status;
 pub mod store;

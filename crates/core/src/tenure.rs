@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use crate::error::Result;
+use crate::store::{Commit, Compare, Write};
 
 /// The id of a lease as the last part of a key: as etcd's Go client and `etcdctl` write it.
 pub fn hex(lease: i64) -> String {
@@ -110,6 +111,17 @@ pub trait Tenure: Send + Sync + 'static {
     /// Resolves when our key is gone or one of `seen.older` is; or for another reason, for to look again does no harm. What
     /// happened between the look and the call counts. An error that is retryable says that nobody looks any more.
     async fn changed(&self, key: &str, since: Since, before: &Before, seen: &Look) -> Result<()>;
+
+    /// One attempt at a transaction that also creates a key under it: all of `writes` and the key, if all of `compares` hold and the
+    /// key is not there. Of its outcome holds what is said of [`Store::commit`](crate::store::Store::commit).
+    async fn claim(
+        &self,
+        key: &str,
+        value: &[u8],
+        compares: &[Compare],
+        writes: &[Write],
+        within: Duration,
+    ) -> Result<Commit>;
 
     /// It is not renewed any more, and can't be vouched for. No I/O. For good.
     fn stop(&self);

@@ -19,6 +19,7 @@ use crate::log::Log;
 use crate::metrics::{Meter, Metrics};
 use crate::queue::Queues;
 use crate::registration::{OnEvent, Registration, Setup};
+use crate::slot::Slots;
 use crate::stall::{Pulse, Stall, StallMonitor};
 use crate::status::{OnStatus, Reach, Status};
 use crate::sync::lock;
@@ -103,6 +104,7 @@ struct RegistryInner {
     /// Where the registry is a store too.
     config: Option<Config>,
     queues: Option<Queues>,
+    slots: Option<Slots>,
     publications: Arc<Semaphore>,
     withdrawals: Arc<Semaphore>,
     stall: Option<StallMonitor>,
@@ -147,6 +149,8 @@ impl Registry {
         let config = backend.store().map(kept);
         let held = |store| Queues::new(store, source(Duration::ZERO, Arc::default()));
         let queues = backend.store().map(held);
+        let numbered = |store| Slots::new(store, source(Duration::ZERO, Arc::default()));
+        let slots = backend.store().map(numbered);
         let source = source(options.empty_grace, meter.clone());
         Self {
             inner: Arc::new(RegistryInner {
@@ -156,6 +160,7 @@ impl Registry {
                 source,
                 config,
                 queues,
+                slots,
                 registrations: Mutex::default(),
                 publications: Arc::new(Semaphore::new(PUBLICATIONS_IN_FLIGHT)),
                 withdrawals: Arc::new(Semaphore::new(PUBLICATIONS_IN_FLIGHT)),
@@ -374,6 +379,14 @@ impl Registry {
     pub fn queues(&self) -> Result<Queues> {
         self.inner.queues.clone().ok_or_else(|| {
             let text = format!("{} holds no locks", self.inner.backend.place());
+            Error::new(ErrorKind::Unsupported, text)
+        })
+    }
+
+    /// The worker ids that are kept there. Fails with `Unsupported` where the registry is no store.
+    pub fn slots(&self) -> Result<Slots> {
+        self.inner.slots.clone().ok_or_else(|| {
+            let text = format!("{} keeps no worker ids", self.inner.backend.place());
             Error::new(ErrorKind::Unsupported, text)
         })
     }

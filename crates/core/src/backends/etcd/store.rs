@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::proto::{PbKeyValue, PbTxnOpResponse, PbTxnResponse};
-use etcd_client::{Compare as EtcdCompare, CompareOp, GetOptions, Txn, TxnOp};
+use etcd_client::{Compare as EtcdCompare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
 use futures::stream::BoxStream;
 use tokio::time::Instant;
 
@@ -39,39 +39,7 @@ impl Store for EtcdStore {
     }
 
     async fn commit(&self, compares: &[Compare], writes: &[Write], within: Duration) -> Result<Commit> {
-        let holds = |c: &Compare| EtcdCompare::mod_revision(&*c.key, CompareOp::Equal, c.revision);
-        let write = |write: &Write| match write {
-            Write::Put(key, value) => TxnOp::put(&**key, &**value, None),
-            Write::Delete(key) => TxnOp::delete(&**key, None),
-        };
-        let look = |compare: &Compare| TxnOp::get(&*compare.key, None);
-        let txn = Txn::new()
-            .when(compares.iter().map(holds).collect::<Vec<_>>())
-            .and_then(writes.iter().map(write).collect::<Vec<_>>())
-            .or_else(compares.iter().map(look).collect::<Vec<_>>());
-        let calls = &self.0.client.calls;
-        let answer = calls
-            .call_once("commit", Instant::now() + within, |client| {
-                let (mut kv, txn) = (calls.kv(&client), txn.clone());
-                async move { kv.txn(txn).await }
-            })
-            .await
-            .map_err(|fault| self.explain_write(fault, writes))?;
-        let answer = answer.0;
-        if !answer.succeeded {
-            let found = (0..compares.len()).map(|place| found(&answer, place).first().and_then(pair));
-            return Ok(Commit::Conflict {
-                current: found.collect(),
-            });
-        }
-        let deleted = answer.responses.iter().filter_map(|one| match &one.response {
-            Some(PbTxnOpResponse::ResponseDeleteRange(deleted)) => usize::try_from(deleted.deleted).ok(),
-            _ => None,
-        });
-        Ok(Commit::Done {
-            moment: moment(&answer),
-            deleted: deleted.sum(),
-        })
+        transact(&self.0, None, compares, writes, within).await
     }
 
     fn hold(&self, ttl: Duration) -> Result<Arc<dyn Tenure>> {
@@ -99,16 +67,70 @@ impl Store for EtcdStore {
     }
 }
 
-impl EtcdStore {
-    fn explain_write(&self, fault: Fault, writes: &[Write]) -> Error {
-        let is_unknown = fault.outcome_unknown;
-        let key = writes.first().map(Write::key).unwrap_or_default();
-        let error = self.0.explain_under(fault, "write", key, folder(key));
-        if is_unknown {
-            error.with_unknown_outcome()
-        } else {
-            error
-        }
+/// A key that is to be created under a lease.
+pub(super) struct Under<'a> {
+    pub lease: i64,
+    pub key: &'a str,
+    pub value: &'a [u8],
+}
+
+/// One transaction, and with it a key that is not there yet.
+pub(super) async fn transact(
+    shared: &Shared,
+    under: Option<Under<'_>>,
+    compares: &[Compare],
+    writes: &[Write],
+    within: Duration,
+) -> Result<Commit> {
+    let holds = |c: &Compare| EtcdCompare::mod_revision(&*c.key, CompareOp::Equal, c.revision);
+    let write = |write: &Write| match write {
+        Write::Put(key, value) => TxnOp::put(&**key, &**value, None),
+        Write::Delete(key) => TxnOp::delete(&**key, None),
+    };
+    let look = |compare: &Compare| TxnOp::get(&*compare.key, None);
+    let mut when: Vec<_> = compares.iter().map(holds).collect();
+    let mut then: Vec<_> = writes.iter().map(write).collect();
+    if let Some(Under { lease, key, value }) = under {
+        when.push(EtcdCompare::create_revision(key, CompareOp::Equal, 0));
+        then.push(TxnOp::put(key, value, Some(PutOptions::new().with_lease(lease))));
+    }
+    let txn = Txn::new()
+        .when(when)
+        .and_then(then)
+        .or_else(compares.iter().map(look).collect::<Vec<_>>());
+    let calls = &shared.client.calls;
+    let answer = calls
+        .call_once("commit", Instant::now() + within, |client| {
+            let (mut kv, txn) = (calls.kv(&client), txn.clone());
+            async move { kv.txn(txn).await }
+        })
+        .await
+        .map_err(|fault| explain_write(shared, fault, writes))?;
+    let answer = answer.0;
+    if !answer.succeeded {
+        let found = (0..compares.len()).map(|place| found(&answer, place).first().and_then(pair));
+        return Ok(Commit::Conflict {
+            current: found.collect(),
+        });
+    }
+    let deleted = answer.responses.iter().filter_map(|one| match &one.response {
+        Some(PbTxnOpResponse::ResponseDeleteRange(deleted)) => usize::try_from(deleted.deleted).ok(),
+        _ => None,
+    });
+    Ok(Commit::Done {
+        moment: moment(&answer),
+        deleted: deleted.sum(),
+    })
+}
+
+fn explain_write(shared: &Shared, fault: Fault, writes: &[Write]) -> Error {
+    let is_unknown = fault.outcome_unknown;
+    let key = writes.first().map(Write::key).unwrap_or_default();
+    let error = shared.explain_under(fault, "write", key, folder(key));
+    if is_unknown {
+        error.with_unknown_outcome()
+    } else {
+        error
     }
 }
 

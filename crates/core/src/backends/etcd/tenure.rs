@@ -7,9 +7,10 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::shared::Shared;
+use super::store::{Under, transact};
 use crate::error::{Error, ErrorKind, Result};
 use crate::etcd::{Fault, Lease, LeaseOptions, Line, Placed, Standing, lost, whole_seconds};
-use crate::store::folder;
+use crate::store::{Commit, Compare, Write, folder};
 use crate::sync::lock;
 use crate::tenure::{Before, Entered, Look, Since, Tenure};
 
@@ -144,6 +145,19 @@ impl Tenure for EtcdTenure {
             Ok(line.changed(since.cluster, &seen).await)
         });
         changed.await?
+    }
+
+    async fn claim(
+        &self,
+        key: &str,
+        value: &[u8],
+        compares: &[Compare],
+        writes: &[Write],
+        within: Duration,
+    ) -> Result<Commit> {
+        let lease = self.id;
+        let under = Under { lease, key, value };
+        transact(&self.shared, Some(under), compares, writes, within).await
     }
 
     fn stop(&self) {

@@ -53,16 +53,21 @@ impl Pairs {
         read
     }
 
+    /// What stands at the keys of a transaction that is not made.
+    pub(super) fn conflict(&self, compares: &[Compare]) -> Commit {
+        let current = compares.iter().map(|compare| self.by_key.get(&compare.key).cloned());
+        Commit::Conflict {
+            current: current.collect(),
+        }
+    }
+
     pub(super) fn commit(&mut self, compares: &[Compare], writes: &[Write]) -> Commit {
         let revision_of = |key: &str| self.by_key.get(key).map_or(0, |pair| pair.revision);
         if compares
             .iter()
             .any(|compare| revision_of(&compare.key) != compare.revision)
         {
-            let current = compares.iter().map(|compare| self.by_key.get(&compare.key).cloned());
-            return Commit::Conflict {
-                current: current.collect(),
-            };
+            return self.conflict(compares);
         }
         let revision = self.moment.revision + 1;
         let (mut put, mut deleted) = (0, 0);

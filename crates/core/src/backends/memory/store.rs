@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::server::MemoryServer;
 use super::tenure::MemoryTenure;
@@ -21,9 +22,12 @@ pub(super) struct MemoryStore(pub(super) Arc<MemoryServer>);
 #[async_trait]
 impl Store for MemoryStore {
     async fn read(&self, ranges: &[Range]) -> Result<Read> {
-        let state = self.0.lock();
+        let mut state = self.0.lock();
         state.ensure_here()?;
-        Ok(state.pairs.read(ranges))
+        state.tenures.sweep(Instant::now());
+        let mut read = state.pairs.read(ranges);
+        read.pairs.extend(state.tenures.read(ranges));
+        Ok(read)
     }
 
     fn follow(&self, ranges: &Arc<[Range]>) -> BoxStream<'static, Result<Read>> {

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use super::server::MemoryServer;
 use super::tenures::Tenures;
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::{Commit, Compare, Write};
 use crate::sync::lock;
 use crate::tenure::{Before, Entered, Look, Since, Tenure};
 
@@ -134,10 +135,7 @@ impl Tenure for MemoryTenure {
             let seen = Some(tenures.look(key, self.id, since, before));
             Some(Entered { since, seen })
         })?;
-        entered.ok_or_else(|| {
-            let text = "its lease is gone from the memory server";
-            Error::new(ErrorKind::Unavailable, text).about(key)
-        })
+        entered.ok_or_else(|| lease_gone(key))
     }
 
     async fn look(&self, key: &str, since: Since, before: &Before, _: Duration) -> Result<Look> {
@@ -150,6 +148,31 @@ impl Tenure for MemoryTenure {
         let is_another =
             |tenures: &Tenures| !tenures.stands(key, self.id, since) || (waits && !tenures.has_all(&seen.older));
         self.server.until_tenures(is_another).await
+    }
+
+    async fn claim(
+        &self,
+        key: &str,
+        value: &[u8],
+        compares: &[Compare],
+        writes: &[Write],
+        _: Duration,
+    ) -> Result<Commit> {
+        let mut state = self.server.lock();
+        state.ensure_here()?;
+        let (now, state) = (Instant::now(), &mut *state);
+        state.tenures.sweep(now);
+        if !state.tenures.lives(self.id) {
+            return Err(lease_gone(key));
+        }
+        if state.tenures.has_all(&[key.into()]) {
+            return Ok(state.pairs.conflict(compares));
+        }
+        let done = state.pairs.commit(compares, writes);
+        if matches!(done, Commit::Done { .. }) {
+            state.tenures.enter(key, self.id, value);
+        }
+        Ok(done)
     }
 
     fn stop(&self) {
@@ -165,6 +188,10 @@ impl Tenure for MemoryTenure {
         state.tenures.end(self.id);
         Ok(())
     }
+}
+
+fn lease_gone(key: &str) -> Error {
+    Error::new(ErrorKind::Unavailable, "its lease is gone from the memory server").about(key)
 }
 
 /// Renews a lease each third of its time to live, until it is gone or was not renewed for as long as it lives.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::store::{Pair, Range};
 use crate::tenure::{Before, Leader, Look, Reading, Since, hex};
 
 /// What a memory server keeps of who holds what.
@@ -68,6 +69,24 @@ impl Tenures {
         self.expires.insert(lease, expires);
     }
 
+    /// Whether a lease is there.
+    pub(super) fn lives(&self, lease: i64) -> bool {
+        self.expires.contains_key(&lease)
+    }
+
+    /// The keys of some ranges, as a read of the store shows them.
+    pub(super) fn read(&self, ranges: &[Range]) -> impl Iterator<Item = Arc<Pair>> {
+        let meant = |key: &str| ranges.iter().any(|range| range.has(key));
+        let keys = self.by_key.iter().filter(move |(key, _)| meant(key));
+        keys.map(|(key, place)| {
+            Arc::new(Pair {
+                key: Arc::clone(key),
+                value: place.value.clone(),
+                revision: place.created,
+            })
+        })
+    }
+
     /// False: it is not there.
     pub(super) fn renew(&mut self, lease: i64, expires: Instant) -> bool {
         self.expires.get_mut(&lease).map(|at| *at = expires).is_some()
@@ -84,7 +103,7 @@ impl Tenures {
 
     /// `None`: the lease is not there, or the key is another's.
     pub(super) fn enter(&mut self, key: &str, lease: i64, value: &[u8]) -> Option<Since> {
-        if !self.expires.contains_key(&lease) {
+        if !self.lives(lease) {
             return None;
         }
         let created = match self.by_key.get(key) {
