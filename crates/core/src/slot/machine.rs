@@ -281,9 +281,13 @@ impl Machine {
     /// What is written to take a slot.
     fn mark_of(&self, free: Free, own: Option<(u32, i64, i64)>, now: i64) -> Mark {
         let is_own = own.is_some_and(|(n, revision, _)| (n, revision) == (free.n, free.revision));
-        let since = own.filter(|_| is_own).map_or(free.until, |(_, _, since)| since);
-        let start = if is_own { now } else { now.max(free.until) };
-        let until = free.until.max(start.saturating_add(millis(self.ask.window)));
+        let used = Some(&self.now.borrow().window)
+            .filter(|window| window.n == free.n)
+            .map_or(0, |window| window.until); // the store may have been set back since
+        let taken = free.until.max(used);
+        let since = own.filter(|_| is_own).map_or(taken, |(_, _, since)| since);
+        let start = if is_own { now } else { now.max(taken) };
+        let until = taken.max(start.saturating_add(millis(self.ask.window)));
         let record = Record::new(until, &self.ask.holder);
         Mark {
             n: free.n,

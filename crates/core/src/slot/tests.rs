@@ -135,11 +135,7 @@ async fn a_slot_that_another_has_taken_meanwhile_is_not_written_at_the_release()
 #[tokio::test(start_paused = true)]
 async fn nobody_takes_one_by_a_clock_that_is_ahead_of_all_who_live() {
     let client = client("slot-clock");
-    let slot = client.take(2, "one").await.unwrap();
-    let n = slot.window().n;
-    if n != 1 {
-        return; // the key that is written to below is that of slot 1
-    }
+    let _slot = client.take(1, "one").await.unwrap();
     client.overwrite(1000).await; // its clock is right, and so ours is not
     let refusal = client.take(2, "two").await.err();
     assert!(matches!(refusal, Some(Refusal::Clock(by)) if by > 60_000), "{refusal:?}");
@@ -152,5 +148,5 @@ async fn a_store_that_is_wiped_takes_nothing_back() {
     let before = slot.window();
     client.server.wipe();
     let window = seen(&slot, |window| window.generation == 2).await;
-    assert!(window.until >= before.until);
+    assert_eq!(window.since, before.until, "somebody may have had it meanwhile");
 }
