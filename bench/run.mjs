@@ -23,6 +23,7 @@ import names from './rows/names.mjs';
 import pick from './rows/pick.mjs';
 import register from './rows/register.mjs';
 import traffic from './rows/traffic.mjs';
+import uid from './rows/uid.mjs';
 import { etcdVersion, startEtcd } from './support/etcd.mjs';
 import { describe, isDebugBuild } from './support/machine.mjs';
 import { summed, tableOf } from './support/report.mjs';
@@ -44,6 +45,7 @@ const ROWS = [
   coord,
   locks,
   breaker,
+  uid,
   backends,
 ];
 

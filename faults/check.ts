@@ -7,6 +7,7 @@ import type { Entry } from './history.js';
 import { called } from './rules/called.js';
 import { config } from './rules/config.js';
 import { fenced } from './rules/fenced.js';
+import { ids } from './rules/ids.js';
 import { named } from './rules/names.js';
 import { oneHolder } from './rules/one-holder.js';
 import { permits } from './rules/permits.js';
@@ -33,6 +34,7 @@ const rules: Readonly<Record<Exclude<RuleName, 'sound'>, Rule>> = {
   permits,
   fenced,
   config,
+  ids,
   settled,
   flat,
   alive,

@@ -66,6 +66,32 @@ describe('fenced', () => {
   });
 });
 
+describe('ids', () => {
+  const made = (who: string, at: number, ...runs: [string, number][]): Entry => ({
+    kind: 'ids',
+    at,
+    who,
+    of: 'faults',
+    runs,
+  });
+  const history = (...more: Entry[]) =>
+    well()
+      .add(made('candidate 1', 5000, ['9007199254740993', 100], ['9007199254749000', 10]), ...more)
+      .history();
+  it('one that another has made', () => {
+    none(history(made('candidate 2', 6000, ['9007199254741093', 5], ['9007199254740992', 1])));
+    const { who, of, says } = only('ids', history(made('candidate 2', 6000, ['9007199254741092', 5])));
+    expect([who, of]).toEqual(['candidate 2', 'faults']);
+    expect(says).toContain('made the id 9007199254741092 at 6.000 s, as candidate 1 had at 5.000 s');
+  });
+  it('one that the same process has made, within a longer run', () => {
+    only('ids', history(made('candidate 1', 6000, ['9007199254740995', 1])));
+  });
+  it('those of another service may be alike', () => {
+    none(history({ ...made('candidate 2', 6000, ['9007199254740993', 100]), of: 'others' } as Entry));
+  });
+});
+
 describe('config', () => {
   const OF = 'limits';
   const seen = (who: string, at: number, n: number, more: Partial<Extract<Entry, { kind: 'config' }>> = {}): Entry => {

@@ -63,11 +63,16 @@ export interface Figures {
   readonly terms: ReadonlyMap<string, { readonly terms: number; readonly holders: number; readonly longestMs: number }>;
   /** Writes under a lock that were made for certain. */
   readonly guarded: number;
+  /** Ids that were made. */
+  readonly ids: number;
   /** What readers of configuration told, and how often it was changed for certain. */
   readonly shared: { readonly snapshots: number; readonly changes: number };
   /** The process that grew the most, of those that were sampled often enough. */
   readonly growth: ReadonlyMap<string, { readonly who: string; readonly from: number; readonly to: number }>;
 }
+
+const counted = (runs: readonly (readonly [string, number])[]): number =>
+  runs.reduce((sum, [, count]) => sum + count, 0);
 
 export function figures(history: readonly Entry[]): Figures {
   const begin = of(history, 'begin')[0];
@@ -98,6 +103,7 @@ export function figures(history: readonly Entry[]): Figures {
     calls: callsOf(story),
     byName: byNameOf(story),
     terms: holdersOf(story),
+    ids: told.reduce((sum, entry) => sum + (entry.kind === 'ids' ? counted(entry.runs) : 0), 0),
     guarded: told.filter(({ kind }) => kind === 'wrote').length,
     shared: {
       snapshots: sum(readersOf(story).map((reader) => reader.told.length)),

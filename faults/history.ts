@@ -120,6 +120,7 @@ export type Told =
         | 'open'
         | 'read'
         | 'set'
+        | 'number'
         | 'close';
       readonly of: string;
       readonly n?: number;
@@ -187,6 +188,14 @@ export type Told =
       /** Of the store, which the values are of. */
       readonly revision: number;
       readonly values: readonly number[];
+    }
+  /** Ids were made: runs of those that follow each other, the first of each in digits, and how many they are. */
+  | {
+      readonly kind: 'ids';
+      readonly at: Time;
+      readonly who: string;
+      readonly of: string;
+      readonly runs: readonly (readonly [first: string, count: number])[];
     }
   /** A configuration was told that its store is another one, or was set back. */
   | { readonly kind: 'reset'; readonly at: Time; readonly who: string; readonly of: string };

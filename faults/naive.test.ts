@@ -8,7 +8,7 @@ import { expect, test } from 'vitest';
 import { startEtcd } from '../__test__/support/etcd.js';
 import { runScript, temporaryFolder, untilStopped, waitFor } from '../__test__/support/process.js';
 import { check, type RuleName } from './check.js';
-import { HELD, read, SHARED } from './conduct.js';
+import { HELD, IDS, read, SHARED } from './conduct.js';
 import type { Entry } from './history.js';
 
 const TTL_MS = 2000;
@@ -20,7 +20,7 @@ type Finish = { onTestFinished(fn: () => unknown): void };
 /** Processes of a part on one etcd, and what the checker says of their history so far, by these rules. */
 async function stage(
   { onTestFinished }: Finish,
-  part: 'holder' | 'sharer',
+  part: 'holder' | 'sharer' | 'maker',
   naive: boolean,
   rules: readonly RuleName[],
 ) {
@@ -38,7 +38,7 @@ async function stage(
       begun.push({ kind: 'started', at: now(), who });
       // Who holds something keeps it for as long as the test goes on.
       const script = runScript(program, [
-        JSON.stringify({ ...own, options, naive, held: HELD, shared, stays: [100_000] }),
+        JSON.stringify({ ...own, options, naive, held: HELD, shared, ids: IDS, stays: [100_000] }),
       ]);
       onTestFinished(() => script.kill('SIGKILL'));
       return script;
@@ -103,3 +103,30 @@ test.for([
   await waitFor(() => (naive ? found().size > 0 : snapshots() >= 60), { what: 'snapshots' });
   expect([...found()]).toEqual(expected);
 });
+
+test.for([
+  [true, [`ids ${IDS.service}`]],
+  [false, []],
+] as const)(
+  'who makes ids is stopped past its time, and goes on (by its lease alone: %j)',
+  async ([naive, expected], finish) => {
+    const { start, told, found } = await stage(finish, 'maker', naive, ['ids']);
+    const bursts = (who: string, after = 0) =>
+      told().filter((entry) => entry.kind === 'ids' && entry.who === who && entry.at > after).length;
+    const until = (what: string, look: () => boolean) => waitFor(look, { what });
+    const first = start(1);
+    await until('ids of the first', () => bursts('maker 1') > 3);
+    first.kill('SIGSTOP');
+    untilStopped(first.pid);
+    // All four worker ids are others' then.
+    for (const i of [2, 3, 4, 5]) start(i);
+    await until('ids of all others', () => [2, 3, 4, 5].every((i) => bursts(`maker ${i}`) > 0));
+    const goesOn = now();
+    first.kill('SIGCONT');
+    // The toy collides with its successor by and by; the others must not, however long one looks.
+    await until('ids of the rest', () =>
+      naive ? found().size > 0 : [2, 3, 4, 5].every((i) => bursts(`maker ${i}`, goesOn) > 30),
+    );
+    expect([...found()]).toEqual(expected);
+  },
+);

@@ -34,7 +34,7 @@ function done({ faults, hiccups }: Figures): string[] {
   return ['', 'What was done', ...table(rows.length + still.length === 0 ? [['nothing']] : [...rows, ...still])];
 }
 
-function seen({ registrations, watching, calls, byName, terms, guarded, shared, growth }: Figures): string[] {
+function seen({ registrations, watching, calls, byName, terms, guarded, ids, shared, growth }: Figures): string[] {
   const { count, losses, repairs, reads, judged, events, withdrawn } = registrations;
   const share = reads === 0 ? 0 : Math.round((100 * judged) / reads);
   const { delays } = watching;
@@ -72,6 +72,7 @@ function seen({ registrations, watching, calls, byName, terms, guarded, shared, 
       wrap(`${of}: ${terms} terms of ${holders} holders, the longest ${milliseconds(longestMs)}.`, 2),
     ),
     ...(guarded === 0 ? [] : wrap(`Writes under a lock: ${guarded}.`, 2)),
+    ...(ids === 0 ? [] : wrap(`Ids: ${ids}.`, 2)),
     ...(shared.snapshots === 0
       ? []
       : wrap(`Configuration: changed ${times(shared.changes)}, and told of ${times(shared.snapshots)}.`, 2)),

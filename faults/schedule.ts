@@ -7,7 +7,7 @@ export type Backend = Begin['backend'];
 export const ZONES = ['a', 'b', 'c'] as const;
 export type Zone = (typeof ZONES)[number];
 
-export type Part = 'registrar' | 'watcher' | 'candidate' | 'caller' | 'holder' | 'sharer';
+export type Part = 'registrar' | 'watcher' | 'candidate' | 'caller' | 'holder' | 'sharer' | 'maker';
 
 /** A process under test. */
 export interface Actor {
@@ -30,7 +30,7 @@ export const CALLED: readonly string[] = ['orders', 'users', 'stock'];
 
 /**
  * Ten register, five watch all names, three call some of them; where there is configuration three share one, and on etcd three
- * compete for a lock and an election, and three more for locks of every kind.
+ * compete for a lock and an election, three more for locks of every kind, and three make ids.
  */
 export function cast(backend: Backend): Actor[] {
   const parts: [Part, number][] = [
@@ -40,6 +40,7 @@ export function cast(backend: Backend): Actor[] {
     ['caller', 3],
     ['holder', backend === 'etcd' ? 3 : 0],
     ['sharer', backend === 'zookeeper' ? 0 : 3],
+    ['maker', backend === 'etcd' ? 3 : 0],
   ];
   return parts.flatMap(([part, count]) =>
     Array.from({ length: count }, (_, i) => ({
@@ -145,6 +146,7 @@ const DEEDS: Record<Part, readonly ActorDeed['what'][]> = {
   caller: HARM,
   holder: [...HARM, 'revoke'],
   sharer: HARM,
+  maker: HARM,
 };
 
 function actorDeed(chance: Chance, backend: Backend, actor: Actor, at: number): Deed {

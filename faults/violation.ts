@@ -14,6 +14,7 @@ export type RuleName =
   | 'permits'
   | 'fenced'
   | 'config'
+  | 'ids'
   | 'settled'
   | 'flat'
   | 'alive'

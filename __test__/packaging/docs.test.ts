@@ -13,9 +13,19 @@ it('is built, and its pages lead to one another', async () => {
   await tool(process.execPath, ['scripts/docs/build.mjs'], root);
   const page = (name: string) => readFileSync(join(api, name), 'utf8');
   // From the README to the pages of both frameworks and of those who come from etcd3, and from there on.
-  for (const name of ['nestjs', 'midway', 'migrating-from-etcd3', 'calling', 'coord', 'breaker', 'running', 'faq'])
+  for (const name of [
+    'nestjs',
+    'midway',
+    'migrating-from-etcd3',
+    'calling',
+    'coord',
+    'breaker',
+    'uid',
+    'running',
+    'faq',
+  ])
     expect(page('index.html'), name).toContain(`href="documents/${name}.html`);
   expect(page('documents/faq.html')).toContain('href="running.html');
-  for (const name of ['index', 'etcd', 'nest', 'midway', 'http', 'coord', 'breaker', 'grpc'])
+  for (const name of ['index', 'etcd', 'nest', 'midway', 'http', 'coord', 'breaker', 'uid', 'grpc'])
     expect(existsSync(join(api, 'modules', `${name}.html`)), name).toBe(true);
 }, 600_000);

@@ -44,7 +44,7 @@ function exhaust(uid: Uid): { last: bigint; before: number; at: number; error: E
 }
 
 /** What the key of a slot says. */
-const untilOf = async (server: { get(key: string): Promise<string | undefined> }, n: number): Promise<number> =>
+const untilOf = async (server: { get(key: string): Promise<string | null> }, n: number): Promise<number> =>
   JSON.parse((await server.get(`${ROOT}/until/${n}`)) ?? '{}').until;
 
 test('processes that are killed, stopped and started anew on the same slots, some with a clock that is behind: no id twice', async (finish) => {

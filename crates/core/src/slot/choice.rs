@@ -45,7 +45,11 @@ impl Slots {
         let mut slots = Self::default();
         for n in 1..=most {
             match (live.contains(&n), windows.get(&n)) {
-                (false, None) => slots.free.push(Free { n, until: 0, revision: 0 }),
+                (false, None) => slots.free.push(Free {
+                    n,
+                    until: 0,
+                    revision: 0,
+                }),
                 (false, Some((Some(record), revision))) => slots.free.push(Free {
                     n,
                     until: record.until,
@@ -121,7 +125,11 @@ mod tests {
         assert_eq!(slots.holders, ["1: orders-1", "4: another program"]);
         assert_eq!(slots.choose(None), Some(free(3, 7000, 5)));
         assert_eq!(slots.choose(Some((2, 4))), Some(free(2, 8000, 4)));
-        assert_eq!(slots.choose(Some((2, 3))), Some(free(3, 7000, 5)), "somebody had it meanwhile");
+        assert_eq!(
+            slots.choose(Some((2, 3))),
+            Some(free(3, 7000, 5)),
+            "somebody had it meanwhile"
+        );
         assert_eq!(slots.is_ahead(69_000), None);
         assert_eq!(slots.is_ahead(69_001), Some(60_001));
         assert_eq!(Slots::read(&places, &[], 4).is_ahead(i64::MAX), None, "nobody lives");

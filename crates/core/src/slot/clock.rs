@@ -101,10 +101,24 @@ mod tests {
         let at = |now, step| Reading::At { now, step };
         assert_eq!(clock.read(1_020_000, start + ms(20_000)), at(1_020_000, None));
         // An hour back: told once.
-        assert_eq!(clock.read(1_040_000 - 3_600_000, start + ms(40_000)), at(1_040_000, Some(-3_600_000)));
-        assert_eq!(clock.read(1_060_000 - 3_600_000, start + ms(60_000)), at(1_060_000, None));
-        assert_eq!(clock.read(1_080_000, start + ms(80_000)), at(1_080_000, Some(3_600_000)), "and on again");
-        assert_eq!(clock.read(1_100_500, start + ms(100_000)), at(1_100_500, None), "it may be slewed");
+        assert_eq!(
+            clock.read(1_040_000 - 3_600_000, start + ms(40_000)),
+            at(1_040_000, Some(-3_600_000))
+        );
+        assert_eq!(
+            clock.read(1_060_000 - 3_600_000, start + ms(60_000)),
+            at(1_060_000, None)
+        );
+        assert_eq!(
+            clock.read(1_080_000, start + ms(80_000)),
+            at(1_080_000, Some(3_600_000)),
+            "and on again"
+        );
+        assert_eq!(
+            clock.read(1_100_500, start + ms(100_000)),
+            at(1_100_500, None),
+            "it may be slewed"
+        );
     }
 
     #[test]
@@ -112,13 +126,28 @@ mod tests {
         let start = Instant::now();
         let mut clock = Clock::new(0, start, ms(60_000));
         assert!(matches!(clock.read(YEAR, start + ms(10)), Reading::Ahead { .. }));
-        assert!(matches!(clock.read(YEAR + 30_000, start + ms(30_010)), Reading::Ahead { .. }));
-        assert!(matches!(clock.read(2 * YEAR, start + ms(60_000)), Reading::Ahead { .. }), "it jumped once more");
-        assert!(matches!(clock.read(2 * YEAR + 59_000, start + ms(119_000)), Reading::Ahead { .. }));
+        assert!(matches!(
+            clock.read(YEAR + 30_000, start + ms(30_010)),
+            Reading::Ahead { .. }
+        ));
+        assert!(
+            matches!(clock.read(2 * YEAR, start + ms(60_000)), Reading::Ahead { .. }),
+            "it jumped once more"
+        );
+        assert!(matches!(
+            clock.read(2 * YEAR + 59_000, start + ms(119_000)),
+            Reading::Ahead { .. }
+        ));
         let (wall, mono) = (2 * YEAR + 60_000, start + ms(120_000));
         assert!(matches!(clock.read(wall, mono), Reading::Settled { .. }));
         clock.believe(wall, mono);
-        assert_eq!(clock.read(wall + 5, mono + ms(5)), Reading::At { now: wall + 5, step: None });
+        assert_eq!(
+            clock.read(wall + 5, mono + ms(5)),
+            Reading::At {
+                now: wall + 5,
+                step: None
+            }
+        );
     }
 
     #[test]
@@ -126,7 +155,10 @@ mod tests {
         let start = Instant::now();
         let mut clock = Clock::new(0, start, ms(1000));
         assert!(matches!(clock.read(YEAR, start + ms(10)), Reading::Ahead { .. }));
-        assert_eq!(clock.read(1010, start + ms(1010)), Reading::At { now: 1010, step: None });
+        assert_eq!(
+            clock.read(1010, start + ms(1010)),
+            Reading::At { now: 1010, step: None }
+        );
     }
 
     #[test]
@@ -134,6 +166,12 @@ mod tests {
         let start = Instant::now();
         let mut clock = Clock::new(0, start, ms(1000));
         clock.lift(50_000, start);
-        assert_eq!(clock.read(10, start + ms(10)), Reading::At { now: 50_010, step: None });
+        assert_eq!(
+            clock.read(10, start + ms(10)),
+            Reading::At {
+                now: 50_010,
+                step: None
+            }
+        );
     }
 }

@@ -251,7 +251,10 @@ impl Machine {
             let put = Write::Put(key, mark.record.bytes());
             let id = self.places.id(free.n);
             let n = free.n.to_string();
-            match tenure.claim(&id, n.as_bytes(), &[compare], &[put], self.patience()).await {
+            match tenure
+                .claim(&id, n.as_bytes(), &[compare], &[put], self.patience())
+                .await
+            {
                 Ok(Commit::Done { moment, .. }) => {
                     mark.revision = moment.revision;
                     mark.tried.clear();
@@ -536,7 +539,10 @@ impl Machine {
             let key = self.places.until(mark.n);
             let put = Write::Put(Arc::clone(&key), record.bytes());
             let revision = mark.revision;
-            let done = self.store.commit(&[Compare { key, revision }], &[put], self.source.timeout).await?;
+            let done = self
+                .store
+                .commit(&[Compare { key, revision }], &[put], self.source.timeout)
+                .await?;
             let Commit::Conflict { current } = done else {
                 return Ok(true);
             };

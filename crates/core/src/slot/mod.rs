@@ -148,7 +148,9 @@ impl Slot {
     pub fn release(&self, generation: u32, last: i64) -> impl Future<Output = Result<()>> + Send + use<> {
         self.machine.finish(Refusal::Over);
         let machine = Arc::clone(&self.machine);
-        let done = self.runtime.spawn(async move { machine.give_back(generation, last).await });
+        let done = self
+            .runtime
+            .spawn(async move { machine.give_back(generation, last).await });
         async move { done.await.unwrap_or_else(|_| Err(closed())) }
     }
 

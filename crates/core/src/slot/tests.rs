@@ -107,7 +107,11 @@ async fn a_window_is_extended_each_third_and_after_an_outage() {
     assert!(slot.window().hindrance.is_some());
     client.server.set_away(false);
     let window = seen(&slot, |window| window.hindrance.is_none()).await;
-    assert_eq!((window.n, window.since), (first.n, first.since), "nobody had it meanwhile");
+    assert_eq!(
+        (window.n, window.since),
+        (first.n, first.since),
+        "nobody had it meanwhile"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -118,7 +122,11 @@ async fn one_of_two_clones_takes_another_slot() {
     client.overwrite(before.until + 20_000).await; // what its clone has written
     tokio::time::sleep(WINDOW).await;
     let window = seen(&slot, |window| window.generation == 2).await;
-    assert_eq!(window.since, before.until + 20_000, "it is the one slot, and comes after the clone");
+    assert_eq!(
+        window.since,
+        before.until + 20_000,
+        "it is the one slot, and comes after the clone"
+    );
     assert!(window.until > window.since);
 }
 
@@ -138,7 +146,10 @@ async fn nobody_takes_one_by_a_clock_that_is_ahead_of_all_who_live() {
     let _slot = client.take(1, "one").await.unwrap();
     client.overwrite(1000).await; // its clock is right, and so ours is not
     let refusal = client.take(2, "two").await.err();
-    assert!(matches!(refusal, Some(Refusal::Clock(by)) if by > 60_000), "{refusal:?}");
+    assert!(
+        matches!(refusal, Some(Refusal::Clock(by)) if by > 60_000),
+        "{refusal:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
