@@ -61,7 +61,7 @@ test('processes that are killed, stopped and started anew on the same slots, som
     const name = file(`${started.length}.ids`);
     started.push(name);
     const back = random() < 0.3 ? HOUR : 0;
-    const order: Order = { url: server.url, file: name, most: each, layout, back, pauseMs: FULL ? 0 : 5, ...SHORT };
+    const order: Order = { url: server.url, file: name, most: each, layout, back, pauseMs: FULL ? 2 : 5, ...SHORT };
     const script = maker(finish, order);
     live.add(script);
     void script.exit.then(() => live.delete(script));

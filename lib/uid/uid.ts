@@ -81,7 +81,7 @@ const LOOK_MS = 1000;
  * Ids of 63 bits: the time, a worker id, a sequence. With `coord` the worker id is one that the store gives, and no two processes make the same id
  * whatever becomes of their leases and clocks; see docs/uid.md for how. With `workerId` nothing is asked of anybody.
  *
- * Resolves when there is a worker id. What may pass by itself is tried again for `timeoutMs`; that all are held is said at once.
+ * Resolves when there is a worker id, which is held until `close()`, or that of `coord`. What may pass by itself is tried again for `timeoutMs`; that all are held is said at once.
  *
  * @throws `ERR_INVALID_ARGUMENT`, `ERR_NO_WORKER_ID`, `ERR_CLOCK` where the clock is more than a minute ahead of all who live, `ERR_UNSUPPORTED` where
  * the store holds no leases, `ERR_UNAVAILABLE`, `ERR_TIMEOUT`, `ERR_PERMISSION_DENIED`, `ERR_ABORTED`, `ERR_CLOSED`.
@@ -160,7 +160,7 @@ export class Uid {
   readonly #slot: Slot | undefined;
   readonly #ids: Snowflake;
   #steps: number;
-  #waiting: (() => void)[] = [];
+  readonly #waiting = new Set<() => void>();
   #isClosed = false;
 
   /** @internal */
@@ -239,9 +239,13 @@ export class Uid {
       if (wait === 0) return;
       const left = end - monotonic();
       if (left <= 0) throw new TimeoutError(`ready: no id can be made within ${timeoutMs} ms`, { operation });
-      const change = new Promise<void>((resolve) => this.#waiting.push(resolve));
+      let wake = () => {};
+      const change = new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+      this.#waiting.add(wake);
       await outcomeOf(change, signal, Math.min(left, wait ?? LOOK_MS));
-      this.#waiting = [];
+      this.#waiting.delete(wake);
     }
   }
 
@@ -293,6 +297,6 @@ export class Uid {
   }
 
   #wake(): void {
-    for (const wake of this.#waiting.splice(0)) wake();
+    for (const wake of this.#waiting) wake();
   }
 }

@@ -42,6 +42,7 @@ pub mod tenure;
 mod testing;
 #[cfg(feature = "tls")]
 pub mod tls;
+pub mod transaction;
 #[cfg(any(
     feature = "bilibili",
     feature = "consul",

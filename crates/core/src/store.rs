@@ -12,38 +12,12 @@ use futures::stream::BoxStream;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::tenure::{Reading, Tenure};
+pub use crate::transaction::{Commit, Compare, Moment, Pair, Write};
 
 /// The longest key, in bytes.
 pub const KEY_MOST: usize = 1024;
 /// The largest value, in bytes: 1 MiB, what etcd takes of a request unless it was started to take more.
 pub const VALUE_MOST: usize = 1024 * 1024;
-
-/// A key and what stands there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pair {
-    /// The key.
-    pub key: Arc<str>,
-    /// Its value.
-    pub value: Box<[u8]>,
-    /// The revision of the store at which it was written last; at least 1.
-    pub revision: i64,
-}
-
-/// When something was read: at which revision of which history.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Moment {
-    /// Tells one cluster, or one life of it, from another.
-    pub cluster: u64,
-    /// How many changes there were before. It grows by each transaction that changes something.
-    pub revision: i64,
-}
-
-impl Moment {
-    /// Whether what was read now can't come after what was read `before`: the store is another one, or was set back.
-    pub fn breaks_with(self, before: Self) -> bool {
-        self.cluster != before.cluster || self.revision < before.revision
-    }
-}
 
 /// Which keys are meant.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -128,50 +102,6 @@ pub struct Read {
     pub moment: Moment,
 }
 
-/// What must be so for a transaction to be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Compare {
-    /// The key.
-    pub key: Arc<str>,
-    /// The revision at which it was written last; 0: there is none.
-    pub revision: i64,
-}
-
-/// What a transaction does with a key. It has no key twice.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Write {
-    /// Writes it.
-    Put(Arc<str>, Box<[u8]>),
-    /// Deletes it, if it is there.
-    Delete(Arc<str>),
-}
-
-impl Write {
-    /// The key.
-    pub fn key(&self) -> &str {
-        match self {
-            Self::Put(key, _) | Self::Delete(key) => key,
-        }
-    }
-}
-
-/// What became of a transaction.
-#[derive(Debug, Clone)]
-pub enum Commit {
-    /// It was made.
-    Done {
-        /// When.
-        moment: Moment,
-        /// How many of the keys that it deleted were there.
-        deleted: usize,
-    },
-    /// Nothing was changed.
-    Conflict {
-        /// What stands at the keys that were compared, in their order.
-        current: Vec<Option<Arc<Pair>>>,
-    },
-}
-
 /// A store: memory, etcd, …
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -243,12 +173,5 @@ mod tests {
         }
         assert!(under("/a/").has("/a/b") && !under("/a/").has("/a-b/c"));
         assert!(Range::Key("/a".into()).has("/a") && !Range::Key("/a".into()).has("/a/b"));
-    }
-
-    #[test]
-    fn what_comes_after_is_later_in_the_same_history() {
-        let at = |cluster, revision| Moment { cluster, revision };
-        assert!(!at(1, 5).breaks_with(at(1, 5)) && !at(1, 6).breaks_with(at(1, 5)));
-        assert!(at(1, 4).breaks_with(at(1, 5)) && at(2, 9).breaks_with(at(1, 5)));
     }
 }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use crate::error::Result;
-use crate::store::{Commit, Compare, Write};
+use crate::transaction::{Commit, Compare, Write};
 
 /// The id of a lease as the last part of a key: as etcd's Go client and `etcdctl` write it.
 pub fn hex(lease: i64) -> String {

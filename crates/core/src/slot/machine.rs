@@ -7,10 +7,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::ask::{Ask, OnChange, Refusal, Window};
 use super::choice::{Free, Slots};
 use super::clock::{Clock, Reading};
+use super::mark::Mark;
 use super::record::{Places, Record};
-use super::{Ask, OnChange, Refusal, Window};
 use crate::backend::no_answer;
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
@@ -23,10 +24,6 @@ use crate::watch::{Source, closed};
 const CLOCK_LOOK: Duration = Duration::from_secs(1);
 /// The longest pause after a slot that somebody else took in that moment.
 const DODGE_MS: u64 = 20;
-/// How long the end of a slot is tried to be written.
-const GOODBYE: Duration = Duration::from_secs(10);
-/// How many writes are remembered whose answer was lost. One of them at most was made.
-const TRIED_MOST: usize = 64;
 
 /// How it stands.
 #[derive(Debug, Clone)]
@@ -46,38 +43,6 @@ pub(super) struct Now {
     pub window: Window,
 }
 
-/// The slot that we have, as it stands in the store.
-#[derive(Debug, Clone)]
-struct Mark {
-    n: u32,
-    since: i64,
-    record: Record,
-    /// The revision of the record.
-    revision: i64,
-    /// Nonces of writes whose answer has not come.
-    tried: Vec<String>,
-}
-
-impl Mark {
-    /// Whether what stands there is a write of ours; then that is what we have.
-    fn adopts(&mut self, value: &[u8], revision: i64) -> bool {
-        let Some(record) = Record::read(value).filter(|record| self.tried.contains(&record.nonce)) else {
-            return false;
-        };
-        self.record = record;
-        self.revision = revision;
-        self.tried.clear();
-        true
-    }
-
-    fn tries(&mut self, record: &Record) {
-        if self.tried.len() == TRIED_MOST {
-            self.tried.remove(0);
-        }
-        self.tried.push(record.nonce.clone());
-    }
-}
-
 /// Why a term ended: with what is refused, for good, or to begin another.
 enum End {
     Again,
@@ -85,14 +50,14 @@ enum End {
 }
 
 pub(super) struct Machine {
-    store: Arc<dyn Store>,
-    source: Arc<Source>,
-    ask: Ask,
-    places: Places,
+    pub store: Arc<dyn Store>,
+    pub source: Arc<Source>,
+    pub ask: Ask,
+    pub places: Places,
     pub now: watch::Sender<Now>,
     pub over: CancellationToken,
-    mark: Mutex<Option<Mark>>,
-    tenure: Mutex<Option<Arc<dyn Tenure>>>,
+    pub mark: Mutex<Option<Mark>>,
+    pub tenure: Mutex<Option<Arc<dyn Tenure>>>,
     clock: Mutex<Clock>,
     on_change: OnChange,
 }
@@ -173,6 +138,9 @@ impl Machine {
             biased;
             why = tenure.lost() => {
                 self.source.log.warn(format_args!("the slot of {} is taken anew: {why}", self.ask.service));
+                // It may stand in the store for a while yet, and keep us from the slot that we had.
+                tenure.stop();
+                let _ = tenure.end(self.patience()).await;
                 End::Again
             }
             end = self.hold(tenure, backoff) => end,
@@ -340,19 +308,15 @@ impl Machine {
             self.clock_is_off(by);
             return None;
         }
-        match reading {
-            Reading::At { now, step } => {
-                drop(clock);
-                self.clock_is_right(step);
-                Some(now)
-            }
-            _ => {
-                clock.believe(wall, mono);
-                drop(clock);
-                self.clock_is_right(None);
-                Some(wall)
-            }
+        if let Reading::At { now, step } = reading {
+            drop(clock);
+            self.clock_is_right(step);
+            return Some(now);
         }
+        clock.believe(wall, mono);
+        drop(clock);
+        self.clock_is_right(None);
+        Some(wall)
     }
 
     fn clock_is_off(&self, by: i64) {
@@ -485,77 +449,6 @@ impl Machine {
 
     fn patience(&self) -> Duration {
         self.source.timeout.min(self.ask.window / 3)
-    }
-
-    /// Writes up to when it was used, and then ends its lease. `last`: what was stamped last by who knew of this generation.
-    pub async fn give_back(&self, generation: u32, last: i64) -> Result<()> {
-        let is_known = self.now.borrow().window.generation == generation;
-        let mark = lock(&self.mark).take();
-        let tenure = lock(&self.tenure).take();
-        let end = Instant::now() + GOODBYE;
-        let mut backoff = Backoff::new();
-        if let Some(mut mark) = mark {
-            let last = if is_known { last.max(mark.since) } else { mark.since };
-            loop {
-                match self.shorten(&mut mark, last).await {
-                    Ok(true) => break,
-                    Ok(false) => {
-                        if let Some(tenure) = tenure {
-                            tenure.stop(); // the slot is another's, and so may be the lease
-                        }
-                        return Ok(());
-                    }
-                    Err(error) => {
-                        let pause = backoff.next_pause();
-                        if !error.is_retryable() || Instant::now() + pause > end {
-                            return Err(error);
-                        }
-                        sleep(pause).await;
-                    }
-                }
-            }
-        }
-        let Some(tenure) = tenure else { return Ok(()) };
-        tenure.stop();
-        loop {
-            match tenure.end(self.source.timeout).await {
-                Err(error) if error.is_retryable() => {
-                    let pause = backoff.next_pause();
-                    if Instant::now() + pause > end {
-                        return Err(error);
-                    }
-                    sleep(pause).await;
-                }
-                done => return done,
-            }
-        }
-    }
-
-    /// False: what stands there is another's.
-    async fn shorten(&self, mark: &mut Mark, last: i64) -> Result<bool> {
-        loop {
-            let record = Record::new(last, &self.ask.holder);
-            mark.tries(&record);
-            let key = self.places.until(mark.n);
-            let put = Write::Put(Arc::clone(&key), record.bytes());
-            let revision = mark.revision;
-            let done = self
-                .store
-                .commit(&[Compare { key, revision }], &[put], self.source.timeout)
-                .await?;
-            let Commit::Conflict { current } = done else {
-                return Ok(true);
-            };
-            let Some(Some(pair)) = current.first() else {
-                return Ok(false);
-            };
-            if !mark.adopts(&pair.value, pair.revision) {
-                return Ok(false);
-            }
-            if mark.record.until == last {
-                return Ok(true);
-            }
-        }
     }
 }
 

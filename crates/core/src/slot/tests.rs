@@ -1,5 +1,7 @@
 //! On a memory server. The clock of the machine is the real one, so windows are long where time is paused.
 
+use std::time::Duration;
+
 use super::*;
 use crate::backend::Backend;
 use crate::backends::memory::{MemoryBackend, MemoryServer};

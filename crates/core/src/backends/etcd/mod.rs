@@ -9,6 +9,7 @@ mod presence;
 mod shared;
 mod store;
 mod tenure;
+mod transact;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::shared::Shared;
-use super::store::{Under, transact};
+use super::transact::{Under, transact};
 use crate::error::{Error, ErrorKind, Result};
 use crate::etcd::{Fault, Lease, LeaseOptions, Line, Placed, Standing, lost, whole_seconds};
 use crate::store::{Commit, Compare, Write, folder};
