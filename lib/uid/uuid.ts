@@ -1,7 +1,9 @@
 /** UUIDs of version 7, each greater than the one before it in its thread: RFC 9562, method 1 of section 6.2. */
 
-import { randomFillSync } from 'node:crypto';
 import { invalid, kindOf } from '../common/shape.js';
+
+/** Loaded at the first use: it takes longer than all the rest of the entry point. */
+const crypto = () => require('node:crypto') as typeof import('node:crypto');
 
 /** A counter of 26 bits stands behind the time: 12 before the variant, 14 after it. It begins at random in its lower half. */
 const COUNTER_MOST = 2 ** 26 - 1;
@@ -27,7 +29,7 @@ function table(): string[] {
 function random(): number {
   if (left === 0) {
     pool ??= new Uint16Array(HALVES);
-    randomFillSync(pool);
+    crypto().randomFillSync(pool);
     left = HALVES;
   }
   return (pool as Uint16Array)[--left] as number;
