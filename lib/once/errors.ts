@@ -1,6 +1,6 @@
 /** The errors that only `rollcall/once` has. Their `key` is the key of the call. */
 
-import { brand, type ErrorDetails, RollcallError } from '../errors.js';
+import { brand, type ErrorDetails, RollcallError, TimeoutError, UnavailableError } from '../errors.js';
 
 /** What an `InProgressError` tells. */
 export interface InProgressDetails extends ErrorDetails {
@@ -55,6 +55,25 @@ export class OutcomeUnknownError extends RollcallError {
   constructor(message: string, details?: ErrorDetails) {
     super('ERR_OUTCOME_UNKNOWN', message, { outcomeUnknown: true, ...details });
   }
+}
+
+/**
+ * Whether a store could not be asked, which may be over soon.
+ *
+ * @internal
+ */
+export const isAway = (error: unknown): error is TimeoutError | UnavailableError =>
+  error instanceof TimeoutError || error instanceof UnavailableError;
+
+/**
+ * An error of a store that could not be asked, where it does not matter to the caller whether it did what it was asked.
+ *
+ * @internal
+ */
+export function withNothingDone(error: TimeoutError | UnavailableError, told = ''): RollcallError {
+  const { message, operation, endpoint, cause } = error;
+  const Type = error instanceof TimeoutError ? TimeoutError : UnavailableError;
+  return new Type(message + told, { operation, endpoint, cause });
 }
 
 brand(InProgressError, 'InProgressError');

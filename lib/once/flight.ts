@@ -5,8 +5,8 @@
 
 import { randomBytes } from 'node:crypto';
 import { pause } from '../common/waiting.js';
-import { BadRecordError, type RollcallError, TimeoutError, UnavailableError } from '../errors.js';
-import { TakenOverError } from './errors.js';
+import { BadRecordError, type RollcallError, UnavailableError } from '../errors.js';
+import { isAway, TakenOverError, withNothingDone } from './errors.js';
 import type { Call, Plan } from './options.js';
 import { type Done, NOTHING, type Running, type Seen } from './record.js';
 import { type Ended, type Runnable, runOnce, settle, unkept } from './run.js';
@@ -150,7 +150,7 @@ export class Flight {
     } catch (error) {
       const { outcomeUnknown } = error as RollcallError;
       if (outcomeUnknown) this.#shared.unanswered.add(this.#at, record.nonce, record.lockMs);
-      if (isAway(error)) await this.#runUnclaimed(withNothingRun(error));
+      if (isAway(error)) await this.#runUnclaimed(withNothingDone(error, ': nothing was run'));
       else this.#rejectAll(error);
       return NOTHING;
     }
@@ -236,17 +236,6 @@ function decoded({ operation, key }: Call, { codec }: Plan, text: string): unkno
     const message = `${operation}: the codec can't read the result that is kept`;
     throw new BadRecordError(message, { operation, key, cause });
   }
-}
-
-/** Whether a store could not be asked, which may be over soon. */
-const isAway = (error: unknown): error is RollcallError =>
-  error instanceof TimeoutError || error instanceof UnavailableError;
-
-/** A claim that failed: whatever became of it in the store, nothing was run, and it is taken back. */
-function withNothingRun(error: RollcallError): RollcallError {
-  const { message, operation, endpoint, cause } = error;
-  const Type = error instanceof TimeoutError ? TimeoutError : UnavailableError;
-  return new Type(`${message}: nothing was run`, { operation, endpoint, cause });
 }
 
 const unrecorded = (operation: string, key: string, cause: unknown): UnavailableError =>

@@ -14,6 +14,7 @@ import {
   shown,
   wellFormed,
 } from '../common/shape.js';
+import type { CoordOnce } from './coord.js';
 import type { Codec } from './exact.js';
 import { EXACT } from './exact.js';
 import type { MemoryOnce } from './memory.js';
@@ -23,13 +24,13 @@ import type { OnceStore } from './store.js';
 
 /** How a `Once` is made. */
 export interface OnceOptions {
-  /** Where it is kept what was done: of `memoryOnce()` or `redisOnce()`. It belongs to this one `Once`. */
-  store: MemoryOnce | RedisOnce;
+  /** Where it is kept what was done: of `memoryOnce()`, `redisOnce()` or `coordOnce()`. It belongs to this one `Once`. */
+  store: MemoryOnce | RedisOnce | CoordOnce;
   /** What all keys begin with in the store, at most 64 bytes. Default `idempotent:`. */
   prefix?: string | undefined;
   /** Turns results into text and back. Default: JSON, which refuses what it does not give back as it was. */
   codec?: Codec | undefined;
-  /** The largest result that is kept, in bytes, at least 1. Default 262,144. */
+  /** The largest result that is kept, in bytes, at least 1. Default 262,144; in coord 65,536. */
   maxResultBytes?: number | undefined;
   /** Where to log; `false` for silence. Default: `console`. */
   logger?: unknown;
@@ -98,7 +99,10 @@ export function planOf(given: Readonly<Record<string, unknown>>): Plan {
   onlyKnown('options', given, OPTIONS);
   const store = given.store as Partial<OnceStore> | null | undefined;
   if (typeof store?.swap !== 'function' || typeof store.keep !== 'function') {
-    throw invalid('options.store', `expected what memoryOnce(), redisOnce() gives, got ${kindOf(store)}`);
+    throw invalid(
+      'options.store',
+      `expected what memoryOnce(), redisOnce() or coordOnce() gives, got ${kindOf(store)}`,
+    );
   }
   const codec = (given.codec ?? EXACT) as Partial<Codec>;
   if (typeof codec.encode !== 'function' || typeof codec.decode !== 'function') {

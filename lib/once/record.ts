@@ -9,6 +9,8 @@ interface Common {
   readonly fingerprint?: string | undefined;
   /** How long its end is kept, in milliseconds. */
   readonly ttlMs: number;
+  /** When it is forgotten, in milliseconds since 1970, where a store has no such time itself. */
+  readonly expires?: number | undefined;
 }
 
 /** Somebody runs it, or ran it when it died. */

@@ -5,6 +5,7 @@ import type { Log } from '../common/logger.js';
 import { type Answer, type RedisLike, Script, Scripts } from '../common/redis.js';
 import { integer, onlyKnown, optional } from '../common/shape.js';
 import { BadRecordError } from '../errors.js';
+import { isAway, withNothingDone } from './errors.js';
 import { NOTHING, type OnceRecord, type Running, recordOf, type Seen, textOf } from './record.js';
 import type { OnceStore, Swapped } from './store.js';
 
@@ -98,7 +99,11 @@ export class RedisOnce implements OnceStore {
 
   /** @internal */
   async read(operation: string, key: string): Promise<Seen> {
-    return seenOf(operation, key, await this.#run(operation, READ, key, []));
+    try {
+      return seenOf(operation, key, await this.#run(operation, READ, key, []));
+    } catch (error) {
+      throw isAway(error) ? withNothingDone(error) : error;
+    }
   }
 
   /** @internal */

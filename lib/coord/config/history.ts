@@ -61,8 +61,8 @@ interface Moved extends Content {
 /** The folder of the records of a key. */
 export const historyOf = (key: string): string => `${ROOT}${key}${MARK}`;
 
-/** Whether changes of a key are kept: not those of what coord itself keeps. */
-export const isKept = (key: string): boolean => !/^\/config-(history|applied)\//.test(key);
+/** Whether changes of a key are kept: not those of what coord itself keeps, nor those of records that are no configuration. */
+export const isKept = (key: string): boolean => !/^\/(config-(history|applied)|once)\//.test(key);
 
 /** What a transaction does besides, to keep what it replaces: `keep` versions of each key at the most. */
 export function moving(
