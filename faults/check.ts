@@ -9,6 +9,7 @@ import { config } from './rules/config.js';
 import { fenced } from './rules/fenced.js';
 import { ids } from './rules/ids.js';
 import { named } from './rules/names.js';
+import { once } from './rules/once.js';
 import { oneHolder } from './rules/one-holder.js';
 import { permits } from './rules/permits.js';
 import { alive, flat, quiet, settled } from './rules/processes.js';
@@ -33,6 +34,7 @@ const rules: Readonly<Record<Exclude<RuleName, 'sound'>, Rule>> = {
   'one-holder': oneHolder,
   permits,
   fenced,
+  once,
   config,
   ids,
   settled,

@@ -63,6 +63,8 @@ export const HELD = {
 export const SHARED = { of: 'limits', folders: ['faults', 'orders'], changeMs: 700 };
 /** Of those who make ids: four worker ids for three of them, so that who is killed has a successor; and a window that outages outlast. */
 export const IDS = { service: 'faults', layout: { timeBits: 49, workerBits: 2, seqBits: 12 }, windowMs: 8000 };
+/** Of those who do jobs once. */
+export const JOBS = { of: 'jobs', everyMs: 2000 };
 const TRUTH_EVERY_MS = 200;
 const SAMPLE_EVERY_MS = 2000;
 const BEAT_MS = 50;
@@ -397,7 +399,7 @@ export async function run({
             asideMs: ASIDE_MS,
             port: ports[i],
           },
-          ...{ lock: LOCK, election: ELECTION, held: HELD, shared: SHARED, ids: IDS, naive },
+          ...{ lock: LOCK, election: ELECTION, held: HELD, shared: SHARED, ids: IDS, jobs: JOBS, naive },
           options: { ...servers.options(hosts), ttlMs: servers.bounds.ttlMs },
           stays: Array.from({ length: 64 }, () => Math.round(300 + chance() * 2500)),
         };

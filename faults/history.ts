@@ -117,6 +117,7 @@ export type Told =
         | 'release'
         | 'resign'
         | 'write'
+        | 'execute'
         | 'open'
         | 'read'
         | 'set'
@@ -178,6 +179,17 @@ export type Told =
   | ({ readonly kind: 'wrote'; readonly at: Time; readonly who: string; readonly of: string } & Stamp & {
         readonly before?: Stamp;
       })
+  /** A job that is to be done once is done: which run of it that is, and with which token. */
+  | {
+      readonly kind: 'ran';
+      readonly at: Time;
+      readonly who: string;
+      readonly of: string;
+      readonly token: number;
+      readonly attempt: number;
+    }
+  /** Somebody was given what came of a job: by the run with this token. */
+  | { readonly kind: 'did'; readonly at: Time; readonly who: string; readonly of: string; readonly token: number }
   /** A configuration is another one, or its reader hears of an outage or of its end: the numbers of its keys as they are now. */
   | {
       readonly kind: 'config';

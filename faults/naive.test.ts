@@ -8,7 +8,7 @@ import { expect, test } from 'vitest';
 import { startEtcd } from '../__test__/support/etcd.js';
 import { runScript, temporaryFolder, untilStopped, waitFor } from '../__test__/support/process.js';
 import { check, type RuleName } from './check.js';
-import { HELD, IDS, read, SHARED } from './conduct.js';
+import { HELD, IDS, JOBS, read, SHARED } from './conduct.js';
 import type { Entry } from './history.js';
 
 const TTL_MS = 2000;
@@ -20,9 +20,10 @@ type Finish = { onTestFinished(fn: () => unknown): void };
 /** Processes of a part on one etcd, and what the checker says of their history so far, by these rules. */
 async function stage(
   { onTestFinished }: Finish,
-  part: 'holder' | 'sharer' | 'maker',
+  part: 'holder' | 'sharer' | 'maker' | 'doer',
   naive: boolean,
   rules: readonly RuleName[],
+  stayMs = 100_000,
 ) {
   const folder = temporaryFolder('rollcall-faults-').path;
   const etcd = await startEtcd();
@@ -38,7 +39,16 @@ async function stage(
       begun.push({ kind: 'started', at: now(), who });
       // Who holds something keeps it for as long as the test goes on.
       const script = runScript(program, [
-        JSON.stringify({ ...own, options, naive, held: HELD, shared, ids: IDS, stays: [100_000] }),
+        JSON.stringify({
+          ...own,
+          options,
+          naive,
+          held: HELD,
+          shared,
+          ids: IDS,
+          jobs: { ...JOBS, everyMs: 1e15 },
+          stays: [stayMs],
+        }),
       ]);
       onTestFinished(() => script.kill('SIGKILL'));
       return script;
@@ -127,6 +137,30 @@ test.for([
     await until('ids of the rest', () =>
       naive ? found().size > 0 : [2, 3, 4, 5].every((i) => bursts(`maker ${i}`, goesOn) > 30),
     );
+    expect([...found()]).toEqual(expected);
+  },
+);
+
+test.for([
+  [true, ['once jobs/0']],
+  [false, []],
+] as const)(
+  'a runner is stopped past its time, and goes on (as if nothing were: %j)',
+  async ([naive, expected], finish) => {
+    const { start, told, found } = await stage(finish, 'doer', naive, ['once'], 4000);
+    const of = (who: string, kind: Entry['kind']) =>
+      told().filter((entry) => entry.kind === kind && 'who' in entry && entry.who === who);
+    const until = (what: string, look: () => boolean) => waitFor(look, { what });
+    const first = start(1);
+    await until('the first to run it', () => of('doer 1', 'ran').length === 1);
+    start(2);
+    await until('the second to wait', () => of('doer 2', 'call').length > 1);
+    first.kill('SIGSTOP');
+    untilStopped(first.pid);
+    await until('the second to have done it', () => of('doer 2', 'did').length > 0);
+    expect(of('doer 2', 'ran')).toMatchObject([{ attempt: 2 }]);
+    first.kill('SIGCONT');
+    await until('both to ask again', () => ['doer 1', 'doer 2'].every((who) => of(who, 'did').length > 3));
     expect([...found()]).toEqual(expected);
   },
 );

@@ -7,7 +7,7 @@ export type Backend = Begin['backend'];
 export const ZONES = ['a', 'b', 'c'] as const;
 export type Zone = (typeof ZONES)[number];
 
-export type Part = 'registrar' | 'watcher' | 'candidate' | 'caller' | 'holder' | 'sharer' | 'maker';
+export type Part = 'registrar' | 'watcher' | 'candidate' | 'caller' | 'holder' | 'sharer' | 'maker' | 'doer';
 
 /** A process under test. */
 export interface Actor {
@@ -41,6 +41,7 @@ export function cast(backend: Backend): Actor[] {
     ['holder', backend === 'etcd' ? 3 : 0],
     ['sharer', backend === 'zookeeper' ? 0 : 3],
     ['maker', backend === 'etcd' ? 3 : 0],
+    ['doer', backend === 'etcd' ? 3 : 0],
   ];
   return parts.flatMap(([part, count]) =>
     Array.from({ length: count }, (_, i) => ({
@@ -147,6 +148,7 @@ const DEEDS: Record<Part, readonly ActorDeed['what'][]> = {
   holder: [...HARM, 'revoke'],
   sharer: HARM,
   maker: HARM,
+  doer: HARM,
 };
 
 function actorDeed(chance: Chance, backend: Backend, actor: Actor, at: number): Deed {

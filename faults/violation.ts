@@ -13,6 +13,7 @@ export type RuleName =
   | 'one-holder'
   | 'permits'
   | 'fenced'
+  | 'once'
   | 'config'
   | 'ids'
   | 'settled'
