@@ -545,6 +545,6 @@ describe('quiet', () => {
 it('every rule is named', () => {
   expect(RULES).toEqual([
     ...['sound', 'registered', 'dead', 'deregistered', 'withdrawn', 'watching', 'named'],
-    ...['called', 'one-holder', 'permits', 'fenced', 'config', 'ids', 'settled', 'flat', 'alive', 'quiet'],
+    ...['called', 'one-holder', 'permits', 'fenced', 'once', 'config', 'ids', 'settled', 'flat', 'alive', 'quiet'],
   ]);
 });

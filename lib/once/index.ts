@@ -1,5 +1,6 @@
 /** rollcall/once: what is done once, however often it is asked for. Enter at `createOnce()`. */
 
+export type { IoRedisLike, NodeRedisLike, RedisLike } from '../common/redis.js';
 export { type CoordOnce, type CoordOnceOptions, coordOnce, type OnceCoord } from './coord.js';
 export {
   type InProgressDetails,
