@@ -70,7 +70,7 @@ bench-etcd: build ## Measures rollcall/etcd, etcd3 and Rust in turns; writes doc
 
 bench-coord: build ## Measures coord and its recipes, beside Go's and others; writes docs/bench-coord.md
 	@scripts/servers etcd peer
-	@node bench/run.mjs --only coord,locks,breaker,uid --docs
+	@node bench/run.mjs --only coord,locks,breaker,uid,once --docs
 
 bench-backends: build ## Measures the registries side by side; writes docs/bench-backends.md
 	@scripts/setup test

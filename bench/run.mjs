@@ -20,6 +20,7 @@ import imports from './rows/import.mjs';
 import locks from './rows/locks.mjs';
 import many from './rows/many.mjs';
 import names from './rows/names.mjs';
+import once from './rows/once.mjs';
 import pick from './rows/pick.mjs';
 import register from './rows/register.mjs';
 import traffic from './rows/traffic.mjs';
@@ -46,6 +47,7 @@ const ROWS = [
   locks,
   breaker,
   uid,
+  once,
   backends,
 ];
 
