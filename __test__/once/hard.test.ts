@@ -217,6 +217,24 @@ describe.each(SHARED)('%s', (_, start) => {
     if (place().library !== 'coord') expect(tokens[0]).toBeGreaterThan(token); // an etcd that is new begins anew
   });
 
+  test('clocks that are an hour apart take nobody’s run away', async (finish) => {
+    const effects = effectsIn(finish);
+    const [ahead, behind] = await Promise.all([3_600_000, -3_600_000].map((by) => doer(finish, place(), by)));
+    for (const [runner, asker] of [
+      [ahead, behind],
+      [behind, ahead],
+    ] as [Script<Line>, Script<Line>][]) {
+      const key = uniqueName('clocks');
+      const options = { lockMs: LOCK_MS };
+      runner.send({ key, takesMs: 1.5 * LOCK_MS, effects: effects.path, options } satisfies Order);
+      await next(runner, key, 'runs');
+      asker.send({ key, effects: effects.path, options } satisfies Order);
+      const [done, joined] = await Promise.all([next(runner, key, 'done'), next(asker, key, 'done')]);
+      expect(joined.value).toEqual(done.value);
+      expect(effects.count(key)).toBe(1);
+    }
+  });
+
   test('a call that waits for a run elsewhere ends in its time', async (finish) => {
     const [script] = (await many(finish, 1)) as [Script<Line>];
     const key = uniqueName('slow');

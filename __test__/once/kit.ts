@@ -121,8 +121,12 @@ export interface Order {
 const program = fileURLToPath(new URL('./fixtures/doer.mjs', import.meta.url));
 
 /** A process that does things once, by orders. */
-export async function doer(finish: Finish, { library, url }: Pick<Place, 'library' | 'url'>): Promise<Script<Line>> {
-  const script = ordered<Line>(finish, program, { library, url });
+export async function doer(
+  finish: Finish,
+  { library, url }: Pick<Place, 'library' | 'url'>,
+  aheadMs = 0,
+): Promise<Script<Line>> {
+  const script = ordered<Line>(finish, program, { library, url, aheadMs });
   await script.line(({ event }) => event === 'ready');
   return script;
 }

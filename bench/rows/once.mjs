@@ -1,12 +1,11 @@
 // What doing a thing once costs beside the thing itself: a run, and a replay of what came of it. Beside them the least that a program could
 // do on the same client: SET NX before the work, and SET of the result after it; and GET of that.
 
-import { execFileSync } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { Redis } from 'ioredis';
 import { connectCoord } from 'rollcall/coord';
 import { coordOnce, createOnce, memoryOnce, redisOnce } from 'rollcall/once';
 import { writeCoord } from '../support/coord-page.mjs';
+import { imported } from '../support/imported.mjs';
 import { redisVersion, startRedis } from '../support/redis.mjs';
 import { sized } from '../support/small.mjs';
 import { gathering, median, now } from '../support/stats.mjs';
@@ -17,8 +16,6 @@ const TIMES = { memory: sized(20_000, 10), redis: sized(2000, 10), plain: sized(
 const TTL_MS = 60_000;
 const RESULT = { id: 123, title: 'order-123', lines: [1, 2, 3] };
 const IMPORTS = sized(15, 1);
-
-const program = (name) => fileURLToPath(new URL(`../programs/${name}`, import.meta.url));
 
 export default {
   name: 'once',
@@ -66,9 +63,9 @@ export default {
       progress(`${round}/${RUNS}`);
     }
     for (let round = 0; round <= IMPORTS; round++) {
-      for (const name of ['nothing', 'once']) {
-        const told = execFileSync(process.execPath, [program(`import-${name}.mjs`)], { encoding: 'utf8' });
-        if (round > 0) add(`import ${name}`, Number(told)); // the files come from the disk first
+      for (const way of ['import', 'require']) {
+        const over = imported(way, 'rollcall/once') - imported(way, '../programs/import-empty.cjs');
+        if (round > 0) add(way, over); // the files come from the disk first
       }
     }
     for (const [, once] of onces) await once.close();
@@ -78,7 +75,8 @@ export default {
     const line = (what, key, more = {}) => ({ what, unit: 'µs', values: values[key], ...more });
     const besides = (kind) => ({ ratio: { to: 'plain', values: values[`plain ${kind}`] } });
     return [
-      { what: 'import "rollcall/once"', unit: 'ms', values: [median(values['import once'])], target: 3 },
+      { what: 'import "rollcall/once", over an empty module', unit: 'ms', values: values.import, target: 3 },
+      { what: 'require("rollcall/once"), over an empty module', unit: 'ms', values: values.require, target: 3 },
       line('in memory: a run', 'memory run', { steady: warm.memory }),
       line('  a replay', 'memory replay'),
       line('on Redis, by ioredis: a run', 'redis run', { steady: warm.redis, ...besides('run') }),

@@ -26,16 +26,6 @@ export interface CoordOnceOptions {
 /** How much longer than its time what was interrupted is kept: nobody knows until when it ran. */
 const INTERRUPTED_MS = 86_400_000;
 
-/**
- * Keeps records in the store of `rollcall/coord`, below `/once/`: for up to about a hundred new keys a second. The client stays the
- * program's. Registries that have no locks reject with `ERR_UNSUPPORTED`.
- *
- * @throws `ERR_INVALID_ARGUMENT`. No I/O.
- */
-export function coordOnce(coord: OnceCoord, options?: CoordOnceOptions): CoordOnce {
-  return new CoordOnce(coord, options);
-}
-
 /** Records in the store of `rollcall/coord`, for `createOnce()`. Made by `coordOnce()`. */
 export class CoordOnce implements OnceStore {
   /** @internal */

@@ -24,16 +24,6 @@ const LOOKED_AT = 2;
 /** How long after all were looked at in vain they are not looked at again, in milliseconds. */
 const FULL_MS = 1000;
 
-/**
- * Keeps records in the memory of this process. A run is its runner's as long as it runs: nobody but `clear()` with `force` takes it
- * over, and with the process all is forgotten.
- *
- * @throws `ERR_INVALID_ARGUMENT`.
- */
-export function memoryOnce(options?: MemoryOnceOptions): MemoryOnce {
-  return new MemoryOnce(options);
-}
-
 /** Records in memory, for `createOnce()`. Made by `memoryOnce()`. */
 export class MemoryOnce implements OnceStore {
   /** @internal */

@@ -22,11 +22,6 @@ export interface ClearOptions extends ScopeOptions {
 /** For how long `close()` waits for what runs, in milliseconds. */
 const CLOSING_MS = 10_000;
 
-/** @throws `ERR_INVALID_ARGUMENT` that names the option. No I/O but one question to Redis, in the background. */
-export function createOnce(options: OnceOptions): Once {
-  return new Once(options);
-}
-
 /**
  * Does things once, by keys. Enter at `createOnce()`.
  *

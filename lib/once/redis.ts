@@ -66,15 +66,6 @@ return string.match(found, 'maxmemory_policy:(%S+)') or ''`);
 /** What Redis says of a key of another type. */
 const OTHER_TYPE = 'WRONGTYPE';
 
-/**
- * Keeps records in Redis 5 or later, by a connected client of ioredis, iovalkey or node-redis. The client stays the program's.
- *
- * @throws `ERR_INVALID_ARGUMENT`. No I/O.
- */
-export function redisOnce(client: RedisLike, options?: RedisOnceOptions): RedisOnce {
-  return new RedisOnce(client, options);
-}
-
 /** Records in Redis, for `createOnce()`. Made by `redisOnce()`. */
 export class RedisOnce implements OnceStore {
   /** @internal */

@@ -23,7 +23,8 @@ export class Sweeper {
   readonly #config: Coord['config'];
   #claims = 0;
   #next = Math.floor(Math.random() * FOLDERS);
-  #isBusy = false;
+  /** Whether it looks at a folder now. */
+  isBusy = false;
   #isClosed = false;
 
   constructor(config: Coord['config']) {
@@ -32,13 +33,13 @@ export class Sweeper {
 
   /** Something was claimed. */
   tick(): void {
-    if (++this.#claims < CLAIMS || this.#isBusy || this.#isClosed) return;
+    if (++this.#claims < CLAIMS || this.isBusy || this.#isClosed) return;
     this.#claims = 0;
-    this.#isBusy = true;
+    this.isBusy = true;
     this.#look()
       .catch(() => {}) // the folder comes again
       .finally(() => {
-        this.#isBusy = false;
+        this.isBusy = false;
       });
   }
 
