@@ -9,6 +9,7 @@ import { connectCoord } from 'rollcall/coord';
 import { createUid, uuidv7 } from 'rollcall/uid';
 import { v7 } from 'uuid';
 import { writeCoord } from '../support/coord-page.mjs';
+import { imported } from '../support/imported.mjs';
 import { sized } from '../support/small.mjs';
 import { gathering, now } from '../support/stats.mjs';
 import { repeated, steady } from '../support/steady.mjs';
@@ -60,6 +61,9 @@ export default {
       }
       await delay(sized(1500, 0));
       add('nextMany()', (timed(() => uid.nextMany(IDS)) * 1e6) / IDS);
+      for (const way of ['import', 'require']) {
+        add(way, imported(way, 'rollcall/uid') - imported(way, '../programs/import-empty.cjs'));
+      }
       progress(`${run}/${RUNS}`);
     }
     const alike = (make) => {
@@ -91,6 +95,8 @@ export default {
       line('uuid v7()'),
       ...shares.map(([what, share]) => ({ what: `made twice, of ${IDS}: ${what}`, unit: '%', values: [share] })),
       { what: 'one worker id, as fast as they come', unit: 'M/s', values: [full] },
+      { what: 'import "rollcall/uid", over an empty module', unit: 'ms', values: values.import, target: 3 },
+      { what: '  require(), over an empty module', unit: 'ms', values: values.require, target: 3 },
       { what: 'transactions of etcd for each extension of a window', unit: '', values: [extensions], target: 1 },
     ];
   },

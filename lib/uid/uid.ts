@@ -77,16 +77,8 @@ const MANY = 1_000_000;
 /** How often `ready()` looks, in milliseconds, where nothing is told. */
 const LOOK_MS = 1000;
 
-/**
- * Ids of 63 bits: the time, a worker id, a sequence. With `coord` the worker id is one that the store gives, and no two processes make the same id
- * whatever becomes of their leases and clocks; see docs/uid.md for how. With `workerId` nothing is asked of anybody.
- *
- * Resolves when there is a worker id, which is held until `close()`, or that of `coord`. What may pass by itself is tried again for `timeoutMs`; that all are held is said at once.
- *
- * @throws `ERR_INVALID_ARGUMENT`, `ERR_NO_WORKER_ID`, `ERR_CLOCK` where the clock is more than a minute ahead of all who live, `ERR_UNSUPPORTED` where
- * the store holds no leases, `ERR_UNAVAILABLE`, `ERR_TIMEOUT`, `ERR_PERMISSION_DENIED`, `ERR_ABORTED`, `ERR_CLOSED`.
- */
-export async function createUid(options: CoordUidOptions | FixedUidOptions): Promise<Uid> {
+/** @internal See `createUid()`. */
+export async function opened(options: unknown): Promise<Uid> {
   const given = record('options', options);
   return given.workerId === undefined ? await overSlot(given) : fixed(given);
 }
