@@ -39,4 +39,4 @@ export type { Lock } from './locks/lock.js';
 export type { Locks } from './locks/locks.js';
 export type { AcquireOptions, LockOptions, PermitsRef } from './locks/options.js';
 export type { CoordIdentity, CoordOptions } from './options.js';
-export type { Slot, SlotOptions, SlotRefusal, Slots, SlotUser, SlotWindow } from './slots.js';
+export type { Slot, SlotLimits, SlotOptions, SlotRefusal, Slots, SlotUser, SlotWindow } from './slots.js';
