@@ -36,6 +36,7 @@ describe('what an id is made of', () => {
     expectGrowing(ids);
     expect(uid.validUntil).toBe(Number.POSITIVE_INFINITY);
     await uid.close();
+    expect(uid.validUntil).toBe(0);
   });
 
   test('digits are those of the number, for each sequence of a millisecond', async (finish) => {

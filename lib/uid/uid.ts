@@ -178,11 +178,12 @@ export class Uid {
 
   /**
    * Until when ids can be made without the store, in milliseconds of the Unix epoch, as it is known at this moment. `Infinity` with a worker id
-   * that is given.
+   * that is given; 0 once it is closed.
    */
   get validUntil(): number {
+    if (this.#isClosed) return 0;
     if (!this.#slot) return Number.POSITIVE_INFINITY;
-    if (!this.#isClosed) this.#ids.look();
+    this.#ids.look();
     return this.#ids.until;
   }
 
