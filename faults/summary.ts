@@ -15,6 +15,7 @@ const HEAD = [
     'lists of names',
     'terms of locks and elections',
     'writes under a lock',
+    'ids',
     'changes of configuration',
     'told',
     'calls',
@@ -25,7 +26,8 @@ const HEAD = [
 
 export function summary(runs: readonly Judged[]): string {
   const rows = runs.map(({ history, violations }) => {
-    const { begin, faults, killed, registrations, watching, calls, byName, terms, guarded, shared } = figures(history);
+    const { begin, faults, killed, registrations, watching, calls, byName, terms, guarded, ids, shared } =
+      figures(history);
     const { reads, judged, losses, repairs } = registrations;
     const sum = (numbers: Iterable<{ count?: number; terms?: number }>): number =>
       [...numbers].reduce((total, { count, terms }) => total + (count ?? terms ?? 0), 0);
@@ -33,7 +35,7 @@ export function summary(runs: readonly Judged[]): string {
       ...[begin?.backend ?? '', begin?.seed ?? '', sum(faults.values()), killed],
       ...[`${judged} of ${reads} reads`, losses, repairs.count === 0 ? '' : `${(repairs.worst / 1000).toFixed(1)} s`],
       ...[registrations.withdrawn.count, watching.lists, watching.names],
-      ...[sum(terms.values()) || '', guarded || '', shared.changes || '', shared.snapshots || ''],
+      ...[sum(terms.values()) || '', guarded || '', ids || '', shared.changes || '', shared.snapshots || ''],
       ...[sum(calls.values()), `${byName.judged} of ${byName.count}`, violations.length],
     ];
   });
