@@ -217,6 +217,21 @@ test("a record that can't be read is not taken for a slot that is free", async (
   expect(error.holders).toContain("1: what stands at its key can't be read");
 });
 
+test('the holder before was ahead of our clock: `borrow` goes on after it, `error` and ready() wait for the clock', async (finish) => {
+  const coord = await inMemory(finish);
+  const layout = layoutOf(1);
+  const until = Date.now() + 400;
+  const record = JSON.stringify({ until, nonce: 'of another', holder: 'another' });
+  for (const n of [1, 2]) await coord.config.set(`${ROOT}/until/${n}`, record);
+  const options = { coord, service: SERVICE, layout, logger: false };
+  const [borrows, waits] = [await createUid(options), await createUid({ ...options, clockBack: 'error' })];
+  expect(borrows.parse(borrows.next()).at.getTime()).toBe(until + 1);
+  expect(await failure((async () => waits.next())())).toMatchObject({ code: 'ERR_CLOCK' });
+  await waits.ready();
+  expect(Date.now()).toBeGreaterThanOrEqual(until);
+  expect(waits.parse(waits.next()).at.getTime()).toBeGreaterThan(until);
+});
+
 test('a listener that throws changes nothing', async (finish) => {
   const lines: string[] = [];
   const logger = { error: (line: string) => lines.push(line) };

@@ -78,7 +78,6 @@ export class Snowflake {
     this.#base = Date.now();
     this.#baseAt = monotonic();
     this.look();
-    if (this.#isStrict) this.#shown = this.#last;
   }
 
   get workerId(): number {
@@ -140,6 +139,7 @@ export class Snowflake {
       this.#worker = window.n & (2 ** this.#rules.layout.workerBits - 1);
       this.#lift(window.since);
       this.#sequence = this.#seqMost; // not one more of that millisecond: it may be another's
+      this.#shown = this.#last; // who had it before may have been ahead of our clock
     }
     this.#limit = 0;
     return window;
