@@ -96,7 +96,9 @@ impl Tries {
     /// Waits before the next one. Gives the error back where that does not help, or it is too late.
     async fn after(&mut self, error: Error) -> Result<()> {
         let pause = self.backoff.next_pause();
-        if !error.is_retryable() || Instant::now() + pause > self.end {
+        // What may have been written is written again, over what is then found there.
+        let may_help = error.is_retryable() || error.is_outcome_unknown();
+        if !may_help || Instant::now() + pause > self.end {
             return Err(error);
         }
         sleep(pause).await;

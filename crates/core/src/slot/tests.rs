@@ -1,12 +1,18 @@
 //! On a memory server. The clock of the machine is the real one, so windows are long where time is paused.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
 use super::*;
+use crate::ErrorKind;
 use crate::backend::Backend;
 use crate::backends::memory::{MemoryBackend, MemoryServer};
 use crate::registry::{Hooks, Registry, RegistryOptions};
-use crate::store::{Compare, Range, Write};
+use crate::store::{Commit, Compare, Range, Read, Write};
+use crate::tenure::{Before, Entered, Look, Since, Tenure};
 
 const TTL: Duration = Duration::from_secs(3);
 const WINDOW: Duration = Duration::from_secs(60);
@@ -162,4 +168,127 @@ async fn a_store_that_is_wiped_takes_nothing_back() {
     client.server.wipe();
     let window = seen(&slot, |window| window.generation == 2).await;
     assert_eq!(window.since, before.until, "somebody may have had it meanwhile");
+}
+
+/// A store whose next answers to writes are lost, though they are made.
+#[derive(Clone)]
+struct Lossy {
+    store: Arc<dyn Store>,
+    lost: Arc<AtomicUsize>,
+}
+
+impl Lossy {
+    fn lose(&self, done: Result<Commit>) -> Result<Commit> {
+        let lost = self
+            .lost
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        match lost {
+            Ok(_) => Err(Error::new(ErrorKind::Timeout, "its answer was lost").with_unknown_outcome()),
+            Err(_) => done,
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Lossy {
+    async fn read(&self, ranges: &[Range]) -> Result<Read> {
+        self.store.read(ranges).await
+    }
+
+    fn follow(&self, ranges: &Arc<[Range]>) -> BoxStream<'static, Result<Read>> {
+        self.store.follow(ranges)
+    }
+
+    async fn commit(&self, compares: &[Compare], writes: &[Write], within: Duration) -> Result<Commit> {
+        self.lose(self.store.commit(compares, writes, within).await)
+    }
+
+    fn hold(&self, ttl: Duration) -> Result<Arc<dyn Tenure>> {
+        let (tenure, lossy) = (self.store.hold(ttl)?, self.clone());
+        Ok(Arc::new(LossyTenure { tenure, lossy }))
+    }
+}
+
+struct LossyTenure {
+    tenure: Arc<dyn Tenure>,
+    lossy: Lossy,
+}
+
+#[async_trait]
+impl Tenure for LossyTenure {
+    fn lease(&self) -> i64 {
+        self.tenure.lease()
+    }
+
+    async fn begin(&self, within: Duration) -> Result<()> {
+        self.tenure.begin(within).await
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.tenure.deadline()
+    }
+
+    async fn lost(&self) -> String {
+        self.tenure.lost().await
+    }
+
+    async fn enter(&self, key: &str, value: &[u8], before: &Before, within: Duration) -> Result<Entered> {
+        self.tenure.enter(key, value, before, within).await
+    }
+
+    async fn look(&self, key: &str, since: Since, before: &Before, within: Duration) -> Result<Look> {
+        self.tenure.look(key, since, before, within).await
+    }
+
+    async fn changed(&self, key: &str, since: Since, before: &Before, seen: &Look) -> Result<()> {
+        self.tenure.changed(key, since, before, seen).await
+    }
+
+    async fn claim(
+        &self,
+        key: &str,
+        value: &[u8],
+        compares: &[Compare],
+        writes: &[Write],
+        within: Duration,
+    ) -> Result<Commit> {
+        let done = self.tenure.claim(key, value, compares, writes, within).await;
+        self.lossy.lose(done)
+    }
+
+    fn stop(&self) {
+        self.tenure.stop();
+    }
+
+    async fn end(&self, within: Duration) -> Result<()> {
+        self.tenure.end(within).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_are_lost_lose_no_slot() {
+    let client = client("slot-answers");
+    let lost = Arc::new(AtomicUsize::new(1));
+    let mut slots = client.registry.slots().unwrap();
+    slots.store = Arc::new(Lossy {
+        store: Arc::clone(&client.store),
+        lost: Arc::clone(&lost),
+    });
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let slot = slots.take(ask(1, "one"), deadline, Box::new(|| ())).await.unwrap();
+    let window = slot.window();
+    assert_eq!(
+        (window.generation, window.n, window.since),
+        (1, 1, 0),
+        "it was taken once"
+    );
+    assert_eq!(client.until().await.0, window.until);
+    lost.store(2, Ordering::SeqCst);
+    tokio::time::sleep(WINDOW).await;
+    let window = seen(&slot, |window| window.hindrance.is_none()).await;
+    assert_eq!((window.generation, window.n), (1, 1), "and is kept");
+    assert_eq!(lost.load(Ordering::SeqCst), 0);
+    lost.store(1, Ordering::SeqCst);
+    slot.release(1, window.until - 1000).await.unwrap();
+    assert_eq!(client.until().await.0, window.until - 1000);
 }
