@@ -225,10 +225,11 @@ describe.each(SHARED)('%s', (_, start) => {
       [behind, ahead],
     ] as [Script<Line>, Script<Line>][]) {
       const key = uniqueName('clocks');
-      const options = { lockMs: LOCK_MS };
-      runner.send({ key, takesMs: 1.5 * LOCK_MS, effects: effects.path, options } satisfies Order);
+      // Longer than they are apart: coord has no other clock for that.
+      const order: Order = { key, ttlMs: 4 * 3_600_000, effects: effects.path, options: { lockMs: LOCK_MS } };
+      runner.send({ ...order, takesMs: 1.5 * LOCK_MS });
       await next(runner, key, 'runs');
-      asker.send({ key, effects: effects.path, options } satisfies Order);
+      asker.send(order);
       const [done, joined] = await Promise.all([next(runner, key, 'done'), next(asker, key, 'done')]);
       expect(joined.value).toEqual(done.value);
       expect(effects.count(key)).toBe(1);

@@ -109,6 +109,8 @@ export interface Line {
 /** What a process is told to do, by a line. */
 export interface Order {
   readonly key: string;
+  /** 600,000. */
+  readonly ttlMs?: number;
   /** How many callers there are at once; 1. */
   readonly callers?: number;
   /** How long the function takes. */
