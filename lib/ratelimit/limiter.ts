@@ -123,6 +123,8 @@ export class RateLimiter {
   readonly #unknownNames = new Set<string>();
   #meters = new Map<string, Meter>();
   #version = -1;
+  /** Whether somebody listens to `rejected`: a refusal is to cost next to nothing. */
+  #isHeard = false;
 
   /** @internal */
   constructor(options: RateLimiterOptions) {
@@ -244,11 +246,13 @@ export class RateLimiter {
 
   on<E extends keyof RateLimiterEvents>(event: E, listener: (...args: RateLimiterEvents[E]) => void): this {
     this.#events.add(event, listener, false);
+    this.#isHeard = this.#events.listenerCount('rejected') > 0;
     return this;
   }
 
   off<E extends keyof RateLimiterEvents>(event: E, listener: (...args: RateLimiterEvents[E]) => void): this {
     this.#events.remove(event, listener);
+    this.#isHeard = this.#events.listenerCount('rejected') > 0;
     return this;
   }
 
@@ -356,13 +360,13 @@ export class RateLimiter {
   #byNoRule(allowed: boolean, subject: string, rule: string): Decision {
     const ms = allowed ? 0 : UNKNOWN_RETRY_MS;
     const decision: Decision = { allowed, limit: 0, remaining: 0, retryAfterMs: ms, resetMs: ms, rule, by: 'unknown' };
-    if (!allowed) this.#events.deliver('rejected', decision, subject);
+    if (!allowed && this.#isHeard) this.#events.deliver('rejected', decision, subject);
     return decision;
   }
 
   #told(rule: Rule, decision: Decision, subject: string): Decision {
     if (decision.allowed) return decision;
-    this.#events.deliver('rejected', decision, subject);
+    if (this.#isHeard) this.#events.deliver('rejected', decision, subject);
     return rule.shadow ? { ...decision, allowed: true, retryAfterMs: 0 } : decision;
   }
 }

@@ -27,6 +27,7 @@ export class Meter {
   #share = 0;
   #refilled = 0;
   #since: number;
+  #latest: number;
   /** What all have had together for whom there is no room. */
   #others = 0;
   #isFull = false;
@@ -35,7 +36,7 @@ export class Meter {
     this.name = name;
     this.#rule = rule;
     this.#among = 1;
-    this.#since = now;
+    this.#since = this.#latest = now;
     this.#subjects = new Subjects(maxKeys);
     this.#tellFull = tellFull;
     this.#divide();
@@ -93,9 +94,11 @@ export class Meter {
     return decided(name, by, share, spent + cost, this.#perMs, 0);
   }
 
+  /** The clock of tokens. It goes on from where it was where the other one is set back. */
   #at(now: number): number {
-    const elapsed = now - this.#since;
-    return elapsed > 0 ? this.#refilled + elapsed * this.#perMs : this.#refilled;
+    if (now < this.#latest) this.#since -= this.#latest - now;
+    this.#latest = now;
+    return this.#refilled + (now - this.#since) * this.#perMs;
   }
 
   #divide(): void {

@@ -5,12 +5,12 @@ const PARTS = 64;
 /** How many subjects a new one looks at for one that is forgotten: more than one, so that what is due goes faster than new ones come. */
 const SWEPT = 4;
 /** How many are looked at where there is no room. */
-const SWEPT_FOR_ROOM = 64;
+const SWEPT_FOR_ROOM = 8;
 
 /** A part of the subjects. */
 class Part {
   readonly places = new Map<string, number>();
-  /** By place: when all is back, on the clock of the meter. */
+  /** By place: when all is back, on the clock of the meter. Never, where nobody is. */
   full = new Float64Array(4);
   readonly names: (string | undefined)[] = [];
   readonly free: number[] = [];
@@ -18,13 +18,13 @@ class Part {
 
   /** Looks at the next subject in turn, and forgets it if all is back. @returns whether it was forgotten. */
   sweep(refilled: number): boolean {
-    const { names } = this;
+    const { names, full } = this;
     if (names.length === 0) return false;
     if (this.hand >= names.length) this.hand = 0;
     const place = this.hand++;
-    const name = names[place];
-    if (name === undefined || (this.full[place] as number) > refilled) return false;
-    this.places.delete(name);
+    if ((full[place] as number) > refilled) return false;
+    full[place] = Number.POSITIVE_INFINITY;
+    this.places.delete(names[place] as string);
     names[place] = undefined;
     this.free.push(place);
     return true;
@@ -51,6 +51,9 @@ export class Subjects {
   readonly #parts: (Part | undefined)[] = new Array(PARTS).fill(undefined);
   readonly #max: number;
   #hand = 0;
+  /** Where `get()` was. */
+  #index = 0;
+  #place: number | undefined;
   size = 0;
 
   constructor(max: number) {
@@ -62,29 +65,32 @@ export class Subjects {
     return this.size < this.#max * 0.9;
   }
 
-  /** When all is back of a subject; 0 of one that is not known. */
+  /** When all is back of a subject; 0 of one that is not known. `set()` is about the same one. */
   get(subject: string): number {
-    const part = this.#parts[partOf(subject)];
+    const index = partOf(subject);
+    const part = this.#parts[index];
     const place = part?.places.get(subject);
+    this.#index = index;
+    this.#place = place;
     return place === undefined ? 0 : ((part as Part).full[place] as number);
   }
 
   /**
+   * Sets that of the subject that `get()` was asked for last.
+   *
    * @param refilled now, on the same clock.
    * @returns whether there was room for it.
    */
   set(subject: string, full: number, refilled: number): boolean {
-    const index = partOf(subject);
-    const part = this.#parts[index];
-    const place = part?.places.get(subject);
-    if (place !== undefined) {
-      (part as Part).full[place] = full;
+    const part = this.#parts[this.#index];
+    if (this.#place !== undefined) {
+      (part as Part).full[this.#place] = full;
       return true;
     }
     if (part) for (let i = 0; i < SWEPT; i++) if (part.sweep(refilled)) this.size--;
     if (this.size >= this.#max && !this.#makeRoom(refilled)) return false;
     const home = part ?? new Part();
-    this.#parts[index] = home;
+    this.#parts[this.#index] = home;
     home.add(subject, full);
     this.size++;
     return true;
