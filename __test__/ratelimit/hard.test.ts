@@ -1,7 +1,7 @@
 // Limits among processes, on a Redis that is frozen, fails over and comes back, and by a registry whose instances die.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { connectRegistry } from 'rollcall';
+import { connect } from 'rollcall';
 import type { RateLimiter, RateRule } from 'rollcall/ratelimit';
 import { describe, expect, test } from 'vitest';
 import { type Finish, FULL, until } from '../coord/kit.js';
@@ -47,21 +47,22 @@ async function timed(of: RateLimiter): Promise<number> {
 }
 
 /** Six processes ask ten times as much as there is, with a burst of 50 each at the start. */
-async function six(finish: Finish, seconds: number, toy: boolean): Promise<Line[]> {
+async function six(finish: Finish, seconds: number, toy: boolean): Promise<{ began: number; lines: Line[] }> {
   const server = await redisOf(finish);
   const order = { redis: server.url, rule: distributed(100, 50), perSecond: 1000 / 6, burst: 50, seconds, toy };
-  const startAt = Date.now() + 3000;
-  const takers = [1, 2, 3, 4, 5, 6].map(() => ordered<Line>(finish, program('taker'), { ...order, startAt }));
-  for (const taker of takers) expect((await taker.line(({ event }) => event === 'ready')).at).toBeLessThan(startAt);
-  return Promise.all(takers.map((taker) => taker.line(({ event }) => event === 'done', { timeoutMs: 60_000 })));
+  const takers = [1, 2, 3, 4, 5, 6].map(() => ordered<Line>(finish, program('taker'), order));
+  for (const taker of takers) await taker.line(({ event }) => event === 'ready');
+  const began = Date.now();
+  await server.ask('SET go 1');
+  const done = takers.map((taker) => taker.line(({ event }) => event === 'done', { timeoutMs: 60_000 }));
+  return { began, lines: await Promise.all(done) };
 }
 
 const sum = (lines: readonly Line[], what: 'asked' | 'allowed') => lines.reduce((all, line) => all + line[what], 0);
 
 test('six processes at ten times the load have the burst and the rate, and 98 % of it at least', async (finish) => {
   const seconds = FULL ? 30 : 4;
-  const began = Date.now() + 3000;
-  const lines = await six(finish, seconds, false);
+  const { began, lines } = await six(finish, seconds, false);
   const took = (Math.max(...lines.map(({ at }) => at)) - began) / 1000;
   for (const { by } of lines) expect(Object.keys(by)).toEqual(['redis']);
   expect(sum(lines, 'asked')).toBeGreaterThan(900 * seconds);
@@ -70,7 +71,7 @@ test('six processes at ten times the load have the burst and the rate, and 98 % 
 });
 
 test('and a toy that reads and writes lets far more through', async (finish) => {
-  const lines = await six(finish, 1, true);
+  const { lines } = await six(finish, 1, true);
   expect(sum(lines, 'allowed')).toBeGreaterThan(1.2 * (50 + 100));
 });
 
@@ -150,7 +151,7 @@ test('while Redis is away, processes share the rate by the instances that the re
   const url = `memory://${uniqueName('limits')}`;
   const all = await Promise.all(
     [1, 2].map(async (n) => {
-      const registry = await connectRegistry({ url, logger: false });
+      const registry = await connect({ url, logger: false });
       finish.onTestFinished(() => registry.close());
       await registry.register({ name: 'orders', id: `${n}`, endpoints: [`http://127.0.0.1:${n}`] });
       const redis = await CLIENTS.ioredis(finish, server.url);
@@ -205,18 +206,16 @@ test('five instances share a rate, four of them when one has died, and as many w
   within(await rateOf(takers, ms));
   const [dead, ...living] = takers as [Script<Line>, ...Script<Line>[]];
   dead.kill('SIGKILL');
-  const fewer = living.map((taker) => ({ taker, from: taker.seen.length }));
   // The share is 2 of five, and 2.5 of four: it shows in the rate alone.
   await waitFor(async () => (await rateOf(living, 1000)) > 185, { what: 'four to have it all', timeoutMs: 60_000 });
-  expect(fewer.length).toBe(4);
   within(await rateOf(living, ms));
   await etcd.kill();
   await sleep(1000);
   within(await rateOf(living, ms));
-});
+}, 120_000);
 
 test('a million subjects take no more memory than is said, and open no door', async () => {
-  const script = program('million');
+  const script = fileURLToPath(new URL('../../bench/programs/ratelimit-million.mjs', import.meta.url));
   const said = JSON.parse(await output(process.execPath, ['--expose-gc', script], { NODE_OPTIONS: '' }));
   expect(said.subjects).toBe(1_000_000);
   expect(said.megabytes).toBeLessThan(150);

@@ -105,11 +105,6 @@ const UNKNOWN_RETRY_MS = 1000;
 /** Of so many unknown names it is logged that they are. */
 const TOLD_NAMES = 16;
 
-/** @throws `ERR_INVALID_ARGUMENT` that names the option, also of rules that are given as they are. No I/O is waited for. */
-export function createRateLimiter(options: RateLimiterOptions): RateLimiter {
-  return new RateLimiter(options);
-}
-
 /** A limiter. Enter at `createRateLimiter()`. */
 export class RateLimiter {
   readonly #events: Events<RateLimiterEvents>;
