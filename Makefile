@@ -45,7 +45,7 @@ hard: build ## Runs the hard tests in their full size, about thirty-five minutes
 	@NODES=22,24,26 npm test -- __test__/http/undici.test.ts
 	@NAMES=10000 CHANGES=1000 SHARE_MS=10000 npm test -- __test__/grpc/resolver.test.ts -t 'dialled|changes|fair share'
 	@FREEZES=10 npm test -- __test__/http/fleet.test.ts -t 'another one that is frozen'
-	@SIZE=full npm test -- __test__/coord/last-good.test.ts __test__/coord/hard.test.ts __test__/coord/faults.test.ts __test__/coord/zookeeper.test.ts __test__/coord/locks-faults.test.ts __test__/coord/cron-faults.test.ts __test__/coord/elections.test.ts __test__/uid/hard.test.ts __test__/once/hard.test.ts
+	@SIZE=full npm test -- __test__/coord/last-good.test.ts __test__/coord/hard.test.ts __test__/coord/faults.test.ts __test__/coord/zookeeper.test.ts __test__/coord/locks-faults.test.ts __test__/coord/cron-faults.test.ts __test__/coord/elections.test.ts __test__/uid/hard.test.ts __test__/once/hard.test.ts __test__/ratelimit/hard.test.ts
 	@TYPES=all npm test -- __test__/packaging/types.test.ts
 	@scripts/lint alone
 
@@ -70,7 +70,7 @@ bench-etcd: build ## Measures rollcall/etcd, etcd3 and Rust in turns; writes doc
 
 bench-coord: build ## Measures coord and its recipes, beside Go's and others; writes docs/bench-coord.md
 	@scripts/servers etcd peer
-	@node bench/run.mjs --only coord,locks,breaker,uid,once --docs
+	@node bench/run.mjs --only coord,locks,breaker,uid,once,ratelimit --docs
 
 bench-backends: build ## Measures the registries side by side; writes docs/bench-backends.md
 	@scripts/setup test

@@ -22,6 +22,7 @@ import many from './rows/many.mjs';
 import names from './rows/names.mjs';
 import once from './rows/once.mjs';
 import pick from './rows/pick.mjs';
+import ratelimit from './rows/ratelimit.mjs';
 import register from './rows/register.mjs';
 import traffic from './rows/traffic.mjs';
 import uid from './rows/uid.mjs';
@@ -48,6 +49,7 @@ const ROWS = [
   breaker,
   uid,
   once,
+  ratelimit,
   backends,
 ];
 

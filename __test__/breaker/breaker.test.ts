@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Breaker, BreakerOpenError, type Breakers, createBreakers, type Policy } from 'rollcall/breaker';
 import { expect, it, onTestFinished, vi } from 'vitest';
+import { changing as changingValue } from '../support/changing.js';
 import { waitFor } from '../support/process.js';
 
 const boom = new Error('boom');
@@ -12,23 +13,8 @@ const failure = (promise: Promise<unknown>) =>
     (error) => error,
   );
 
-/** Policies that change, as a `ConfigRef` has them. */
-function changing(first: Record<string, unknown>) {
-  const listeners = new Set<() => void>();
-  const ref = {
-    value: first as Record<string, Policy>,
-    subscribe(listener: () => void) {
-      listeners.add(listener);
-      return () => listeners.delete(listener);
-    },
-    set(next: unknown) {
-      ref.value = next as Record<string, Policy>;
-      for (const listener of listeners) listener();
-    },
-    listeners,
-  };
-  return ref;
-}
+/** Policies that change. */
+const changing = (first: Record<string, unknown>) => changingValue(first as Record<string, Policy>);
 
 const one = (policy: Policy, options = {}) =>
   createBreakers({ default: policy, logger: false, ...options }).get('users');

@@ -21,6 +21,7 @@ const ROWS = [
   'many',
   'coord',
   'locks',
+  'ratelimit',
 ];
 
 test('every row gives its figures', async () => {

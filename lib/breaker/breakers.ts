@@ -1,15 +1,15 @@
 /** The breakers of a program, by their names. */
 
 import { type Log, logOf } from '../common/logger.js';
-import { integer, invalid, kindOf, onlyKnown, optional, record, text } from '../common/shape.js';
-import type { Coord, StandardResult, StandardSchema } from '../coord/index.js';
+import { integer, invalid, kindOf, onlyKnown, optional, text } from '../common/shape.js';
+import type { Coord } from '../coord/index.js';
 import { Events } from '../registry/events.js';
 import { Breaker, type BreakerState, type Shared } from './breaker.js';
 import type { BreakerOpenError } from './errors.js';
 import { isFailure } from './failures.js';
 import { type GrpcInterceptor, type GrpcName, grpcInterceptor } from './grpc.js';
 import { type InstanceBreakers, instanceBreakers, type PickedFrom } from './instances.js';
-import { isPoliciesRef, Policies, type PoliciesRef } from './policies.js';
+import { Policies, type PoliciesRef } from './policies.js';
 import { type Policy, rulesOf } from './policy.js';
 import { type UndiciInterceptor, type UndiciName, undiciInterceptor } from './undici.js';
 
@@ -65,9 +65,6 @@ export class Breakers {
   readonly #log: Log;
   readonly #policies: Policies;
   readonly #shared: Shared;
-  #ready: Promise<void> = Promise.resolve();
-  #isClosed = false;
-  #end = () => {};
 
   /** @internal */
   constructor(options: BreakersOptions | undefined) {
@@ -78,9 +75,13 @@ export class Breakers {
     this.#events = new Events<BreakersEvents>(EVENTS, this.#log);
     const judge = given.isFailure ?? isFailure;
     if (typeof judge !== 'function') throw invalid('options.isFailure', `expected a function, got ${kindOf(judge)}`);
-    this.#policies = new Policies(rulesOf('options.default', given.default ?? {}));
+    const hearer = {
+      log: this.#log,
+      changed: () => this.#events.deliver('policies'),
+      refused: (name: string, error: Error) => this.#events.deliver('refused', name, error),
+    };
+    this.#policies = new Policies(rulesOf('options.default', given.default ?? {}), hearer, given.policies);
     this.#shared = this.#share(judge as (error: unknown) => boolean);
-    if (given.policies !== undefined) this.#take(given.policies as NonNullable<BreakersOptions['policies']>);
   }
 
   /** The breaker of this name, made at the first call. */
@@ -103,7 +104,7 @@ export class Breakers {
 
   /** Resolves when the policies of a store were read; at once without. Until then breakers go by `default`. @throws as `config.open()`. */
   ready(): Promise<void> {
-    return this.#ready;
+    return this.#policies.ready();
   }
 
   /**
@@ -151,8 +152,7 @@ export class Breakers {
 
   /** Hears of no other policies any more. The breakers go on with those that they have. */
   close(): void {
-    this.#isClosed = true;
-    this.#end();
+    this.#policies.close();
   }
 
   [Symbol.dispose](): void {
@@ -175,51 +175,6 @@ export class Breakers {
     };
   }
 
-  #take(source: NonNullable<BreakersOptions['policies']>): void {
-    if (isPoliciesRef(source)) this.#follow(source);
-    else if (isStored(source)) this.#open(source);
-    else this.#policies.replace('options.policies', source);
-  }
-
-  #follow(ref: PoliciesRef): void {
-    const read = () => {
-      try {
-        this.#policies.replace('policies', ref.value, (name, error) => this.#refused(name, error as Error));
-        this.#events.deliver('policies');
-      } catch (error) {
-        this.#refused('', error as Error); // not a record at all: all stay
-      }
-    };
-    read();
-    this.#end = ref.subscribe(read);
-  }
-
-  #refused(name: string, error: Error): void {
-    this.#log.write('warn', `a policy of breakers was refused, the one before it stays: ${error.message}`);
-    this.#events.deliver('refused', name, error);
-  }
-
-  #open({ coord, path }: StoredPolicies): void {
-    text('options.policies.path', path);
-    this.#ready = this.#openStored(coord, `${path.replace(/\/+$/, '')}/`);
-    this.#ready.catch((error: Error) => {
-      this.#log.write('error', `the policies of breakers can't be read: ${error.message}`);
-    });
-  }
-
-  async #openStored(coord: Pick<Coord, 'config'>, key: `${string}/`): Promise<void> {
-    const { defineConfig } = require('../coord/index.js') as typeof import('../coord/index.js'); // who has a coord has loaded it
-    const ref = await coord.config.open(defineConfig({ key, schema: SCHEMA }));
-    if (this.#isClosed) return ref.close();
-    ref.on('rejected', (error) => this.#events.deliver('refused', error.issues[0]?.entry ?? '', error)); // coord has logged it
-    this.#follow(ref);
-    const unfollow = this.#end;
-    this.#end = () => {
-      unfollow();
-      ref.close();
-    };
-  }
-
   #forget(): void {
     for (const [name, breaker] of this.#breakers) {
       if (breaker.state !== 'closed') continue;
@@ -229,22 +184,4 @@ export class Breakers {
     const [oldest] = this.#breakers.keys();
     this.#breakers.delete(oldest as string);
   }
-}
-
-const SCHEMA: StandardSchema<unknown, Policy> = {
-  '~standard': { version: 1, vendor: 'rollcall', validate: validated },
-};
-
-function validated(value: unknown): StandardResult<Policy> {
-  try {
-    rulesOf('policy', value);
-    return { value: value as Policy };
-  } catch (error) {
-    return { issues: [{ message: (error as Error).message }] };
-  }
-}
-
-function isStored(value: unknown): value is StoredPolicies {
-  const { coord, path } = record('options.policies', value) as Partial<StoredPolicies>;
-  return typeof path === 'string' && typeof coord?.config?.open === 'function';
 }

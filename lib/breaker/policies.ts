@@ -1,6 +1,6 @@
 /** The policies of breakers by their names, wherever they come from. */
 
-import { isRecord, record } from '../common/shape.js';
+import { Named, type NamedHearer } from '../coord/named.js';
 import { type Policy, type Rules, rulesOf } from './policy.js';
 
 /** Something that has policies and changes, such as a `ConfigRef` of `rollcall/coord`. */
@@ -11,49 +11,20 @@ export interface PoliciesRef {
 
 /** The name that stands for all breakers that have no policy of their own. */
 const DEFAULT = 'default';
-/** What names of files end with. */
-const FILE = /\.json$/;
+const KIND = { option: 'options.policies', one: 'policy', many: 'policies', of: 'breakers', parse: rulesOf } as const;
 
 /** What is known of the policies. */
-export class Policies {
+export class Policies extends Named<Rules> {
   readonly #fallback: Rules;
-  #byName = new Map<string, Rules>();
-  /** Changes when any policy does. */
-  version = 0;
 
-  constructor(fallback: Rules) {
+  constructor(fallback: Rules, hearer: NamedHearer, source: unknown) {
+    super(KIND, hearer, source);
     this.#fallback = fallback;
   }
 
   /** The policy of this name, else of what stands before its `/`, else of all. */
   of(name: string): Rules {
-    const own = this.#byName.get(name) ?? this.#byName.get(name.slice(0, Math.max(0, name.indexOf('/'))));
-    return own ?? this.#byName.get(DEFAULT) ?? this.#fallback;
+    const own = this.get(name) ?? this.get(name.slice(0, Math.max(0, name.indexOf('/'))));
+    return own ?? this.get(DEFAULT) ?? this.#fallback;
   }
-
-  /**
-   * Takes other policies in the place of all. One that is wrong is given to `refused`, and what it had before stays; without
-   * `refused` it is thrown.
-   */
-  replace(path: string, value: unknown, refused?: (name: string, error: unknown) => void): void {
-    const next = new Map<string, Rules>();
-    for (const [key, policy] of Object.entries(record(path, value, 'policies by the names of breakers'))) {
-      const name = key.replace(FILE, '');
-      try {
-        next.set(name, rulesOf(`${path}.${key}`, policy));
-      } catch (error) {
-        if (!refused) throw error;
-        const before = this.#byName.get(name);
-        if (before) next.set(name, before);
-        refused(name, error);
-      }
-    }
-    this.#byName = next;
-    this.version++;
-  }
-}
-
-/** Whether it is a source that changes. */
-export function isPoliciesRef(value: unknown): value is PoliciesRef {
-  return isRecord(value) && typeof value.subscribe === 'function' && 'value' in value;
 }

@@ -62,13 +62,14 @@ export class Scripts {
    * the client rejects with.
    */
   async run(operation: string, script: Script, keys: string[], args: string[], timeoutMs: number): Promise<Answer> {
-    const outcome = await outcomeOf(this.#attempt(operation, script, keys, args), undefined, timeoutMs);
+    const outcome = await outcomeOf(this.attempt(operation, script, keys, args), undefined, timeoutMs);
     if (typeof outcome === 'object') return outcome.value;
     const message = `${operation}: no answer of Redis within ${timeoutMs} ms`;
     throw new TimeoutError(message, { operation, outcomeUnknown: true });
   }
 
-  async #attempt(operation: string, script: Script, keys: string[], args: string[]): Promise<Answer> {
+  /** The same for as long as the client takes: for who sets an end to many at once. @throws `ERR_UNAVAILABLE`. */
+  async attempt(operation: string, script: Script, keys: string[], args: string[]): Promise<Answer> {
     try {
       return (await this.#run(script, keys, args)) as Answer;
     } catch (cause) {
