@@ -22,11 +22,24 @@ it('is built, and its pages lead to one another', async () => {
     'breaker',
     'uid',
     'once',
+    'ratelimit',
     'running',
     'faq',
   ])
     expect(page('index.html'), name).toContain(`href="documents/${name}.html`);
   expect(page('documents/faq.html')).toContain('href="running.html');
-  for (const name of ['index', 'etcd', 'nest', 'midway', 'http', 'coord', 'breaker', 'uid', 'once', 'grpc'])
+  for (const name of [
+    'index',
+    'etcd',
+    'nest',
+    'midway',
+    'http',
+    'coord',
+    'breaker',
+    'uid',
+    'once',
+    'ratelimit',
+    'grpc',
+  ])
     expect(existsSync(join(api, 'modules', `${name}.html`)), name).toBe(true);
 }, 600_000);

@@ -146,6 +146,19 @@ describe.each(Object.entries(CLIENTS))('%s', (_, clientOf) => {
   });
 });
 
+test('subjects of a Redis Cluster, which lie apart, are asked for one by one', async (finish) => {
+  const server = await startRedis(['--cluster-enabled', 'yes']);
+  finish.onTestFinished(() => server[Symbol.asyncDispose]());
+  await server.ask('CLUSTER ADDSLOTSRANGE 0 16383');
+  await waitFor(async () => (await server.ask('SET a 1')) === '+OK', { what: 'the cluster' });
+  const redis = await CLIENTS.ioredis(finish, server.url);
+  const limits = limiter(finish, { rules: { send: distributed(0.01, 2) }, redis, storeTimeoutMs: 5000 });
+  for (const expected of [true, true, false]) {
+    const all = await Promise.all(Array.from({ length: 50 }, (_, n) => limits.allow(`user:${n}`, 'send')));
+    for (const { allowed, by } of all) expect({ allowed, by }).toEqual({ allowed: expected, by: 'redis' });
+  }
+});
+
 test('while Redis is away, processes share the rate by the instances that the registry knows', async (finish) => {
   const server = await redisOf(finish);
   const url = `memory://${uniqueName('limits')}`;

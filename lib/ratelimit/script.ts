@@ -1,39 +1,44 @@
-/** What Redis runs for each request of a distributed rule. */
+/** What Redis runs for the requests of distributed rules. */
 
 import { Script } from '../common/redis.js';
 
 /**
- * Takes tokens, if they are there, by Redis' own clock. What is kept of a subject is what it has had, and at which microsecond: then a
- * request that brings another rule goes on from it, and a clock that is set back takes nothing from anybody.
+ * Takes tokens of each subject, if they are there, by Redis' own clock. What is kept of a subject is what it has had, and at which
+ * microsecond: then a request that brings another rule goes on from it, and a clock that is set back takes nothing from anybody.
  *
  * It keeps no copy of a rule, and what it keeps goes when all is back. After its deadline it takes nothing: then nobody waits any more
  * for what it says.
  *
- * KEYS: the subject. ARGV: tokens per second, capacity, cost, the deadline in microseconds of Redis' clock.
- * Gives: 1, 0 or, after the deadline, -1; millionths of tokens that it has had now; the clock in microseconds.
+ * KEYS: the subjects. ARGV: the deadline in microseconds of Redis' clock, and for each subject tokens per second, capacity and cost.
+ * Gives: the clock in microseconds, and before the deadline for each subject 1 or 0, and millionths of tokens that it has had now.
  *
  * @internal
  */
 export const TAKE = new Script(`
-local clock = redis.call('TIME')
+local call, tonumber, min, max, ceil = redis.call, tonumber, math.min, math.max, math.ceil
+local clock = call('TIME')
 local now = clock[1] * 1000000 + clock[2]
-if now > tonumber(ARGV[4]) then return {-1, 0, now} end
-local rate, capacity, cost = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local spent, isAhead = 0, false
-local kept = redis.call('GET', KEYS[1])
-if kept then
-  local had, at = string.match(kept, '^(%S+) (%S+)$')
-  spent, at = tonumber(had), tonumber(at)
-  if now > at then spent = math.max(0, spent - (now - at) * rate / 1000000) else isAhead = now < at end
+if now > tonumber(ARGV[1]) then return {now} end
+local said = {now}
+for i = 1, #KEYS do
+  local key = KEYS[i]
+  local rate, capacity, cost = tonumber(ARGV[3 * i - 1]), tonumber(ARGV[3 * i]), tonumber(ARGV[3 * i + 1])
+  local spent, isAhead, allowed = 0, false, 0
+  local kept = redis.pcall('GET', key)
+  if type(kept) == 'string' and #kept == 16 then
+    local at
+    spent, at = struct.unpack('dd', kept)
+    if now >= at then spent = max(0, spent - (now - at) * rate / 1000000) else isAhead = true end
+  end
+  if spent + cost <= capacity + 0.000001 then
+    allowed = 1
+    spent = spent + cost
+  end
+  if isAhead or (allowed == 1 and cost > 0) then
+    call('SET', key, struct.pack('dd', spent, now), 'PX', min(1e15, max(1, ceil(spent / rate * 1000))))
+  end
+  said[2 * i] = allowed
+  said[2 * i + 1] = ceil(spent * 1000000)
 end
-local allowed = 0
-if spent + cost <= capacity + 0.000001 then
-  allowed = 1
-  spent = spent + cost
-end
-if isAhead or (allowed == 1 and cost > 0) then
-  local ms = math.max(1, math.ceil(spent / rate * 1000))
-  redis.call('SET', KEYS[1], string.format('%.17g %.0f', spent, now), 'PX', string.format('%.0f', ms))
-end
-return {allowed, math.ceil(spent * 1000000), now}
+return said
 `);

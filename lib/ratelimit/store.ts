@@ -22,8 +22,23 @@ export interface StoreHearer {
 /** How long it is left alone at first, and at most. */
 const PAUSE_MS = 1000;
 const MOST_PAUSE_MS = 30_000;
+/** So many requests go in one script at most, so that it is short. */
+const AT_ONCE = 128;
+/** What Redis Cluster says of a script for several subjects. */
+const APART = /CROSSSLOT/;
 /** Of nobody who waits. */
 const NEVER = String(Number.MAX_SAFE_INTEGER);
+
+/** Requests of one turn of the event loop, which go together. */
+interface Batch {
+  readonly began: number;
+  readonly keys: string[];
+  readonly args: string[];
+  readonly heard: ((taken: Taken | undefined) => void)[];
+}
+
+// Taken at import: fake timers of a test runner must not stop a request.
+const afterThis = process.nextTick;
 
 /** @internal */
 export class Store {
@@ -33,6 +48,8 @@ export class Store {
   readonly #now: () => number;
   readonly #hearer: StoreHearer;
   readonly #deadlines: Deadlines;
+  #batch: Batch | undefined;
+  #atOnce = AT_ONCE;
   #isAway = false;
   #pauseMs = PAUSE_MS;
   #askAgainAt = 0;
@@ -60,51 +77,72 @@ export class Store {
     this.#sentAt = now();
   }
 
-  get isAway(): boolean {
-    return this.#isAway;
-  }
-
   /** After how many milliseconds it is asked again. */
   get askedAgainInMs(): number {
     return Math.max(1, Math.ceil(this.#askAgainAt - this.#now()));
   }
 
   /** Nothing where Redis does not answer: at once if that is known. Never rejects. */
-  async take(rule: Rule, name: string, subject: string, cost: number): Promise<Taken | undefined> {
+  take({ rate, capacity }: Rule, name: string, subject: string, cost: number): Promise<Taken | undefined> {
     const key = `${this.#prefix}{${name}:${subject}}`;
-    const began = this.#now();
     if (this.#isAway) {
-      if (began >= this.#askAgainAt) this.#probe(rule, key, began);
-      return undefined;
+      const at = this.#now();
+      if (at >= this.#askAgainAt) void this.#probe(key, [`${rate}`, `${capacity}`, '0'], at);
+      return NOTHING;
     }
+    const batch = this.#batch ?? this.#begin();
+    batch.keys.push(key);
+    batch.args.push(`${rate}`, `${capacity}`, `${cost}`);
+    if (batch.keys.length >= this.#atOnce) this.#batch = undefined;
+    return new Promise((resolve) => void batch.heard.push(resolve));
+  }
+
+  #begin(): Batch {
+    const batch: Batch = { began: this.#now(), keys: [], args: [], heard: [] };
+    this.#batch = batch;
+    afterThis(() => {
+      if (this.#batch === batch) this.#batch = undefined;
+      void this.#send(batch);
+    });
+    return batch;
+  }
+
+  async #send(batch: Batch): Promise<void> {
+    const { began, keys, args, heard } = batch;
     try {
       for (let tries = 0; tries < 2; tries++) {
         const sent = this.#now();
-        const answer = await this.#within(key, [
-          ...parts(rule),
-          String(cost),
-          String(Math.floor(this.#clock + (began + this.#timeoutMs - this.#sentAt) * 1000)),
-        ]);
-        const [said, spent, clock] = (answer as readonly Answer[]).map(Number) as [number, number, number];
-        this.#clock = clock;
+        const until = Math.floor(this.#clock + (began + this.#timeoutMs - this.#sentAt) * 1000);
+        const answer = (await this.#within(keys, [`${until}`, ...args])) as readonly Answer[];
+        this.#clock = Number(answer[0]);
         this.#sentAt = sent;
-        if (said >= 0) return { allowed: said === 1, spent: spent / 1e6 };
+        if (answer.length > 1) {
+          for (let i = 0; i < heard.length; i++) {
+            heard[i]?.({ allowed: Number(answer[2 * i + 1]) === 1, spent: Number(answer[2 * i + 2]) / 1e6 });
+          }
+          return;
+        }
         // It came in time by our clock, so Redis' clock is another one than it was: now it is known.
       }
       throw new TimeoutError('allow: the clock of Redis jumps', { operation: 'allow' });
     } catch (error) {
+      if (keys.length > 1 && APART.test((error as Error).message)) {
+        this.#atOnce = 1;
+        for (const one of apart(batch)) void this.#send(one);
+        return;
+      }
       this.#failed(error);
-      return undefined;
+      for (const hear of heard) hear(undefined);
     }
   }
 
-  #within(key: string, args: string[]): Promise<Answer> {
+  #within(keys: string[], args: string[]): Promise<Answer> {
     return new Promise((resolve, reject) => {
       const end = this.#deadlines.begin(() => {
         const message = `allow: no answer of Redis within ${this.#timeoutMs} ms`;
         reject(new TimeoutError(message, { operation: 'allow', outcomeUnknown: true }));
       });
-      this.#scripts.attempt('allow', TAKE, [key], args).then(
+      this.#scripts.attempt('allow', TAKE, keys, args).then(
         (answer) => {
           end();
           resolve(answer);
@@ -133,22 +171,22 @@ export class Store {
   }
 
   /** Asks without taking. No request waits for that; an answer that is late has it asked once more, at once. */
-  async #probe(rule: Rule, key: string, began: number, isFirst = true): Promise<void> {
+  async #probe(key: string, args: string[], began: number, isFirst = true): Promise<void> {
     if (isFirst) {
       this.#pauseMs = Math.min(this.#pauseMs * 2, MOST_PAUSE_MS);
       this.#pause(began);
     }
     try {
-      const answer = await this.#scripts.attempt('allow', TAKE, [key], [...parts(rule), '0', NEVER]);
+      const answer = await this.#scripts.attempt('allow', TAKE, [key], [NEVER, ...args]);
       if (!this.#isAway) return;
       const at = this.#now();
       if (at - began > this.#timeoutMs) {
         if (this.#isHurried) return;
         this.#isHurried = true;
-        void this.#probe(rule, key, at, false);
+        void this.#probe(key, args, at, false);
         return;
       }
-      this.#clock = Number((answer as readonly Answer[])[2]);
+      this.#clock = Number((answer as readonly Answer[])[0]);
       this.#sentAt = began;
       this.#isAway = false;
       this.#restoredAt = at;
@@ -159,4 +197,13 @@ export class Store {
   }
 }
 
-const parts = ({ rate, capacity }: Rule): string[] => [String(rate), String(capacity)];
+const NOTHING: Promise<undefined> = Promise.resolve(undefined);
+
+/** The same requests, one by one. */
+const apart = ({ began, keys, args, heard }: Batch): Batch[] =>
+  keys.map((key, i) => ({
+    began,
+    keys: [key],
+    args: args.slice(3 * i, 3 * i + 3),
+    heard: [heard[i] as (taken: Taken | undefined) => void],
+  }));
