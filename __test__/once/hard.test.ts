@@ -157,6 +157,9 @@ describe.each(SHARED)('%s', (_, start) => {
     const failed = await next(script, key, 'failed');
     expect(failed).toMatchObject({ how: 'ran', code: 'ERR_UNAVAILABLE', outcomeUnknown: true });
     place().thaw();
+    // It goes on to do other things meanwhile, which keeps nothing alive that it has given up.
+    const busy = setInterval(() => script.send({ ...order, key: uniqueName('busy'), takesMs: 300 }), 100);
+    finish.onTestFinished(() => clearInterval(busy));
     for (const one of [next1, next2]) one.send(order);
     const [a, b] = await Promise.all([next1, next2].map((one) => next(one, key, 'done')));
     expect(a?.value).toEqual(b?.value);

@@ -19,7 +19,14 @@ test('records that are over go, a folder for sixteen claims; those that count st
   for (let i = 0; i < over; i++) await once.do(`over ${i}`, 1000, () => {});
   for (let i = 0; i < counts; i++) await once.do(`counts ${i}`, 4 * HOUR_MS, () => {});
   let end = () => {};
-  const running = once.do('runs', 1000, () => new Promise<void>((resolve) => (end = resolve)));
+  const running = once.do(
+    'runs',
+    1000,
+    () =>
+      new Promise<void>((resolve) => {
+        end = resolve;
+      }),
+  );
   await until('its run', async () => (await once.inspect('runs'))?.state === 'running');
   const looks: string[] = [];
   const config = new Proxy(coord.config, {

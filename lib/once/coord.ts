@@ -8,8 +8,8 @@ import { createHash } from 'node:crypto';
 import type { Log } from '../common/logger.js';
 import { integer, invalid, kindOf, onlyKnown, optional } from '../common/shape.js';
 import type { ConflictError, Coord, Entry } from '../coord/index.js';
-import { BadRecordError, UnavailableError } from '../errors.js';
-import { isGone, type Lease, Leases } from './leases.js';
+import { BadRecordError, type RollcallError, UnavailableError } from '../errors.js';
+import { type Lease, Leases } from './leases.js';
 import { NOTHING, type OnceRecord, type Running, recordOf, type Seen, textOf } from './record.js';
 import type { OnceStore, Swapped } from './store.js';
 import { FOLDER, Sweeper } from './sweeper.js';
@@ -77,17 +77,23 @@ export class CoordOnce implements OnceStore {
     try {
       const expires = Date.now() + next.ttlMs + INTERRUPTED_MS;
       const text = textOf({ ...next, owner: lease.owner, expires });
-      const swapped = await this.#commit(operation, key, expected, text, lease);
-      if (!swapped.seen) this.#claims.set(next, lease);
+      const swapped = await this.#commit(operation, key, expected, text);
+      if (!swapped.seen) {
+        if (!lease.held.isHeld) throw lostLease(operation, key);
+        this.#claims.set(next, lease);
+      }
       this.#sweeper.tick();
       return swapped;
+    } catch (error) {
+      if ((error as RollcallError).outcomeUnknown) this.#leases.retire(lease);
+      throw error;
     } finally {
       this.#leases.leave(lease);
     }
   }
 
   /** @internal */
-  keep(_key: string, _version: bigint, record: Running, lost: (why: string) => void): () => void {
+  keep(_key: string, _version: bigint, record: Running, lost: (why: string) => void): (isSettled: boolean) => void {
     return this.#leases.keep(this.#claims.get(record) as Lease, lost);
   }
 
@@ -97,15 +103,14 @@ export class CoordOnce implements OnceStore {
     await this.#leases.close();
   }
 
-  /** Writes what is to stand there, if what was seen does, its runner is as it was seen, and `lease` stands. */
-  async #commit(operation: string, key: string, seen: Seen, text: string | null, lease?: Lease): Promise<Swapped> {
+  /** Writes what is to stand there, if what was seen does, and the lease of its runner is gone where it was seen to be. */
+  async #commit(operation: string, key: string, seen: Seen, text: string | null): Promise<Swapped> {
     const path = pathOf(key);
     const { record } = seen;
     const dead = record?.state === 'running' && !seen.isAlive ? record.owner : undefined;
     const ifRevisions = {
       [path]: seen.version,
-      ...(dead !== undefined && isGone(dead)),
-      ...lease?.stands,
+      ...(dead !== undefined && { [dead]: 0 }),
     };
     try {
       const version = await this.#config.setAll({ [path]: text }, { ...this.#limits, ifRevisions });
@@ -114,8 +119,7 @@ export class CoordOnce implements OnceStore {
       const { code, key: differs, current } = error as Partial<ConflictError>;
       if (code !== 'ERR_CONFLICT') throw error;
       if (differs === path) return { seen: await this.#seen(operation, key, current ?? null) };
-      if (differs === dead) return { seen: { ...seen, isAlive: true } };
-      throw new UnavailableError(`${operation}: the lease of this process was lost`, { operation, key, cause: error });
+      return { seen: { ...seen, isAlive: true } };
     }
   }
 
@@ -136,6 +140,10 @@ export class CoordOnce implements OnceStore {
     return { version, record, isAlive, expiresInMs: Math.max(left, 0) };
   }
 }
+
+/** The claim stands, and whoever comes may take it over: nothing was run. */
+const lostLease = (operation: string, key: string): UnavailableError =>
+  new UnavailableError(`${operation}: the lease of this process was lost`, { operation, key, outcomeUnknown: true });
 
 /** The longest name that stands for itself, in bytes. */
 const NAME_MOST = 800;

@@ -158,6 +158,7 @@ export class Flight {
     const claim: Seen = { version: swapped.version, record, isAlive: true, expiresInMs: call.ttlMs };
     if (!this.#waiting.has(caller)) {
       // It left meanwhile. Whoever else waits claims it anew; else it is taken back.
+      store.keep(this.#at, claim.version, record, () => {})(false);
       this.#shared.unanswered.add(this.#at, record.nonce, record.lockMs);
       return claim;
     }
@@ -193,11 +194,11 @@ export class Flight {
     let instead: Seen | undefined;
     try {
       instead = await settle(store, operation, this.#at, claim, next);
+      release(true);
     } catch (cause) {
+      release(false);
       this.#rejectAll(error ? error.is : unrecorded(operation, key, cause));
       return NOTHING;
-    } finally {
-      release();
     }
     if (instead) {
       const why = 'the run was taken over or cleared: what came of it is dropped';

@@ -8,36 +8,30 @@ import { type RollcallError, UnavailableError } from '../errors.js';
 
 /** A lease that is held. */
 export interface Lease {
-  /**
-   * By what others know whether it is: the key that stands as long as it does, or, in a store that does not show that key among its
-   * others (the memory of `memory://`), the name of its lock.
-   */
+  /** The key that stands as long as it does: by that others know whether it is. */
   readonly owner: string;
-  /** What must be so in a transaction that is made under it: that its key stands. */
-  readonly stands: Readonly<Record<string, bigint>>;
   readonly held: Held;
+  readonly ttlMs: number;
   /** How many use it. */
   users: number;
   /** Takes back that it is given back. */
   stay(): void;
+  /** Whoever begins has another: it was lost or idle, or something in the store may name it that nobody here runs. */
+  isRetired: boolean;
 }
 
 /** Where their locks lie. */
 const FOLDER = '/once/owners/';
-/** What the name of an owner begins with that is that of a lock. */
-const LOCK = 'lock:';
 /** How long one is held that nobody uses, in milliseconds: the next who runs something has it at once. */
 const IDLE_MS = 1000;
-
-/** What must be so for the lease of an owner to be gone. */
-export const isGone = (owner: string): Readonly<Record<string, number>> =>
-  owner.startsWith(LOCK) ? {} : { [owner]: 0 };
 
 export class Leases {
   readonly #coord: Pick<Coord, 'config' | 'lock'>;
   readonly #limits: { readonly timeoutMs?: number };
-  /** By their time to live. */
+  /** Those that are used anew, or are on their way, by their time to live. */
   readonly #leases = new Map<number, Promise<Lease>>();
+  /** All that are held. */
+  readonly #held = new Set<Lease>();
 
   constructor(coord: Pick<Coord, 'config' | 'lock'>, limits: { readonly timeoutMs?: number }) {
     this.#coord = coord;
@@ -46,10 +40,7 @@ export class Leases {
 
   /** Whether the lease of an owner stands. Once it does not it never will. */
   async isAlive(owner: string): Promise<boolean> {
-    if (!owner.startsWith(LOCK)) return (await this.#coord.config.raw(owner, this.#limits)) !== null;
-    const held = await this.#tryAcquire(owner.slice(LOCK.length), 1000);
-    await held?.release();
-    return held === null;
+    return (await this.#coord.config.raw(owner, this.#limits)) !== null;
   }
 
   /** Uses a lease, until `leave()`. @throws what the store rejects with; nothing is held then. */
@@ -58,45 +49,52 @@ export class Leases {
     for (;;) {
       const known = this.#get(ttlMs);
       const lease = await known;
-      if (lease.held.isHeld) {
+      if (lease.held.isHeld && !lease.isRetired) {
         lease.users++;
         lease.stay();
         return lease;
       }
-      if (this.#leases.get(ttlMs) === known) this.#leases.delete(ttlMs);
+      this.retire(lease); // it was lost
     }
   }
 
   leave(lease: Lease): void {
     if (--lease.users > 0) return;
     lease.stay();
-    lease.stay = after(IDLE_MS, () => this.#release(lease));
+    if (lease.isRetired) void this.#release(lease);
+    else lease.stay = after(IDLE_MS, () => this.retire(lease));
+  }
+
+  /**
+   * A claim under this lease may stand in the store that nobody here will bring to its end, so it is given back as soon as what runs under it
+   * is over. What begins from now on has another.
+   */
+  retire(lease: Lease): void {
+    if (lease.isRetired) return;
+    lease.isRetired = true;
+    this.#leases.delete(lease.ttlMs);
+    if (lease.users === 0) void this.#release(lease);
   }
 
   /** Uses one until what it gives is called, and tells when it is lost meanwhile. */
-  keep(lease: Lease, lost: (why: string) => void): () => void {
+  keep(lease: Lease, lost: (why: string) => void): (isSettled: boolean) => void {
     const { signal } = lease.held;
     const tell = () => lost(`the lease of this process was lost: ${(signal.reason as Error | undefined)?.message}`);
     lease.users++;
     lease.stay();
     const unlisten = signal.aborted ? () => {} : onAbort(signal, tell);
     if (signal.aborted) tell();
-    return () => {
+    return (isSettled) => {
       unlisten();
+      if (!isSettled) this.retire(lease);
       this.leave(lease);
     };
   }
 
   async close(): Promise<void> {
-    const leases = await Promise.allSettled(this.#leases.values());
+    await Promise.allSettled(this.#leases.values());
     this.#leases.clear();
-    await Promise.allSettled(
-      leases.map(async (lease) => {
-        if (lease.status !== 'fulfilled') return;
-        lease.value.stay();
-        await lease.value.held.release();
-      }),
-    );
+    await Promise.all([...this.#held].map((lease) => this.#release(lease)));
   }
 
   #get(ttlMs: number): Promise<Lease> {
@@ -115,9 +113,9 @@ export class Leases {
     const name = `${FOLDER}${randomBytes(12).toString('hex')}`;
     const held = await this.#tryAcquire(name, ttlMs);
     if (!held) throw new UnavailableError('once: the lease of this process could not be had');
-    const isShown = (await this.#coord.config.raw(held.key, this.#limits)) !== null;
-    const owner = isShown ? held.key : LOCK + name;
-    return { owner, stands: isShown ? { [held.key]: held.token } : {}, held, users: 0, stay() {} };
+    const lease: Lease = { owner: held.key, held, ttlMs, users: 0, isRetired: false, stay() {} };
+    this.#held.add(lease);
+    return lease;
   }
 
   async #tryAcquire(name: string, ttlMs: number): Promise<Held | null> {
@@ -130,14 +128,9 @@ export class Leases {
     }
   }
 
-  #release(lease: Lease): void {
-    for (const [ttlMs, known] of this.#leases) {
-      void known.then((of) => {
-        if (of === lease && lease.users === 0) {
-          this.#leases.delete(ttlMs);
-          lease.held.release().catch(() => {}); // its lease expires at the latest
-        }
-      });
-    }
+  async #release(lease: Lease): Promise<void> {
+    lease.stay();
+    this.#held.delete(lease);
+    await lease.held.release().catch(() => {}); // tried again by itself; its lease expires at the latest
   }
 }

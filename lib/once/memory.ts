@@ -65,7 +65,7 @@ export class MemoryOnce implements OnceStore {
   }
 
   /** @internal */
-  keep(): () => void {
+  keep(): (isSettled: boolean) => void {
     return () => {};
   }
 

@@ -111,7 +111,7 @@ export class RedisOnce implements OnceStore {
   }
 
   /** @internal */
-  keep(key: string, version: bigint, record: Running, lost: (why: string) => void): () => void {
+  keep(key: string, version: bigint, record: Running, lost: (why: string) => void): (isSettled: boolean) => void {
     const { lockMs } = record;
     let vouchedUntil = now() + lockMs;
     let isOver = false;

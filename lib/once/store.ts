@@ -28,10 +28,11 @@ export interface OnceStore {
    */
   swap(operation: string, key: string, seen: Seen, next: OnceRecord | null): Promise<Swapped>;
   /**
-   * Keeps a claim alive until what it gives is called. Tells once, by `lost`, that it can't be vouched for any more, and why; the claim is
-   * kept alive all the same where that is possible.
+   * Keeps a claim alive until what it gives is called, with whether its end is recorded; where it is not the claim is to die by itself, as
+   * soon as can be. Tells once, by `lost`, that it can't be vouched for any more, and why; it is kept alive all the same where that is
+   * possible.
    */
-  keep(key: string, version: bigint, record: Running, lost: (why: string) => void): () => void;
+  keep(key: string, version: bigint, record: Running, lost: (why: string) => void): (isSettled: boolean) => void;
   /** Lets go of what it holds. The connection is the program's. */
   close(): Promise<void>;
 }

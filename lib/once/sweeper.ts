@@ -5,7 +5,6 @@
  */
 
 import type { Coord, Entry } from '../coord/index.js';
-import { isGone } from './leases.js';
 import { recordOf } from './record.js';
 
 /** Where all records lie. */
@@ -56,8 +55,9 @@ export class Sweeper {
     // What was interrupted may still run: its runner must be gone as well.
     for (const entry of over.filter((one) => !ended.includes(one)).slice(0, DELETED_MOST)) {
       const record = recordOf(entry.value);
-      const gone = record?.state === 'running' && record.owner !== undefined ? isGone(record.owner) : {};
-      if (Object.keys(gone).length > 0) await this.#delete([entry], gone).catch(() => {});
+      if (record?.state !== 'running' || record.owner === undefined) continue;
+      const isAlive = (await this.#config.raw(record.owner)) !== null;
+      if (!isAlive) await this.#delete([entry], { [record.owner]: 0 }).catch(() => {});
     }
   }
 
