@@ -3,8 +3,12 @@
 import { type Coord, connectCoord } from 'rollcall/coord';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { EtcdCluster } from '../support/etcd.js';
+import { askIdempotently } from '../support/idempotent-requests.js';
 import { uniqueName, waitFor } from '../support/process.js';
+import { startRedis } from '../support/redis.js';
 import type { Line, Project } from './kit.js';
+
+type App = ReturnType<Project['start']>;
 
 /** The tests of one version, beside the others of it: they share its project. */
 export function recipeSuite(ground: () => { etcd: EtcdCluster; apps: Project }): void {
@@ -16,7 +20,7 @@ export function recipeSuite(ground: () => { etcd: EtcdCluster; apps: Project }):
 
   describe.each(['cjs', 'esm'] as const)('a recipe in an application (%s)', (kind) => {
     /** Midway does not wait for its server to listen. */
-    const server = async (app: ReturnType<Project['start']>) => {
+    const server = async (app: App) => {
       const { listening } = await app.line((line) => 'listening' in line, { what: 'listening' });
       const request = async (path: string, how?: RequestInit) => {
         const response = await fetch(`http://127.0.0.1:${listening}/${path}`, how);
@@ -66,6 +70,27 @@ export function recipeSuite(ground: () => { etcd: EtcdCluster; apps: Project }):
       }
     });
 
+    it('answers requests with one Idempotency-Key once, in two processes, whose clients go away in the middle', async () => {
+      const { apps } = ground();
+      await using redis = await startRedis();
+      const two = [1, 2].map(() => apps.start(kind, 'idempotent', { REDIS: redis.url })) as [App, App];
+      try {
+        const requests = await Promise.all(two.map((app) => server(app)));
+        const [one, other] = await Promise.all(two.map((app) => app.line((line) => 'listening' in line)));
+        await askIdempotently(two, [one?.listening, other?.listening], redis);
+        const how = { headers: { 'x-user': 'ann' } };
+        const firsts = await Promise.all(requests.map(async (get) => (await get('orders/count', how)).body.first));
+        expect(new Set(firsts).size, 'by OnceService').toBe(1);
+        for (const app of two) {
+          app.kill('SIGTERM');
+          expect(await app.exit).toMatchObject({ code: 0 });
+        }
+      } finally {
+        for (const app of two) app.kill('SIGKILL');
+        await Promise.all(two.map((app) => app.exit));
+      }
+    }, 60_000); // processes start, and wait
+
     it('says in one line what is wrong with them', async () => {
       const app = ground().apps.run(kind, 'recipes-refused');
       const { code, stderr } = await app.exit;
@@ -79,6 +104,17 @@ export function recipeSuite(ground: () => { etcd: EtcdCluster; apps: Project }):
         noCoord: 'breakers: coord: not in the configuration, and what is given lies in its store',
         noKey: '@Breaker on Users.get: breakers: not in the configuration: give it, such as breakers: {}',
         byHand: expect.stringMatching(/^@Breaker on Users\.get: called on an object that Midway has not made/),
+      });
+      const wanted = 'expected either store, such as memoryOnce(), or redis, a client of ioredis or node-redis';
+      expect(told.once).toEqual({
+        well: 'ran',
+        neither: `once: options.store: ${wanted}`,
+        copied: 'once: options.redis: expected a function that gives it, got object',
+        noClient: expect.stringMatching(/^once: .*expected a client of ioredis or node-redis, got an object without/),
+        unknown: 'once: options.prefx: unknown option; did you mean "prefix"?',
+        absent: 'once: not in the configuration: give it, such as once: { redis: (container) => client }',
+        ttl: expect.stringMatching(/^idempotent: options\.ttlMs: expected a whole number from 1 to/),
+        option: 'idempotent: options.scop: unknown option; did you mean "scope"?',
       });
     });
   });

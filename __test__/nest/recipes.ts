@@ -3,8 +3,10 @@
 import { type Coord, connectCoord } from 'rollcall/coord';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { EtcdCluster } from '../support/etcd.js';
+import { askIdempotently } from '../support/idempotent-requests.js';
 import { freePorts } from '../support/ports.js';
 import { uniqueName, waitFor } from '../support/process.js';
+import { startRedis } from '../support/redis.js';
 import type { Line, NestVersion, Project } from './kit.js';
 
 /** The tests of one version, beside the others of it: they share its project. */
@@ -102,6 +104,60 @@ export function recipeSuite(_version: NestVersion, ground: () => { etcd: EtcdClu
           '@Breaker on Users.get: called on an object that Nest has not made: take it from an application with a BreakerModule',
         name: '@Breaker on Any.run: name: expected the name of a breaker, such as "grpc:users"',
         option: '@Breaker on Any.run: options.fallBack: unknown option; did you mean "fallback"?',
+      });
+    });
+
+    it('answers requests with one Idempotency-Key once, in two processes, whose clients go away in the middle', async () => {
+      const { apps } = ground();
+      await using redis = await startRedis();
+      const env = { REDIS: redis.url, ADAPTER };
+      const two = [apps.start(kind, 'idempotent', env), apps.start(kind, 'idempotent', env)] as const;
+      try {
+        const [one, other] = await Promise.all(
+          two.map((app) => app.line((line) => 'listening' in line, { what: 'listening' })),
+        );
+        await askIdempotently(two, [one?.listening, other?.listening], redis);
+        const counts = await Promise.all(
+          [one, one, other].map(async (line) => {
+            const how = { headers: { 'x-user': 'ann' } };
+            return (await answers(line?.listening)('orders/count', how)).body.first;
+          }),
+        );
+        expect(new Set(counts).size, 'by OnceService').toBe(1);
+        for (const app of two) {
+          app.kill('SIGTERM');
+          const { stdout, stderr } = await app.exit;
+          expect(stdout).toContain('atShutdown');
+          expect(stdout + stderr).not.toContain('not closed in order');
+        }
+      } finally {
+        for (const app of two) app.kill('SIGKILL');
+        await Promise.all(two.map((app) => app.exit));
+      }
+    }, 60_000); // processes start, and wait
+
+    it('says in one line what is wrong with what is done once', async () => {
+      const app = ground().apps.start(kind, 'idempotent', { DOES: 'refuse', ADAPTER });
+      const { code, stderr } = await app.exit;
+      expect(code, stderr).toBe(0);
+      const wanted = 'expected either store, such as memoryOnce(), or redis, a client of ioredis or node-redis';
+      expect(app.seen[0]).toEqual({
+        well: 'it started',
+        same: 'it started',
+        two: expect.stringContaining('OnceModule: forRoot was called with different options in StartModule'),
+        neither: `OnceModule: options.store: ${wanted}`,
+        both: `OnceModule: options.store: ${wanted}`,
+        noClient: expect.stringMatching(
+          /^OnceModule: .*expected a client of ioredis or node-redis, got an object without/,
+        ),
+        unknown: 'OnceModule: options.prefx: unknown option; did you mean "prefix"?',
+        bare: expect.stringContaining('OnceModule: imported without options in StartModule'),
+        noModule: expect.stringContaining(
+          'OnceModule.forRoot(…), which @Idempotent needs: import it in the root module',
+        ),
+        ttl: expect.stringMatching(/^@Idempotent: options\.ttlMs: expected a whole number from 1 to/),
+        option: '@Idempotent: options.scop: unknown option; did you mean "scope"?',
+        scope: '@Idempotent: options.scope: expected a function',
       });
     });
   });

@@ -1,10 +1,12 @@
 /** What the component takes from the configuration of an application. */
 
+import type { IMidwayContainer } from '@midwayjs/core';
 import type { Policy } from '../breaker/index.js';
 import type { CoordIdentity } from '../coord/index.js';
 import type { IOptions } from '../etcd/index.js';
 import type { BreakerOptions } from '../frameworks/breakers.js';
 import type { AnyConfigDef } from '../frameworks/configurations.js';
+import type { OnceSettings } from '../frameworks/idempotency.js';
 import type { RegistryOnEtcd } from '../frameworks/open.js';
 import type { CoordPlace } from '../frameworks/open-coord.js';
 import type { SelfOptions } from '../frameworks/self-registration.js';
@@ -104,11 +106,23 @@ export type BreakersConfig = Omit<BreakerOptions, 'policies'> & {
   policies?: Readonly<Record<string, Policy>> | { readonly path: string } | undefined;
 };
 
+/** What a function of a configuration makes of the container. Midway copies its configuration, and the copy of a client is none. */
+export type Made<T> = (container: IMidwayContainer) => T | Promise<T>;
+
+/** The key `once`: what is done once, as `createOnce()` of `rollcall/once` takes it, in one of `redis` and `store`. Without it there is none. */
+export type OnceConfig = Omit<OnceSettings, 'store' | 'redis'> & {
+  /** Gives a client of ioredis or node-redis, such as `(container) => container.getAsync(RedisService)` of `@midwayjs/redis`. */
+  redis?: Made<NonNullable<OnceSettings['redis']>> | undefined;
+  /** Gives another store, such as `() => memoryOnce()`. */
+  store?: Made<NonNullable<OnceSettings['store']>> | undefined;
+};
+
 declare module '@midwayjs/core' {
   interface MidwayConfig {
     etcd?: EtcdConfig;
     registry?: RegistryConfig;
     coord?: CoordConfig;
     breakers?: BreakersConfig;
+    once?: OnceConfig;
   }
 }

@@ -3,6 +3,7 @@
 export type { BreakerMethodOptions } from '../frameworks/breakers.js';
 export type { AnyConfigDef } from '../frameworks/configurations.js';
 export type { OnServiceList } from '../frameworks/follow.js';
+export type { IdempotentOptions } from '../frameworks/idempotency.js';
 export type { LeaderOnlyOptions, Term } from '../frameworks/leader-only.js';
 export type { AsyncMethod } from '../frameworks/methods.js';
 export type { OncePerTickOptions } from '../frameworks/once-per-tick.js';
@@ -17,6 +18,8 @@ export type {
   EtcdClientOptions,
   EtcdConfig,
   InstanceBalancer,
+  Made,
+  OnceConfig,
   PlacedConfig,
   RegistryClientOptions,
   RegistryConfig,
@@ -27,6 +30,7 @@ export { RollcallConfiguration as Configuration } from './configuration.js';
 export { ConfigRef, CoordService, OnConfigChange } from './coord.js';
 export { HeldLock, HeldTerm, HeldTick, LeaderOnly, OncePerTick, WithLock } from './coord-methods.js';
 export { ETCDService, ETCDServiceFactory } from './etcd.js';
+export { idempotent, OnceService } from './once.js';
 export { RefusalFilter } from './refusal-filter.js';
 export { RegistryServiceFactory } from './registry-factory.js';
 export { RegistryService } from './registry-service.js';

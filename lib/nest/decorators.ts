@@ -13,6 +13,7 @@ import {
   getCoordToken,
   getEtcdServiceToken,
   getEtcdToken,
+  getOnceServiceToken,
   getRegistryServiceToken,
   getRegistryToken,
   getServiceToken,
@@ -62,6 +63,8 @@ export const InjectCoordHealth = (name?: string): InjectDecorator =>
 
 /** Injects the `BreakerService` of a name, or the default one. */
 export const InjectBreakerService = (name?: string): InjectDecorator => Inject(getBreakerServiceToken(name));
+/** Injects the `OnceService` of a name, or the default one. */
+export const InjectOnceService = (name?: string): InjectDecorator => Inject(getOnceServiceToken(name));
 
 /**
  * The method is called with the next value and the one before it, before a configuration changes, once the application has

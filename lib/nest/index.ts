@@ -32,6 +32,7 @@ export {
   InjectEtcd,
   InjectEtcdHealth,
   InjectEtcdService,
+  InjectOnceService,
   InjectRegistry,
   InjectRegistryHealth,
   InjectRegistryService,
@@ -45,6 +46,14 @@ export {
   type EtcdModuleOptions,
   type EtcdOptionsFactory,
 } from './etcd-module.js';
+export {
+  Idempotent,
+  type IdempotentDecoratorOptions,
+  OnceModule,
+  type OnceModuleAsyncOptions,
+  type OnceModuleOptions,
+  type OnceOptionsFactory,
+} from './once-module.js';
 export { RefusalFilter } from './refusal-filter.js';
 export {
   RegistryModule,
@@ -79,6 +88,8 @@ export {
   getEtcdOptionsToken,
   getEtcdServiceToken,
   getEtcdToken,
+  getOnceOptionsToken,
+  getOnceServiceToken,
   getRegistryOptionsToken,
   getRegistryServiceToken,
   getRegistryToken,
@@ -86,9 +97,12 @@ export {
   type HealthOptions,
   type HealthResult,
   type HealthStatus,
+  type IdempotentOptions,
   type Json,
   type LeaderOnlyOptions,
   type OncePerTickOptions,
+  OnceService,
+  type OnceSettings,
   type OnServiceList,
   type OnServices,
   type OnSetting,

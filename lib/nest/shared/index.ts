@@ -18,6 +18,15 @@ export {
 export { type AnyConfigDef, Configurations, definitionOf, definitionsOf } from '../../frameworks/configurations.js';
 export { CoordMethods } from '../../frameworks/coord-methods.js';
 export type { OnServiceList } from '../../frameworks/follow.js';
+export {
+  type Answer,
+  answerOnce,
+  type IdempotentOptions,
+  idempotencyOf,
+  KEPT_HEADERS,
+  type OnceSettings,
+  openOnce,
+} from '../../frameworks/idempotency.js';
 export { HELD_TERM, type LeaderOnlyOptions, leaderMethod, Term } from '../../frameworks/leader-only.js';
 export type { AppLogger } from '../../frameworks/logger.js';
 export {
@@ -60,6 +69,7 @@ export {
 } from './health.js';
 export { endsOf, placeAtEnds, type Resident, UNORDERED } from './lifecycle.js';
 export { Definitions, refuseBare, refuseSecond } from './once.js';
+export { OnceService } from './once-service.js';
 export { RegistryResident } from './registry-resident.js';
 export { RegistryService } from './registry-service.js';
 export type { OnSetting } from './setting.js';
@@ -77,6 +87,8 @@ export {
   getEtcdOptionsToken,
   getEtcdServiceToken,
   getEtcdToken,
+  getOnceOptionsToken,
+  getOnceServiceToken,
   getRegistryOptionsToken,
   getRegistryServiceToken,
   getRegistryToken,
