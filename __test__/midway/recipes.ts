@@ -91,6 +91,50 @@ export function recipeSuite(ground: () => { etcd: EtcdCluster; apps: Project }):
       }
     }, 60_000); // processes start, and wait
 
+    it('limits rates by rules of the store, which change without a restart, in two processes', async () => {
+      const { apps, etcd } = ground();
+      await using redis = await startRedis();
+      const SERVICE = uniqueName('orders');
+      const rule = (name: string, value: object) =>
+        coord.config.set(`/config/test/${SERVICE}/ratelimit/${name}`, value);
+      await rule('send.json', { mode: 'distributed', rate: 0.001, capacity: 3 });
+      const env = { REDIS: redis.url, COORD: etcd.url, SERVICE };
+      const two = [1, 2].map(() => apps.start(kind, 'rates', env));
+      try {
+        const [one, other] = await Promise.all(two.map((app) => server(app)));
+        if (!one || !other) throw new Error('two were started');
+        const as = (user: string) => ({ headers: { 'x-user': user } });
+        const statuses = [];
+        for (const get of [one, other, one, other]) statuses.push((await get('send', as('ann'))).status);
+        expect(statuses, 'in two processes').toEqual([200, 200, 200, 429]);
+        const { status, headers, body } = await one('send', as('ann'));
+        expect([status, body]).toEqual([
+          429,
+          { statusCode: 429, code: 'ERR_RATE_LIMITED', message: 'Too many requests' },
+        ]);
+        expect(headers.get('ratelimit-policy')).toBe('"send";q=3;w=3000');
+        expect(headers.get('ratelimit')).toMatch(/^"send";r=0;t=(29|30)\d\d$/);
+        expect(Number(headers.get('retry-after'))).toBeGreaterThan(900);
+        expect((await one('send?cost=2', as('bob'))).headers.get('ratelimit')).toMatch(/^"send";r=1;/);
+        expect((await one('free')).body, 'without a limit').toEqual({ sent: true });
+        expect((await one('taken')).body).toEqual({ first: true, second: 'ERR_RATE_LIMITED' });
+        await rule('send.json', { mode: 'distributed', rate: 0.001, capacity: 5 });
+        await waitFor(async () => (await one('send?cost=0', as('ann'))).headers.get('ratelimit')?.includes('r=2'), {
+          what: 'the rule',
+        });
+        const now = [];
+        for (let i = 0; i < 3; i++) now.push((await one('send', as('ann'))).status);
+        expect(now, 'what was consumed stays so').toEqual([200, 200, 429]);
+        for (const app of two) {
+          app.kill('SIGTERM');
+          expect(await app.exit).toMatchObject({ code: 0 });
+        }
+      } finally {
+        for (const app of two) app.kill('SIGKILL');
+        await Promise.all(two.map((app) => app.exit));
+      }
+    }, 60_000); // processes start, and wait
+
     it('says in one line what is wrong with them', async () => {
       const app = ground().apps.run(kind, 'recipes-refused');
       const { code, stderr } = await app.exit;
@@ -105,7 +149,7 @@ export function recipeSuite(ground: () => { etcd: EtcdCluster; apps: Project }):
         noKey: '@Breaker on Users.get: breakers: not in the configuration: give it, such as breakers: {}',
         byHand: expect.stringMatching(/^@Breaker on Users\.get: called on an object that Midway has not made/),
       });
-      const wanted = 'expected either store, such as memoryOnce(), or redis, a client of ioredis or node-redis';
+      const wanted = 'expected one of store, such as memoryOnce(), redis, a client of it, and coord';
       expect(told.once).toEqual({
         well: 'ran',
         neither: `once: options.store: ${wanted}`,
@@ -115,6 +159,19 @@ export function recipeSuite(ground: () => { etcd: EtcdCluster; apps: Project }):
         absent: 'once: not in the configuration: give it, such as once: { redis: (container) => client }',
         ttl: expect.stringMatching(/^idempotent: options\.ttlMs: expected a whole number from 1 to/),
         option: 'idempotent: options.scop: unknown option; did you mean "scope"?',
+      });
+      expect(told.rateLimit).toEqual({
+        well: '[true,false]',
+        shared: 'it started',
+        noRules: 'rateLimit: options.rules: expected rules by their names, got undefined',
+        rule: expect.stringMatching(/^rateLimit: options\.rules\.send\.rate: expected a number above 0/),
+        copied: 'rateLimit: options.redis: expected a function that gives it, got object',
+        noRedis: 'rateLimit: options.rules.send.mode: "distributed" needs options.redis',
+        noCoord: 'rateLimit: coord: not in the configuration, and what is given lies in its store',
+        noRegistry:
+          'rateLimit: registry: there is no client "default": give it in registry.clients, or "default" as registry.client',
+        absent: 'rateLimit: not in the configuration: give it, such as rateLimit: { rules }',
+        option: '@RateLimit on Users.get: options.bye: unknown option; did you mean "by"?',
       });
     });
   });

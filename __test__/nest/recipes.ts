@@ -140,8 +140,12 @@ export function recipeSuite(_version: NestVersion, ground: () => { etcd: EtcdClu
       const app = ground().apps.start(kind, 'idempotent', { DOES: 'refuse', ADAPTER });
       const { code, stderr } = await app.exit;
       expect(code, stderr).toBe(0);
-      const wanted = 'expected either store, such as memoryOnce(), or redis, a client of ioredis or node-redis';
+      const wanted = 'expected one of store, such as memoryOnce(), redis, a client of it, and coord';
       expect(app.seen[0]).toEqual({
+        onCoord: 'kept',
+        underCoord: 'kept',
+        noCoord:
+          'OnceModule: coord: there is no client "default": import CoordModule.forRoot(…) for it in the root module',
         well: 'it started',
         same: 'it started',
         two: expect.stringContaining('OnceModule: forRoot was called with different options in StartModule'),
@@ -158,6 +162,105 @@ export function recipeSuite(_version: NestVersion, ground: () => { etcd: EtcdClu
         ttl: expect.stringMatching(/^@Idempotent: options\.ttlMs: expected a whole number from 1 to/),
         option: '@Idempotent: options.scop: unknown option; did you mean "scope"?',
         scope: '@Idempotent: options.scope: expected a function',
+      });
+    });
+
+    it('limits rates by rules of the store, in two processes, and those of @nestjs/throttler without a restart', async () => {
+      const { apps, etcd } = ground();
+      await using redis = await startRedis();
+      const SERVICE = uniqueName('orders');
+      const rule = (name: string, value: object) =>
+        coord.config.set(`/config/test/${SERVICE}/ratelimit/${name}`, value);
+      await rule('send.json', { mode: 'distributed', rate: 0.001, capacity: 3 });
+      await rule('page.json', { mode: 'local', rate: 0.001, capacity: 2 });
+      const GRPC_PORTS = (await freePorts(2)).map(String);
+      const env = { REDIS: redis.url, COORD: etcd.url, SERVICE, ADAPTER };
+      const two = GRPC_PORTS.map((GRPC_PORT) => apps.start(kind, 'rates', { ...env, GRPC_PORT }));
+      try {
+        const [one, other] = (
+          await Promise.all(two.map((app) => app.line((line) => 'listening' in line, { what: 'listening' })))
+        ).map(({ listening }) => answers(listening));
+        if (!one || !other) throw new Error('two were started');
+        const as = (user: string) => ({ headers: { 'x-user': user } });
+        const statuses = [];
+        for (const get of [one, other, one, other]) statuses.push((await get('send', as('ann'))).status);
+        expect(statuses, 'in two processes').toEqual([200, 200, 200, 429]);
+        const refused = await one('send', as('ann'));
+        const { code, message } = refused.body;
+        expect([refused.status, code, message]).toEqual([429, 'ERR_RATE_LIMITED', 'Too many requests']);
+        expect(refused.headers.get('ratelimit-policy')).toBe('"send";q=3;w=3000');
+        expect(refused.headers.get('ratelimit')).toMatch(/^"send";r=0;t=(29|30)\d\d$/);
+        expect(Number(refused.headers.get('retry-after'))).toBeGreaterThan(900);
+        const bob = await one('send', as('bob'));
+        expect([bob.status, bob.headers.get('ratelimit')]).toEqual([200, expect.stringMatching(/^"send";r=2;/)]);
+        expect((await one('send?cost=2', as('bob'))).status).toBe(200);
+        expect((await one('send', as('bob'))).status).toBe(429);
+        expect((await one('send?cost=4', as('eve'))).status, 'more than there is').toBe(500);
+        expect((await one('taken')).body).toEqual({ first: true, second: 'ERR_RATE_LIMITED' });
+        for (let i = 0; i < 4; i++) two[0]?.child.stdin?.write('call\n');
+        const called = () => two[0]?.seen.filter((line) => 'grpc' in line) ?? [];
+        await waitFor(() => called().length === 4, { what: 'the answers over gRPC' });
+        expect(called().map(({ grpc }) => grpc)).toContainEqual([8, 'Too many requests']);
+        expect(called().filter(({ grpc }) => Array.isArray(grpc))).toHaveLength(1);
+
+        const page = async () => {
+          const { status, headers } = await one('page');
+          return [status, headers.get('x-ratelimit-limit-page'), headers.get('x-ratelimit-remaining-page')];
+        };
+        expect([await page(), await page()]).toEqual([
+          [200, '2', '1'],
+          [200, '2', '0'],
+        ]);
+        expect((await page())[0]).toBe(429);
+        await rule('page.json', { mode: 'local', rate: 0.001, capacity: 5 });
+        let first: unknown[] | undefined;
+        await waitFor(
+          async () => {
+            first = await page();
+            return first[0] === 200;
+          },
+          { what: 'the rule' },
+        );
+        expect([first, await page(), await page()], 'what was consumed stays so').toEqual([
+          [200, '5', '2'],
+          [200, '5', '1'],
+          [200, '5', '0'],
+        ]);
+        expect((await page())[0]).toBe(429);
+        for (const app of two) {
+          app.kill('SIGTERM');
+          const { stdout, stderr } = await app.exit;
+          expect(stdout + stderr).not.toContain('not closed in order');
+        }
+      } finally {
+        for (const app of two) app.kill('SIGKILL');
+        await Promise.all(two.map((app) => app.exit));
+      }
+    }, 60_000); // processes start, and wait
+
+    it('says in one line what is wrong with rate limits', async () => {
+      const app = ground().apps.start(kind, 'rates', { DOES: 'refuse', ADAPTER });
+      const { code, stderr } = await app.exit;
+      expect(code, stderr).toBe(0);
+      expect(app.seen[0]).toEqual({
+        well: 'it started',
+        shared: 'it started',
+        noRules: expect.stringContaining(
+          'RateLimitModule: options.rules: expected rules by their names, got undefined',
+        ),
+        rule: expect.stringMatching(/^RateLimitModule: options\.rules\.send\.rate: expected a number above 0/),
+        noRedis: 'RateLimitModule: options.rules.send.mode: "distributed" needs options.redis',
+        noCoord: 'RateLimitModule: coord: there is no CoordModule: import CoordModule.forRoot(…) in the root module',
+        noRegistry:
+          'RateLimitModule: registry: there is no RegistryModule: import RegistryModule.forRoot(…) in the root module',
+        unknown: 'RateLimitModule: options.unknwonRule: unknown option; did you mean "unknownRule"?',
+        bare: expect.stringContaining('RateLimitModule: imported without options in StartModule'),
+        noModule: expect.stringContaining(
+          'RateLimitModule.forRoot(…), which @RateLimit needs: import it in the root module',
+        ),
+        name: '@RateLimit: rule: expected the name of a rule, such as "send"',
+        cost: '@RateLimit: options.cost: expected a number from 0, or a function, got string',
+        option: '@RateLimit: options.bye: unknown option; did you mean "by"?',
       });
     });
   });

@@ -4,7 +4,8 @@ import { createHash } from 'node:crypto';
 import type { RedisLike } from '../common/redis.js';
 import { boolean, choice, integer, invalid, isRecord, onlyKnown, optional } from '../common/shape.js';
 import { InvalidArgumentError, RollcallError } from '../errors.js';
-import type { Once, OnceOptions, RunOptions } from '../once/index.js';
+import type { Once, OnceCoord, OnceOptions, RunOptions } from '../once/index.js';
+import type { FindCoord } from './breakers.js';
 import type { AppLogger } from './logger.js';
 import { explained } from './open.js';
 import { refusedAs } from './refusals.js';
@@ -14,29 +15,38 @@ const onceModule = () => require('../once/index.js') as typeof import('../once/i
 
 /** Where an application keeps what was done, and how. */
 export interface OnceSettings extends Omit<OnceOptions, 'store'> {
-  /** What `memoryOnce()`, `redisOnce()` or another store of `rollcall/once` gives. This, or `redis`. */
+  /** What `memoryOnce()`, `redisOnce()` or another store of `rollcall/once` gives. This, or one of `redis` and `coord`. */
   store?: OnceOptions['store'] | undefined;
   /** A client of ioredis or node-redis. It stays the program's, to close when the application has stopped. */
   redis?: RedisLike | undefined;
-  /** With `redis`: how long it may take to answer, in milliseconds. Default as of `redisOnce()`. */
+  /** The name of a client of coord of the application, `default` for the default one, or a client: it is kept in that store. */
+  coord?: string | OnceCoord | undefined;
+  /** With `redis` and `coord`: how long it may take to answer, in milliseconds. Default as of `redisOnce()` and `coordOnce()`. */
   storeTimeoutMs?: number | undefined;
 }
 
 /** Makes what an application does once; `where` is how messages call the module. */
-export function openOnce(where: string, options: OnceSettings, log: AppLogger): Once {
+export async function openOnce(
+  where: string,
+  options: OnceSettings,
+  log: AppLogger,
+  findCoord: FindCoord,
+): Promise<Once> {
   try {
-    const { redis, storeTimeoutMs, ...given } = optional('options', options) as OnceSettings;
-    if ((given.store === undefined) === (redis === undefined)) {
-      throw invalid(
-        'options.store',
-        'expected either store, such as memoryOnce(), or redis, a client of ioredis or node-redis',
-      );
+    const { redis, coord, storeTimeoutMs, ...given } = optional('options', options) as Partial<OnceSettings>;
+    if ([given.store, redis, coord].filter((one) => one !== undefined).length !== 1) {
+      throw invalid('options.store', 'expected one of store, such as memoryOnce(), redis, a client of it, and coord');
     }
-    if (redis === undefined && storeTimeoutMs !== undefined) {
-      throw invalid('options.storeTimeoutMs', 'expected with redis: a store has its own');
+    if (given.store !== undefined && storeTimeoutMs !== undefined) {
+      throw invalid('options.storeTimeoutMs', 'expected with redis or coord: a store has its own');
     }
-    const { createOnce, redisOnce } = onceModule();
-    const store = redis === undefined ? given.store : redisOnce(redis, { storeTimeoutMs });
+    const { createOnce, redisOnce, coordOnce } = onceModule();
+    let { store } = given;
+    if (redis !== undefined) store = redisOnce(redis, { storeTimeoutMs });
+    else if (coord !== undefined) {
+      const client = typeof coord === 'string' ? await findCoord(coord) : coord;
+      store = coordOnce(client, { storeTimeoutMs });
+    }
     return createOnce({ logger: log, ...given, store } as OnceOptions);
   } catch (error) {
     throw explained(where, error);

@@ -22,6 +22,7 @@ export interface Kind {
 /** By the code of the error. */
 const KINDS: Readonly<Record<string, Kind>> = {
   ERR_BREAKER_OPEN: { status: 503, grpc: 14, message: 'What is needed for this does not answer at the moment' },
+  ERR_RATE_LIMITED: { status: 429, grpc: 8, message: 'Too many requests' },
   ERR_IN_PROGRESS: { status: 409, grpc: 10, message: 'A request with this Idempotency-Key is under way' },
   ERR_TAKEN_OVER: { status: 409, grpc: 10, message: 'This was taken over by another request with its Idempotency-Key' },
   ERR_OUTCOME_UNKNOWN: { status: 409, grpc: 9, message: 'It is not known whether this was done' },

@@ -9,6 +9,7 @@ export type { AsyncMethod } from '../frameworks/methods.js';
 export type { OncePerTickOptions } from '../frameworks/once-per-tick.js';
 export type { RegistryOnEtcd } from '../frameworks/open.js';
 export type { CoordPlace } from '../frameworks/open-coord.js';
+export type { InstancesOfApplication, RateLimitOptions } from '../frameworks/rate-limits.js';
 export type { SelfOptions } from '../frameworks/self-registration.js';
 export type { WithLockOptions } from '../frameworks/with-lock.js';
 export { Breaker, BreakerService, BreakerSignal } from './breaker.js';
@@ -21,6 +22,7 @@ export type {
   Made,
   OnceConfig,
   PlacedConfig,
+  RateLimitConfig,
   RegistryClientOptions,
   RegistryConfig,
   RegistryDiscoveryOptions,
@@ -31,6 +33,7 @@ export { ConfigRef, CoordService, OnConfigChange } from './coord.js';
 export { HeldLock, HeldTerm, HeldTick, LeaderOnly, OncePerTick, WithLock } from './coord-methods.js';
 export { ETCDService, ETCDServiceFactory } from './etcd.js';
 export { idempotent, OnceService } from './once.js';
+export { RateLimit, RateLimitGuard, RateLimitService } from './rate-limit.js';
 export { RefusalFilter } from './refusal-filter.js';
 export { RegistryServiceFactory } from './registry-factory.js';
 export { RegistryService } from './registry-service.js';

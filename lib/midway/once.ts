@@ -13,7 +13,7 @@ import {
 import type { Once, Run, RunOptions } from '../once/index.js';
 import type { OnceConfig } from './config.js';
 import { configOf, loggerOf } from './container.js';
-import { isGiven, madeOf, notGiven } from './recipes.js';
+import { coordOf, isGiven, madeOf, notGiven } from './recipes.js';
 
 /** The `Once` of the key `once`. */
 @Provide()
@@ -32,7 +32,7 @@ export class OnceService {
     if (!isGiven(this.container, 'once')) throw notGiven('once');
     const config = configOf<OnceConfig>(this.container, 'once');
     const made = await madeOf(this.container, 'once', config, ['redis', 'store']);
-    this.once = openOnce('once', made, loggerOf(this.container));
+    this.once = await openOnce('once', made, loggerOf(this.container), coordOf(this.container));
   }
 
   /** As `once.do()`: runs `fn`, unless that was done for this key within `ttlMs`. @throws as it. */

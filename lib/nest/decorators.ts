@@ -14,6 +14,7 @@ import {
   getEtcdServiceToken,
   getEtcdToken,
   getOnceServiceToken,
+  getRateLimitServiceToken,
   getRegistryServiceToken,
   getRegistryToken,
   getServiceToken,
@@ -65,6 +66,8 @@ export const InjectCoordHealth = (name?: string): InjectDecorator =>
 export const InjectBreakerService = (name?: string): InjectDecorator => Inject(getBreakerServiceToken(name));
 /** Injects the `OnceService` of a name, or the default one. */
 export const InjectOnceService = (name?: string): InjectDecorator => Inject(getOnceServiceToken(name));
+/** Injects the `RateLimitService` of a name, or the default one. */
+export const InjectRateLimitService = (name?: string): InjectDecorator => Inject(getRateLimitServiceToken(name));
 
 /**
  * The method is called with the next value and the one before it, before a configuration changes, once the application has

@@ -33,6 +33,7 @@ export {
   InjectEtcdHealth,
   InjectEtcdService,
   InjectOnceService,
+  InjectRateLimitService,
   InjectRegistry,
   InjectRegistryHealth,
   InjectRegistryService,
@@ -54,6 +55,14 @@ export {
   type OnceModuleOptions,
   type OnceOptionsFactory,
 } from './once-module.js';
+export {
+  RateLimit,
+  type RateLimitDecoratorOptions,
+  RateLimitModule,
+  type RateLimitModuleAsyncOptions,
+  type RateLimitModuleOptions,
+  type RateLimitOptionsFactory,
+} from './rate-limit-module.js';
 export { RefusalFilter } from './refusal-filter.js';
 export {
   RegistryModule,
@@ -90,6 +99,8 @@ export {
   getEtcdToken,
   getOnceOptionsToken,
   getOnceServiceToken,
+  getRateLimitOptionsToken,
+  getRateLimitServiceToken,
   getRegistryOptionsToken,
   getRegistryServiceToken,
   getRegistryToken,
@@ -98,6 +109,7 @@ export {
   type HealthResult,
   type HealthStatus,
   type IdempotentOptions,
+  type InstancesOfApplication,
   type Json,
   type LeaderOnlyOptions,
   type OncePerTickOptions,
@@ -107,12 +119,18 @@ export {
   type OnServices,
   type OnSetting,
   type PoliciesOfApplication,
+  type RateLimitOptions,
+  RateLimitService,
+  type RateLimitSettings,
   REGISTRY_CLIENT,
   RegistryHealthIndicator,
   type RegistryOnEtcd,
   RegistryService,
+  RollcallThrottlerStorage,
+  type RulesOfApplication,
   type SelfOptions,
   type Term,
+  type ThrottlerRecord,
   type WithLockOptions,
 } from './shared/index.js';
 export { type TestingBuilder, useMemoryRegistry } from './testing.js';

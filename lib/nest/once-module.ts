@@ -21,6 +21,7 @@ import { kindOf } from './recipe-module.js';
 import {
   type Answer,
   answerOnce,
+  coordNameOf,
   getOnceOptionsToken,
   getOnceServiceToken,
   type IdempotentOptions,
@@ -33,7 +34,7 @@ import {
   recipeToken,
 } from './shared/index.js';
 
-/** Options of an `OnceModule`: those of `createOnce()`, where `redis` alone is enough for a store. */
+/** Options of an `OnceModule`: those of `createOnce()`, where `redis` or `coord` alone is enough for a store. */
 export interface OnceModuleOptions extends OnceSettings {}
 
 /** What a class for `useClass` and `useExisting` has. */
@@ -88,8 +89,8 @@ const ONCE = kindOf<OnceModuleOptions, OnceService>({
   tokens: { options: getOnceOptionsToken, service: getOnceServiceToken },
   service: OnceService,
   decorators: NEEDED,
-  needs: () => ({}),
-  open: ({ where, log }, options) => new OnceService(openOnce(where, options, log)),
+  needs: (known) => ({ coord: coordNameOf(known) }),
+  open: async ({ where, log }, options, { coord }) => new OnceService(await openOnce(where, options, log, coord)),
   close: ({ once }) => once.close(),
 });
 

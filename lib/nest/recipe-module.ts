@@ -5,7 +5,15 @@ import type { Coord } from '../coord/index.js';
 import type { Registry } from '../index.js';
 import type { ClientKind, ClientPlace } from './client-module.js';
 import { REFUSAL_FILTER } from './refusal-filter.js';
-import { Definitions, type FindCoord, getCoordToken, getRegistryToken, invalid, recipeToken } from './shared/index.js';
+import {
+  closedBefore,
+  Definitions,
+  type FindCoord,
+  getCoordToken,
+  getRegistryToken,
+  invalid,
+  recipeToken,
+} from './shared/index.js';
 
 /** The clients of the application that a recipe may use. */
 export interface Clients {
@@ -50,17 +58,19 @@ export function kindOf<Options extends object, Service>(recipe: Recipe<Options, 
         {
           provide: service,
           inject: [options, only, ...shared.map((token) => ({ token, optional: true }))] as InjectionToken[],
-          useFactory: (given: Options, _: unknown, coord?: Coord, registry?: Registry) => {
+          useFactory: async (given: Options, _: unknown, coord?: Coord, registry?: Registry) => {
             const find =
               <Client>(kind: string, module: string, of: string | undefined, client: Client | undefined) =>
               (name: string | undefined): Client => {
                 if (client && (name ?? 'default') === (of ?? 'default')) return client;
                 throw noClient(kind, module, name, known !== undefined);
               };
-            return recipe.open(place, given ?? {}, {
+            const made = await recipe.open(place, given ?? {}, {
               coord: find('coord', 'CoordModule', needs.coord, coord),
               registry: find('registry', 'RegistryModule', needs.registry, registry),
             });
+            if (coord) closedBefore(coord, () => recipe.close(made));
+            return made;
           },
         },
       ];

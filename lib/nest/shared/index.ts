@@ -15,6 +15,7 @@ export {
   openBreakers,
   type PoliciesOfApplication,
 } from '../../frameworks/breakers.js';
+export { closedBefore } from '../../frameworks/closing.js';
 export { type AnyConfigDef, Configurations, definitionOf, definitionsOf } from '../../frameworks/configurations.js';
 export { CoordMethods } from '../../frameworks/coord-methods.js';
 export type { OnServiceList } from '../../frameworks/follow.js';
@@ -48,6 +49,16 @@ export {
   readOnce,
   sharedOf,
 } from '../../frameworks/open-coord.js';
+export {
+  type InstancesOfApplication,
+  openRateLimiter,
+  type RateLimitOf,
+  type RateLimitOptions,
+  type RateLimitSettings,
+  type RulesOfApplication,
+  rateLimitOf,
+  takeFor,
+} from '../../frameworks/rate-limits.js';
 export { Refused, refusalOf, rpcErrorOf } from '../../frameworks/refusals.js';
 export { checkedSelf, type SelfOptions, SelfRegistration } from '../../frameworks/self-registration.js';
 export { HELD_LOCK, lockedMethod, type WithLockOptions } from '../../frameworks/with-lock.js';
@@ -70,6 +81,7 @@ export {
 export { endsOf, placeAtEnds, type Resident, UNORDERED } from './lifecycle.js';
 export { Definitions, refuseBare, refuseSecond } from './once.js';
 export { OnceService } from './once-service.js';
+export { RateLimitService, RollcallThrottlerStorage, type ThrottlerRecord } from './rate-limit-service.js';
 export { RegistryResident } from './registry-resident.js';
 export { RegistryService } from './registry-service.js';
 export type { OnSetting } from './setting.js';
@@ -89,6 +101,8 @@ export {
   getEtcdToken,
   getOnceOptionsToken,
   getOnceServiceToken,
+  getRateLimitOptionsToken,
+  getRateLimitServiceToken,
   getRegistryOptionsToken,
   getRegistryServiceToken,
   getRegistryToken,
