@@ -135,6 +135,28 @@ export function recipeSuite(ground: () => { etcd: EtcdCluster; apps: Project }):
       }
     }, 60_000); // processes start, and wait
 
+    it('makes ids that no two processes make, and gives the worker id back at the end', async () => {
+      const { apps, etcd } = ground();
+      const SERVICE = uniqueName('orders');
+      const held = () => etcd.keys(`/im-infra/allocators/${SERVICE}/ids/`);
+      const two = [1, 2].map(() => apps.start(kind, 'ids', { COORD: etcd.url, SERVICE }));
+      try {
+        const made = (await Promise.all(two.map((app) => app.line((line) => 'ids' in line, { what: 'the ids' })))) as {
+          worker: number;
+          ids: string[];
+        }[];
+        expect(new Set(made.map(({ worker }) => worker)).size).toBe(2);
+        expect(new Set(made.flatMap(({ ids }) => ids)).size).toBe(4000);
+        expect(await held()).toHaveLength(2);
+        for (const app of two) app.kill('SIGTERM');
+        for (const app of two) expect(await app.exit).toMatchObject({ code: 0 });
+        expect(await held()).toEqual([]);
+      } finally {
+        for (const app of two) app.kill('SIGKILL');
+        await Promise.all(two.map((app) => app.exit));
+      }
+    });
+
     it('says in one line what is wrong with them', async () => {
       const app = ground().apps.run(kind, 'recipes-refused');
       const { code, stderr } = await app.exit;
@@ -172,6 +194,14 @@ export function recipeSuite(ground: () => { etcd: EtcdCluster; apps: Project }):
           'rateLimit: registry: there is no client "default": give it in registry.clients, or "default" as registry.client',
         absent: 'rateLimit: not in the configuration: give it, such as rateLimit: { rules }',
         option: '@RateLimit on Users.get: options.bye: unknown option; did you mean "by"?',
+      });
+      expect(told.uid).toEqual({
+        fixed: '7',
+        ofStore: 'true',
+        noCoord: 'uid: coord: not in the configuration, and what is given lies in its store',
+        noService: 'uid: options.service: expected a string, got undefined',
+        worker: expect.stringMatching(/^uid: options\.workerId: expected a whole number from 0 to 1023/),
+        absent: 'uid: not in the configuration: give it, such as uid: { service }',
       });
     });
   });

@@ -137,7 +137,8 @@ export function recipeSuite(_version: NestVersion, ground: () => { etcd: EtcdClu
     }, 60_000); // processes start, and wait
 
     it('says in one line what is wrong with what is done once', async () => {
-      const app = ground().apps.start(kind, 'idempotent', { DOES: 'refuse', ADAPTER });
+      const { apps, etcd } = ground();
+      const app = apps.start(kind, 'idempotent', { DOES: 'refuse', COORD: etcd.url, ADAPTER });
       const { code, stderr } = await app.exit;
       expect(code, stderr).toBe(0);
       const wanted = 'expected one of store, such as memoryOnce(), redis, a client of it, and coord';
@@ -261,6 +262,52 @@ export function recipeSuite(_version: NestVersion, ground: () => { etcd: EtcdClu
         name: '@RateLimit: rule: expected the name of a rule, such as "send"',
         cost: '@RateLimit: options.cost: expected a number from 0, or a function, got string',
         option: '@RateLimit: options.bye: unknown option; did you mean "by"?',
+      });
+    });
+
+    it('makes ids that no two processes make, and gives the worker id back at the end', async () => {
+      const { apps, etcd } = ground();
+      const SERVICE = uniqueName('orders');
+      const start = () => apps.start(kind, 'ids', { COORD: etcd.url, SERVICE, ADAPTER });
+      const made = async (app: ReturnType<typeof start>) =>
+        (await app.line((line) => 'ids' in line, { what: 'the ids' })) as { worker: number; ids: string[] };
+      const held = () => etcd.keys(`/im-infra/allocators/${SERVICE}/ids/`);
+      const two = [start(), start()] as const;
+      const all = [...two];
+      try {
+        const [one, other] = await Promise.all([made(two[0]), made(two[1])]);
+        expect(one.worker).not.toBe(other.worker);
+        expect(new Set([...one.ids, ...other.ids]).size).toBe(4000);
+        expect(await held()).toHaveLength(2);
+        two[0].kill('SIGTERM');
+        const { stdout, stderr } = await two[0].exit;
+        const last = two[0].seen.find((line) => 'last' in line)?.last as string;
+        expect(BigInt(last), 'made while it ended').toBeGreaterThan(BigInt(one.ids.at(-1) as string));
+        expect(stdout + stderr).not.toContain('not closed in order');
+        expect(await held()).toHaveLength(1);
+        const third = start();
+        all.push(third);
+        const next = await made(third);
+        expect(new Set([...one.ids, ...other.ids, ...next.ids, last]).size).toBe(6001);
+      } finally {
+        for (const app of all) app.kill('SIGKILL');
+        await Promise.all(all.map((app) => app.exit));
+      }
+    });
+
+    it('says in one line what is wrong with ids', async () => {
+      const app = ground().apps.start(kind, 'ids', { DOES: 'refuse', ADAPTER });
+      const { code, stderr } = await app.exit;
+      expect(code, stderr).toBe(0);
+      expect(app.seen[0]).toEqual({
+        fixed: 'it started',
+        inMemory: 'it started',
+        noCoord: 'UidModule: coord: there is no CoordModule: import CoordModule.forRoot(…) in the root module',
+        noService: 'UidModule: options.service: expected a string, got undefined',
+        worker: expect.stringMatching(/^UidModule: options\.workerId: expected a whole number from 0 to 1023/),
+        both: expect.stringMatching(/^UidModule: options\.?[a-z]*: /),
+        unknown: expect.stringMatching(/^UidModule: options\.widnowMs: unknown option/),
+        bare: expect.stringContaining('UidModule: imported without options in StartModule'),
       });
     });
   });

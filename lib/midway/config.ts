@@ -11,8 +11,10 @@ import type { RegistryOnEtcd } from '../frameworks/open.js';
 import type { CoordPlace } from '../frameworks/open-coord.js';
 import type { RateLimitSettings } from '../frameworks/rate-limits.js';
 import type { SelfOptions } from '../frameworks/self-registration.js';
+import type { UidOfApplication } from '../frameworks/uids.js';
 import type { CommonOptions, InstanceInput, RegistryOptions, ServiceInstance } from '../index.js';
 import type { RateRule } from '../ratelimit/index.js';
+import type { FixedUidOptions } from '../uid/index.js';
 
 /** An etcd client: the options of `Etcd3`, and these. */
 export interface EtcdClientOptions extends Omit<IOptions, 'hosts'> {
@@ -131,6 +133,12 @@ export type RateLimitConfig = Omit<RateLimitSettings, 'rules' | 'redis' | 'regis
   registry?: { service: string; registry?: string | undefined } | undefined;
 };
 
+/**
+ * The key `uid`: how ids are made, as `createUid()` of `rollcall/uid` takes it. Without `workerId` the store of the key `coord` gives the worker
+ * id. Without the key there are none.
+ */
+export type UidConfig = Omit<UidOfApplication, 'coord' | 'signal'> | FixedUidOptions;
+
 declare module '@midwayjs/core' {
   interface MidwayConfig {
     etcd?: EtcdConfig;
@@ -139,5 +147,6 @@ declare module '@midwayjs/core' {
     breakers?: BreakersConfig;
     once?: OnceConfig;
     rateLimit?: RateLimitConfig;
+    uid?: UidConfig;
   }
 }

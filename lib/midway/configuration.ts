@@ -16,6 +16,7 @@ import { isGiven, notGiven, type RecipeKey } from './recipes.js';
 import { filterRefusals } from './refusal-filter.js';
 import { RegistryServiceFactory } from './registry-factory.js';
 import { serve, servedIn } from './served.js';
+import { UidService } from './uid.js';
 
 /** What `onHealthCheck` answers. */
 interface Health {
@@ -29,7 +30,7 @@ interface Recipe {
 }
 
 /** The services of the recipes, by the keys of their configurations. */
-const RECIPES = { breakers: BreakerService, once: OnceService, rateLimit: RateLimitService } as const;
+const RECIPES = { breakers: BreakerService, once: OnceService, rateLimit: RateLimitService, uid: UidService } as const;
 
 /** etcd clients and the registry, as a component of Midway 3 and 4. */
 @Configuration({

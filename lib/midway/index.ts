@@ -27,6 +27,7 @@ export type {
   RegistryConfig,
   RegistryDiscoveryOptions,
   RegistryUrlOptions,
+  UidConfig,
 } from './config.js';
 export { RollcallConfiguration as Configuration } from './configuration.js';
 export { ConfigRef, CoordService, OnConfigChange } from './coord.js';
@@ -37,3 +38,4 @@ export { RateLimit, RateLimitGuard, RateLimitService } from './rate-limit.js';
 export { RefusalFilter } from './refusal-filter.js';
 export { RegistryServiceFactory } from './registry-factory.js';
 export { RegistryService } from './registry-service.js';
+export { UidService } from './uid.js';

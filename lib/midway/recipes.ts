@@ -7,7 +7,12 @@ import { explained } from '../frameworks/open.js';
 import { CoordService, hasCoord } from './coord.js';
 
 /** The keys of the recipes, as examples show them. */
-const KEYS = { breakers: '{}', once: '{ redis: (container) => client }', rateLimit: '{ rules }' } as const;
+const KEYS = {
+  breakers: '{}',
+  once: '{ redis: (container) => client }',
+  rateLimit: '{ rules }',
+  uid: '{ service }',
+} as const;
 
 export type RecipeKey = keyof typeof KEYS;
 

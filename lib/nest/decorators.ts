@@ -18,6 +18,7 @@ import {
   getRegistryServiceToken,
   getRegistryToken,
   getServiceToken,
+  getUidServiceToken,
   healthTokenOf,
   markConfigHandler,
   markHandler,
@@ -68,6 +69,8 @@ export const InjectBreakerService = (name?: string): InjectDecorator => Inject(g
 export const InjectOnceService = (name?: string): InjectDecorator => Inject(getOnceServiceToken(name));
 /** Injects the `RateLimitService` of a name, or the default one. */
 export const InjectRateLimitService = (name?: string): InjectDecorator => Inject(getRateLimitServiceToken(name));
+/** Injects the `UidService` of a name, or the default one. */
+export const InjectUidService = (name?: string): InjectDecorator => Inject(getUidServiceToken(name));
 
 /**
  * The method is called with the next value and the one before it, before a configuration changes, once the application has

@@ -38,6 +38,7 @@ export {
   InjectRegistryHealth,
   InjectRegistryService,
   InjectService,
+  InjectUidService,
   OnConfigChange,
   OnServiceChange,
 } from './decorators.js';
@@ -105,6 +106,8 @@ export {
   getRegistryServiceToken,
   getRegistryToken,
   getServiceToken,
+  getUidOptionsToken,
+  getUidServiceToken,
   type HealthOptions,
   type HealthResult,
   type HealthStatus,
@@ -131,6 +134,14 @@ export {
   type SelfOptions,
   type Term,
   type ThrottlerRecord,
+  UidService,
+  type UidSettings,
   type WithLockOptions,
 } from './shared/index.js';
 export { type TestingBuilder, useMemoryRegistry } from './testing.js';
+export {
+  UidModule,
+  type UidModuleAsyncOptions,
+  type UidModuleOptions,
+  type UidOptionsFactory,
+} from './uid-module.js';

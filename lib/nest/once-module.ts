@@ -17,7 +17,7 @@ import type { ModulesContainer } from '@nestjs/core';
 import { from, lastValueFrom, type Observable } from 'rxjs';
 import type { AsyncOptions, ModuleExtras } from './async-options.js';
 import { checkGiven, ofFactory, ofOptions, refusesBare } from './client-module.js';
-import { kindOf } from './recipe-module.js';
+import { recipeKind } from './recipe-module.js';
 import {
   type Answer,
   answerOnce,
@@ -82,13 +82,14 @@ refusesBare(OnceModule, 'OnceModule');
 
 const NEEDED = '@Idempotent needs';
 
-const ONCE = kindOf<OnceModuleOptions, OnceService>({
+const ONCE = recipeKind<OnceModuleOptions, OnceService>({
   modules: { whole: OnceModule, first: OnceCoreModule, last: OnceEdgeModule },
   title: 'OnceModule',
   logName: 'Once',
   tokens: { options: getOnceOptionsToken, service: getOnceServiceToken },
   service: OnceService,
   decorators: NEEDED,
+  uses: ['coord'],
   needs: (known) => ({ coord: coordNameOf(known) }),
   open: async ({ where, log }, options, { coord }) => new OnceService(await openOnce(where, options, log, coord)),
   close: ({ once }) => once.close(),

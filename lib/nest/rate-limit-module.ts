@@ -12,7 +12,7 @@ import {
 import type { ModulesContainer } from '@nestjs/core';
 import type { AsyncOptions, ModuleExtras } from './async-options.js';
 import { checkGiven, ofFactory, ofOptions, refusesBare } from './client-module.js';
-import { kindOf } from './recipe-module.js';
+import { recipeKind } from './recipe-module.js';
 import {
   coordNameOf,
   getRateLimitOptionsToken,
@@ -75,13 +75,14 @@ refusesBare(RateLimitModule, 'RateLimitModule');
 
 const NEEDED = '@RateLimit needs';
 
-const RATE_LIMITS = kindOf<RateLimitModuleOptions, RateLimitService>({
+const RATE_LIMITS = recipeKind<RateLimitModuleOptions, RateLimitService>({
   modules: { whole: RateLimitModule, first: RateLimitCoreModule, last: RateLimitEdgeModule },
   title: 'RateLimitModule',
   logName: 'RateLimit',
   tokens: { options: getRateLimitOptionsToken, service: getRateLimitServiceToken },
   service: RateLimitService,
   decorators: NEEDED,
+  uses: ['coord', 'registry'],
   needs: ({ rules, registry }) => {
     const of = registry?.registry;
     return { coord: coordNameOf(rules as object | undefined), registry: typeof of === 'string' ? of : undefined };

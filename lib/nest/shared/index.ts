@@ -5,6 +5,7 @@
 
 export { invalid } from '../../common/shape.js';
 export { Etcd3 } from '../../etcd/index.js';
+export { keptAlive } from '../../frameworks/alive.js';
 export {
   BREAKER_SIGNAL,
   type BreakerMethodOptions,
@@ -61,6 +62,7 @@ export {
 } from '../../frameworks/rate-limits.js';
 export { Refused, refusalOf, rpcErrorOf } from '../../frameworks/refusals.js';
 export { checkedSelf, type SelfOptions, SelfRegistration } from '../../frameworks/self-registration.js';
+export { openUid, type UidSettings } from '../../frameworks/uids.js';
 export { HELD_LOCK, lockedMethod, type WithLockOptions } from '../../frameworks/with-lock.js';
 export { connect, Registry } from '../../index.js';
 export { BreakerService } from './breaker-service.js';
@@ -107,9 +109,12 @@ export {
   getRegistryServiceToken,
   getRegistryToken,
   getServiceToken,
+  getUidOptionsToken,
+  getUidServiceToken,
   healthTokenOf,
   isDefault,
   methodsToken,
   REGISTRY_CLIENT,
   recipeToken,
 } from './tokens.js';
+export { UidService } from './uid-service.js';
