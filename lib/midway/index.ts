@@ -11,6 +11,7 @@ export type { RegistryOnEtcd } from '../frameworks/open.js';
 export type { CoordPlace } from '../frameworks/open-coord.js';
 export type { InstancesOfApplication, RateLimitOptions } from '../frameworks/rate-limits.js';
 export type { SelfOptions } from '../frameworks/self-registration.js';
+export type { UidOfApplication } from '../frameworks/uids.js';
 export type { WithLockOptions } from '../frameworks/with-lock.js';
 export { Breaker, BreakerService, BreakerSignal } from './breaker.js';
 export type {

@@ -134,6 +134,7 @@ export {
   type SelfOptions,
   type Term,
   type ThrottlerRecord,
+  type UidOfApplication,
   UidService,
   type UidSettings,
   type WithLockOptions,

@@ -62,7 +62,7 @@ export {
 } from '../../frameworks/rate-limits.js';
 export { Refused, refusalOf, rpcErrorOf } from '../../frameworks/refusals.js';
 export { checkedSelf, type SelfOptions, SelfRegistration } from '../../frameworks/self-registration.js';
-export { openUid, type UidSettings } from '../../frameworks/uids.js';
+export { openUid, type UidOfApplication, type UidSettings } from '../../frameworks/uids.js';
 export { HELD_LOCK, lockedMethod, type WithLockOptions } from '../../frameworks/with-lock.js';
 export { connect, Registry } from '../../index.js';
 export { BreakerService } from './breaker-service.js';
