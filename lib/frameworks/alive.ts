@@ -1,4 +1,4 @@
-/** Waits of the start of an application, whose clients keep nothing alive until it has started. */
+/** Waits of the start and the end of an application, whose clients keep nothing alive before it has started. */
 
 import { clearInterval, setInterval } from 'node:timers';
 import { MAX_MS } from '../common/shape.js';

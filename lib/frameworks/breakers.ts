@@ -29,8 +29,9 @@ export interface BreakerOptions extends Omit<BreakersOptions, 'policies'> {
 export type FindCoord = (name: string | undefined) => Coord | Promise<Coord>;
 
 /** The name of the client of coord that options name. */
-export function coordNameOf(where: { readonly coord?: unknown } | undefined): string | undefined {
-  return typeof where?.coord === 'string' ? where.coord : undefined;
+export function coordNameOf(where: object | undefined): string | undefined {
+  const { coord } = (where ?? {}) as { readonly coord?: unknown };
+  return typeof coord === 'string' ? coord : undefined;
 }
 
 /** With the client of coord in the place of its name, where something lies in a store. */

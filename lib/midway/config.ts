@@ -1,14 +1,20 @@
 /** What the component takes from the configuration of an application. */
 
+import type { IMidwayContainer } from '@midwayjs/core';
 import type { Policy } from '../breaker/index.js';
 import type { CoordIdentity } from '../coord/index.js';
 import type { IOptions } from '../etcd/index.js';
 import type { BreakerOptions } from '../frameworks/breakers.js';
 import type { AnyConfigDef } from '../frameworks/configurations.js';
+import type { OnceSettings } from '../frameworks/idempotency.js';
 import type { RegistryOnEtcd } from '../frameworks/open.js';
 import type { CoordPlace } from '../frameworks/open-coord.js';
+import type { RateLimitSettings } from '../frameworks/rate-limits.js';
 import type { SelfOptions } from '../frameworks/self-registration.js';
+import type { UidOfApplication } from '../frameworks/uids.js';
 import type { CommonOptions, InstanceInput, RegistryOptions, ServiceInstance } from '../index.js';
+import type { RateRule } from '../ratelimit/index.js';
+import type { FixedUidOptions } from '../uid/index.js';
 
 /** An etcd client: the options of `Etcd3`, and these. */
 export interface EtcdClientOptions extends Omit<IOptions, 'hosts'> {
@@ -104,11 +110,43 @@ export type BreakersConfig = Omit<BreakerOptions, 'policies'> & {
   policies?: Readonly<Record<string, Policy>> | { readonly path: string } | undefined;
 };
 
+/** What a function of a configuration makes of the container. Midway copies its configuration, and the copy of a client is none. */
+export type Made<T> = (container: IMidwayContainer) => T | Promise<T>;
+
+/** The key `once`: what is done once, as `createOnce()` of `rollcall/once` takes it, in one of `redis`, `coord` and `store`. Without it there is none. */
+export type OnceConfig = Omit<OnceSettings, 'store' | 'redis' | 'coord'> & {
+  /** Gives a client of ioredis or node-redis, such as `(container) => container.getAsync(RedisService)` of `@midwayjs/redis`. */
+  redis?: Made<NonNullable<OnceSettings['redis']>> | undefined;
+  /** Gives another store, such as `() => memoryOnce()`. */
+  store?: Made<NonNullable<OnceSettings['store']>> | undefined;
+  /** `default`: it is kept in the store of the key `coord`. */
+  coord?: 'default' | undefined;
+};
+
+/** The key `rateLimit`: limits, as `createRateLimiter()` of `rollcall/ratelimit` takes them. Without it there are none. */
+export type RateLimitConfig = Omit<RateLimitSettings, 'rules' | 'redis' | 'registry'> & {
+  /** Rules by their names, or where they lie in the store of the key `coord`. */
+  rules: Readonly<Record<string, RateRule>> | { readonly path: string };
+  /** Gives a client of ioredis or node-redis, such as `(container) => container.getAsync(RedisService)` of `@midwayjs/redis`. */
+  redis?: Made<NonNullable<RateLimitSettings['redis']>> | undefined;
+  /** Where the live instances of this service are known, for rules that are `shared`: `registry` is the name of a client. Default: nowhere. */
+  registry?: { service: string; registry?: string | undefined } | undefined;
+};
+
+/**
+ * The key `uid`: how ids are made, as `createUid()` of `rollcall/uid` takes it. Without `workerId` the store of the key `coord` gives the worker
+ * id. Without the key there are none.
+ */
+export type UidConfig = Omit<UidOfApplication, 'coord' | 'signal'> | FixedUidOptions;
+
 declare module '@midwayjs/core' {
   interface MidwayConfig {
     etcd?: EtcdConfig;
     registry?: RegistryConfig;
     coord?: CoordConfig;
     breakers?: BreakersConfig;
+    once?: OnceConfig;
+    rateLimit?: RateLimitConfig;
+    uid?: UidConfig;
   }
 }

@@ -10,10 +10,13 @@ import { configOf, loggerOf } from './container.js';
 import { CoordService, decorate, hasCoord, noCoord, notOpen } from './coord.js';
 import { ETCDServiceFactory } from './etcd.js';
 import { listeningEndpoints } from './listening.js';
+import { OnceService } from './once.js';
+import { RateLimitService } from './rate-limit.js';
 import { isGiven, notGiven, type RecipeKey } from './recipes.js';
 import { filterRefusals } from './refusal-filter.js';
 import { RegistryServiceFactory } from './registry-factory.js';
 import { serve, servedIn } from './served.js';
+import { UidService } from './uid.js';
 
 /** What `onHealthCheck` answers. */
 interface Health {
@@ -27,7 +30,7 @@ interface Recipe {
 }
 
 /** The services of the recipes, by the keys of their configurations. */
-const RECIPES = { breakers: BreakerService } as const;
+const RECIPES = { breakers: BreakerService, once: OnceService, rateLimit: RateLimitService, uid: UidService } as const;
 
 /** etcd clients and the registry, as a component of Midway 3 and 4. */
 @Configuration({

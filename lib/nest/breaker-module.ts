@@ -4,7 +4,7 @@ import { type DynamicModule, Module } from '@nestjs/common';
 import type { ModulesContainer } from '@nestjs/core';
 import type { AsyncOptions, ModuleExtras } from './async-options.js';
 import { checkGiven, ofFactory, ofOptions, refusesBare } from './client-module.js';
-import { kindOf } from './recipe-module.js';
+import { recipeKind } from './recipe-module.js';
 import { served } from './served.js';
 import {
   BREAKER_SIGNAL,
@@ -67,13 +67,14 @@ refusesBare(BreakerModule, 'BreakerModule');
 
 const NEEDED = '@Breaker needs';
 
-const BREAKERS = kindOf<BreakerModuleOptions, BreakerService>({
+const BREAKERS = recipeKind<BreakerModuleOptions, BreakerService>({
   modules: { whole: BreakerModule, first: BreakerCoreModule, last: BreakerEdgeModule },
   title: 'BreakerModule',
   logName: 'Breakers',
   tokens: { options: getBreakerOptionsToken, service: getBreakerServiceToken },
   service: BreakerService,
   decorators: NEEDED,
+  uses: ['coord'],
   needs: ({ policies }) => ({ coord: coordNameOf(policies as object | undefined) }),
   open: async ({ where, log }, options, { coord }) =>
     new BreakerService(await openBreakers(where, options, log, coord)),

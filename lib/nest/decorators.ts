@@ -13,9 +13,12 @@ import {
   getCoordToken,
   getEtcdServiceToken,
   getEtcdToken,
+  getOnceServiceToken,
+  getRateLimitServiceToken,
   getRegistryServiceToken,
   getRegistryToken,
   getServiceToken,
+  getUidServiceToken,
   healthTokenOf,
   markConfigHandler,
   markHandler,
@@ -62,6 +65,12 @@ export const InjectCoordHealth = (name?: string): InjectDecorator =>
 
 /** Injects the `BreakerService` of a name, or the default one. */
 export const InjectBreakerService = (name?: string): InjectDecorator => Inject(getBreakerServiceToken(name));
+/** Injects the `OnceService` of a name, or the default one. */
+export const InjectOnceService = (name?: string): InjectDecorator => Inject(getOnceServiceToken(name));
+/** Injects the `RateLimitService` of a name, or the default one. */
+export const InjectRateLimitService = (name?: string): InjectDecorator => Inject(getRateLimitServiceToken(name));
+/** Injects the `UidService` of a name, or the default one. */
+export const InjectUidService = (name?: string): InjectDecorator => Inject(getUidServiceToken(name));
 
 /**
  * The method is called with the next value and the one before it, before a configuration changes, once the application has

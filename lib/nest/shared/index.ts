@@ -5,6 +5,7 @@
 
 export { invalid } from '../../common/shape.js';
 export { Etcd3 } from '../../etcd/index.js';
+export { keptAlive } from '../../frameworks/alive.js';
 export {
   BREAKER_SIGNAL,
   type BreakerMethodOptions,
@@ -15,9 +16,19 @@ export {
   openBreakers,
   type PoliciesOfApplication,
 } from '../../frameworks/breakers.js';
+export { closedBefore } from '../../frameworks/closing.js';
 export { type AnyConfigDef, Configurations, definitionOf, definitionsOf } from '../../frameworks/configurations.js';
 export { CoordMethods } from '../../frameworks/coord-methods.js';
 export type { OnServiceList } from '../../frameworks/follow.js';
+export {
+  type Answer,
+  answerOnce,
+  type IdempotentOptions,
+  idempotencyOf,
+  KEPT_HEADERS,
+  type OnceSettings,
+  openOnce,
+} from '../../frameworks/idempotency.js';
 export { HELD_TERM, type LeaderOnlyOptions, leaderMethod, Term } from '../../frameworks/leader-only.js';
 export type { AppLogger } from '../../frameworks/logger.js';
 export {
@@ -39,8 +50,19 @@ export {
   readOnce,
   sharedOf,
 } from '../../frameworks/open-coord.js';
+export {
+  type InstancesOfApplication,
+  openRateLimiter,
+  type RateLimitOf,
+  type RateLimitOptions,
+  type RateLimitSettings,
+  type RulesOfApplication,
+  rateLimitOf,
+  takeFor,
+} from '../../frameworks/rate-limits.js';
 export { Refused, refusalOf, rpcErrorOf } from '../../frameworks/refusals.js';
 export { checkedSelf, type SelfOptions, SelfRegistration } from '../../frameworks/self-registration.js';
+export { openUid, type UidOfApplication, type UidSettings } from '../../frameworks/uids.js';
 export { HELD_LOCK, lockedMethod, type WithLockOptions } from '../../frameworks/with-lock.js';
 export { connect, Registry } from '../../index.js';
 export { BreakerService } from './breaker-service.js';
@@ -60,6 +82,8 @@ export {
 } from './health.js';
 export { endsOf, placeAtEnds, type Resident, UNORDERED } from './lifecycle.js';
 export { Definitions, refuseBare, refuseSecond } from './once.js';
+export { OnceService } from './once-service.js';
+export { RateLimitService, RollcallThrottlerStorage, type ThrottlerRecord } from './rate-limit-service.js';
 export { RegistryResident } from './registry-resident.js';
 export { RegistryService } from './registry-service.js';
 export type { OnSetting } from './setting.js';
@@ -77,13 +101,20 @@ export {
   getEtcdOptionsToken,
   getEtcdServiceToken,
   getEtcdToken,
+  getOnceOptionsToken,
+  getOnceServiceToken,
+  getRateLimitOptionsToken,
+  getRateLimitServiceToken,
   getRegistryOptionsToken,
   getRegistryServiceToken,
   getRegistryToken,
   getServiceToken,
+  getUidOptionsToken,
+  getUidServiceToken,
   healthTokenOf,
   isDefault,
   methodsToken,
   REGISTRY_CLIENT,
   recipeToken,
 } from './tokens.js';
+export { UidService } from './uid-service.js';

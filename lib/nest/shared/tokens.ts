@@ -47,6 +47,18 @@ export const methodsToken = (name?: string): string =>
 export const getBreakerServiceToken = (name?: string): string => named('BREAKER_SERVICE', name);
 /** The token of the options of breakers: what a test overrides. */
 export const getBreakerOptionsToken = (name?: string): string => named('BREAKER_OPTIONS', name);
+/** The token of the `OnceService` of a name. The default one is also injected by its class. */
+export const getOnceServiceToken = (name?: string): string => named('ONCE_SERVICE', name);
+/** The token of the options of what is done once: what a test overrides. */
+export const getOnceOptionsToken = (name?: string): string => named('ONCE_OPTIONS', name);
+/** The token of the `RateLimitService` of a name. The default one is also injected by its class. */
+export const getRateLimitServiceToken = (name?: string): string => named('RATE_LIMIT_SERVICE', name);
+/** The token of the options of rate limits: what a test overrides. */
+export const getRateLimitOptionsToken = (name?: string): string => named('RATE_LIMIT_OPTIONS', name);
+/** The token of the `UidService` of a name. The default one is also injected by its class. */
+export const getUidServiceToken = (name?: string): string => named('UID_SERVICE', name);
+/** The token of the options of ids: what a test overrides. */
+export const getUidOptionsToken = (name?: string): string => named('UID_OPTIONS', name);
 /** What classes with a decorator of a recipe are injected with; it says what to do where nobody gives it. */
 export const recipeToken = (module: string, decorators: string, name?: string): string => {
   const call = isDefault(name) ? `${module}.forRoot(…)` : `${module}.forRoot({ name: '${name}', … })`;
