@@ -1,5 +1,5 @@
 // Limits among processes, on a Redis that is frozen, fails over and comes back, and by a registry whose instances die.
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { connect } from 'rollcall';
 import type { RateLimiter, RateRule } from 'rollcall/ratelimit';
@@ -101,6 +101,47 @@ describe.each(Object.entries(CLIENTS))('%s', (_, clientOf) => {
     expect(performance.now() - thawed).toBeLessThan(2000);
     expect(told).toEqual(['ERR_TIMEOUT', 'restored']);
     expect(await limits.allow('a', 'send', 0), 'the 64 came too late').toMatchObject({ by: 'redis', remaining: 990 });
+  });
+
+  test('a thread that is busy is no Redis that does not answer, and a caller can end its wait', async (finish) => {
+    const server = await redisOf(finish);
+    const redis = await clientOf(finish, server.url);
+    const limits = limiter(finish, { rules: { send: distributed(1, 100) }, redis });
+    await limits.allow('a', 'send');
+    const busy = (ms: number) => {
+      for (const end = performance.now() + ms; performance.now() < end; );
+    };
+    for (let i = 0; i < 5; i++) {
+      const before = limits.allow('a', 'send');
+      busy(100); // before it is sent
+      expect((await before).by).toBe('redis');
+      const asked = limits.allow('a', 'send');
+      await turn();
+      busy(100); // while the answer is on its way
+      expect((await asked).by).toBe('redis');
+    }
+    server.freeze();
+    const ending = new AbortController();
+    const asked = limits.allow('a', 'send', 1, { signal: ending.signal });
+    ending.abort(new Error('enough'));
+    const aborted = await asked.catch((error: unknown) => error);
+    expect(aborted).toMatchObject({ code: 'ERR_ABORTED', cause: expect.objectContaining({ message: 'enough' }) });
+  });
+
+  test('a clock of Redis that is set back keeps nobody longer than the burst takes', async (finish) => {
+    const server = await redisOf(finish);
+    const redis = await clientOf(finish, server.url);
+    const limits = limiter(finish, { rules: { send: distributed(100, 50) }, redis, storeTimeoutMs: 5000 });
+    // What Redis keeps of a subject that had all of it ten seconds from now, as it is once its clock was set back.
+    await server.ask(
+      "EVAL \"redis.call('SET', 'ratelimit:{send:a}', struct.pack('dd', 50, redis.call('TIME')[1] * 1e6 + 1e7))\" 0",
+    );
+    const refused = await limits.allow('a', 'send');
+    expect(refused).toMatchObject({ allowed: false, by: 'redis', remaining: 0 });
+    expect(refused.retryAfterMs).toBeLessThanOrEqual(10);
+    await sleep(500);
+    const all = await Promise.all(Array.from({ length: 49 }, () => limits.allow('a', 'send')));
+    expect(all.every(({ allowed }) => allowed)).toBe(true);
   });
 
   test('a rule that changes in the middle of a burst leaves what was consumed', async (finish) => {

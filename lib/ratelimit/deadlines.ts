@@ -1,6 +1,10 @@
 /** One timer for all who wait equally long. */
 
 import { after, now, turn } from '../common/clock.js';
+import { pause } from '../common/waiting.js';
+
+/** A timer that is late by such a share of the wait was held up by this thread. */
+const LATE = 0.2;
 
 interface Waiting {
   readonly until: number;
@@ -8,14 +12,14 @@ interface Waiting {
 }
 
 /**
- * Ends waits of `ms` each, the oldest first. Before one is ended, the event loop is given a turn: what came while the thread was busy is
- * heard first.
+ * Ends waits of `ms` each, the oldest first. Before one is ended, the event loop is given a turn, so that what came meanwhile is heard. Where
+ * this thread was busy, it is given as long as it was, up to `ms`: what it had not even sent is no silence of others.
  *
  * @internal
  */
 export class Deadlines {
   readonly #ms: number;
-  #queue: Waiting[] = [];
+  readonly #queue: Waiting[] = [];
   #isArmed = false;
 
   constructor(ms: number) {
@@ -36,18 +40,17 @@ export class Deadlines {
     const [oldest] = this.#queue;
     if (this.#isArmed || !oldest) return;
     this.#isArmed = true;
-    after(Math.max(1, Math.ceil(oldest.until - now())), () => void this.#due());
+    after(Math.max(1, Math.ceil(oldest.until - now())), () => void this.#due(oldest.until));
   }
 
-  async #due(): Promise<void> {
+  async #due(until: number): Promise<void> {
     const at = now();
-    await turn();
+    const late = at - until;
+    await (late > this.#ms * LATE ? pause(Math.min(late, this.#ms)) : turn());
     const due = this.#queue.findIndex(({ until, expire }) => until > at && expire !== undefined);
     const over = this.#queue.splice(0, due < 0 ? this.#queue.length : due);
-    // What began since then and is not due stays.
-    this.#queue = [...over.filter(({ until, expire }) => until > at && expire !== undefined), ...this.#queue];
     this.#isArmed = false;
     this.#arm();
-    for (const one of over) if (one.until <= at) one.expire?.();
+    for (const one of over) one.expire?.();
   }
 }

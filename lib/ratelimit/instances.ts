@@ -66,7 +66,6 @@ class Live implements Instances {
   }
 
   close(): void {
-    this.#count = this.count(0);
     this.#cache.release();
   }
 

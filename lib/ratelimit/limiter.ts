@@ -190,6 +190,7 @@ export class RateLimiter {
       return this.#decide(meter, subject, rule, cost);
     }
     wellFormed('subject', subject);
+    wellFormed('rule', rule);
     const taking = store.take(meter.rule, rule, subject, cost);
     const outcome = signal ? await outcomeOf(taking, signal) : { value: await taking };
     if (outcome === 'aborted') throw aborted(signal as AbortSignal);

@@ -31,7 +31,6 @@ const NEVER = String(Number.MAX_SAFE_INTEGER);
 
 /** Requests of one turn of the event loop, which go together. */
 interface Batch {
-  readonly began: number;
   readonly keys: string[];
   readonly args: string[];
   readonly heard: ((taken: Taken | undefined) => void)[];
@@ -84,7 +83,7 @@ export class Store {
 
   /** Nothing where Redis does not answer: at once if that is known. Never rejects. */
   take({ rate, capacity }: Rule, name: string, subject: string, cost: number): Promise<Taken | undefined> {
-    const key = `${this.#prefix}{${name}:${subject}}`;
+    const key = `${this.#prefix}{${plain(name)}:${subject}}`;
     if (this.#isAway) {
       const at = this.#now();
       if (at >= this.#askAgainAt) void this.#probe(key, [`${rate}`, `${capacity}`, '0'], at);
@@ -98,7 +97,7 @@ export class Store {
   }
 
   #begin(): Batch {
-    const batch: Batch = { began: this.#now(), keys: [], args: [], heard: [] };
+    const batch: Batch = { keys: [], args: [], heard: [] };
     this.#batch = batch;
     afterThis(() => {
       if (this.#batch === batch) this.#batch = undefined;
@@ -108,11 +107,11 @@ export class Store {
   }
 
   async #send(batch: Batch): Promise<void> {
-    const { began, keys, args, heard } = batch;
+    const { keys, args, heard } = batch;
     try {
       for (let tries = 0; tries < 2; tries++) {
         const sent = this.#now();
-        const until = Math.floor(this.#clock + (began + this.#timeoutMs - this.#sentAt) * 1000);
+        const until = Math.floor(this.#clock + (sent + this.#timeoutMs - this.#sentAt) * 1000);
         const answer = (await this.#within(keys, [`${until}`, ...args])) as readonly Answer[];
         this.#clock = Number(answer[0]);
         this.#sentAt = sent;
@@ -122,7 +121,7 @@ export class Store {
           }
           return;
         }
-        // It came in time by our clock, so Redis' clock is another one than it was: now it is known.
+        // It was sent too late by a thread that was busy, or Redis' clock is another one than it was. Nothing was taken.
       }
       throw new TimeoutError('allow: the clock of Redis jumps', { operation: 'allow' });
     } catch (error) {
@@ -197,12 +196,14 @@ export class Store {
   }
 }
 
+/** A name without what ends a name in a key, or a tag of Redis Cluster. */
+const plain = (name: string): string => (/[:%{}]/.test(name) ? encodeURIComponent(name) : name);
+
 const NOTHING: Promise<undefined> = Promise.resolve(undefined);
 
 /** The same requests, one by one. */
-const apart = ({ began, keys, args, heard }: Batch): Batch[] =>
+const apart = ({ keys, args, heard }: Batch): Batch[] =>
   keys.map((key, i) => ({
-    began,
     keys: [key],
     args: args.slice(3 * i, 3 * i + 3),
     heard: [heard[i] as (taken: Taken | undefined) => void],
