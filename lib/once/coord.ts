@@ -11,7 +11,7 @@ import type { ConflictError, Coord, Entry } from '../coord/index.js';
 import { BadRecordError, type RollcallError, UnavailableError } from '../errors.js';
 import { type Lease, Leases } from './leases.js';
 import { NOTHING, type OnceRecord, type Running, recordOf, type Seen, textOf } from './record.js';
-import type { OnceStore, Swapped } from './store.js';
+import type { Swapped } from './store.js';
 import { FOLDER, Sweeper } from './sweeper.js';
 
 /** What is needed of a client of `rollcall/coord`. */
@@ -27,7 +27,7 @@ export interface CoordOnceOptions {
 const INTERRUPTED_MS = 86_400_000;
 
 /** Records in the store of `rollcall/coord`, for `createOnce()`. Made by `coordOnce()`. */
-export class CoordOnce implements OnceStore {
+export class CoordOnce {
   /** @internal */
   readonly maxResultBytes = 64 * 1024;
   readonly #config: OnceCoord['config'];

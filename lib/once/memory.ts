@@ -4,7 +4,7 @@ import { now } from '../common/clock.js';
 import { integer, onlyKnown, optional } from '../common/shape.js';
 import { UnavailableError } from '../errors.js';
 import { NOTHING, type OnceRecord, type Seen } from './record.js';
-import type { OnceStore, Swapped } from './store.js';
+import type { Swapped } from './store.js';
 
 /** Options of `memoryOnce()`. */
 export interface MemoryOnceOptions {
@@ -25,7 +25,7 @@ const LOOKED_AT = 2;
 const FULL_MS = 1000;
 
 /** Records in memory, for `createOnce()`. Made by `memoryOnce()`. */
-export class MemoryOnce implements OnceStore {
+export class MemoryOnce {
   /** @internal */
   readonly maxResultBytes = 256 * 1024;
   readonly #maxKeys: number;

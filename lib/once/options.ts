@@ -95,6 +95,9 @@ const RUN = [
 ];
 const [KEY_MOST, SCOPE_MOST, PREFIX_MOST] = [256, 256, 64];
 
+/** What all stores are; their pages do not tell it. */
+const contractOf = (store: OnceOptions['store']): OnceStore => store;
+
 export function planOf(given: Readonly<Record<string, unknown>>): Plan {
   onlyKnown('options', given, OPTIONS);
   const store = given.store as Partial<OnceStore> | null | undefined;
@@ -110,7 +113,7 @@ export function planOf(given: Readonly<Record<string, unknown>>): Plan {
   }
   const most = (store as OnceStore).maxResultBytes;
   return {
-    store: store as OnceStore,
+    store: contractOf(store as OnceOptions['store']),
     prefix: bytes('options.prefix', given.prefix ?? 'idempotent:', 0, PREFIX_MOST),
     codec: codec as Codec,
     maxResultBytes: integer('options.maxResultBytes', given.maxResultBytes, most, { min: 1, max: 512 * 1024 * 1024 }),

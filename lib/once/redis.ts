@@ -7,7 +7,7 @@ import { integer, onlyKnown, optional } from '../common/shape.js';
 import { BadRecordError } from '../errors.js';
 import { isAway, withNothingDone } from './errors.js';
 import { NOTHING, type OnceRecord, type Running, recordOf, type Seen, textOf } from './record.js';
-import type { OnceStore, Swapped } from './store.js';
+import type { Swapped } from './store.js';
 
 /** Options of `redisOnce()`. */
 export interface RedisOnceOptions {
@@ -67,7 +67,7 @@ return string.match(found, 'maxmemory_policy:(%S+)') or ''`);
 const OTHER_TYPE = 'WRONGTYPE';
 
 /** Records in Redis, for `createOnce()`. Made by `redisOnce()`. */
-export class RedisOnce implements OnceStore {
+export class RedisOnce {
   /** @internal */
   readonly maxResultBytes = 256 * 1024;
   readonly #scripts: Scripts;
