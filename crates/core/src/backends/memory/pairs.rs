@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::tenures::Tenures;
 use crate::store::{Commit, Compare, Moment, Pair, Range, Read, Write};
 
 /// What a memory server keeps as a store.
@@ -53,21 +54,27 @@ impl Pairs {
         read
     }
 
+    /// What stands at a key, under a lease or without.
+    fn at(&self, key: &str, tenures: &Tenures) -> Option<Arc<Pair>> {
+        self.by_key.get(key).cloned().or_else(|| tenures.at(key))
+    }
+
     /// What stands at the keys of a transaction that is not made.
-    pub(super) fn conflict(&self, compares: &[Compare]) -> Commit {
-        let current = compares.iter().map(|compare| self.by_key.get(&compare.key).cloned());
+    pub(super) fn conflict(&self, compares: &[Compare], tenures: &Tenures) -> Commit {
+        let current = compares.iter().map(|compare| self.at(&compare.key, tenures));
         Commit::Conflict {
             current: current.collect(),
         }
     }
 
-    pub(super) fn commit(&mut self, compares: &[Compare], writes: &[Write]) -> Commit {
-        let revision_of = |key: &str| self.by_key.get(key).map_or(0, |pair| pair.revision);
-        if compares
-            .iter()
-            .any(|compare| revision_of(&compare.key) != compare.revision)
-        {
-            return self.conflict(compares);
+    /// Compares keys that are held as well, as in etcd they are keys like others.
+    pub(super) fn commit(&mut self, compares: &[Compare], writes: &[Write], tenures: &Tenures) -> Commit {
+        let is_other = |compare: &Compare| {
+            let revision = self.at(&compare.key, tenures).map_or(0, |pair| pair.revision);
+            revision != compare.revision
+        };
+        if compares.iter().any(is_other) {
+            return self.conflict(compares, tenures);
         }
         let revision = self.moment.revision + 1;
         let (mut put, mut deleted) = (0, 0);
@@ -93,5 +100,41 @@ impl Pairs {
             moment: self.moment,
             deleted,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_transaction_sees_what_is_held() {
+        let (mut pairs, mut tenures) = (Pairs::default(), Tenures::default());
+        tenures.grant(7, Instant::now() + Duration::from_secs(60));
+        tenures.enter("/locks/a/7", 7, b"me").unwrap();
+        let compare = |revision| Compare {
+            key: "/locks/a/7".into(),
+            revision,
+        };
+        let put = [Write::Put("/b".into(), (*b"1").into())];
+        let commit = pairs.commit(&[compare(0)], &put, &tenures);
+        let Commit::Conflict { current } = commit else {
+            panic!("it holds that nothing stands there");
+        };
+        let held = current[0].as_ref().unwrap();
+        assert_eq!(*held.value, *b"me");
+        assert!(matches!(
+            pairs.commit(&[compare(held.revision)], &put, &tenures),
+            Commit::Done { .. }
+        ));
+        tenures.end(7);
+        assert!(matches!(
+            pairs.commit(&[compare(held.revision)], &put, &tenures),
+            Commit::Conflict { .. }
+        ));
     }
 }

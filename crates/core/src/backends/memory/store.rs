@@ -47,7 +47,9 @@ impl Store for MemoryStore {
     async fn commit(&self, compares: &[Compare], writes: &[Write], _: Duration) -> Result<Commit> {
         let mut state = self.0.lock();
         state.ensure_here()?;
-        Ok(state.pairs.commit(compares, writes))
+        let state = &mut *state;
+        state.tenures.sweep(Instant::now());
+        Ok(state.pairs.commit(compares, writes, &state.tenures))
     }
 
     fn hold(&self, ttl: Duration) -> Result<Arc<dyn Tenure>> {

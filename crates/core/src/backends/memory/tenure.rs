@@ -166,9 +166,9 @@ impl Tenure for MemoryTenure {
             return Err(lease_gone(key));
         }
         if state.tenures.has_all(&[key.into()]) {
-            return Ok(state.pairs.conflict(compares));
+            return Ok(state.pairs.conflict(compares, &state.tenures));
         }
-        let done = state.pairs.commit(compares, writes);
+        let done = state.pairs.commit(compares, writes, &state.tenures);
         if matches!(done, Commit::Done { .. }) {
             state.tenures.enter(key, self.id, value);
         }

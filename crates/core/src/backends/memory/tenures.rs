@@ -29,6 +29,14 @@ struct Place {
     value: Box<[u8]>,
 }
 
+fn pair(key: &Arc<str>, place: &Place) -> Arc<Pair> {
+    Arc::new(Pair {
+        key: Arc::clone(key),
+        value: place.value.clone(),
+        revision: place.created,
+    })
+}
+
 impl Tenures {
     pub(super) fn is_empty(&self, now: Instant) -> bool {
         self.expires.values().all(|expires| *expires <= now)
@@ -78,13 +86,12 @@ impl Tenures {
     pub(super) fn read(&self, ranges: &[Range]) -> impl Iterator<Item = Arc<Pair>> {
         let meant = |key: &str| ranges.iter().any(|range| range.has(key));
         let keys = self.by_key.iter().filter(move |(key, _)| meant(key));
-        keys.map(|(key, place)| {
-            Arc::new(Pair {
-                key: Arc::clone(key),
-                value: place.value.clone(),
-                revision: place.created,
-            })
-        })
+        keys.map(|(key, place)| pair(key, place))
+    }
+
+    /// What is held at a key.
+    pub(super) fn at(&self, key: &str) -> Option<Arc<Pair>> {
+        self.by_key.get_key_value(key).map(|(key, place)| pair(key, place))
     }
 
     /// False: it is not there.
