@@ -1,8 +1,6 @@
 /**
  * Rules by their names that can change while they are used, wherever they come from: an object, what changes it, or a store of
  * `rollcall/coord`. Who imports this has not loaded `rollcall/coord` by that.
- *
- * @internal
  */
 
 import type { Log } from '../common/logger.js';

@@ -13,8 +13,6 @@ export type Swapped =
 /**
  * Where records are kept. Each step is one compare-and-swap of one record. Every call is over within the time of the store, and
  * rejects with `ERR_UNAVAILABLE` or `ERR_TIMEOUT` where it can't be asked; a change that may have been made all the same has `outcomeUnknown`.
- *
- * @internal
  */
 export interface OnceStore {
   /** The largest result that it is for, in bytes. */
