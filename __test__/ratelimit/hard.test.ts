@@ -3,7 +3,7 @@ import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url';
 import { connect } from 'rollcall';
 import type { RateLimiter, RateRule } from 'rollcall/ratelimit';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { type Finish, FULL, until } from '../coord/kit.js';
 import { changing } from '../support/changing.js';
 import { startEtcd } from '../support/etcd.js';
@@ -142,6 +142,19 @@ describe.each(Object.entries(CLIENTS))('%s', (_, clientOf) => {
     await sleep(500);
     const all = await Promise.all(Array.from({ length: 49 }, () => limits.allow('a', 'send')));
     expect(all.every(({ allowed }) => allowed)).toBe(true);
+  });
+
+  test('clocks that are an hour apart change nothing, not even for the first requests', async (finish) => {
+    const server = await redisOf(finish);
+    const redis = await clientOf(finish, server.url);
+    finish.onTestFinished(() => void vi.useRealTimers());
+    for (const [n, ms] of [-3_600_000, 3_600_000].entries()) {
+      vi.useFakeTimers({ now: Date.now() + ms, toFake: ['Date'] });
+      const limits = limiter(finish, { rules: { send: distributed(0.001, 100) }, redis, storeTimeoutMs: 5000 });
+      const all = await Promise.all(Array.from({ length: 30 }, () => limits.allow(`user:${n}`, 'send')));
+      expect(all.map(({ by, remaining }) => [by, remaining])).toEqual(all.map((_, i) => ['redis', 99 - i]));
+      vi.useRealTimers();
+    }
   });
 
   test('a rule that changes in the middle of a burst leaves what was consumed', async (finish) => {
