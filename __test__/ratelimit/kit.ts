@@ -42,6 +42,7 @@ export const CLIENTS = {
     const client = new Redis(url, { retryStrategy: () => 50 });
     client.on('error', () => {});
     onTestFinished(() => client.disconnect());
+    await client.ping();
     return client;
   },
   async 'node-redis'({ onTestFinished }: Finish, url: string) {

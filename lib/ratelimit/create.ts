@@ -1,6 +1,7 @@
 /** The way in. What limiters need is loaded with the first of them: a module that only knows their error costs none of it. */
 
-import type { RateLimiter, RateLimiterOptions } from './limiter.js';
+import type { RateLimiter } from './limiter.js';
+import type { RateLimiterOptions } from './options.js';
 
 const loaded = () => require('./limiter.js') as typeof import('./limiter.js');
 

@@ -6,12 +6,6 @@ export type { Decision } from './decision.js';
 export { type RateLimitedDetails, RateLimitedError } from './errors.js';
 export type { HeaderStyle } from './headers.js';
 export type { InstancesSource } from './instances.js';
-export type {
-  AllowOptions,
-  RateLimiter,
-  RateLimiterEvents,
-  RateLimiterOptions,
-  RulesRef,
-  StoredRules,
-} from './limiter.js';
+export type { RateLimiter } from './limiter.js';
+export type { AllowOptions, RateLimiterEvents, RateLimiterOptions, RulesRef, StoredRules } from './options.js';
 export type { RateMode, RateRule } from './rule.js';
