@@ -21,6 +21,9 @@ const ROWS = [
   'many',
   'coord',
   'locks',
+  'breaker',
+  'uid',
+  'once',
   'ratelimit',
 ];
 
