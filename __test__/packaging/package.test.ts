@@ -61,10 +61,10 @@ describe('the tarball', () => {
     expect(rest.filter((path) => ![...expected, ...allowed].some((pattern) => pattern.test(path)))).toEqual([]);
   });
 
-  it('is small: 6.5 MB, of which the addon is 16 before it is packed', (context) => {
+  it('is small: 7 MB, of which the addon is 16 before it is packed', (context) => {
     if (isDebugBuild()) context.skip('a debug build of the addon');
     expect(bytes.native).toBeLessThanOrEqual(16e6);
-    expect(bytes.tarball).toBeLessThanOrEqual(6.5e6);
+    expect(bytes.tarball).toBeLessThanOrEqual(7e6);
   });
 
   it('holds the pages that its README names', async () => {
