@@ -63,6 +63,8 @@ describe.concurrent('one node', () => {
       })();
     }
     await node.kill();
+    // One that is there again within milliseconds, between two requests, is not known to have been away.
+    await waitFor(() => watchers.every((watcher) => watcher.stale), { what: 'the end to be noticed' });
     await node.start();
     for (const one of heard)
       await waitFor(() => one.count('restored') === 1, { timeoutMs: 30_000, what: '"restored"' });
