@@ -136,25 +136,21 @@ export class Breaker {
    * a third less (`bench/rows/breaker.mjs`).
    */
   #plain<T>(fn: (context: CallContext) => T | Promise<T>, rules: Rules): Promise<T> {
-    const generation = this.#generation;
-    const began = rules.window ? now() : 0;
+    const pass = this.#admit(rules) as Pass; // closed, it refuses nobody
     let given: T | Promise<T>;
     try {
       given = fn(UNENDED);
     } catch (error) {
-      this.#ended({ generation, began }, this.#judge(error));
+      this.#ended(pass, this.#judge(error));
       return Promise.reject(error);
     }
     return Promise.resolve(given).then(
       (value) => {
-        const isFailed = isFailedResult(value);
-        if (isFailed || this.#current().window || generation !== this.#generation) {
-          this.#ended({ generation, began }, isFailed ? 'failure' : 'success');
-        } else this.#consecutive = 0; // all that a success changes here
+        this.#ended(pass, isFailedResult(value) ? 'failure' : 'success');
         return value;
       },
       (error) => {
-        this.#ended({ generation, began }, this.#judge(error));
+        this.#ended(pass, this.#judge(error));
         throw error;
       },
     );
