@@ -1,6 +1,6 @@
 /** How many processes share a rule: the live instances of a service. */
 
-import { invalid, isRecord, kindOf, onlyKnown, record, text } from '../common/shape.js';
+import { invalid, kindOf, onlyKnown, record, text } from '../common/shape.js';
 import type { Registry } from '../index.js';
 
 /** Where the live instances are known. */
@@ -28,7 +28,7 @@ export function instancesOf(value: unknown): Instances {
   const given = record('options.registry', value);
   onlyKnown('options.registry', given, ['registry', 'service']);
   const { registry } = given as Partial<InstancesSource>;
-  if (!isRecord(registry) && typeof registry !== 'object') {
+  if (typeof registry !== 'object') {
     throw invalid('options.registry.registry', `expected a registry, got ${kindOf(registry)}`);
   }
   if (typeof registry?.service !== 'function') {

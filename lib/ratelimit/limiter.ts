@@ -60,6 +60,9 @@ export class RateLimiter {
   readonly #unknownNames = new Set<string>();
   #meters = new Map<string, Meter>();
   #version = -1;
+  /** What `rules()` gives, and of which version. */
+  #listed: Readonly<Record<string, RateRule>> = {};
+  #listedOf = -1;
   /** Whether somebody listens to `rejected`: a refusal is to cost next to nothing. */
   #isHeard = false;
 
@@ -177,9 +180,14 @@ export class RateLimiter {
     return headersOf(decision, rule ? (rule.capacity / rule.rate) * 1000 : decision.resetMs, style);
   }
 
-  /** The rules by their names, completed. */
+  /** The rules by their names, completed and frozen. The same object until one of them changes. */
   rules(): Readonly<Record<string, RateRule>> {
-    return Object.fromEntries([...this.#rules.all].map(([name, rule]) => [name, { ...rule }]));
+    if (this.#listedOf !== this.#rules.version) {
+      this.#listedOf = this.#rules.version;
+      const all = [...this.#rules.all].map(([name, rule]) => [name, Object.freeze({ ...rule })]);
+      this.#listed = Object.freeze(Object.fromEntries(all));
+    }
+    return this.#listed;
   }
 
   on<E extends keyof RateLimiterEvents>(event: E, listener: (...args: RateLimiterEvents[E]) => void): this {
