@@ -1,12 +1,12 @@
 /** The breakers of an application, and methods that are called through one. */
 
 import type { Breakers, BreakersOptions } from '../breaker/index.js';
-import { invalid, isRecord, onlyKnown, optional, record } from '../common/shape.js';
+import { invalid, onlyKnown, optional, record } from '../common/shape.js';
 import type { Coord } from '../coord/index.js';
-import { keptAlive } from './alive.js';
 import type { AppLogger } from './logger.js';
 import { around, FilledParameter, type Method, type Place } from './methods.js';
 import { explained } from './open.js';
+import { type FindCoord, readied, stored } from './recipes.js';
 
 /** Not before a program has breakers: what it does not use is not loaded. */
 const breakerModule = () => require('../breaker/index.js') as typeof import('../breaker/index.js');
@@ -25,24 +25,6 @@ export interface BreakerOptions extends Omit<BreakersOptions, 'policies'> {
   policies?: BreakersOptions['policies'] | PoliciesOfApplication | undefined;
 }
 
-/** Finds a client of coord of the application, or says why there is none. */
-export type FindCoord = (name: string | undefined) => Coord | Promise<Coord>;
-
-/** The name of the client of coord that options name. */
-export function coordNameOf(where: object | undefined): string | undefined {
-  const { coord } = (where ?? {}) as { readonly coord?: unknown };
-  return typeof coord === 'string' ? coord : undefined;
-}
-
-/** With the client of coord in the place of its name, where something lies in a store. */
-export async function stored(path: string, given: unknown, findCoord: FindCoord): Promise<unknown> {
-  if (!isRecord(given) || typeof given.path !== 'string') return given;
-  const { coord } = given;
-  if (coord !== undefined && typeof coord !== 'string') return given;
-  onlyKnown(path, given, ['path', 'coord']);
-  return { path: given.path, coord: await findCoord(coord) };
-}
-
 /** Makes the breakers of a module, and reads their policies; `where` is how messages call the module. */
 export async function openBreakers(
   where: string,
@@ -53,14 +35,7 @@ export async function openBreakers(
   try {
     const given = optional('options', options);
     const policies = await stored('options.policies', given.policies, findCoord);
-    const breakers = breakerModule().createBreakers({ logger: log, ...given, policies } as BreakersOptions);
-    try {
-      await keptAlive(() => breakers.ready());
-    } catch (error) {
-      breakers.close();
-      throw error;
-    }
-    return breakers;
+    return await readied(breakerModule().createBreakers({ logger: log, ...given, policies } as BreakersOptions));
   } catch (error) {
     throw explained(where, error);
   }

@@ -5,9 +5,9 @@ import type { RedisLike } from '../common/redis.js';
 import { boolean, choice, integer, invalid, isRecord, onlyKnown, optional } from '../common/shape.js';
 import { InvalidArgumentError, RollcallError } from '../errors.js';
 import type { Once, OnceCoord, OnceOptions, RunOptions } from '../once/index.js';
-import type { FindCoord } from './breakers.js';
 import type { AppLogger } from './logger.js';
 import { explained } from './open.js';
+import type { FindCoord } from './recipes.js';
 import { refusedAs } from './refusals.js';
 
 /** Not before a program has it: what it does not use is not loaded. */

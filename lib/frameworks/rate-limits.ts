@@ -3,12 +3,11 @@
 import { createHash } from 'node:crypto';
 import { choice, invalid, isRecord, kindOf, onlyKnown, optional } from '../common/shape.js';
 import type { Coord } from '../coord/index.js';
-import type { HeaderStyle, RateLimiter, RateLimiterOptions } from '../ratelimit/index.js';
+import type { Decision, HeaderStyle, RateLimitedError, RateLimiter, RateLimiterOptions } from '../ratelimit/index.js';
 import type { Registry } from '../registry/registry.js';
-import { keptAlive } from './alive.js';
-import { type FindCoord, stored } from './breakers.js';
 import type { AppLogger } from './logger.js';
 import { explained } from './open.js';
+import { type FindCoord, readied, stored } from './recipes.js';
 
 /** The longest subject of a limiter, in UTF-16 code units. */
 const LONGEST = 512;
@@ -54,19 +53,8 @@ export async function openRateLimiter(
     const given = optional('options', options);
     const rules = await stored('options.rules', given.rules, find.coord);
     const registry = await instances(given.registry, find.registry);
-    const limiter = rateLimitModule().createRateLimiter({
-      logger: log,
-      ...given,
-      rules,
-      registry,
-    } as RateLimiterOptions);
-    try {
-      await keptAlive(() => limiter.ready());
-    } catch (error) {
-      limiter.close();
-      throw error;
-    }
-    return limiter;
+    const all = { logger: log, ...given, rules, registry } as RateLimiterOptions;
+    return await readied(rateLimitModule().createRateLimiter(all));
   } catch (error) {
     throw explained(where, error);
   }
@@ -144,14 +132,16 @@ export async function takeFor<Context>(
 ): Promise<void> {
   const subject = subjectOf(by ? await by(context) : (address ?? 'all'));
   const tokens = typeof cost === 'function' ? await cost(context) : cost;
-  const decision = await limiter.allow(subject, rule, tokens as number);
-  if (set && headers !== false) {
+  const tell = (decision: Decision | undefined) => {
+    if (!set || headers === false || !decision) return;
     for (const [name, value] of Object.entries(limiter.headers(decision, headers))) set(name, value);
+  };
+  try {
+    tell(await limiter.take(subject, rule, tokens as number));
+  } catch (error) {
+    tell((error as Partial<RateLimitedError>).decision);
+    throw error;
   }
-  if (decision.allowed) return;
-  const { RateLimitedError } = rateLimitModule();
-  const message = `rule ${rule}: the limit is reached; it may be tried again in ${decision.retryAfterMs} ms`;
-  throw new RateLimitedError(message, { decision, operation: 'take' });
 }
 
 /** What is longer than a limiter takes, such as a token, by its digest. */

@@ -4,9 +4,9 @@ import { optional } from '../common/shape.js';
 import type { Coord } from '../coord/index.js';
 import type { CoordUidOptions, FixedUidOptions, Uid } from '../uid/index.js';
 import { keptAlive } from './alive.js';
-import type { FindCoord } from './breakers.js';
 import type { AppLogger } from './logger.js';
 import { explained } from './open.js';
+import type { FindCoord } from './recipes.js';
 
 /** Not before a program makes ids: what it does not use is not loaded. */
 const uidModule = () => require('../uid/index.js') as typeof import('../uid/index.js');

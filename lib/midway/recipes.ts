@@ -2,8 +2,8 @@
 
 import { type IMidwayContainer, MidwayConfigService } from '@midwayjs/core';
 import { invalid, kindOf } from '../common/shape.js';
-import type { FindCoord } from '../frameworks/breakers.js';
 import { explained } from '../frameworks/open.js';
+import type { FindCoord } from '../frameworks/recipes.js';
 import { CoordService, hasCoord } from './coord.js';
 
 /** The keys of the recipes, as examples show them. */

@@ -11,8 +11,6 @@ export {
   type BreakerMethodOptions,
   type BreakerOptions,
   breakerMethod,
-  coordNameOf,
-  type FindCoord,
   openBreakers,
   type PoliciesOfApplication,
 } from '../../frameworks/breakers.js';
@@ -60,6 +58,7 @@ export {
   rateLimitOf,
   takeFor,
 } from '../../frameworks/rate-limits.js';
+export { coordNameOf, type FindCoord } from '../../frameworks/recipes.js';
 export { Refused, refusalOf, rpcErrorOf } from '../../frameworks/refusals.js';
 export { checkedSelf, type SelfOptions, SelfRegistration } from '../../frameworks/self-registration.js';
 export { openUid, type UidOfApplication, type UidSettings } from '../../frameworks/uids.js';
