@@ -5,7 +5,7 @@ import { Redis } from 'ioredis';
 import { connectCoord } from 'rollcall/coord';
 import { coordOnce, createOnce, memoryOnce, redisOnce } from 'rollcall/once';
 import { writeCoord } from '../support/coord-page.mjs';
-import { imported } from '../support/imported.mjs';
+import { importedOverEmpty } from '../support/imported.mjs';
 import { redisVersion, startRedis } from '../support/redis.mjs';
 import { sized } from '../support/small.mjs';
 import { gathering, median, now } from '../support/stats.mjs';
@@ -64,7 +64,7 @@ export default {
     }
     for (let round = 0; round <= IMPORTS; round++) {
       for (const way of ['import', 'require']) {
-        const over = imported(way, 'rollcall/once') - imported(way, '../programs/import-empty.cjs');
+        const over = importedOverEmpty(way, 'rollcall/once');
         if (round > 0) add(way, over); // the files come from the disk first
       }
     }

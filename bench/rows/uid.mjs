@@ -9,7 +9,7 @@ import { connectCoord } from 'rollcall/coord';
 import { createUid, uuidv7 } from 'rollcall/uid';
 import { v7 } from 'uuid';
 import { writeCoord } from '../support/coord-page.mjs';
-import { imported } from '../support/imported.mjs';
+import { importedOverEmpty } from '../support/imported.mjs';
 import { sized } from '../support/small.mjs';
 import { gathering, now } from '../support/stats.mjs';
 import { repeated, steady } from '../support/steady.mjs';
@@ -62,7 +62,7 @@ export default {
       await delay(sized(1500, 0));
       add('nextMany()', (timed(() => uid.nextMany(IDS)) * 1e6) / IDS);
       for (const way of ['import', 'require']) {
-        add(way, imported(way, 'rollcall/uid') - imported(way, '../programs/import-empty.cjs'));
+        add(way, importedOverEmpty(way, 'rollcall/uid'));
       }
       progress(`${run}/${RUNS}`);
     }

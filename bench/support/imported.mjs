@@ -11,3 +11,6 @@ export function imported(way, entry) {
   const env = { ...process.env, NODE_OPTIONS: '' };
   return Number(execFileSync(process.execPath, [program, entry], { encoding: 'utf8', env }));
 }
+
+/** What it takes without that: over a module that has nothing in it. */
+export const importedOverEmpty = (way, entry) => imported(way, entry) - imported(way, '../programs/import-empty.cjs');
