@@ -2,6 +2,7 @@
 import { connect, type Registry, roundRobin } from 'rollcall';
 import { BreakerOpenError, createBreakers, type Policy } from 'rollcall/breaker';
 import { expect, it, onTestFinished } from 'vitest';
+import { changing } from '../support/changing.js';
 import { uniqueName } from '../support/process.js';
 
 const MINUTE: Policy = { failureThreshold: 2, openStateTimeout: '1m' };
@@ -18,15 +19,7 @@ async function orders(count: number) {
 }
 
 it('passes over an instance whose breaker is open, and calls it again when its policy says so', async () => {
-  const policies: Record<string, Policy> = { orders: MINUTE };
-  const listeners = new Set<() => void>();
-  const ref = {
-    value: policies,
-    subscribe(on: () => void) {
-      listeners.add(on);
-      return () => listeners.delete(on);
-    },
-  };
+  const ref = changing<Record<string, Policy>>({ orders: MINUTE });
   const breakers = createBreakers({ policies: ref, logger: false });
   const instances = breakers.instancesOf(await orders(3));
   const picks = () =>
@@ -44,11 +37,9 @@ it('passes over an instance whose breaker is open, and calls it again when its p
   expect(breakers.get('orders/orders-1').state).toBe('open');
   expect(new Set(picks())).toEqual(new Set(['orders-0', 'orders-2']));
   // The switch of an operator, for one instance and then for all.
-  ref.value = { orders: MINUTE, 'orders/orders-1': { force: 'closed' } };
-  for (const told of listeners) told();
+  ref.set({ orders: MINUTE, 'orders/orders-1': { force: 'closed' } });
   expect(new Set(picks()).size).toBe(3);
-  ref.value = { orders: { force: 'open' } };
-  for (const told of listeners) told();
+  ref.set({ orders: { force: 'open' } });
   expect(picks).toThrow(BreakerOpenError);
 });
 

@@ -1,6 +1,7 @@
 // Locks, the same on every store: who waits for whom, what is told, and what is left.
 import { type Coord, type Held, LockLostError } from 'rollcall/coord';
 import { describe, expect, test } from 'vitest';
+import { changing } from '../support/changing.js';
 import { inTime, uniqueName, within } from '../support/process.js';
 import { client, failure, HOLDING, placed, until } from './kit.js';
 
@@ -157,18 +158,7 @@ describe.each(HOLDING)('%s', (_, start) => {
 
   test('raised while others wait, a semaphore lets as many of them in, in their turn; what is no number changes nothing', async (finish) => {
     const coord = await client(finish, place.url);
-    const listeners = new Set<() => void>();
-    const permits = {
-      value: 1,
-      subscribe(listener: () => void) {
-        listeners.add(listener);
-        return () => listeners.delete(listener);
-      },
-      set(value: unknown) {
-        permits.value = value as number;
-        for (const listener of listeners) listener();
-      },
-    };
+    const permits = changing(1);
     const semaphore = coord.lock.semaphore(uniqueName(), permits, { ttlMs: 60_000 }); // nobody looks for 8 s
     const first = await semaphore.acquire();
     const entered: bigint[] = [];
@@ -178,7 +168,7 @@ describe.each(HOLDING)('%s', (_, start) => {
       return held;
     });
     expect(await failure(semaphore.acquire({ timeoutMs: 300 }))).toMatchObject({ code: 'ERR_TIMEOUT' }); // all stand in the queue
-    expect(listeners.size).toBe(3);
+    expect(permits.listeners.size).toBe(3);
     permits.set(0);
     permits.set('3');
     permits.set(3);
@@ -190,7 +180,7 @@ describe.each(HOLDING)('%s', (_, start) => {
     const held = await within(Promise.all(waiting), 3000, 'the third');
     expect(held.every(({ isHeld }) => isHeld)).toBe(true);
     expect(entered.at(-1)).toBe(entered.toSorted((a, b) => Number(a - b)).at(-1)); // who came last
-    expect(listeners.size).toBe(0);
+    expect(permits.listeners.size).toBe(0);
     await Promise.all([first, ...held].map((one) => one.release()));
   });
 

@@ -5,8 +5,9 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { EtcdCluster } from '../support/etcd.js';
 import { askIdempotently } from '../support/idempotent-requests.js';
 import { uniqueName, waitFor } from '../support/process.js';
+import { as, askOverLimit, asks, askUntilOpen } from '../support/recipe-requests.js';
 import { startRedis } from '../support/redis.js';
-import type { Line, Project } from './kit.js';
+import type { Project } from './kit.js';
 
 type App = ReturnType<Project['start']>;
 
@@ -22,12 +23,8 @@ export function recipeSuite(ground: () => { etcd: EtcdCluster; apps: Project }):
     /** Midway does not wait for its server to listen. */
     const server = async (app: App) => {
       const { listening } = await app.line((line) => 'listening' in line, { what: 'listening' });
-      const request = async (path: string, how?: RequestInit) => {
-        const response = await fetch(`http://127.0.0.1:${listening}/${path}`, how);
-        return { status: response.status, headers: response.headers, body: (await response.json()) as Line };
-      };
       await waitFor(async () => await fetch(`http://127.0.0.1:${listening}/`), { what: 'the server' });
-      return request;
+      return asks(listening);
     };
 
     it('calls methods through a breaker, whose policy changes while it runs, and answers for those it refuses', async () => {
@@ -40,22 +37,8 @@ export function recipeSuite(ground: () => { etcd: EtcdCluster; apps: Project }):
       const app = apps.start(kind, 'breakers', { COORD: etcd.url, SERVICE });
       try {
         const get = await server(app);
-        expect(await get('users/7')).toMatchObject({ status: 200, body: { found: 'user 7' } });
-        for (let i = 0; i < 2; i++) {
-          expect(await get('users/bad', { headers: { accept: 'application/json' } })).toMatchObject({ status: 500 });
-        }
-        const { status, headers, body } = await get('users/7');
-        expect([status, body]).toEqual([
-          503,
-          {
-            statusCode: 503,
-            code: 'ERR_BREAKER_OPEN',
-            message: 'What is needed for this does not answer at the moment',
-          },
-        ]);
-        expect(Number(headers.get('retry-after'))).toBeGreaterThan(280);
-        expect((await get('users/or-none')).body).toEqual({ found: 'no 7: ERR_BREAKER_OPEN' });
-        expect((await get('users/state')).body, 'what is refused is not called').toEqual({ state: 'open', calls: 3 });
+        await askUntilOpen(get);
+        expect((await get('users/state')).body).toEqual({ state: 'open', calls: 3 });
 
         await policy('grpc:users', { force: 'closed' });
         await waitFor(async () => (await get('users/7')).status === 200, { what: 'the policy' });
@@ -103,18 +86,7 @@ export function recipeSuite(ground: () => { etcd: EtcdCluster; apps: Project }):
       try {
         const [one, other] = await Promise.all(two.map((app) => server(app)));
         if (!one || !other) throw new Error('two were started');
-        const as = (user: string) => ({ headers: { 'x-user': user } });
-        const statuses = [];
-        for (const get of [one, other, one, other]) statuses.push((await get('send', as('ann'))).status);
-        expect(statuses, 'in two processes').toEqual([200, 200, 200, 429]);
-        const { status, headers, body } = await one('send', as('ann'));
-        expect([status, body]).toEqual([
-          429,
-          { statusCode: 429, code: 'ERR_RATE_LIMITED', message: 'Too many requests' },
-        ]);
-        expect(headers.get('ratelimit-policy')).toBe('"send";q=3;w=3000');
-        expect(headers.get('ratelimit')).toMatch(/^"send";r=0;t=(29|30)\d\d$/);
-        expect(Number(headers.get('retry-after'))).toBeGreaterThan(900);
+        await askOverLimit(one, other);
         expect((await one('send?cost=2', as('bob'))).headers.get('ratelimit')).toMatch(/^"send";r=1;/);
         expect((await one('free')).body, 'without a limit').toEqual({ sent: true });
         expect((await one('taken')).body).toEqual({ first: true, second: 'ERR_RATE_LIMITED' });

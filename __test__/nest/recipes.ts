@@ -6,8 +6,9 @@ import type { EtcdCluster } from '../support/etcd.js';
 import { askIdempotently } from '../support/idempotent-requests.js';
 import { freePorts } from '../support/ports.js';
 import { uniqueName, waitFor } from '../support/process.js';
+import { as, askOverLimit, asks, askUntilOpen } from '../support/recipe-requests.js';
 import { startRedis } from '../support/redis.js';
-import type { Line, NestVersion, Project } from './kit.js';
+import type { NestVersion, Project } from './kit.js';
 
 /** The tests of one version, beside the others of it: they share its project. */
 export function recipeSuite(_version: NestVersion, ground: () => { etcd: EtcdCluster; apps: Project }): void {
@@ -21,11 +22,6 @@ export function recipeSuite(_version: NestVersion, ground: () => { etcd: EtcdClu
     ['cjs', 'express'],
     ['esm', 'fastify'],
   ] as const)('a recipe in an application (%s, %s)', (kind, ADAPTER) => {
-    const answers = (port: unknown) => async (path: string, how?: RequestInit) => {
-      const response = await fetch(`http://127.0.0.1:${port}/${path}`, how);
-      return { status: response.status, headers: response.headers, body: (await response.json()) as Line };
-    };
-
     it('calls methods through a breaker, whose policy changes while it runs, and answers for those it refuses', async () => {
       const { apps, etcd } = ground();
       const SERVICE = uniqueName('orders');
@@ -38,26 +34,9 @@ export function recipeSuite(_version: NestVersion, ground: () => { etcd: EtcdClu
       const app = apps.start(kind, 'breakers', env);
       try {
         const { listening } = await app.line((line) => 'listening' in line, { what: 'listening' });
-        const get = answers(listening);
-        expect(await get('users/7')).toMatchObject({ status: 200, body: { found: 'user 7' } });
-        for (let i = 0; i < 2; i++) expect(await get('users/bad')).toMatchObject({ status: 500 });
-        const { status, headers, body } = await get('users/7');
-        expect([status, body]).toEqual([
-          503,
-          {
-            statusCode: 503,
-            code: 'ERR_BREAKER_OPEN',
-            message: 'What is needed for this does not answer at the moment',
-          },
-        ]);
-        expect(Number(headers.get('retry-after'))).toBeGreaterThan(280);
-        expect(Number(headers.get('retry-after'))).toBeLessThanOrEqual(300);
-        expect((await get('users/or-none')).body).toEqual({ found: 'no 7: ERR_BREAKER_OPEN' });
-        expect((await get('users/state')).body, 'what is refused is not called').toEqual({
-          state: 'open',
-          calls: 3,
-          same: true,
-        });
+        const get = asks(listening);
+        await askUntilOpen(get);
+        expect((await get('users/state')).body).toEqual({ state: 'open', calls: 3, same: true });
         app.child.stdin?.write('call\n');
         expect(await app.line((line) => 'grpc' in line, { what: 'the answer over gRPC' })).toEqual({
           grpc: [14, 'What is needed for this does not answer at the moment'],
@@ -120,7 +99,7 @@ export function recipeSuite(_version: NestVersion, ground: () => { etcd: EtcdClu
         const counts = await Promise.all(
           [one, one, other].map(async (line) => {
             const how = { headers: { 'x-user': 'ann' } };
-            return (await answers(line?.listening)('orders/count', how)).body.first;
+            return (await asks(line?.listening)('orders/count', how)).body.first;
           }),
         );
         expect(new Set(counts).size, 'by OnceService').toBe(1);
@@ -180,18 +159,9 @@ export function recipeSuite(_version: NestVersion, ground: () => { etcd: EtcdClu
       try {
         const [one, other] = (
           await Promise.all(two.map((app) => app.line((line) => 'listening' in line, { what: 'listening' })))
-        ).map(({ listening }) => answers(listening));
+        ).map(({ listening }) => asks(listening));
         if (!one || !other) throw new Error('two were started');
-        const as = (user: string) => ({ headers: { 'x-user': user } });
-        const statuses = [];
-        for (const get of [one, other, one, other]) statuses.push((await get('send', as('ann'))).status);
-        expect(statuses, 'in two processes').toEqual([200, 200, 200, 429]);
-        const refused = await one('send', as('ann'));
-        const { code, message } = refused.body;
-        expect([refused.status, code, message]).toEqual([429, 'ERR_RATE_LIMITED', 'Too many requests']);
-        expect(refused.headers.get('ratelimit-policy')).toBe('"send";q=3;w=3000');
-        expect(refused.headers.get('ratelimit')).toMatch(/^"send";r=0;t=(29|30)\d\d$/);
-        expect(Number(refused.headers.get('retry-after'))).toBeGreaterThan(900);
+        await askOverLimit(one, other);
         const bob = await one('send', as('bob'));
         expect([bob.status, bob.headers.get('ratelimit')]).toEqual([200, expect.stringMatching(/^"send";r=2;/)]);
         expect((await one('send?cost=2', as('bob'))).status).toBe(200);

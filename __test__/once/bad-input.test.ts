@@ -4,8 +4,8 @@ import { coordOnce, createOnce, memoryOnce, type OnceOptions, type RunOptions, r
 import { describe, expect, test } from 'vitest';
 import { failure } from '../coord/kit.js';
 import { uniqueName } from '../support/process.js';
-import { startRedis } from '../support/redis.js';
-import { onceOf, redisClient } from './kit.js';
+import { redisClient, startRedis } from '../support/redis.js';
+import { onceOf } from './kit.js';
 
 const refusal = (make: () => unknown): Error & { code?: string } => {
   try {

@@ -2,8 +2,7 @@
 import { createOnce, type Once, redisOnce } from 'rollcall/once';
 import { expect, test } from 'vitest';
 import { failure } from '../coord/kit.js';
-import { startRedis } from '../support/redis.js';
-import { redisClient } from './kit.js';
+import { redisClient, startRedis } from '../support/redis.js';
 
 const HOUR_MS = 60 * 60 * 1000;
 

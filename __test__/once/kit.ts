@@ -1,32 +1,15 @@
 // What the tests of once share: stores of every kind, and processes that do things once.
 import { fileURLToPath } from 'node:url';
-import { Redis } from 'ioredis';
-import { createClient } from 'redis';
 import type { Coord } from 'rollcall/coord';
 import { coordOnce, createOnce, memoryOnce, type Once, type OnceOptions, redisOnce } from 'rollcall/once';
 import { afterAll, beforeAll } from 'vitest';
 import { client, type Finish } from '../coord/kit.js';
 import { startEtcd } from '../support/etcd.js';
 import { ordered, type Script, uniqueName } from '../support/process.js';
-import { startRedis } from '../support/redis.js';
+import { type RedisLibrary, redisClient, startRedis } from '../support/redis.js';
 
 export type Store = OnceOptions['store'];
-export type Library = 'ioredis' | 'node-redis' | 'coord';
-
-/** A client of Redis that is closed with its test. It waits for its server for ever, as both do by default. */
-export async function redisClient({ onTestFinished }: Finish, library: 'ioredis' | 'node-redis', url: string) {
-  if (library === 'ioredis') {
-    const io = new Redis(url, { retryStrategy: () => 100 });
-    io.on('error', () => {});
-    onTestFinished(() => io.disconnect());
-    return io;
-  }
-  const node = createClient({ url, socket: { reconnectStrategy: 100 } });
-  node.on('error', () => {});
-  onTestFinished(() => node.destroy());
-  await node.connect();
-  return node;
-}
+export type Library = RedisLibrary | 'coord';
 
 /** A server whose stores can be had again and again. */
 export interface Place {
@@ -41,7 +24,7 @@ export interface Place {
   close(): Promise<void>;
 }
 
-async function redis(library: 'ioredis' | 'node-redis'): Promise<Place> {
+async function redis(library: RedisLibrary): Promise<Place> {
   const server = await startRedis();
   return Object.assign(server, { library, close: async () => server[Symbol.asyncDispose]() });
 }

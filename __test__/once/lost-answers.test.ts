@@ -7,8 +7,8 @@ import { describe, expect, test } from 'vitest';
 import { client, type Finish, failure, until } from '../coord/kit.js';
 import { startEtcd } from '../support/etcd.js';
 import { uniqueName } from '../support/process.js';
-import { startRedis } from '../support/redis.js';
-import { onceOf, redisClient, type Store } from './kit.js';
+import { redisClient, startRedis } from '../support/redis.js';
+import { onceOf, type Store } from './kit.js';
 
 const TTL_MS = 60_000;
 /** So long that whoever waits for a lock to be over fails. */

@@ -5,8 +5,8 @@ import type { Redis } from 'ioredis';
 import { redisOnce } from 'rollcall/once';
 import { expect, test } from 'vitest';
 import { type Finish, failure, until } from '../coord/kit.js';
-import { startRedis } from '../support/redis.js';
-import { onceOf, redisClient } from './kit.js';
+import { redisClient, startRedis } from '../support/redis.js';
+import { onceOf } from './kit.js';
 
 const TTL_MS = 60_000;
 

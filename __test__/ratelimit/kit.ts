@@ -1,8 +1,7 @@
-// Limiters for tests: clocks that tests turn, and clients of Redis that end with their test.
-import { Redis } from 'ioredis';
-import { createClient } from 'redis';
+// Limiters for tests: clocks that tests turn, and clients of Redis that are connected.
 import { createRateLimiter, type RateLimiter, type RateLimiterOptions, type RateRule } from 'rollcall/ratelimit';
 import type { Finish } from '../coord/kit.js';
+import { redisClient } from '../support/redis.js';
 
 /** A clock that stands still until it is turned. */
 export function clock() {
@@ -36,20 +35,12 @@ export function admitted(of: RateLimiter, times: number, subject = 'a', rule = '
   return count;
 }
 
-/** The clients of Redis that programs have. */
+/** The clients of Redis that programs have, connected. */
 export const CLIENTS = {
-  async ioredis({ onTestFinished }: Finish, url: string) {
-    const client = new Redis(url, { retryStrategy: () => 50 });
-    client.on('error', () => {});
-    onTestFinished(() => client.disconnect());
+  async ioredis(finish: Finish, url: string) {
+    const client = await redisClient(finish, 'ioredis', url);
     await client.ping();
     return client;
   },
-  async 'node-redis'({ onTestFinished }: Finish, url: string) {
-    const client = createClient({ url, socket: { reconnectStrategy: 50 } });
-    client.on('error', () => {});
-    await client.connect();
-    onTestFinished(() => client.destroy());
-    return client;
-  },
+  'node-redis': (finish: Finish, url: string) => redisClient(finish, 'node-redis', url),
 } as const;

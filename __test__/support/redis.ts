@@ -1,5 +1,7 @@
-// Real Redis servers for tests, on free ports of 127.0.0.1. They keep everything in memory.
+// Real Redis servers for tests, on free ports of 127.0.0.1, and clients of them. They keep everything in memory.
 import { connect } from 'node:net';
+import { Redis } from 'ioredis';
+import { createClient } from 'redis';
 import { freePorts } from './ports.js';
 import { temporaryFolder } from './process.js';
 import { installedProgram } from './programs.js';
@@ -64,4 +66,35 @@ export async function startRedis(options: readonly string[] = []): Promise<Redis
       if (!(error instanceof PortTaken) || tries === 4) throw error;
     }
   }
+}
+
+/** The clients that programs have. */
+const CLIENTS = {
+  async ioredis(url: string) {
+    const client = new Redis(url, { retryStrategy: () => 50 });
+    client.on('error', () => {});
+    return { client, close: () => client.disconnect() };
+  },
+  async 'node-redis'(url: string) {
+    const client = createClient({ url, socket: { reconnectStrategy: 50 } });
+    client.on('error', () => {});
+    await client.connect();
+    return { client, close: () => client.destroy() };
+  },
+} as const;
+
+export type RedisLibrary = keyof typeof CLIENTS;
+export const REDIS_LIBRARIES = Object.keys(CLIENTS) as RedisLibrary[];
+
+type ClientOf<L extends RedisLibrary> = Awaited<ReturnType<(typeof CLIENTS)[L]>>['client'];
+
+/** A client that is closed with its test. It waits for its server for ever, as both do by default. */
+export async function redisClient<L extends RedisLibrary>(
+  { onTestFinished }: { onTestFinished(fn: () => unknown): void },
+  library: L,
+  url: string,
+): Promise<ClientOf<L>> {
+  const { client, close } = await CLIENTS[library](url);
+  onTestFinished(close);
+  return client as ClientOf<L>;
 }

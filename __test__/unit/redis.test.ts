@@ -1,9 +1,8 @@
 // Scripts by the clients of programs: ioredis and node-redis, on a real server.
-import { Redis as IoRedis } from 'ioredis';
-import { createClient } from 'redis';
-import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Script, Scripts } from '../../lib/common/redis.js';
-import { type RedisServer, startRedis } from '../support/redis.js';
+import type { Finish } from '../coord/kit.js';
+import { REDIS_LIBRARIES, type RedisServer, redisClient, startRedis } from '../support/redis.js';
 
 let server: RedisServer & AsyncDisposable;
 beforeAll(async () => {
@@ -11,40 +10,20 @@ beforeAll(async () => {
 });
 afterAll(() => server?.[Symbol.asyncDispose]());
 
-const CLIENTS = [
-  [
-    'ioredis',
-    async () => {
-      const client = new IoRedis(server.port);
-      client.on('error', () => {});
-      onTestFinished(() => client.disconnect());
-      return client;
-    },
-  ],
-  [
-    'node-redis',
-    async () => {
-      const client = createClient({ url: server.url });
-      client.on('error', () => {});
-      onTestFinished(() => void client.destroy());
-      return client.connect();
-    },
-  ],
-] as const;
-
-describe.each(CLIENTS)('%s', (_, connect) => {
+describe.each(REDIS_LIBRARIES)('%s', (library) => {
+  const connect = (finish: Finish) => redisClient(finish, library, server.url);
   const echo = new Script("return { KEYS[1], ARGV[1], redis.call('INCR', KEYS[2]), false }");
 
-  it('runs a script, also after the server has forgotten it', async () => {
-    const scripts = new Scripts('redis', await connect());
+  it('runs a script, also after the server has forgotten it', async (finish) => {
+    const scripts = new Scripts('redis', await connect(finish));
     await server.wipe();
     expect(await scripts.run('test', echo, ['a', 'b'], ['c'], 5000)).toEqual(['a', 'c', 1, null]);
     expect(await server.ask('SCRIPT FLUSH')).toBe('+OK');
     expect(await scripts.run('test', echo, ['a', 'b'], ['c'], 5000)).toEqual(['a', 'c', 2, null]);
   });
 
-  it('ends a call in its time while the server is frozen, and goes on afterwards', async () => {
-    const scripts = new Scripts('redis', await connect());
+  it('ends a call in its time while the server is frozen, and goes on afterwards', async (finish) => {
+    const scripts = new Scripts('redis', await connect(finish));
     await scripts.run('test', echo, ['a', 'b'], ['c'], 5000);
     server.freeze();
     const failed = await scripts.run('test', echo, ['a', 'b'], ['c'], 100).catch((error: unknown) => error);
@@ -53,8 +32,8 @@ describe.each(CLIENTS)('%s', (_, connect) => {
     await scripts.run('test', echo, ['a', 'b'], ['c'], 5000);
   });
 
-  it('tells what the server refuses as unavailable', async () => {
-    const scripts = new Scripts('redis', await connect());
+  it('tells what the server refuses as unavailable', async (finish) => {
+    const scripts = new Scripts('redis', await connect(finish));
     const failed = await scripts
       .run('test', new Script('return nothing()'), [], [], 5000)
       .catch((error: unknown) => error);
