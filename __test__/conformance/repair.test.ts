@@ -11,7 +11,7 @@ const instance = {
   endpoints: ['grpc://10.1.2.3:9000'],
 };
 
-forEveryBackend('repair', (it) => {
+forEveryBackend('repair', (it, { lateMs = 0 }) => {
   it('a key deleted by hand is put back, with one lost and one restored', async (scope) => {
     const [registry, other] = [await scope.connect(), await scope.observer()];
     const registration = await registry.register(instance);
@@ -138,7 +138,8 @@ forEveryBackend('repair', (it) => {
     });
     await scope.remove('orders', 'a');
     await waitFor(() => heard.count('restored') === 4, { timeoutMs: scope.ttlMs + 12_000, what: '"restored" no. 4' });
-    expect(performance.now() - lostAt).toBeLessThan(inTime(1200)); // a random 0.5 s, and room for a busy machine
+    // A random 0.5 s, until others are told, and room for a busy machine.
+    expect(performance.now() - lostAt).toBeLessThan(inTime(1200) + lateMs);
   });
 
   it('a loss that nobody listens to ends nothing: no event is called error', async (scope) => {

@@ -13,6 +13,9 @@ const LATE_MS = 2000;
 /** A server counts whole seconds, and each of the two checks comes up to a second late, so that not all come at once. */
 const CHECKS_MS = 3000;
 
+/** For as long after its start a server checks nobody; then it goes by no check for three TTLs. */
+const IDLE_MS = 10_000;
+
 /** Has a server to itself, which is slower the more it has ever held. The servers are few, and used again. */
 class PolarisScope extends Linked {
   readonly ttlMs = 3000;
@@ -30,9 +33,12 @@ class PolarisScope extends Linked {
     this.opened.push(giveBack);
   }
 
-  /** It is unhealthy six TTLs and two late checks after its last beat at the latest, and clients are told a little later. */
+  /**
+   * It is unhealthy six TTLs and two late checks after its last beat at the latest, of a server that has not just been started,
+   * and clients are told a little later.
+   */
   override get silenceMs(): number {
-    return 6 * this.ttlMs + CHECKS_MS + LATE_MS;
+    return IDLE_MS + 6 * this.ttlMs + CHECKS_MS + LATE_MS;
   }
 
   private to(hosts: string, namespace: string, more?: Common): RegistryOptions {

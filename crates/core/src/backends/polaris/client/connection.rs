@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use sha1_smol::Sha1;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -47,6 +48,22 @@ pub(in super::super) enum Answered {
     Done,
     /// A heartbeat of what the server does not know, or not yet.
     Unknown,
+}
+
+/// A list as it was answered, or none where its revision is that of none: the server keeps its answers by revision, and one
+/// that was made while the first instance came has that instance and the revision from before it. It gives that answer again
+/// when the last one has gone, for as long as it keeps it. The revision is the SHA-1 of those of the service and of its
+/// instances (`ComputeRevision` in `cache/service/service.go` of Polaris 1.18.1).
+fn told(answer: DiscoverResponse) -> List {
+    let of = |service: Option<Service>| service.and_then(|service| service.revision).unwrap_or_default();
+    let revision = of(answer.service);
+    let of_none = Sha1::from(of(answer.alias_for)).digest().to_string();
+    let instances = if revision == of_none {
+        Vec::new()
+    } else {
+        answer.instances
+    };
+    List { revision, instances }
 }
 
 type Waiting = VecDeque<oneshot::Sender<DiscoverResponse>>;
@@ -190,10 +207,7 @@ impl Connection {
         let (code, answer) = self.question(wire::INSTANCES, namespace, service, known).await?;
         match code {
             UNCHANGED => Ok(None),
-            OK => Ok(Some(List {
-                revision: answer.service.and_then(|service| service.revision).unwrap_or_default(),
-                instances: answer.instances,
-            })),
+            OK => Ok(Some(told(answer))),
             code if is_not_there(code) => Ok(Some(List {
                 revision: String::new(),
                 instances: Vec::new(),
@@ -299,6 +313,38 @@ impl Connection {
         };
         if let Some(connection) = this.upgrade() {
             connection.end(ended);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(of_all: &str, of_service: Option<&str>) -> DiscoverResponse {
+        let service = |revision: &str| Service {
+            revision: Some(revision.to_owned()),
+            ..Service::default()
+        };
+        DiscoverResponse {
+            service: Some(service(of_all)),
+            alias_for: of_service.map(service),
+            instances: vec![Instance::default()],
+            ..DiscoverResponse::default()
+        }
+    }
+
+    #[test]
+    fn an_instance_under_the_revision_of_none_is_not_there() {
+        let of_none = "a9993e364706816aba3e25717850c26c9cd0d89d"; // SHA-1 of "abc"
+        let list = told(answer(of_none, Some("abc")));
+        assert_eq!((list.instances.len(), list.revision.as_str()), (0, of_none));
+        for other in [
+            answer("another", Some("abc")),
+            answer(of_none, Some("abd")),
+            answer(of_none, None),
+        ] {
+            assert_eq!(told(other).instances.len(), 1);
         }
     }
 }

@@ -103,6 +103,9 @@ pub(super) struct DiscoverResponse {
     pub instances: Vec<Instance>,
     #[prost(message, repeated, tag = "9")]
     pub services: Vec<Service>,
+    /// The service itself, with a revision that its instances don't change.
+    #[prost(message, optional, tag = "21")]
+    pub alias_for: Option<Service>,
 }
 
 /// What is called, of one message.
