@@ -24,8 +24,8 @@ const typedoc = join(tool, 'node_modules', 'typedoc', 'bin', 'typedoc');
 // The entry points of the package, as lib/ has them.
 const { exports } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
 const entries = Object.values(exports).flatMap((entry) => {
-  const types = entry.import?.types;
-  return types ? [types.replace(/^\.\/dist\/esm\/(.+)\.d\.ts$/, 'lib/$1.ts')] : [];
+  const types = entry.import?.types ?? entry.types;
+  return types ? [types.replace(/^\.\/dist\/(?:cjs|esm)\/(.+)\.d\.ts$/, 'lib/$1.ts')] : [];
 });
 const options = ['--options', join(here, 'typedoc.json'), ...entries.flatMap((entry) => ['--entryPoints', entry])];
 process.exitCode = spawnSync(process.execPath, [typedoc, ...options], { cwd: root, stdio: 'inherit' }).status ?? 1;
