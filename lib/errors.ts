@@ -1,7 +1,5 @@
 /** Every error of the package: one class tree, told apart by `code` or by `instanceof`. */
 
-import { readFailure } from './common/failure.js';
-
 /** What went wrong, in a word that never changes. */
 export type ErrorCode =
   | 'ERR_CLOSED'
@@ -280,7 +278,10 @@ export function asInvalidArgument<E extends Error>(error: E): E & InvalidArgumen
   return Object.assign(error, { code: 'ERR_INVALID_ARGUMENT' as const, retryable: false, operation: '' });
 }
 
-const BY_CODE: Readonly<Partial<Record<ErrorCode, new (message: string, details?: ErrorDetails) => RollcallError>>> = {
+/** @internal */
+export const BY_CODE: Readonly<
+  Partial<Record<ErrorCode, new (message: string, details?: ErrorDetails) => RollcallError>>
+> = {
   ERR_CLOSED: ClosedError,
   ERR_TIMEOUT: TimeoutError,
   ERR_UNAVAILABLE: UnavailableError,
@@ -307,19 +308,6 @@ brand(BadRecordError, 'BadRecordError');
 brand(AbortedError, 'AbortError', { kind: 'AbortedError' });
 brand(UnsupportedError, 'UnsupportedError');
 brand(InternalError, 'InternalError');
-
-/**
- * The public error for what the native side threw. Call it in the async method itself: its stack is then the caller's.
- *
- * @internal
- */
-export function fromNative(thrown: unknown, operation: string): RollcallError {
-  if (thrown instanceof RollcallError) return thrown;
-  const { code, message, ...details } = readFailure(thrown, operation);
-  const type = code !== undefined && Object.hasOwn(BY_CODE, code) ? BY_CODE[code as ErrorCode] : undefined;
-  if (type) return new type(message, details);
-  return new InternalError(message, { operation: details.operation, cause: thrown });
-}
 
 /**
  * The error of a call whose signal fired, or that was ended by the program in another way.

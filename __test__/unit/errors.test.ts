@@ -1,11 +1,12 @@
 import { inspect } from 'node:util';
 import { runInNewContext } from 'node:vm';
 import { describe, expect, it, vi } from 'vitest';
+import { fromNative } from '../../lib/common/failure.js';
 import * as errors from '../../lib/errors.js';
 import { fromFailure } from '../../lib/etcd/errors.js';
 import { nativeError } from './fake-client.js';
 
-const { AbortedError, aborted, ClosedError, fromNative, InternalError, RollcallError, TimeoutError } = errors;
+const { AbortedError, aborted, ClosedError, InternalError, RollcallError, TimeoutError } = errors;
 
 const classes = { ...errors };
 

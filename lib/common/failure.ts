@@ -1,9 +1,11 @@
 /**
- * Failures before they are errors: in the one form in which the native side tells of them, and as this side finds them.
+ * Failures before they are errors: in the one form in which the native side tells of them, and as this side finds them. And the
+ * errors that are made of them.
  *
  * @internal
  */
 
+import { BY_CODE, type ErrorCode, InternalError, RollcallError } from '../errors.js';
 import type { NativeFailure } from '../native.js';
 
 /** What went wrong, as `src/failure.rs` says it: an object, or JSON in a page of answers. What is missing is not known. */
@@ -56,6 +58,15 @@ export function readFailure(raw: unknown, operation: string): KnownFailure {
     outcomeUnknown: told.outcomeUnknown === true,
     tried: triedOf(told.tried),
   };
+}
+
+/** The public error for what the native side threw. Call it in the async method itself: its stack is then the caller's. */
+export function fromNative(thrown: unknown, operation: string): RollcallError {
+  if (thrown instanceof RollcallError) return thrown;
+  const { code, message, ...details } = readFailure(thrown, operation);
+  const type = code !== undefined && Object.hasOwn(BY_CODE, code) ? BY_CODE[code as ErrorCode] : undefined;
+  if (type) return new type(message, details);
+  return new InternalError(message, { operation: details.operation, cause: thrown });
 }
 
 function textOf(value: unknown): string | undefined {

@@ -1,8 +1,8 @@
 /** Worker ids: numbers of which each is one process's, with a window of time that may be stamped with it. */
 
+import { fromNative } from '../common/failure.js';
 import { integer } from '../common/shape.js';
 import type { RollcallError } from '../errors.js';
-import { fromNative } from '../errors.js';
 import type { NativeSlotWindow, SlotHandle } from '../native.js';
 import { call } from '../registry/call.js';
 import { partOf } from './keys.js';

@@ -1,8 +1,9 @@
 /** One call of the native side: abortable, its failure turned into the error that the caller sees. */
 
 import { onAbort } from '../common/abort.js';
+import { fromNative } from '../common/failure.js';
 import { outcomeOf } from '../common/waiting.js';
-import { aborted, ClosedError, fromNative, RollcallError } from '../errors.js';
+import { aborted, ClosedError, RollcallError } from '../errors.js';
 import { type CancelHandle, native } from '../native.js';
 import type { Tally } from './observe.js';
 

@@ -1,8 +1,9 @@
 /** The one way in: from options, a URL or the environment to a registry client. */
 
+import { fromNative } from '../common/failure.js';
 import { logOf } from '../common/logger.js';
 import { invalid, isRecord, kindOf } from '../common/shape.js';
-import { fromNative, InvalidArgumentError } from '../errors.js';
+import { InvalidArgumentError } from '../errors.js';
 import { native } from '../native.js';
 import type { RegistryOptions } from './backends/index.js';
 import { named } from './call.js';

@@ -1,7 +1,7 @@
 /** The embedded registry itself: faults on request. */
 
+import { fromNative } from '../common/failure.js';
 import { invalid, kindOf, text } from '../common/shape.js';
-import { fromNative } from '../errors.js';
 import { type MemoryServerHandle, native } from '../native.js';
 
 /**

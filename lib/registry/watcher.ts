@@ -1,9 +1,10 @@
 /** What is followed, a name or the names: an async iterator of whole lists, where the latest wins. */
 
 import { onAbort } from '../common/abort.js';
+import { fromNative } from '../common/failure.js';
 import type { Log } from '../common/logger.js';
 import { invalid } from '../common/shape.js';
-import { aborted, fromNative, type RollcallError } from '../errors.js';
+import { aborted, type RollcallError } from '../errors.js';
 import type { NativeFailure, ServicesWatcherHandle, WatcherHandle } from '../native.js';
 import { Events } from './events.js';
 import { nextList, type ServiceInstance, sameInstance } from './instance.js';

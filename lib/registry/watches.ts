@@ -1,7 +1,8 @@
 /** What a registry follows: its watchers, of whatever kind, and how one begins. */
 
+import { fromNative } from '../common/failure.js';
 import type { Log } from '../common/logger.js';
-import { aborted, fromNative } from '../errors.js';
+import { aborted } from '../errors.js';
 import { closedError } from './call.js';
 import type { Holds } from './holds.js';
 import type { Teller } from './observe.js';

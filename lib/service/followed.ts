@@ -3,8 +3,9 @@
 import { isDeepStrictEqual } from 'node:util';
 import { onAbort } from '../common/abort.js';
 import { after, now } from '../common/clock.js';
+import { fromNative } from '../common/failure.js';
 import type { Log } from '../common/logger.js';
-import { aborted, fromNative, type NoInstanceError, type RollcallError, TimeoutError } from '../errors.js';
+import { aborted, type NoInstanceError, type RollcallError, TimeoutError } from '../errors.js';
 import type { ServiceInstance, ServiceList } from '../registry/instance.js';
 import type { Teller } from '../registry/observe.js';
 import type { Watcher } from '../registry/watcher.js';

@@ -1,9 +1,8 @@
 /** UUIDs of version 7, each greater than the one before it in its thread: RFC 9562, method 1 of section 6.2. */
 
-import { invalid, kindOf } from '../common/shape.js';
-
-/** Loaded at the first use: it takes longer than all the rest of the entry point. */
+/** Loaded at the first use: they take longer than all the rest of the entry point. */
 const crypto = () => require('node:crypto') as typeof import('node:crypto');
+const shape = () => require('../common/shape.js') as typeof import('../common/shape.js');
 
 /** A counter of 26 bits stands behind the time: 12 before the variant, 14 after it. It begins at random in its lower half. */
 const COUNTER_MOST = 2 ** 26 - 1;
@@ -78,7 +77,7 @@ const FORM = /^[\da-f]{8}-[\da-f]{4}-7[\da-f]{3}-[89ab][\da-f]{3}-[\da-f]{12}$/i
 
 /** When a UUID of version 7 was made. @throws `ERR_INVALID_ARGUMENT`, also for one of another version. */
 export function parseUuidv7(uuid: string): { readonly at: Date } {
-  if (typeof uuid !== 'string') throw invalid('uuid', `expected a string, got ${kindOf(uuid)}`);
-  if (!FORM.test(uuid)) throw invalid('uuid', 'expected a UUID of version 7');
+  if (typeof uuid !== 'string') throw shape().invalid('uuid', `expected a string, got ${shape().kindOf(uuid)}`);
+  if (!FORM.test(uuid)) throw shape().invalid('uuid', 'expected a UUID of version 7');
   return { at: new Date(Number.parseInt(uuid.slice(0, 8) + uuid.slice(9, 13), 16)) };
 }

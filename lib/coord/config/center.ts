@@ -1,8 +1,9 @@
 /** The configuration of a client: read, written, followed, opened. */
 
+import { fromNative } from '../../common/failure.js';
 import { integer, invalid, kindOf, optional, record, shown, text, wellFormed } from '../../common/shape.js';
 import { outcomeOf } from '../../common/waiting.js';
-import { aborted, fromNative, UnavailableError } from '../../errors.js';
+import { aborted, UnavailableError } from '../../errors.js';
 import { checked } from '../../registry/call.js';
 import { type CallOptions, signalOf, type WatchOptions } from '../../registry/call-options.js';
 import { InvalidConfigError, NotFoundError } from '../errors.js';
