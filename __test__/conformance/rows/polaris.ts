@@ -111,12 +111,18 @@ class PolarisScope extends Linked {
   }
 
   /** Everything that stands under an id, whoever has written it. */
+  private async records(name: string, id: string): Promise<PolarisInstance[]> {
+    const all = await this.server.list(this.namespace, name);
+    return all.filter(({ metadata }) => metadata?.['rollcall.id'] === id);
+  }
+
+  private placeOf(service: string, { host, port }: PolarisInstance): PolarisPlace {
+    return { namespace: this.namespace, service, host, port };
+  }
+
+  /** Where it stands. */
   private async places(name: string, id: string): Promise<PolarisPlace[]> {
-    const { namespace } = this;
-    const all = await this.server.list(namespace, name);
-    return all
-      .filter(({ metadata }) => metadata?.['rollcall.id'] === id)
-      .map(({ host, port }) => ({ namespace, service: name, host, port }));
+    return (await this.records(name, id)).map((one) => this.placeOf(name, one));
   }
 
   async remove(name: string, id: string): Promise<boolean> {
@@ -127,16 +133,23 @@ class PolarisScope extends Linked {
   }
 
   /**
-   * There is no session: what comes nearest is that somebody deletes the record. It is lost once clients are told of it: a
-   * writing of its owner that is under way, after an outage, may bring it back before.
+   * There is no session: what comes nearest is that somebody deletes the record. It is lost once its owner looks for it in vain,
+   * and has written it anew since, or not for a TTL. As it was, it comes back by a writing that is under way, and by the one
+   * that each new connection gets: then it is deleted once more.
    */
   async loseSession(name: string, id: string): Promise<void> {
-    let wasThere = false;
+    let [was, goneAt] = ['', 0];
     const isLost = async () => {
-      const places = await this.places(name, id);
-      wasThere ||= places.length > 0;
-      await this.server.delete(...places);
-      return wasThere && (await this.toldGone(name, id));
+      const all = await this.records(name, id);
+      const is = all.map(({ metadata }) => `${metadata?.['rollcall.owner']} ${metadata?.['rollcall.n']}`).join();
+      was ||= is;
+      if (is !== '' && is === was) {
+        await this.server.delete(...all.map((one) => this.placeOf(name, one)));
+        await this.toldGone(name, id);
+        goneAt = performance.now();
+        return false;
+      }
+      return goneAt > 0 && (is !== '' || performance.now() - goneAt > this.ttlMs);
     };
     await waitFor(isLost, { what: `the loss of ${name}/${id}` });
   }
