@@ -1,6 +1,6 @@
 // rollcall/uid: what ids are made of, and what is told of them.
 import { ClockError, createUid, parseUuidv7, type Uid, uuidv7 } from 'rollcall/uid';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { client, failure, HOLDING, inMemory, PLACES, placed, until } from '../coord/kit.js';
 import { uniqueName } from '../support/process.js';
 import { expectGrowing, layoutOf, made, ROOT, SERVICE, settable } from './uid-kit.js';
@@ -107,14 +107,61 @@ describe('the clock', () => {
     expect(() => uid.next()).toThrow(ClockError);
   });
 
-  test('jumped ahead by a year: ERR_CLOCK, without a store too', async (finish) => {
-    const uid = await fixed();
+  test('set back once more while `wait` waits: no longer than maxAheadMs', async (finish) => {
+    const uid = await fixed({ clockBack: 'wait', maxAheadMs: 200 });
+    const clock = settable(finish);
+    const now = Date.now();
+    clock.at(now);
+    uid.next();
+    let looks = 0;
+    vi.mocked(Date.now).mockImplementation(() => now - (looks++ < 2 ? 50 : 150)); // where it stands
+    const began = performance.now();
+    expect(() => uid.next()).toThrow(ClockError);
+    expect(performance.now() - began).toBeGreaterThan(40);
+  });
+
+  test('behind, with `error`: told once until it has been there again', async (finish) => {
+    const uid = await fixed({ clockBack: 'error' });
+    const clock = settable(finish);
+    const told: number[] = [];
+    uid.on('clock', (by) => told.push(by));
+    const now = Date.now();
+    for (const by of [0, -50, -60, 1, -30]) {
+      clock.at(now + by);
+      for (let i = 0; i < 3; i++) await failure((async () => uid.next())()).catch(() => {});
+    }
+    expect(told).toEqual([-50, -31]);
+  });
+
+  test('set back, and more are made than fit: as fast as the time', async (finish) => {
+    const uid = await fixed({ maxAheadMs: 20, layout: { timeBits: 53, workerBits: 5, seqBits: 5 } });
     const clock = settable(finish);
     uid.next();
+    clock.by(-3_600_000);
+    uid.nextMany(32 * 25); // ahead by all that they may be
+    const most = () => uid.parse(uid.next()).at.getTime();
+    const [first, began] = [most(), performance.now()];
+    uid.nextMany(32 * 400);
+    const behind = performance.now() - began - (most() - first);
+    expect(behind, 'milliseconds that were lost').toBeLessThan(10);
+  });
+
+  test('jumped ahead by a year: ERR_CLOCK, without a store too; and told, as is one that was set back', async (finish) => {
+    const uid = await fixed();
+    const clock = settable(finish);
+    const told: number[] = [];
+    uid.on('clock', (by) => told.push(Math.round(by / 1000)));
+    uid.next();
     clock.by(365 * 86_400_000);
-    expect(() => uid.next()).toThrow(ClockError);
+    for (let i = 0; i < 3; i++) expect(() => uid.next()).toThrow(ClockError);
     clock.by(0);
     uid.next();
+    expect(told).toEqual([365 * 86_400]);
+    clock.by(-3_600_000);
+    await uid.ready();
+    expect(told).toEqual([365 * 86_400, -3600]);
+    await uid.ready();
+    expect(told.length).toBe(2);
   });
 
   test('more than fit: they are ahead by maxAheadMs, and then as fast as the time', async () => {
@@ -128,6 +175,19 @@ describe('the clock', () => {
     expect(exhausted).toBeGreaterThan(0);
     expect(uid.parse(ids.at(-1) as bigint).at.getTime()).toBeLessThanOrEqual(Date.now() + 21);
   });
+});
+
+test('who is told that more are made than fit may make ids too: none twice', async () => {
+  const uid = await fixed({ maxAheadMs: 2, layout: { timeBits: 53, workerBits: 5, seqBits: 5 } });
+  const ids: bigint[] = [];
+  let told = 0;
+  uid.on('exhausted', () => {
+    told++;
+    ids.push(uid.next());
+  });
+  for (let i = 0; i < 1000; i++) ids.push(uid.next());
+  expect(told).toBeGreaterThan(0);
+  expectGrowing(ids);
 });
 
 describe.each(HOLDING)('%s', (_, start) => {
@@ -207,6 +267,23 @@ test('the event loop is blocked past the window: it was extended meanwhile', asy
   expect(uid.validUntil).toBeGreaterThan(validUntil);
 });
 
+test('what was looked at before it was told is told all the same: another worker id, and its window', async (finish) => {
+  const coord = await inMemory(finish);
+  const uid = await createUid({ coord, service: SERVICE, windowMs: 1000, logger: false });
+  const told: unknown[] = [];
+  uid.on('moved', (change) => told.push(change)).on('renewed', (validUntil) => told.push(validUntil));
+  const from = uid.workerId;
+  const theirs = { until: Date.now() + 1000, nonce: 'of a clone', holder: 'a clone' };
+  await coord.config.set(`${ROOT}/until/${from || 1024}`, JSON.stringify(theirs));
+  const end = performance.now() + 10_000;
+  // Nothing is told before this turn of the event loop is over.
+  while (uid.workerId === from && performance.now() < end) expect(uid.validUntil).toBeGreaterThan(0);
+  const { workerId: to, validUntil } = uid;
+  expect([to === from, told]).toEqual([false, []]);
+  await until('it to be told', () => told.length >= 2);
+  expect(told.slice(0, 2)).toEqual([{ from, to }, validUntil]);
+});
+
 test("a record that can't be read is not taken for a slot that is free", async (finish) => {
   const coord = await inMemory(finish);
   await coord.config.set(`${ROOT}/until/1`, 'soon');
@@ -260,6 +337,7 @@ describe('bad input', () => {
     ['options.timeoutMs', { coord, service: 'a', timeoutMs: 0 }],
     ['options.signal', { coord, service: 'a', signal: 1 }],
     ['options.holder', { coord, service: 'a', holder: '' }],
+    ['options.holder', { coord, service: 'a', holder: 'x'.repeat(1_000_000) }],
     ['options.workerid', { workerid: 1, coord, service: 'a' }],
     ['options.workerId', { workerId: -1 }],
     ['options.workerId', { workerId: 1024 }],

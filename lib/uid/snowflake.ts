@@ -64,6 +64,8 @@ export class Snowflake {
   #baseAt: number;
   /** The latest that the clock has shown. */
   #shown = 0;
+  /** It was seen behind that, which is told once. */
+  #isBehind = false;
   #isExhausted = false;
   #isClosed = false;
 
@@ -202,7 +204,10 @@ export class Snowflake {
       const time = this.#time(now);
       const most = time + this.#rules.maxAheadMs;
       if (ms <= most) {
-        if (this.#isStrict) this.#shown = Math.max(this.#shown, now);
+        if (this.#isStrict) {
+          this.#shown = Math.max(this.#shown, now);
+          this.#isBehind = false;
+        }
         this.#base = time;
         this.#baseAt = monotonic();
         this.#isExhausted = false;
@@ -214,6 +219,8 @@ export class Snowflake {
       if (!this.#isExhausted) {
         this.#isExhausted = true;
         this.#told.exhausted();
+        ms = Math.max(ms, this.#last + 1); // who was told may have made ids
+        continue;
       }
       block(1);
       now = Date.now();
@@ -225,9 +232,9 @@ export class Snowflake {
     return this.#rules.epoch + 2 ** this.#rules.layout.timeBits - 1;
   }
 
-  /** The time that the monotonic clock leads to expect. */
+  /** The time that the monotonic clock leads to expect. Not in whole milliseconds: what was cut off each time would make it slow. */
   #expected(): number {
-    return Math.floor(this.#base + (monotonic() - this.#baseAt));
+    return this.#base + (monotonic() - this.#baseAt);
   }
 
   /** The time: what the clock shows, or, where it was set back, what it would show. */
@@ -243,7 +250,7 @@ export class Snowflake {
   }
 
   #over(ms: number, now: number, window: Window): ClockError | UnavailableError {
-    const offMs = now - this.#expected();
+    const offMs = now - Math.floor(this.#expected());
     if (offMs > SLACK_MS || (window.isClockOff && now > this.#until)) {
       const text = `next: the clock has jumped ahead: no id is stamped after ${shown(this.#until)}, the end of the window`;
       return new ClockError(text, this.#clock(offMs > SLACK_MS ? offMs : window.stepMs));
@@ -256,13 +263,20 @@ export class Snowflake {
   }
 
   #wentBack(now: number): void {
-    const by = this.#shown - now;
-    this.#told.clock(-by);
-    if (this.#rules.clockBack === 'error' || by > this.#rules.maxAheadMs) {
-      const text = `next: the clock is ${by} ms behind what ids were made of: none is made before it is there`;
-      throw new ClockError(text, this.#clock(-by));
+    if (!this.#isBehind) {
+      this.#isBehind = true;
+      this.#told.clock(now - this.#shown);
     }
-    for (let left = by; left > 0; left = this.#shown - Date.now()) block(Math.min(left, 10));
+    // By the other clock: this one may be set back once more, or stand.
+    const began = monotonic();
+    for (let by = this.#shown - now; by > 0; by = this.#shown - Date.now()) {
+      if (this.#rules.clockBack === 'error' || by + Math.floor(monotonic() - began) > this.#rules.maxAheadMs) {
+        const text = `next: the clock is ${by} ms behind what ids were made of: none is made before it is there`;
+        throw new ClockError(text, this.#clock(-by));
+      }
+      block(Math.min(by, 10));
+    }
+    this.#isBehind = false;
   }
 
   #clock(offMs: number) {

@@ -43,7 +43,7 @@ export interface CoordUidOptions extends IdOptions {
   windowMs?: number | undefined;
   /** How soon the worker id of a process that died is free, in milliseconds, from 1,000. Default 15,000, or `windowMs` where that is less. */
   ttlMs?: number | undefined;
-  /** Who holds the worker id, for people. Default: the name of the host and the id of the process. */
+  /** Who holds the worker id, for people: at most 1,024 characters. Default: the name of the host and the id of the process. */
   holder?: string | undefined;
   /** How long to wait for a worker id, in milliseconds, at least 1. Default 10,000. */
   timeoutMs?: number | undefined;
@@ -74,6 +74,7 @@ const COMMON = ['layout', 'epoch', 'clockBack', 'maxAheadMs', 'logger'] as const
 const OF_COORD = ['coord', 'service', 'windowMs', 'ttlMs', 'holder', 'timeoutMs', 'signal', ...COMMON] as const;
 const OF_FIXED = ['workerId', ...COMMON] as const;
 const MANY = 1_000_000;
+const HOLDER_MOST = 1024;
 /** How often `ready()` looks, in milliseconds, where nothing is told. */
 const LOOK_MS = 1000;
 
@@ -99,8 +100,11 @@ function fixed(given: Record<string, unknown>): Uid {
   onlyKnown('options', given, OF_FIXED);
   const rules = rulesOf(given);
   const max = 2 ** rules.layout.workerBits - 1;
-  const window = new FixedWindow(integer('options.workerId', given.workerId, 0, { min: 0, max }));
-  return new Uid(rules, undefined, () => window.now());
+  const workerId = integer('options.workerId', given.workerId, 0, { min: 0, max });
+  let uid: Uid | undefined;
+  const window = new FixedWindow(workerId, (byMs) => uid?.stepped(byMs));
+  uid = new Uid(rules, undefined, () => window.now());
+  return uid;
 }
 
 async function overSlot(given: Record<string, unknown>): Promise<Uid> {
@@ -111,7 +115,7 @@ async function overSlot(given: Record<string, unknown>): Promise<Uid> {
   if (service === undefined) throw invalid('options.service', 'expected a string, got undefined');
   const windowMs = integer('options.windowMs', given.windowMs, 60_000, { min: 1000, max: 3_600_000 });
   const ttlMs = integer('options.ttlMs', given.ttlMs, Math.min(windowMs, 15_000), { min: 1000, max: 3_600_000 });
-  const holder = text('options.holder', given.holder) ?? `${hostname()} (${process.pid})`;
+  const holder = holderOf(given.holder);
   const timeoutMs = integer('options.timeoutMs', given.timeoutMs, 10_000, { min: 1 });
   const signal = abortSignal('options.signal', given.signal);
   let uid: Uid | undefined;
@@ -124,6 +128,13 @@ async function overSlot(given: Record<string, unknown>): Promise<Uid> {
   if ('reason' in slot) throw refused(slot, service);
   uid = new Uid(rules, slot, () => slot.window());
   return uid;
+}
+
+/** It is written with each window, and stands in the errors of others. */
+function holderOf(value: unknown): string {
+  const holder = text('options.holder', value) ?? `${hostname()} (${process.pid})`;
+  if (holder.length <= HOLDER_MOST) return holder;
+  throw invalid('options.holder', `expected at most ${HOLDER_MOST} characters, got ${holder.length}`);
 }
 
 function slotsOf(coord: unknown): Coord['slots'] {
@@ -151,6 +162,8 @@ export class Uid {
   readonly #events: Events<UidEvents>;
   readonly #slot: Slot | undefined;
   readonly #ids: Snowflake;
+  /** What was told last: `next()` may have looked at the window before its change is told. */
+  #told: { readonly worker: number; readonly until: number };
   #steps: number;
   readonly #waiting = new Set<() => void>();
   #isClosed = false;
@@ -169,6 +182,7 @@ export class Uid {
       clock: (byMs) => this.#events.tell('clock', byMs),
     });
     this.#steps = this.#ids.look().steps;
+    this.#told = { worker: this.#ids.workerId, until: this.#ids.until };
   }
 
   /** The worker id of the next id. */
@@ -270,14 +284,21 @@ export class Uid {
   /** @internal */
   changed(): void {
     if (this.#isClosed) return;
-    const { workerId: from, until, generation } = this.#ids;
+    const { worker, until } = this.#told;
     const { steps, stepMs } = this.#ids.look();
     const { workerId: to, until: validUntil } = this.#ids;
-    if (generation !== this.#ids.generation && from !== to) this.#events.tell('moved', { from, to });
-    if (steps !== this.#steps) this.#events.tell('clock', stepMs);
+    this.#told = { worker: to, until: validUntil };
+    const isSet = steps !== this.#steps;
     this.#steps = steps;
+    if (to !== worker) this.#events.tell('moved', { from: worker, to });
+    if (isSet) this.#events.tell('clock', stepMs);
     if (validUntil !== until) this.#events.tell('renewed', validUntil);
     this.#wake();
+  }
+
+  /** @internal */
+  stepped(byMs: number): void {
+    this.#events.tell('clock', byMs);
   }
 
   /** @internal */

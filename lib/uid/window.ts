@@ -17,13 +17,18 @@ export class FixedWindow {
   #base = Date.now();
   #baseAt = monotonic();
   #until = this.#base + WINDOW_MS;
+  /** What the clock showed at a moment. */
+  #shown = { wall: this.#base, at: this.#baseAt };
   /** Since when it is ahead, and where it stood then. */
   #ahead: { readonly wall: number; readonly at: number } | undefined;
   #steps = 0;
   #stepMs = 0;
+  readonly #stepped: (byMs: number) => void;
 
-  constructor(workerId: number) {
+  /** `stepped` is told when the clock was seen to have been set, and by how much. */
+  constructor(workerId: number, stepped: (byMs: number) => void) {
     this.#n = workerId;
+    this.#stepped = stepped;
   }
 
   now(): Window {
@@ -31,15 +36,23 @@ export class FixedWindow {
     const at = monotonic();
     const expected = this.#base + at - this.#baseAt;
     const by = wall - expected;
+    const step = wall - this.#shown.wall - (at - this.#shown.at);
+    let told: number | undefined;
     if (by <= SLACK_MS || this.#hasSettled(wall, at)) {
+      if (by <= SLACK_MS && Math.abs(step) > SLACK_MS) told = step;
       this.#ahead = undefined;
+      this.#shown = { wall, at };
       this.#base = Math.max(wall, expected);
       this.#baseAt = at;
       this.#until = Math.floor(this.#base) + WINDOW_MS;
-    } else if (!this.#ahead || Math.abs(wall - this.#ahead.wall - (at - this.#ahead.at)) > SLACK_MS) {
+    } else if (!this.#ahead || this.#hasMoved(wall, at, this.#ahead)) {
       this.#ahead = { wall, at };
+      told = by;
+    }
+    if (told !== undefined) {
       this.#steps++;
-      this.#stepMs = Math.round(by);
+      this.#stepMs = Math.round(told);
+      this.#stepped(this.#stepMs);
     }
     return {
       generation: 1,
@@ -54,8 +67,12 @@ export class FixedWindow {
   }
 
   #hasSettled(wall: number, at: number): boolean {
-    if (!this.#ahead) return false;
-    const passed = at - this.#ahead.at;
-    return passed >= WINDOW_MS && Math.abs(wall - this.#ahead.wall - passed) <= SLACK_MS;
+    const ahead = this.#ahead;
+    return ahead !== undefined && at - ahead.at >= WINDOW_MS && !this.#hasMoved(wall, at, ahead);
+  }
+
+  /** Whether it was set once more since. */
+  #hasMoved(wall: number, at: number, since: { readonly wall: number; readonly at: number }): boolean {
+    return Math.abs(wall - since.wall - (at - since.at)) > SLACK_MS;
   }
 }
