@@ -36,7 +36,7 @@ test('three processes take what lies in etcd, as Go writes it; what is wrong cha
   await all('refusedPolicy', 1);
   for (const { seen } of callers) {
     const { name, message } = seen.find(({ event }) => event === 'refusedPolicy') as Line;
-    expect(name).toBe('grpc:users:Get.json');
+    expect(name).toBe('grpc:users:Get');
     expect(message).toContain('policy.force: expected "open" or "closed", got "ajar"');
   }
   await server.kill();

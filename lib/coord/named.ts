@@ -4,8 +4,10 @@
  */
 
 import type { Log } from '../common/logger.js';
-import { invalid, isRecord, record, text } from '../common/shape.js';
-import type { Coord, StandardResult, StandardSchema } from './index.js';
+import { invalid, isRecord, kindOf, record, text } from '../common/shape.js';
+import { pause } from '../common/waiting.js';
+import type { RollcallError } from '../errors.js';
+import type { ConfigDef, Coord, InvalidConfigError, StandardResult, StandardSchema } from './index.js';
 
 /** Something that has rules and changes, such as a `ConfigRef`. */
 export interface NamedRef {
@@ -43,6 +45,17 @@ export interface NamedHearer {
 
 /** What names of files end with. */
 const FILE = /\.json$/;
+/** How long a store that was away is left alone before it is asked again, in milliseconds. */
+const AGAIN_MS = 1000;
+
+/** What is opened of a store: rules by the names of files. */
+interface Opened {
+  readonly definition: ConfigDef<Readonly<Record<string, unknown>>>;
+  users: number;
+}
+
+/** What is open of each client, by its key: a client opens a key in one way at a time, so those who name one share it. */
+const opened = new WeakMap<object, Map<string, Opened>>();
 
 /** What is known of the rules. One that is wrong is refused by itself: the one before it stays. */
 export class Named<R> {
@@ -73,7 +86,7 @@ export class Named<R> {
     return this.#byName;
   }
 
-  /** Resolves when those of a store were read; at once without. @throws as `config.open()`. */
+  /** Resolves when those of a store were read; at once without. A store that can't be reached is asked again after that. @throws as `config.open()`. */
   ready(): Promise<void> {
     return this.#ready;
   }
@@ -121,7 +134,12 @@ export class Named<R> {
       }
     };
     read();
-    this.#end = ref.subscribe(read);
+    const end: unknown = ref.subscribe(read);
+    if (typeof end !== 'function') {
+      const expected = 'expected to give a function that takes the listener back';
+      throw invalid(`${this.#kind.option}.subscribe`, `${expected}, got ${kindOf(end)}`);
+    }
+    this.#end = end as () => void;
   }
 
   #refused(name: string, error: Error): void {
@@ -131,24 +149,85 @@ export class Named<R> {
   }
 
   #open({ coord, path }: StoredNamed): void {
-    text(`${this.#kind.option}.path`, path);
-    this.#ready = this.#openStored(coord, `${path.replace(/\/+$/, '')}/`);
+    const key = `${path.replace(/\/+$/, '')}/` as const;
+    const all = opened.get(coord.config) ?? new Map<string, Opened>();
+    const one = all.get(key) ?? { definition: this.#defined(key), users: 0 };
+    opened.set(coord.config, all.set(key, one));
+    one.users++;
+    const leave = () => {
+      if (--one.users === 0) all.delete(key);
+    };
+    this.#ready = this.#openStored(coord, one.definition, leave);
     this.#ready.catch((error: Error) => {
       const { many, of } = this.#kind;
       this.#hearer.log.write('error', `the ${many} of ${of} can't be read: ${error.message}`);
+      void this.#openAgain(coord, one.definition, leave, error);
     });
   }
 
-  async #openStored(coord: Pick<Coord, 'config'>, key: `${string}/`): Promise<void> {
+  #defined(key: `${string}/`): Opened['definition'] {
     const { defineConfig } = require('./index.js') as typeof import('./index.js'); // who has a coord has loaded it
-    const ref = await coord.config.open(defineConfig({ key, schema: this.#schema() }));
-    if (this.#isClosed) return ref.close();
-    ref.on('rejected', (error) => this.#hearer.refused(error.issues[0]?.entry ?? '', error)); // coord has logged it
+    try {
+      return defineConfig({ key, schema: this.#schema() });
+    } catch (error) {
+      const problem = (error as Error).message.replace(/^definition\.key: /, '');
+      throw invalid(`${this.#kind.option}.path`, problem, error);
+    }
+  }
+
+  async #openStored(coord: Pick<Coord, 'config'>, definition: Opened['definition'], leave: () => void): Promise<void> {
+    const ref = await coord.config.open(definition);
+    if (this.#isClosed) {
+      ref.close();
+      leave();
+      return;
+    }
+    const tell = this.#refusals();
+    ref.on('rejected', tell); // coord has logged it
     this.#follow(ref);
     const unfollow = this.#end;
     this.#end = () => {
+      this.#end = () => {};
       unfollow();
       ref.close();
+      leave();
+    };
+    if (ref.rejected) tell(ref.rejected);
+  }
+
+  /** A store that was away at the start is asked until it is there: its rules are not to be missed for as long as the program runs. */
+  async #openAgain(
+    coord: Pick<Coord, 'config'>,
+    definition: Opened['definition'],
+    leave: () => void,
+    why: Error,
+  ): Promise<void> {
+    let error = why;
+    while ((error as RollcallError).retryable) {
+      await pause(AGAIN_MS);
+      if (this.#isClosed) break;
+      this.#ready = this.#openStored(coord, definition, leave);
+      try {
+        return await this.#ready;
+      } catch (another) {
+        error = another as Error;
+      }
+    }
+    leave();
+  }
+
+  /** Tells of each file that is refused, once for what is wrong with it: an error names all that are. */
+  #refusals(): (error: InvalidConfigError) => void {
+    let known = new Map<string, string>();
+    return (error) => {
+      const wrong = new Map<string, string>();
+      for (const { entry = '', path, message } of error.issues) {
+        wrong.set(entry, `${wrong.get(entry) ?? ''}${path}: ${message}\n`);
+      }
+      const news = [...wrong.keys()].filter((entry) => known.get(entry) !== wrong.get(entry));
+      known = wrong;
+      // One that is wrong again in the same way.
+      for (const entry of news.length > 0 ? news : wrong.keys()) this.#hearer.refused(entry.replace(FILE, ''), error);
     };
   }
 
@@ -167,8 +246,13 @@ export class Named<R> {
   }
 
   #isStored(value: unknown): value is StoredNamed {
-    const { coord, path } = record(this.#kind.option, value) as Partial<StoredNamed>;
-    return typeof path === 'string' && typeof coord?.config?.open === 'function';
+    const { option } = this.#kind;
+    const { coord, path } = record(option, value) as Partial<StoredNamed>;
+    const hasStore = typeof coord?.config?.open === 'function';
+    if (!hasStore && typeof path !== 'string') return false;
+    if (!hasStore) throw invalid(`${option}.coord`, `expected a client of rollcall/coord, got ${kindOf(coord)}`);
+    if (text(`${option}.path`, path) === undefined) throw invalid(`${option}.path`, 'expected a string, got undefined');
+    return true;
   }
 }
 
