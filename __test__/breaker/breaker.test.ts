@@ -112,6 +112,31 @@ it('one that tries it and never ends does not hold it for ever', async () => {
   expect(breaker.state).toBe('closed');
 });
 
+it('one that never ends is a failure after its time, also where there is room for another', async () => {
+  const breaker = one({ failureThreshold: 1, openStateTimeout: 20, successThreshold: 1, maxProbes: 2 });
+  await opened(breaker, 1);
+  await sleep(25);
+  breaker.acquire(); // and never told
+  await sleep(25);
+  expect(await failure(breaker.do(() => 1))).toMatchObject({ code: 'ERR_BREAKER_OPEN', retryAfterMs: 20 });
+});
+
+it('who is told that it is half open may call: one that opens it anew by that is not called through', async () => {
+  const breakers = createBreakers({
+    default: { failureThreshold: 1, openStateTimeout: 20, successThreshold: 1 },
+    logger: false,
+  });
+  const breaker = breakers.get('users');
+  await opened(breaker, 1);
+  await sleep(25);
+  breakers.on('state', ({ to }) => {
+    if (to === 'half-open') breaker.acquire().done({ error: boom });
+  });
+  let calls = 0;
+  expect(await failure(breaker.do(() => ++calls))).toMatchObject({ code: 'ERR_BREAKER_OPEN' });
+  expect([calls, breaker.state, breaker.stats.probes]).toEqual([0, 'open', 0]);
+});
+
 it('a policy that changes while it is open leaves its state, and its time counts from when it opened', async () => {
   const ref = changing({ users: { failureThreshold: 2, openStateTimeout: '1h' } });
   const breakers = createBreakers({ policies: ref, logger: false });
@@ -154,6 +179,20 @@ it('a window that shrinks has the latest', async () => {
   expect(breaker.stats).toMatchObject({ calls: 10, failures: 8 });
   ref.set(window(3));
   expect(breaker.stats).toMatchObject({ calls: 3, failures: 1 });
+});
+
+it('a window of a time that shrinks has the latest', async () => {
+  const window = (size: number) => ({
+    users: { failureThreshold: 100, window: { type: 'time' as const, size, minCalls: 100, failureRate: 1 } },
+  });
+  const ref = changing(window(1_000_000));
+  const breaker = createBreakers({ policies: ref, logger: false }).get('users');
+  await failure(breaker.do(fails));
+  await sleep(1100);
+  await failure(breaker.do(fails));
+  ref.set(window(1000));
+  expect(breaker.stats.calls).toBeGreaterThan(0);
+  await waitFor(() => breaker.stats.calls === 0, { what: 'it to be forgotten' });
 });
 
 it('opens by a share of the calls of a time, and forgets those that are older', async () => {
@@ -203,6 +242,25 @@ it('a call that takes too long is a failure, and hears of it; one that its calle
 });
 
 it.each([
+  ['AbortError', new DOMException('x', 'AbortError')],
+  ['ERR_ABORTED', Object.assign(new Error('x'), { code: 'ERR_ABORTED' })],
+  ['ERR_CANCELED, of axios', Object.assign(new Error('x'), { code: 'ERR_CANCELED' })],
+  ['CANCELLED, of gRPC', Object.assign(new Error('x'), { code: 1 })],
+])('a call that its caller has ended counts neither way: %s', async (_, error) => {
+  const ends = () => Promise.reject(error);
+  const breaker = one({ failureThreshold: 3, openStateTimeout: 20, successThreshold: 2 });
+  for (const call of [fails, fails, ends]) await failure(breaker.do(call));
+  expect(breaker.stats.consecutiveFailures).toBe(2);
+  await opened(breaker, 1);
+  await sleep(25);
+  for (let i = 0; i < 3; i++) expect(await failure(breaker.do(ends))).toBe(error);
+  expect([breaker.state, breaker.stats.successes, breaker.stats.probes]).toEqual(['half-open', 0, 0]);
+  const judged = one({ failureThreshold: 1 }, { isFailure: () => true });
+  await failure(judged.do(ends));
+  expect(judged.state, 'unless it is told to').toBe('open');
+});
+
+it.each([
   ['a plain error', new Error('x'), true],
   ['what is no error', 'x', true],
   ['a broken connection', Object.assign(new Error('x'), { code: 'ECONNRESET' }), true],
@@ -224,6 +282,59 @@ it('a response of 500 and above is given, and a failure', async () => {
   expect((await breaker.do(() => new Response('', { status: 404 }))).status).toBe(404);
   for (let i = 0; i < 2; i++) expect((await breaker.do(() => new Response('', { status: 503 }))).status).toBe(503);
   expect(breaker.state).toBe('open');
+});
+
+it('a value that can not be read is given as it is', async () => {
+  const value = {
+    get status() {
+      throw new Error('of the value');
+    },
+  };
+  const { proxy, revoke } = Proxy.revocable({}, {});
+  revoke();
+  for (const policy of [{ failureThreshold: 1 }, { failureThreshold: 1, timeoutMs: 1000 }]) {
+    const breaker = one(policy);
+    expect(await breaker.do(() => value)).toBe(value);
+    const { error } = (await failure(breaker.do(() => Promise.reject({ error: proxy })))) as { error: unknown };
+    expect(error).toBe(proxy);
+  }
+});
+
+it('isFailure that is async has not said that it is none, and ends no process', async () => {
+  const lines: string[] = [];
+  const logger = { error: (line: string) => lines.push(line) };
+  const isFailure = (async () => Promise.reject(new Error('of isFailure'))) as unknown as () => boolean;
+  const unhandled: unknown[] = [];
+  const hear = (error: unknown) => void unhandled.push(error);
+  process.on('unhandledRejection', hear);
+  onTestFinished(() => void process.off('unhandledRejection', hear));
+  const breaker = one({ failureThreshold: 2 }, { isFailure, logger });
+  await opened(breaker, 2);
+  await sleep(5);
+  expect([unhandled, lines.length]).toEqual([[], 1]);
+  expect(lines[0]).toMatch(/isFailure failed, which is said once: .*of isFailure/);
+});
+
+it('a permit that is told null for an error is of a success; what is no object is refused', () => {
+  const breaker = one({ failureThreshold: 1 });
+  breaker.acquire().done({ error: null });
+  for (const [wrong, got] of [
+    [boom, 'an error: write done({ error })'],
+    [null, 'null'],
+    ['boom', 'string'],
+  ]) {
+    expect(() => breaker.acquire().done(wrong as never)).toThrow(
+      expect.objectContaining({ code: 'ERR_INVALID_ARGUMENT', message: `outcome: expected an object, got ${got}` }),
+    );
+  }
+  expect([breaker.state, breaker.stats.consecutiveFailures]).toEqual(['closed', 0]);
+});
+
+it('the signal of a call is its own: what listens to it goes with the call', async () => {
+  const breaker = one({});
+  const signals = [await breaker.do(({ signal }) => signal), await breaker.do(({ signal }) => signal)];
+  expect(signals[0]).not.toBe(signals[1]);
+  await breaker.do((context) => expect(context.signal).toBe(context.signal));
 });
 
 it('isFailure decides; one that throws has not said that it is none', async () => {
@@ -287,6 +398,21 @@ it('of 10,000 names it keeps as many as it may, and first those that are not clo
   expect(breakers.get('recent')).toBe(recent);
   const first = breakers.get('name 9999');
   expect(breakers.get('name 9999')).toBe(first);
+});
+
+it('forgets the one that was asked for the longest ago, also by what was asked before there were as many as may be', () => {
+  const breakers = createBreakers({ maxKeys: 3, logger: false });
+  const [a, b] = [breakers.get('a'), breakers.get('b')];
+  breakers.get('a');
+  breakers.get('c');
+  breakers.get('d');
+  expect(breakers.get('a')).toBe(a);
+  expect(breakers.get('b')).not.toBe(b);
+});
+
+it('a policy without a name is none for others', () => {
+  const breakers = createBreakers({ policies: { '.json': { force: 'open' } }, logger: false });
+  expect([breakers.get('users').state, breakers.get('/users').state]).toEqual(['closed', 'closed']);
 });
 
 it('tells each change of state and each refusal', async () => {

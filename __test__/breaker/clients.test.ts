@@ -7,6 +7,7 @@ import { createBreakers } from 'rollcall/breaker';
 import { expect, test } from 'vitest';
 import { callerOf, type Finish, LINES, load, ORDERS, ordersServer } from '../grpc/kit.js';
 import { clients } from '../http/project.js';
+import { waitFor } from '../support/process.js';
 
 test.each(LINES)(
   'grpc-js 1.%d: a method is refused when it fails, and nothing is left of what was refused',
@@ -92,4 +93,27 @@ test.each(MAJORS)('undici %d: a host is refused when it fails, and a body is who
     server.closeAllConnections();
     server.close();
   }
+});
+
+test('a call that could not be begun takes no place of those that try; a request without a host is refused by its name', async () => {
+  const breakers = createBreakers({ default: { failureThreshold: 1, openStateTimeout: 1 }, logger: false });
+  const broken = () => {
+    throw new Error('not begun');
+  };
+  const grpc = breakers.grpcInterceptor('orders')({ method_definition: { path: '/Orders/Get' } }, broken);
+  const undici = breakers.undici()(broken);
+  for (const [name, begin] of [
+    ['grpc:orders:Get', () => grpc.start({})],
+    ['http:orders', () => undici({ origin: 'http://orders', path: '/' }, {})],
+  ] as const) {
+    const breaker = breakers.get(name);
+    breaker.acquire().done({ error: new Error('boom') });
+    await waitFor(() => breaker.stats.openForMs > 1, { what: 'it to be half open' });
+    expect(begin).toThrow('not begun');
+    expect([breaker.state, breaker.stats.probes]).toEqual(['half-open', 0]);
+  }
+  // As a Pool and a Client dispatch.
+  expect(() => undici({ path: '/' }, {})).toThrow(
+    expect.objectContaining({ code: 'ERR_INVALID_ARGUMENT', message: expect.stringMatching(/^origin: expected that/) }),
+  );
 });

@@ -67,7 +67,27 @@ it('an aborted call counts neither way, and what pick() throws is told as it is'
   expect(breakers.get('orders/orders-0').state).toBe('closed');
   expect(() => instances.pick({ exclude: new Set(['orders-0']) })).toThrow(/no instance of orders/);
   expect(() => instances.pick({ scheme: 7 as never })).toThrow(/options.scheme/);
+  for (const exclude of ['orders-0', 5, {}, ['orders-0']]) {
+    expect(() => instances.pick({ exclude: exclude as never })).toThrow(/^options.exclude: expected a Set of ids/);
+  }
   for (const wrong of [undefined, null, {}, { pick: 1, name: 'orders' }]) {
     expect(() => breakers.instancesOf(wrong as never)).toThrow(/^service: expected a service/);
   }
+});
+
+it('a call is to the breaker what it is to the service', async () => {
+  const breakers = createBreakers({ default: { failureThreshold: 1 }, logger: false });
+  const service = await orders(1);
+  const instances = breakers.instancesOf(service);
+  const breaker = () => breakers.get('orders/orders-0');
+  instances.pick().done({ error: null });
+  instances.pick().done({ error: Object.assign(new Error('x'), { code: 'ERR_CANCELED' }) });
+  instances.pick().done({ error: new Error('boom'), failed: false });
+  for (const wrong of [new Error('boom'), 5, null, { failed: 'yes' }]) {
+    expect(() => instances.pick().done(wrong as never)).toThrow(/^result/);
+  }
+  expect([breaker().state, breaker().stats.consecutiveFailures]).toEqual(['closed', 0]);
+  expect(service.metrics()).toMatchObject({ inFlight: 0 });
+  instances.pick().done({ error: Object.assign(new Error('none'), { status: 404 }), failed: true });
+  expect(breaker().state).toBe('open');
 });

@@ -1,11 +1,11 @@
 /** One breaker: a state machine without timers, which looks at the clock when it is asked. */
 
 import { now } from '../common/clock.js';
-import { abortSignal, invalid, kindOf, onlyKnown, optional } from '../common/shape.js';
+import { abortSignal, invalid, isRecord, kindOf, onlyKnown, optional } from '../common/shape.js';
 import { outcomeOf } from '../common/waiting.js';
 import { AbortedError, TimeoutError } from '../errors.js';
 import { BreakerOpenError } from './errors.js';
-import { isFailedResult } from './failures.js';
+import { isEnded, isFailedResult } from './failures.js';
 import type { Policies } from './policies.js';
 import type { Rules } from './policy.js';
 import { type Counts, isOver, type Window, windowFor } from './window.js';
@@ -64,11 +64,16 @@ interface Pass {
   readonly began: number;
 }
 
+/** What a permit is told; of an instance also who is to blame, whatever the error is. */
+export interface Told {
+  readonly error?: unknown;
+  readonly aborted?: boolean | undefined;
+  readonly failed?: boolean | undefined;
+}
+
 type Verdict = 'success' | 'failure' | 'nothing';
 
 const OPTIONS = ['signal', 'fallback'] as const;
-/** Of calls that nothing ends. */
-const NEVER = new AbortController().signal;
 
 /**
  * A breaker. It opens after failures, refuses calls for `openStateTimeout`, then lets a few try: it closes when they succeed, and
@@ -77,6 +82,8 @@ const NEVER = new AbortController().signal;
 export class Breaker {
   /** Its name, such as `grpc:users:Get`. */
   readonly name: string;
+  /** @internal When it was asked for last, in a row with the others. */
+  asked = 0;
   readonly #shared: Shared;
   #rules: Rules;
   #version: number;
@@ -139,7 +146,7 @@ export class Breaker {
     const pass = this.#admit(rules) as Pass; // closed, it refuses nobody
     let given: T | Promise<T>;
     try {
-      given = fn(UNENDED);
+      given = fn(new Unended());
     } catch (error) {
       this.#ended(pass, this.#judge(error));
       return Promise.reject(error);
@@ -170,7 +177,7 @@ export class Breaker {
     try {
       const value =
         rules.timeoutMs === 0 && signal === undefined
-          ? await fn(UNENDED)
+          ? await fn(new Unended())
           : await this.#within(fn, rules.timeoutMs, signal);
       verdict = isFailedResult(value) ? 'failure' : 'success';
       return value;
@@ -198,17 +205,27 @@ export class Breaker {
     if (pass instanceof BreakerOpenError) throw pass;
     let isOver = false;
     return {
-      done: (outcome) => {
-        if (isOver || !pass) return;
+      done: (outcome?: Told) => {
+        if (isOver) return;
         isOver = true;
-        if (outcome?.aborted) this.#ended(pass, 'nothing');
-        else this.#ended(pass, outcome?.error === undefined ? 'success' : this.#judge(outcome.error));
+        const isTold = outcome === undefined || isRecord(outcome);
+        if (pass) this.#ended(pass, isTold ? this.#verdict(outcome) : 'nothing');
+        if (isTold) return;
+        const got = (outcome as unknown) instanceof Error ? 'an error: write done({ error })' : kindOf(outcome);
+        throw invalid('outcome', `expected an object, got ${got}`);
       },
     };
   }
 
+  #verdict({ error, aborted, failed }: Told = {}): Verdict {
+    if (failed !== undefined) return failed ? 'failure' : 'success';
+    if (aborted) return 'nothing';
+    return error === undefined || error === null ? 'success' : this.#judge(error);
+  }
+
   #judge(error: unknown): Verdict {
-    return this.#shared.isFailure(error) ? 'failure' : 'success';
+    if (this.#shared.isFailure(error)) return 'failure';
+    return isEnded(error) ? 'nothing' : 'success';
   }
 
   async #within<T>(fn: (context: CallContext) => T | Promise<T>, timeoutMs: number, signal?: AbortSignal): Promise<T> {
@@ -256,14 +273,15 @@ export class Breaker {
       const left = this.#openedAt + rules.openMs - began;
       if (left > 0) return this.#refusal('is open', left);
       this.#move('half-open', 'its time is over');
+      return this.#admit(this.#current()); // who was told may have called
     }
     const [oldest] = this.#probes;
-    if (oldest && this.#probes.length >= rules.maxProbes) {
-      const left = oldest.began + rules.openMs - began;
-      if (left > 0) return this.#refusal('is half open, and enough calls try', left);
-      this.#open('a call that tries it has not come to an end', began); // or nobody would ever call again
+    const left = oldest ? oldest.began + rules.openMs - began : rules.openMs;
+    if (left <= 0) {
+      this.#open('a call that tries it has not come to an end', began); // or nobody might ever call again
       return this.#refusal('is open', rules.openMs);
     }
+    if (this.#probes.length >= rules.maxProbes) return this.#refusal('is half open, and enough calls try', left);
     const pass = { generation: this.#generation, began };
     this.#probes.push(pass);
     return pass;
@@ -341,9 +359,18 @@ class Ending implements CallContext {
   }
 }
 
+/** What a call is told that nothing ends. Its signal is its own: what listens to it is to go with the call. */
+class Unended implements CallContext {
+  #signal: AbortSignal | undefined;
+
+  get signal(): AbortSignal {
+    this.#signal ??= new AbortController().signal;
+    return this.#signal;
+  }
+}
+
 const NO_CALLS: Counts = { calls: 0, failures: 0, slow: 0 };
 const NOTHING: DoOptions<never> = {};
-const UNENDED: CallContext = { signal: NEVER };
 
 function checkedOptions<T>(options: unknown): DoOptions<T> {
   const given = optional('options', options);

@@ -1,5 +1,6 @@
 /** The breakers of a program, by their names. */
 
+import { Harmless } from '../common/harmless.js';
 import { type Log, logOf } from '../common/logger.js';
 import { integer, invalid, kindOf, onlyKnown, optional, text } from '../common/shape.js';
 import type { Coord } from '../coord/index.js';
@@ -30,8 +31,9 @@ export interface BreakersOptions {
   /** The policy of who has none. Default: each field of it by its default. */
   default?: Policy | undefined;
   /**
-   * Whether what was thrown is a failure of who was called. Default: everything but an `AbortError`, codes of gRPC such as
-   * `INVALID_ARGUMENT` and `NOT_FOUND`, and errors with an HTTP status below 500.
+   * Whether what was thrown is a failure of who was called. Default: everything but what a caller has ended, such as an `AbortError`, codes of
+   * gRPC such as `INVALID_ARGUMENT` and `NOT_FOUND`, and errors with an HTTP status below 500. What a caller has ended and is no failure counts
+   * as no success either. It is not async.
    */
   isFailure?: ((error: unknown) => boolean) | undefined;
   /** How many breakers are kept, at least 1: then those that were not asked for the longest are forgotten. Default 1024. */
@@ -60,7 +62,10 @@ const OPTIONS = ['policies', 'default', 'isFailure', 'maxKeys', 'logger'] as con
 /** Breakers by name. Enter at `createBreakers()`. */
 export class Breakers {
   readonly #events: Events<BreakersEvents>;
-  readonly #breakers = new Map<string, Breaker>();
+  /** When there are as many as may be: the one that was asked for the longest ago first. */
+  #breakers = new Map<string, Breaker>();
+  #asked = 0;
+  #isFull = false;
   readonly #maxKeys: number;
   readonly #log: Log;
   readonly #policies: Policies;
@@ -89,20 +94,29 @@ export class Breakers {
     const known = this.#breakers.get(name);
     if (known) {
       if (this.#breakers.size === this.#maxKeys) {
-        // Only where some are forgotten does it matter who was asked for last.
+        // Only where some are forgotten is the order kept: it takes as long as all else of this.
         this.#breakers.delete(name);
         this.#breakers.set(name, known);
+      } else {
+        known.asked = ++this.#asked;
       }
       return known;
     }
     if (text('name', name) === undefined) throw invalid('name', 'expected a string, got undefined');
     if (this.#breakers.size >= this.#maxKeys) this.#forget();
     const breaker = new Breaker(name, this.#shared);
+    breaker.asked = ++this.#asked;
     this.#breakers.set(name, breaker);
+    if (this.#breakers.size === this.#maxKeys && !this.#isFull) this.#order();
     return breaker;
   }
 
-  /** Resolves when the policies of a store were read; at once without. Until then breakers go by `default`. @throws as `config.open()`. */
+  /**
+   * Resolves when the policies of a store were read; at once without. Until then breakers go by `default`. Where the store can't be reached they
+   * are taken when it is there.
+   *
+   * @throws as `config.open()`.
+   */
   ready(): Promise<void> {
     return this.#policies.ready();
   }
@@ -161,18 +175,26 @@ export class Breakers {
 
   #share(judge: (error: unknown) => boolean): Shared {
     const events = this.#events;
+    const harmless = new Harmless('isFailure', this.#log);
     return {
       policies: this.#policies,
       isFailure(error) {
-        try {
-          return judge(error);
-        } catch {
-          return true; // it was to say that it is none
-        }
+        let told: unknown = true; // it was to say that it is none
+        harmless.try(() => {
+          told = judge(error);
+          return told;
+        });
+        return Boolean(told);
       },
       moved: (name, from, to, why) => events.deliver('state', { name, from, to, why }),
       refused: (_, error) => events.deliver('rejected', error),
     };
+  }
+
+  /** Puts them in the order in which they were asked for, from where on it is kept. */
+  #order(): void {
+    this.#isFull = true;
+    this.#breakers = new Map([...this.#breakers].sort(([, a], [, b]) => a.asked - b.asked));
   }
 
   #forget(): void {

@@ -88,6 +88,15 @@ class GuardedCall implements Call {
       queueMicrotask(() => listener?.onReceiveStatus?.({ code: UNAVAILABLE, details: message, metadata: none }));
       return;
     }
+    try {
+      this.#begin(metadata, listener, permit);
+    } catch (error) {
+      permit.done({ aborted: true }); // nobody was called
+      throw error;
+    }
+  }
+
+  #begin(metadata: Metadata, listener: Listener | undefined, permit: Permit): void {
     this.#call = this.#make();
     this.#call.start(metadata, {
       onReceiveMetadata: (received) => listener?.onReceiveMetadata?.(received),

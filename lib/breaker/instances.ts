@@ -4,7 +4,7 @@ import { invalid, kindOf } from '../common/shape.js';
 import type { ServiceCache } from '../service/cache.js';
 import type { CallResult, Picked } from '../service/ticket.js';
 import type { PickOptions } from '../service/view.js';
-import type { Breaker, Permit } from './breaker.js';
+import type { Breaker, Permit, Told } from './breaker.js';
 import { BreakerOpenError } from './errors.js';
 
 /** Picks instances of a service whose breakers let calls through. */
@@ -28,19 +28,16 @@ export function instanceBreakers(get: (name: string) => Breaker, service: unknow
   const { name } = from as PickedFrom;
   return {
     pick(options) {
-      const refused = new Set(options?.exclude);
+      let refused: Set<string> | undefined;
       let soonest: BreakerOpenError | undefined;
       for (;;) {
-        const picked = another(
-          from as PickedFrom,
-          refused.size === 0 ? options : { ...options, exclude: refused },
-          soonest,
-        );
+        const picked = another(from as PickedFrom, refused ? { ...options, exclude: refused } : options, soonest);
         const permit = acquired(get(`${name}/${picked.instance.id}`));
         if (!(permit instanceof BreakerOpenError))
           return { ...picked, done: (result) => ended(picked, permit, result) };
         picked.done({ error: new DOMException('its breaker is open', 'AbortError') }); // counts for nothing: nobody was called
-        if (refused.has(picked.instance.id)) throw soonest ?? permit; // a strategy that takes no exclusion
+        if (refused?.has(picked.instance.id)) throw soonest ?? permit; // a strategy that takes no exclusion
+        refused ??= new Set(options?.exclude); // what is wrong with it pick() has said
         refused.add(picked.instance.id);
         if (!soonest || permit.retryAfterMs < soonest.retryAfterMs) soonest = permit;
       }
@@ -67,10 +64,13 @@ function acquired(breaker: Breaker): Permit | BreakerOpenError {
 }
 
 function ended(picked: Picked, permit: Permit, result: CallResult | undefined): void {
-  const { error, failed } = result ?? {};
-  if (failed === false) permit.done();
-  else if (failed && error === undefined) permit.done({ error: new Error('the instance is to blame') });
-  else if ((error as Error | undefined)?.name === 'AbortError') permit.done({ aborted: true });
-  else permit.done({ error });
-  picked.done(result);
+  let isTold = false;
+  try {
+    picked.done(result);
+    isTold = true;
+  } finally {
+    const { error, failed } = result ?? {};
+    const told: Told = isTold ? { error, failed } : { aborted: true }; // what is wrong with it the service has said
+    permit.done(told);
+  }
 }

@@ -24,7 +24,8 @@ export class Policies extends Named<Rules> {
 
   /** The policy of this name, else of what stands before its `/`, else of all. */
   of(name: string): Rules {
-    const own = this.get(name) ?? this.get(name.slice(0, Math.max(0, name.indexOf('/'))));
+    const slash = name.indexOf('/');
+    const own = this.get(name) ?? (slash > 0 ? this.get(name.slice(0, slash)) : undefined);
     return own ?? this.get(DEFAULT) ?? this.#fallback;
   }
 }

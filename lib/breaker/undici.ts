@@ -21,6 +21,9 @@ export function undiciInterceptor(
   }
   const nameOf: UndiciName = name ?? (({ host }) => `http:${host}`);
   return (dispatch) => (options, handler) => {
+    if (options.origin === undefined) {
+      throw invalid('origin', 'expected that of the request: a Pool and a Client leave it out, compose an Agent');
+    }
     const breaker = breakerOf(nameOf(new URL(String(options.origin)), options));
     let permit: Permit;
     try {
@@ -40,6 +43,11 @@ export function undiciInterceptor(
         return false;
       },
     });
-    return dispatch(options, relay);
+    try {
+      return dispatch(options, relay);
+    } catch (error) {
+      permit.done({ aborted: true }); // nobody was called
+      throw error;
+    }
   };
 }

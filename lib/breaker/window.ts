@@ -84,7 +84,9 @@ export class CountWindow implements Window {
 const PARTS = 10;
 
 interface Part {
-  readonly since: number;
+  since: number;
+  /** Of its latest call. */
+  until: number;
   calls: number;
   failures: number;
   slow: number;
@@ -106,9 +108,10 @@ export class TimeWindow implements Window {
     let part = this.#parts.at(-1);
     if (!part || now - part.since >= this.#size / PARTS) {
       this.#forget(now);
-      part = { since: now, calls: 0, failures: 0, slow: 0 };
+      part = { since: now, until: now, calls: 0, failures: 0, slow: 0 };
       this.#parts.push(part);
     }
+    part.until = now;
     part.calls++;
     if (isFailure) part.failures++;
     if (isSlow) part.slow++;
@@ -116,6 +119,8 @@ export class TimeWindow implements Window {
 
   resize(size: number): void {
     this.#size = size;
+    // Parts of a larger window are longer: what is the latest of one is not to go with what is its oldest.
+    for (const part of this.#parts) part.since = Math.max(part.since, part.until - size / PARTS);
   }
 
   clear(): void {
