@@ -242,6 +242,21 @@ describe.each(ETCD_VERSIONS)('etcd %s', (version) => {
   });
 });
 
+test('coord is closed while a worker id is on its way: it is given back', async (finish) => {
+  const server = await begin(finish);
+  const toxiproxy = await startToxiproxy();
+  finish.onTestFinished(() => toxiproxy.close());
+  const proxy = await toxiproxy.proxy(server.hosts[0] as string);
+  const coord = await client(finish, `etcd://${proxy.host}`);
+  await proxy.addToxic({ type: 'latency', stream: 'downstream', attributes: { latency: 500, jitter: 0 } });
+  const taking = failure(createUid({ coord, service: SERVICE, ttlMs: 600_000, logger: false }));
+  const held = () => server.keys(`${ROOT}/ids/`);
+  await until('etcd to have it', async () => (await held()).length === 1);
+  await coord.close(); // its answer is yet to come
+  expect(await taking).toMatchObject({ code: 'ERR_CLOSED', operation: 'createUid' });
+  expect(await held()).toEqual([]);
+});
+
 test('two clones of one state: the one whose window the other has extended takes another slot, and begins after it', async (finish) => {
   const server = await begin(finish);
   const uid = await made(finish, server.url, SHORT);

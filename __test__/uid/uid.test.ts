@@ -337,7 +337,6 @@ describe('bad input', () => {
     ['options.timeoutMs', { coord, service: 'a', timeoutMs: 0 }],
     ['options.signal', { coord, service: 'a', signal: 1 }],
     ['options.holder', { coord, service: 'a', holder: '' }],
-    ['options.holder', { coord, service: 'a', holder: 'x'.repeat(1_000_000) }],
     ['options.workerid', { workerid: 1, coord, service: 'a' }],
     ['options.workerId', { workerId: -1 }],
     ['options.workerId', { workerId: 1024 }],
@@ -370,6 +369,37 @@ describe('bad input', () => {
     expect(() => uid.on('moves' as never, () => {})).toThrow('did you mean "moved"?');
     expect(await failure(uid.ready({ timeoutMs: 0 }))).toMatchObject({ code: 'ERR_INVALID_ARGUMENT' });
     await uid.ready();
+  });
+
+  test('of a slot', async (finish) => {
+    const { slots } = await inMemory(finish);
+    const options = { service: SERVICE, slots: 4, windowMs: 1000, ttlMs: 1000, holder: 'a' };
+    const user = { changed() {}, ended: () => ({ generation: 0, last: 0 }) };
+    const limits = { timeoutMs: 1000 };
+    for (const [path, ...given] of [
+      ['options', undefined, user, limits],
+      ['options', null, user, limits],
+      ['options.service', { ...options, service: undefined }, user, limits],
+      ['options.slots', { ...options, slots: undefined }, user, limits],
+      ['options.slots', { ...options, slots: 2 ** 22 + 1 }, user, limits],
+      ['options.windowMs', { ...options, windowMs: undefined }, user, limits],
+      ['options.ttlMs', { ...options, ttlMs: 999 }, user, limits],
+      ['options.holder', { ...options, holder: undefined }, user, limits],
+      ['options.holder', { ...options, holder: 5 }, user, limits],
+      ['options.holder', { ...options, holder: '\ud800' }, user, limits],
+      ['options.holder', { ...options, holder: 'x'.repeat(1_000_000) }, user, limits],
+      ['user', options, undefined, limits],
+      ['user.changed', options, {}, limits],
+      ['user.ended', options, { changed() {} }, limits],
+      ['limits', options, user, undefined],
+      ['limits.timeoutMs', options, user, {}],
+      ['limits.timeoutMs', options, user, { timeoutMs: '5' }],
+      ['limits.signal', options, user, { ...limits, signal: 5 }],
+    ] as const) {
+      const error = await failure(slots.take(...(given as unknown as Parameters<typeof slots.take>)));
+      expect(error, path).toMatchObject({ code: 'ERR_INVALID_ARGUMENT' });
+      expect(error.message).toMatch(new RegExp(`^${path.replace('.', '\\.')}: `));
+    }
   });
 
   test('a service that is no part of a key', async (finish) => {

@@ -1,8 +1,11 @@
 /** Worker ids: numbers of which each is one process's, with a window of time that may be stamped with it. */
 
+import { onAbort } from '../common/abort.js';
 import { fromNative } from '../common/failure.js';
-import { integer } from '../common/shape.js';
-import type { RollcallError } from '../errors.js';
+import { Harmless } from '../common/harmless.js';
+import { abortSignal, integer, invalid, kindOf, record, text } from '../common/shape.js';
+import { outcomeOf } from '../common/waiting.js';
+import { aborted, type RollcallError } from '../errors.js';
 import type { NativeSlotWindow, SlotHandle } from '../native.js';
 import { call } from '../registry/call.js';
 import { partOf } from './keys.js';
@@ -18,7 +21,7 @@ export interface SlotOptions {
   readonly windowMs: number;
   /** The time to live of the lease, in milliseconds, from 1,000: so soon another one can have the slot of who has died. */
   readonly ttlMs: number;
-  /** Who asks, for people. */
+  /** Who asks, for people: at most 1,024 characters. */
   readonly holder: string;
 }
 
@@ -66,6 +69,7 @@ export interface SlotRefusal {
 
 const SLOTS_MOST = 2 ** 22;
 const HOUR_MS = 3_600_000;
+const HOLDER_MOST = 1024;
 
 /** The slots of a client. */
 export class Slots {
@@ -84,17 +88,40 @@ export class Slots {
    * `ERR_ABORTED`, `ERR_CLOSED`.
    */
   async take(options: SlotOptions, user: SlotUser, limits: SlotLimits): Promise<Slot | SlotRefusal> {
-    const { service, slots, windowMs, ttlMs, holder } = options;
-    const checked = {
-      service: partOf('options.service', service),
-      slots: integer('options.slots', slots, 0, { min: 1, max: SLOTS_MOST }),
-      windowMs: integer('options.windowMs', windowMs, 0, { min: 1000, max: HOUR_MS }),
-      ttlMs: integer('options.ttlMs', ttlMs, 0, { min: 1000, max: HOUR_MS }),
-      holder,
-    };
+    const asked = checkedOptions(options);
+    checkUser(user);
+    const { timeoutMs, signal } = checkedLimits(limits);
     this.#keeper.refuseClosed('createUid');
-    const handle = this.#keeper.inside.client.slot(checked);
-    const refusal = await call('createUid', limits.signal, (cancel) => handle.take(limits.timeoutMs, cancel));
+    if (signal?.aborted) throw aborted(signal, 'createUid');
+    const ending = new AbortController();
+    const unlisten = signal && onAbort(signal, () => ending.abort(signal.reason));
+    const taking = this.#take(asked, user, timeoutMs, ending.signal);
+    const pending = {
+      // What is on its way to the store can't be called back: it is waited for, and what it took given back.
+      close: async () => {
+        await outcomeOf(
+          taking.catch(() => {}),
+          undefined,
+          this.#keeper.inside.timeoutMs,
+        );
+        ending.abort();
+      },
+    };
+    this.#keeper.live.add(pending);
+    try {
+      return await taking;
+    } catch (error) {
+      if (!signal?.aborted) this.#keeper.refuseClosed('createUid');
+      throw error;
+    } finally {
+      unlisten?.();
+      this.#keeper.live.delete(pending);
+    }
+  }
+
+  async #take(asked: SlotOptions, user: SlotUser, timeoutMs: number, ending: AbortSignal): Promise<Slot | SlotRefusal> {
+    const handle = this.#keeper.inside.client.slot(asked);
+    const refusal = await call('createUid', ending, (cancel) => handle.take(timeoutMs, cancel));
     if (refusal) return refusal;
     const slot = new Slot(this.#keeper, handle, user);
     if (!this.#keeper.isClosed) return slot;
@@ -102,6 +129,40 @@ export class Slots {
     this.#keeper.refuseClosed('createUid');
     return slot;
   }
+}
+
+function checkedOptions(options: unknown): SlotOptions {
+  const { service, slots, windowMs, ttlMs, holder } = record('options', options);
+  // There is no default of these.
+  const whole = (name: string, value: unknown, min: number, max: number) =>
+    integer(`options.${name}`, value ?? null, 0, { min, max });
+  const checked = {
+    service: partOf('options.service', service),
+    slots: whole('slots', slots, 1, SLOTS_MOST),
+    windowMs: whole('windowMs', windowMs, 1000, HOUR_MS),
+    ttlMs: whole('ttlMs', ttlMs, 1000, HOUR_MS),
+    holder: text('options.holder', holder ?? null) as string,
+  };
+  if (checked.holder.length <= HOLDER_MOST) return checked;
+  const expected = `expected at most ${HOLDER_MOST} characters`; // it is written with each window, and stands in the errors of others
+  throw invalid('options.holder', `${expected}, got ${checked.holder.length}`);
+}
+
+function checkUser(user: unknown): void {
+  const given = record('user', user) as Partial<SlotUser>; // its methods may be of its class
+  for (const name of ['changed', 'ended'] as const) {
+    if (typeof given[name] !== 'function') {
+      throw invalid(`user.${name}`, `expected a function, got ${kindOf(given[name])}`);
+    }
+  }
+}
+
+function checkedLimits(limits: unknown): SlotLimits {
+  const { timeoutMs, signal } = record('limits', limits);
+  return {
+    timeoutMs: integer('limits.timeoutMs', timeoutMs ?? null, 0, { min: 1 }),
+    signal: abortSignal('limits.signal', signal),
+  };
 }
 
 /** A slot that was taken. */
@@ -118,7 +179,8 @@ export class Slot {
     this.#handle = handle;
     this.#user = user;
     this.#id = handle.id();
-    keeper.inside.slots.set(this.#id, () => user.changed());
+    const harmless = new Harmless('changed() of who has a slot', keeper.inside.log);
+    keeper.inside.slots.set(this.#id, () => void harmless.try(() => user.changed()));
     keeper.live.add(this);
   }
 

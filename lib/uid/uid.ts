@@ -74,7 +74,6 @@ const COMMON = ['layout', 'epoch', 'clockBack', 'maxAheadMs', 'logger'] as const
 const OF_COORD = ['coord', 'service', 'windowMs', 'ttlMs', 'holder', 'timeoutMs', 'signal', ...COMMON] as const;
 const OF_FIXED = ['workerId', ...COMMON] as const;
 const MANY = 1_000_000;
-const HOLDER_MOST = 1024;
 /** How often `ready()` looks, in milliseconds, where nothing is told. */
 const LOOK_MS = 1000;
 
@@ -115,7 +114,7 @@ async function overSlot(given: Record<string, unknown>): Promise<Uid> {
   if (service === undefined) throw invalid('options.service', 'expected a string, got undefined');
   const windowMs = integer('options.windowMs', given.windowMs, 60_000, { min: 1000, max: 3_600_000 });
   const ttlMs = integer('options.ttlMs', given.ttlMs, Math.min(windowMs, 15_000), { min: 1000, max: 3_600_000 });
-  const holder = holderOf(given.holder);
+  const holder = text('options.holder', given.holder) ?? `${hostname()} (${process.pid})`;
   const timeoutMs = integer('options.timeoutMs', given.timeoutMs, 10_000, { min: 1 });
   const signal = abortSignal('options.signal', given.signal);
   let uid: Uid | undefined;
@@ -128,13 +127,6 @@ async function overSlot(given: Record<string, unknown>): Promise<Uid> {
   if ('reason' in slot) throw refused(slot, service);
   uid = new Uid(rules, slot, () => slot.window());
   return uid;
-}
-
-/** It is written with each window, and stands in the errors of others. */
-function holderOf(value: unknown): string {
-  const holder = text('options.holder', value) ?? `${hostname()} (${process.pid})`;
-  if (holder.length <= HOLDER_MOST) return holder;
-  throw invalid('options.holder', `expected at most ${HOLDER_MOST} characters, got ${holder.length}`);
 }
 
 function slotsOf(coord: unknown): Coord['slots'] {
