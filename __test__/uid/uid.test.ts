@@ -1,4 +1,6 @@
 // rollcall/uid: what ids are made of, and what is told of them.
+import { once } from 'node:events';
+import { Worker } from 'node:worker_threads';
 import { ClockError, createUid, parseUuidv7, type Uid, uuidv7 } from 'rollcall/uid';
 import { describe, expect, test, vi } from 'vitest';
 import { client, failure, HOLDING, inMemory, PLACES, placed, until } from '../coord/kit.js';
@@ -435,6 +437,17 @@ describe('uuidv7', () => {
     const [one, other] = [uuidv7(), uuidv7()];
     expect([before, one, other]).toEqual([before, one, other].sort());
     expect(other).not.toBe(one);
+  });
+
+  test('a clock before 1970: of the right form, and in order', async () => {
+    // In a thread that has made none yet.
+    const program = `
+      Date.now = () => -5;
+      const { uuidv7 } = require('rollcall/uid');
+      require('node:worker_threads').parentPort.postMessage([uuidv7(), uuidv7()]);`;
+    const [uuids] = (await once(new Worker(program, { eval: true }), 'message')) as [string[]];
+    expect(uuids.map((uuid) => parseUuidv7(uuid).at.getTime())).toEqual([0, 0]);
+    expect(uuids).toEqual([...uuids].sort());
   });
 
   test('what RFC 9562 shows, and what is none', () => {

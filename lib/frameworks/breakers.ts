@@ -70,7 +70,12 @@ export function breakerMethod(
     return await breakersOf(self)
       .get(name)
       .do(
-        async ({ signal }) => await place.method.apply(self, BREAKER_SIGNAL.fill(place, args, signal)),
+        // The signal is made when it is asked for, which takes longer than all else of a call.
+        async (context) =>
+          await place.method.apply(
+            self,
+            BREAKER_SIGNAL.fill(place, args, () => context.signal),
+          ),
         fallback && { fallback: async (error) => await fallback.call(self, error, ...args) },
       );
   });

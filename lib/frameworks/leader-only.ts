@@ -202,7 +202,10 @@ export function leaderMethod(
   const mark = { election, options: checked(place, election, given), path: place.path };
   const method = around(place.method, async (self, args) => {
     return await leadershipOf(self).run(mark, async (term) => {
-      return await place.method.apply(self, HELD_TERM.fill(place, args, term));
+      return await place.method.apply(
+        self,
+        HELD_TERM.fill(place, args, () => term),
+      );
     });
   });
   return { method, mark };

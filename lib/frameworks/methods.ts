@@ -94,11 +94,11 @@ export class FilledParameter {
     this.#places.set(target, places.set(key as string, index));
   }
 
-  /** The arguments of a call with `value` among them, where a parameter is decorated; whatever number of them there is. */
-  fill({ target, key }: Place, args: readonly unknown[], value: unknown): unknown[] {
+  /** The arguments of a call with what `value` gives among them, where a parameter is decorated; whatever number of them there is. */
+  fill({ target, key }: Place, args: readonly unknown[], value: () => unknown): unknown[] {
     const filled = [...args];
     const index = this.#places.get(target)?.get(key);
-    if (index !== undefined) filled[index] = value;
+    if (index !== undefined) filled[index] = value();
     return filled;
   }
 }

@@ -88,7 +88,10 @@ export function tickMethod(
   const mark = { plan: checked(place, name, expression, given), path: place.path };
   const method = around(place.method, async (self, args) => {
     return await ticksOf(self).run(mark, async (tick) => {
-      return await place.method.apply(self, HELD_TICK.fill(place, args, tick));
+      return await place.method.apply(
+        self,
+        HELD_TICK.fill(place, args, () => tick),
+      );
     });
   });
   return { method, mark };

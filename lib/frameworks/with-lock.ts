@@ -68,7 +68,10 @@ export function lockedMethod(
   return around(place.method, async (self, args) => {
     const methodLocks = locksOf(self);
     return await methodLocks.run(template.fill(args), how, async (held) => {
-      return await place.method.apply(self, HELD_LOCK.fill(place, args, held));
+      return await place.method.apply(
+        self,
+        HELD_LOCK.fill(place, args, () => held),
+      );
     });
   });
 }

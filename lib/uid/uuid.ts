@@ -39,7 +39,7 @@ function random(): number {
  * clock is set back: then the time stands until the clock is there again. Those of other threads and processes are in order by their milliseconds. It asks nobody.
  */
 export function uuidv7(): string {
-  const now = Date.now();
+  const now = Math.max(0, Date.now()); // there are none of the time before 1970
   if (now > last) {
     enter(now);
   } else if (++counter > COUNTER_MOST) {
