@@ -1,5 +1,6 @@
 // rollcall/uid: what ids are made of, and what is told of them.
 import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { ClockError, createUid, parseUuidv7, type Uid, uuidv7 } from 'rollcall/uid';
 import { describe, expect, test, vi } from 'vitest';
@@ -284,6 +285,21 @@ test('what was looked at before it was told is told all the same: another worker
   expect([to === from, told]).toEqual([false, []]);
   await until('it to be told', () => told.length >= 2);
   expect(told.slice(0, 2)).toEqual([{ from, to }, validUntil]);
+});
+
+test('who listens late hears of the latest window alone', async (finish) => {
+  const coord = await inMemory(finish);
+  const uid = await createUid({ coord, service: SERVICE, windowMs: 1000, logger: false });
+  let changes = 0;
+  for (let last = uid.validUntil; changes < 3; await sleep(20)) {
+    if (uid.validUntil !== last) changes++;
+    last = uid.validUntil;
+  }
+  const told: number[] = [];
+  uid.on('renewed', (validUntil) => told.push(validUntil));
+  await Promise.resolve();
+  await Promise.resolve();
+  expect(told).toHaveLength(1); // the last of those three may be yet to come
 });
 
 test("a record that can't be read is not taken for a slot that is free", async (finish) => {

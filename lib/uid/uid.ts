@@ -70,6 +70,8 @@ export interface UidEvents {
 }
 
 const EVENTS = ['renewed', 'moved', 'exhausted', 'clock'] as const;
+/** Who listens late hears of the latest window alone, which is told so often that it would leave no room for the others. */
+const VOIDS = { renewed: ['renewed'], exhausted: ['exhausted'] };
 const COMMON = ['layout', 'epoch', 'clockBack', 'maxAheadMs', 'logger'] as const;
 const OF_COORD = ['coord', 'service', 'windowMs', 'ttlMs', 'holder', 'timeoutMs', 'signal', ...COMMON] as const;
 const OF_FIXED = ['workerId', ...COMMON] as const;
@@ -168,7 +170,7 @@ export class Uid {
   ) {
     this.#rules = rules;
     this.#slot = slot;
-    this.#events = new Events<UidEvents>(EVENTS, rules.log);
+    this.#events = new Events<UidEvents>(EVENTS, rules.log, VOIDS);
     this.#ids = new Snowflake(rules, window, {
       exhausted: () => this.#events.tell('exhausted'),
       clock: (byMs) => this.#events.tell('clock', byMs),
