@@ -29,7 +29,11 @@ export interface DoOptions<T> {
 
 /** A call that a breaker let through, to be told how it ended. */
 export interface Permit {
-  /** How the call ended: with an error, without one, or, by `aborted`, because its caller did not want it any more. Once. */
+  /**
+   * How the call ended: with an error, without one (`undefined` or `null`), or, by `aborted`, because its caller did not want it any more. Once.
+   *
+   * @throws `ERR_INVALID_ARGUMENT`; the call is then done all the same, and counts neither way.
+   */
   done(outcome?: { readonly error?: unknown; readonly aborted?: boolean }): void;
 }
 
