@@ -135,9 +135,12 @@ describe('a method under a lock', () => {
     expect(() => held.mark(Orders.prototype, 'run', 1)).toThrow(
       '@HeldLock on Orders.run: expected one parameter, got two',
     );
-    expect(held.fill(place, ['a'], 'it')).toEqual(['a', undefined, 'it']);
-    expect(held.fill(place, ['a', 'b', 'c', 'd'], 'it')).toEqual(['a', 'b', 'it', 'd']);
-    expect(held.fill({ target: {}, key: 'run' }, ['a'], 'it'), 'nothing is marked').toEqual(['a']);
+    expect(held.fill(place, ['a'], () => 'it')).toEqual(['a', undefined, 'it']);
+    expect(held.fill(place, ['a', 'b', 'c', 'd'], () => 'it')).toEqual(['a', 'b', 'it', 'd']);
+    const unasked = () => {
+      throw new Error('nothing is marked');
+    };
+    expect(held.fill({ target: {}, key: 'run' }, ['a'], unasked)).toEqual(['a']);
   });
 
   it('has its name and number of parameters, and rejects where it can not find its application', async () => {
