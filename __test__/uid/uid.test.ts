@@ -142,11 +142,17 @@ describe('the clock', () => {
     uid.next();
     clock.by(-3_600_000);
     uid.nextMany(32 * 25); // ahead by all that they may be
-    const most = () => uid.parse(uid.next()).at.getTime();
-    const [first, began] = [most(), performance.now()];
-    uid.nextMany(32 * 400);
-    const behind = performance.now() - began - (most() - first);
-    expect(behind, 'milliseconds that were lost').toBeLessThan(10);
+    const at = () => uid.parse(uid.next()).at.getTime();
+    /** How many milliseconds were lost of 300. */
+    const lost = () => {
+      const [first, began] = [at(), performance.now()];
+      uid.nextMany(32 * 300);
+      return performance.now() - began - (at() - first);
+    };
+    // A busy machine may take some of it, but not of each.
+    let least = Number.POSITIVE_INFINITY;
+    for (let round = 0; round < 10 && least >= 10; round++) least = Math.min(least, lost());
+    expect(least).toBeLessThan(10);
   });
 
   test('jumped ahead by a year: ERR_CLOCK, without a store too; and told, as is one that was set back', async (finish) => {
