@@ -1,7 +1,7 @@
 // Policies that lie in a store: what is told of those that are wrong, who may name one path, and a store that was away at the start.
 
 import { type Breakers, createBreakers, type StoredPolicies } from 'rollcall/breaker';
-import { connectCoord } from 'rollcall/coord';
+import { connectCoord, defineConfig } from 'rollcall/coord';
 import { expect, test } from 'vitest';
 import { client, type Finish, failure, inMemory, until } from '../coord/kit.js';
 import { startEtcd } from '../support/etcd.js';
@@ -51,6 +51,16 @@ test('two that name one path have the same policies, and one that is closed take
   await coord.config.set(`${PATH}users.json`, { force: 'open' });
   await until('both to have it', () => [other, next].every((breakers) => breakers.get('users').state === 'open'));
   expect(one.get('users').state).toBe('closed');
+});
+
+test('who is told of policies may close them: nothing stays open', async (finish) => {
+  const coord = await inMemory(finish);
+  const breakers = stored(finish, { coord, path: PATH });
+  breakers.on('policies', () => breakers.close());
+  await breakers.ready();
+  const schema = { '~standard': { version: 1, vendor: 'test', validate: (value: unknown) => ({ value }) } } as const;
+  const ref = await coord.config.open(defineConfig({ key: PATH, schema })); // another definition of that key
+  ref.close();
 });
 
 test('a store that is away at the start: ready() rejects, and the policies are taken when it is there', async (finish) => {

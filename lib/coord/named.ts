@@ -193,6 +193,7 @@ export class Named<R> {
       leave();
     };
     if (ref.rejected) tell(ref.rejected);
+    if (this.#isClosed) this.#end(); // by who was told of them
   }
 
   /** A store that was away at the start is asked until it is there: its rules are not to be missed for as long as the program runs. */
