@@ -110,7 +110,10 @@ test('what is no place of policies is refused at once, by what is wrong with it'
     [{ coord, path: '/config/{evn}/breakers/' }, `${path} nothing else in braces`],
     [{ path: PATH }, 'options.policies.coord: expected a client of rollcall/coord, got undefined'],
     [{ coord: connectCoord, path: PATH }, 'options.policies.coord: expected a client of rollcall/coord, got function'],
-    [{ value: {}, subscribe: () => ({ unsubscribe() {} }) }, 'options.policies.subscribe: expected to give a function'],
+    [
+      { value: {}, subscribe: () => ({ unsubscribe() {} }) },
+      'options.policies: expected subscribe() to give a function',
+    ],
   ] as const) {
     expect(() => createBreakers({ policies: policies as never, logger: false })).toThrow(
       expect.objectContaining({ code: 'ERR_INVALID_ARGUMENT', message: expect.stringContaining(message) }),

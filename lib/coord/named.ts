@@ -136,8 +136,7 @@ export class Named<R> {
     read();
     const end: unknown = ref.subscribe(read);
     if (typeof end !== 'function') {
-      const expected = 'expected to give a function that takes the listener back';
-      throw invalid(`${this.#kind.option}.subscribe`, `${expected}, got ${kindOf(end)}`);
+      throw invalid(this.#kind.option, `expected subscribe() to give a function that ends it, got ${kindOf(end)}`);
     }
     this.#end = end as () => void;
   }

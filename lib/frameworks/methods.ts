@@ -1,5 +1,8 @@
 /** Methods of a program in whose place a function of ours is put, and the parameters that it fills. */
 
+import { optional, text } from '../common/shape.js';
+import { explained } from './open.js';
+
 /** What `reflect-metadata` puts there, which both frameworks load. */
 const metadata = Reflect as typeof Reflect & {
   getOwnMetadataKeys?(target: object): unknown[];
@@ -51,6 +54,24 @@ export function methodOf(
 export function expectInstance(decorator: string, target: object, key: string | symbol): void {
   if (typeof target !== 'function') return;
   throw new TypeError(`${decorator} on ${target.name}.${String(key)}: expected a member that is not static`);
+}
+
+/**
+ * The options of a decorator without the name of whom it is of, and that name.
+ *
+ * @throws `ERR_INVALID_ARGUMENT` that begins with the decorator.
+ */
+export function namedApart<Options extends object, Field extends keyof Options & string>(
+  decorator: string,
+  options: Options | undefined,
+  field: Field,
+): readonly [name: string | undefined, rest: Omit<Options, Field>] {
+  try {
+    const { [field]: name, ...rest } = optional('options', options);
+    return [text(`options.${field}`, name), rest as Omit<Options, Field>];
+  } catch (error) {
+    throw explained(decorator, error);
+  }
 }
 
 /** Of functions that are no methods; nothing of them is a program's. */

@@ -15,6 +15,7 @@ import {
   coordNameOf,
   getBreakerOptionsToken,
   getBreakerServiceToken,
+  namedApart,
   openBreakers,
   recipeToken,
 } from './shared/index.js';
@@ -102,10 +103,11 @@ export interface BreakerDecoratorOptions extends BreakerMethodOptions {
  *
  * @throws `ERR_INVALID_ARGUMENT`.
  */
-export function Breaker(name: string, { breakers, ...options }: BreakerDecoratorOptions = {}) {
+export function Breaker(name: string, options?: BreakerDecoratorOptions) {
+  const [breakers, how] = namedApart('@Breaker', options, 'breakers');
   const token = recipeToken('BreakerModule', NEEDED, breakers);
   return served<BreakerService>('@Breaker', { token, module: 'BreakerModule' }, (place, serviceOf) =>
-    breakerMethod(place, name, options, (self) => serviceOf(self).breakers),
+    breakerMethod(place, name, how, (self) => serviceOf(self).breakers),
   );
 }
 

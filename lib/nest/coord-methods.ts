@@ -13,6 +13,7 @@ import {
   markLeader,
   markTick,
   methodsToken,
+  namedApart,
   type OncePerTickOptions,
   type Place,
   tickMethod,
@@ -45,9 +46,10 @@ export interface CoordName {
  * @throws `ERR_INVALID_ARGUMENT`, also from the method: for an argument that is no string or number, is empty, or has `/` or `..`
  *   in it.
  */
-export function WithLock(key: string, { coord, ...options }: WithLockOptions & CoordName = {}) {
+export function WithLock(key: string, options?: WithLockOptions & CoordName) {
+  const [coord, how] = namedApart('@WithLock', options, 'coord');
   return decorator('@WithLock', coord, (place, serviceOf) =>
-    lockedMethod(place, key, options, (self) => CoordService.methodsOf(serviceOf(self)).locks),
+    lockedMethod(place, key, how, (self) => CoordService.methodsOf(serviceOf(self)).locks),
   );
 }
 
@@ -76,10 +78,11 @@ export function HeldLock(): ParameterDecorator {
  * @throws `ERR_INVALID_ARGUMENT`. Two methods of one election with other options fail the start, as does one without a name where
  *   `CoordModule` has no `service`.
  */
-export function LeaderOnly(election?: string, { coord, ...options }: LeaderOnlyOptions & CoordName = {}) {
+export function LeaderOnly(election?: string, options?: LeaderOnlyOptions & CoordName) {
+  const [coord, how] = namedApart('@LeaderOnly', options, 'coord');
   return decorator('@LeaderOnly', coord, (place, serviceOf) => {
     const leadershipOf = (self: object) => CoordService.methodsOf(serviceOf(self)).leadership;
-    const { method, mark } = leaderMethod(place, election, options, leadershipOf);
+    const { method, mark } = leaderMethod(place, election, how, leadershipOf);
     markLeader(method, { ...mark, coord });
     return method;
   });
@@ -113,14 +116,11 @@ export function HeldTerm(): ParameterDecorator {
  *
  * @throws `ERR_INVALID_ARGUMENT`; `ERR_UNSUPPORTED` without croner. Two methods of one name fail the start.
  */
-export function OncePerTick(
-  name: string,
-  expression: string,
-  { coord, ...options }: OncePerTickOptions & CoordName = {},
-) {
+export function OncePerTick(name: string, expression: string, options?: OncePerTickOptions & CoordName) {
+  const [coord, how] = namedApart('@OncePerTick', options, 'coord');
   return decorator('@OncePerTick', coord, (place, serviceOf) => {
     const ticksOf = (self: object) => CoordService.methodsOf(serviceOf(self)).ticks;
-    const { method, mark } = tickMethod(place, name, expression, options, ticksOf);
+    const { method, mark } = tickMethod(place, name, expression, how, ticksOf);
     markTick(method, { ...mark, coord });
     return method;
   });

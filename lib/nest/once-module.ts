@@ -28,6 +28,7 @@ import {
   idempotencyOf,
   invalid,
   KEPT_HEADERS,
+  namedApart,
   OnceService,
   type OnceSettings,
   openOnce,
@@ -124,8 +125,9 @@ const IDEMPOTENT = 'rollcall:idempotent';
  * @throws `ERR_INVALID_ARGUMENT` that names the option.
  */
 // biome-ignore lint/suspicious/noExplicitAny: the request of Express or Fastify, which the program annotates
-export function Idempotent<Request = any>({ once, ...options }: IdempotentDecoratorOptions<Request> = {}) {
-  const idempotency = idempotencyOf<Request>('@Idempotent', options);
+export function Idempotent<Request = any>(options?: IdempotentDecoratorOptions<Request>) {
+  const [once, how] = namedApart('@Idempotent', options, 'once');
+  const idempotency = idempotencyOf<Request>('@Idempotent', how);
   return applyDecorators(SetMetadata(IDEMPOTENT, idempotency), UseInterceptors(interceptorOf(once)));
 }
 

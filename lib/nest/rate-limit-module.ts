@@ -17,6 +17,7 @@ import {
   coordNameOf,
   getRateLimitOptionsToken,
   getRateLimitServiceToken,
+  namedApart,
   openRateLimiter,
   type RateLimitOf,
   type RateLimitOptions,
@@ -123,8 +124,9 @@ interface HttpResponse {
  *
  * @throws `ERR_INVALID_ARGUMENT` that names the option.
  */
-export function RateLimit(rule: string, { limiter, ...options }: RateLimitDecoratorOptions = {}) {
-  return UseGuards(guardOf(recipeToken('RateLimitModule', NEEDED, limiter), rateLimitOf('@RateLimit', rule, options)));
+export function RateLimit(rule: string, options?: RateLimitDecoratorOptions) {
+  const [limiter, how] = namedApart('@RateLimit', options, 'limiter');
+  return UseGuards(guardOf(recipeToken('RateLimitModule', NEEDED, limiter), rateLimitOf('@RateLimit', rule, how)));
 }
 
 /** A guard for one limit: a class, which Nest makes where it is used. */

@@ -34,6 +34,7 @@ export {
   expectInstance,
   type Method,
   methodOf,
+  namedApart,
   type Place,
   placeOf,
 } from '../../frameworks/methods.js';
