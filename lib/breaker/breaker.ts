@@ -68,7 +68,7 @@ interface Pass {
   readonly began: number;
 }
 
-/** What a permit is told; of an instance also who is to blame, whatever the error is. */
+/** @internal What a permit is told; of an instance also who is to blame, whatever the error is. */
 export interface Told {
   readonly error?: unknown;
   readonly aborted?: boolean | undefined;
