@@ -67,9 +67,11 @@ impl Slots {
         slots
     }
 
-    /// The one to take: our own, if it stands as we left it, or else one that was stamped the least far.
+    /// The one to take: our own, if it stands as we left it or nothing stands there, or else one that was stamped the least far. Where
+    /// the store has lost what stood there, others may have lost theirs as well: who took one of those would stamp what they stamp.
     pub fn choose(&self, own: Option<(u32, i64)>) -> Option<Free> {
-        let is_own = |free: &&Free| own == Some((free.n, free.revision));
+        let is_own =
+            |free: &&Free| own.is_some_and(|(n, revision)| n == free.n && [0, revision].contains(&free.revision));
         if let Some(own) = self.free.iter().find(is_own) {
             return Some(*own);
         }
@@ -129,6 +131,12 @@ mod tests {
             slots.choose(Some((2, 3))),
             Some(free(3, 7000, 5)),
             "somebody had it meanwhile"
+        );
+        let emptied = Slots::read(&places, &[], 4);
+        assert_eq!(
+            emptied.choose(Some((3, 5))),
+            Some(free(3, 0, 0)),
+            "it is in no other's place"
         );
         assert_eq!(slots.is_ahead(69_000), None);
         assert_eq!(slots.is_ahead(69_001), Some(60_001));

@@ -14,7 +14,7 @@ use super::mark::Mark;
 use super::record::{Places, Record};
 use crate::backend::no_answer;
 use crate::backoff::Backoff;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Commit, Compare, Range, Read, Store, Write};
 use crate::sync::lock;
 use crate::tenure::Tenure;
@@ -165,8 +165,10 @@ impl Machine {
                 Ok(Extended::ClockOff) => CLOCK_LOOK.min(third),
                 Ok(Extended::Lost) => {
                     let log = &self.source.log;
-                    log.warn(format_args!("the slot of {} is another's now", self.ask.service));
-                    *lock(&self.mark) = None;
+                    log.warn(format_args!(
+                        "the slot of {} is not ours any more in the store",
+                        self.ask.service
+                    ));
                     return End::Again;
                 }
                 Err(error) => {
@@ -207,6 +209,8 @@ impl Machine {
                 if matches!(self.now.borrow().state, State::Asking) {
                     return Err(End::Refused(Refusal::Full(slots.holders)));
                 }
+                let text = format!("all {} slots of {} are held", self.ask.slots, self.ask.service);
+                self.note(|window| window.hindrance = Some(Error::new(ErrorKind::Unavailable, text)));
                 sleep(self.pause(backoff)).await;
                 continue;
             };
@@ -299,8 +303,11 @@ impl Machine {
         let (wall, mono) = (wall(), Instant::now());
         let mut clock = lock(&self.clock);
         let reading = clock.read(wall, mono);
+        let was_right = matches!(self.now.borrow().state, State::Held);
         let off = match reading {
             Reading::Ahead { by } => Some(by),
+            // It was right once, and has gone evenly since: after an outage of the store all windows lie behind.
+            Reading::At { .. } if was_right => None,
             Reading::At { .. } | Reading::Settled { .. } => slots.is_ahead(wall),
         };
         if let Some(by) = off {
@@ -375,8 +382,8 @@ impl Machine {
         let put = Write::Put(Arc::clone(&compare.key), record.bytes());
         let done = self.store.commit(&[compare], &[put], self.patience()).await;
         self.source.reach.note(&done);
-        let mut mark = lock(&self.mark);
-        let Some(mark) = mark.as_mut() else {
+        let mut ours = lock(&self.mark);
+        let Some(mark) = ours.as_mut() else {
             return Ok(Extended::Lost);
         };
         match done? {
@@ -387,9 +394,10 @@ impl Machine {
             }
             Commit::Conflict { current } => {
                 let Some(Some(pair)) = current.first() else {
-                    return Ok(Extended::Lost);
+                    return Ok(Extended::Lost); // it is remembered: nobody is known to have it
                 };
                 if !mark.adopts(&pair.value, pair.revision) {
+                    *ours = None;
                     return Ok(Extended::Lost);
                 }
             }
@@ -457,6 +465,6 @@ enum Extended {
     Done,
     /// The clock has jumped: nothing was asked for.
     ClockOff,
-    /// Somebody else wrote there.
+    /// Somebody else wrote there, or nothing stands there any more.
     Lost,
 }

@@ -139,6 +139,47 @@ async fn one_of_two_clones_takes_another_slot() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn holders_of_an_emptied_store_have_their_own_slots_again() {
+    let client = client("slot-emptied");
+    let slots = [
+        client.take(3, "one").await.unwrap(),
+        client.take(3, "two").await.unwrap(),
+        client.take(3, "three").await.unwrap(),
+    ];
+    let before = slots.each_ref().map(|slot| slot.window());
+    let keys = ["ids", "until"]
+        .into_iter()
+        .flat_map(|of| (1..=3).map(move |n| format!("{of}/{n}")));
+    let deletes: Vec<Write> = keys
+        .map(|key| Write::Delete(format!("/im-infra/allocators/orders/{key}").into()))
+        .collect();
+    client.store.commit(&[], &deletes, TTL).await.unwrap();
+    for (slot, before) in slots.iter().zip(&before) {
+        let window = seen(slot, |window| window.generation == 2).await;
+        assert_eq!((window.n, window.since >= before.until), (before.n, true));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_was_right_is_not_judged_by_the_windows_of_the_dead() {
+    let client = client("slot-dead");
+    let slot = client.take(2, "one").await.unwrap();
+    let own = slot.window().n;
+    let other = 3 - own;
+    let place = |of: &str, n: u32| -> Arc<str> { format!("/im-infra/allocators/orders/{of}/{n}").into() };
+    let long_ago = record::Record::new(slot.window().until - 600_000, "dead").bytes();
+    let writes = [
+        Write::Put(place("ids", other), b"1".as_slice().into()),
+        Write::Put(place("until", other), long_ago),
+        Write::Delete(place("ids", own)),
+        Write::Delete(place("until", own)),
+    ];
+    client.store.commit(&[], &writes, TTL).await.unwrap();
+    let window = seen(&slot, |window| window.generation == 2).await;
+    assert_eq!((window.n, window.is_clock_off), (own, false));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_slot_that_another_has_taken_meanwhile_is_not_written_at_the_release() {
     let client = client("slot-another");
     let slot = client.take(1, "one").await.unwrap();
