@@ -73,6 +73,7 @@ describe('what a call is given', () => {
     [['k', 1000, never, { scope: '' }], 'options.scope: expected a string that is not empty'],
     [['k', 1000, never, { scope: 'x'.repeat(257) }], 'options.scope: expected at most 256 bytes'],
     [['k', 1000, never, { fingerprint: {} }], 'options.fingerprint: expected a string or bytes, got object'],
+    [['k', 1000, never, { fingerprint: 'a\udc00' }], 'options.fingerprint: expected a string of well-formed Unicode'],
     [['k', 1000, never, { whenRunning: 'wait' }], 'options.whenRunning: expected "join" or "reject"'],
     [['k', 1000, never, { joinTimeoutMs: 0 }], 'options.joinTimeoutMs: expected a whole number from 1'],
     [['k', 1000, never, { lockMs: 999 }], 'options.lockMs: expected a whole number from 1000 to 3600000, got 999'],

@@ -110,6 +110,42 @@ describe.each([
     },
   );
 
+  test('claims that had no answer are taken back however many there are', async (finish) => {
+    const { fates, once, second, key } = await both(finish);
+    const keys = Array.from({ length: 1200 }, (_, i) => `${key}-${i}`);
+    let tries = 0;
+    fates.of = (text) => {
+      if (isOf(text, key, 'running')) return 'is done, and its answer lost';
+      if (!text.includes(key)) return 'is answered';
+      tries++;
+      return 'is lost';
+    };
+    const all = keys.map((at) => failure(once.do(at, TTL_MS, () => {}, { lockMs: LOCK_MS })));
+    for (const error of await Promise.all(all)) expect(error.code).toBe('ERR_UNAVAILABLE');
+    await until('it to be tried, and tried again', () => tries > 1);
+    fates.of = () => 'is answered';
+    await until('all of them', async () => {
+      const stand = await Promise.all(keys.map((at) => second.inspect(at)));
+      return stand.every((state) => state === null);
+    });
+  });
+
+  test.each(['leaves', 'closes'])('who %s before it was begun stands in nobody’s way', async (how) => {
+    const finished: (() => unknown)[] = [];
+    const { once, second, key } = await both({ onTestFinished: (fn) => void finished.push(fn) });
+    const leaving = new AbortController();
+    let ran = 0;
+    const options = { lockMs: LOCK_MS, afterCrash: 'unknown', signal: leaving.signal } as const;
+    const error = failure(once.do(key, TTL_MS, () => void ran++, options)); // its claim is under way
+    if (how === 'leaves') leaving.abort();
+    await once.close();
+    expect([(await error).code, ran]).toEqual([how === 'leaves' ? 'ERR_ABORTED' : 'ERR_CLOSED', 0]);
+    const attempts: number[] = [];
+    const next = second.do(key, TTL_MS, ({ attempt }) => void attempts.push(attempt), { whenRunning: 'reject' });
+    expect([await next, attempts]).toEqual(['ran', [1]]);
+    for (const over of finished.reverse()) await over();
+  });
+
   test('a claim whose answer was lost is known again by who made it, at once', async (finish) => {
     const { fates, once, key } = await both(finish);
     fates.of = (text) => (isOf(text, key, 'running') ? 'is done, and its answer lost' : 'is answered');

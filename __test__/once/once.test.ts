@@ -102,6 +102,34 @@ describe.each(STORES)('%s', (name, storeOf) => {
     expect(await once.inspect(other)).toBe(null);
   });
 
+  test('whatever is thrown comes to who calls, also what can’t be read, and the next call runs it', async (finish) => {
+    const once = await make(finish);
+    const throwing = () => {
+      throw new Error('not to be read');
+    };
+    const { proxy, revoke } = Proxy.revocable({}, {});
+    revoke();
+    const all: unknown[] = [
+      ...[undefined, Symbol('thrown'), Object.create(null), { message: Object.create(null) }, proxy],
+      ...['message', 'name', 'field'].map((name) =>
+        Object.defineProperty(new Error('a'), name, { get: throwing, enumerable: true }),
+      ),
+    ];
+    for (const thrown of all) {
+      for (const isKept of [false, true]) {
+        const at = key();
+        const call = once.execute(at, TTL_MS, () => Promise.reject(thrown), { cacheErrors: () => isKept });
+        const told = await call.then(
+          () => 'nothing',
+          (error: unknown) => [error],
+        );
+        expect(Array.isArray(told) && Object.is(told[0], thrown)).toBe(true);
+        if (isKept) expect(await failure(once.execute(at, TTL_MS, never))).toBeInstanceOf(Error);
+        else expect(await once.execute(at, TTL_MS, () => 'well')).toBe('well');
+      }
+    }
+  });
+
   test('the same key for something else is refused, while it runs and later, and nothing is run', async (finish) => {
     const once = await make(finish);
     const at = key();

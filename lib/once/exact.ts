@@ -1,6 +1,7 @@
 /** Results as text: JSON, where it holds exactly what was given. */
 
 import { invalid, kindOf } from '../common/shape.js';
+import { BadRecordError } from '../errors.js';
 
 /** Turns results into text and back. */
 export interface Codec {
@@ -16,6 +17,16 @@ export const EXACT: Codec = {
   },
   decode: (text) => JSON.parse(text),
 };
+
+/** What was kept. @throws `ERR_BAD_RECORD` where the codec does not read it, such as one that has changed. */
+export function decoded(operation: string, key: string, codec: Codec, text: string): unknown {
+  try {
+    return codec.decode(text);
+  } catch (cause) {
+    const message = `${operation}: the codec can't read the result that is kept`;
+    throw new BadRecordError(message, { operation, key, cause });
+  }
+}
 
 /** How deep a result may be: beyond it a cycle is as likely as not, and the stack ends. */
 const DEPTH_MOST = 200;

@@ -4,9 +4,11 @@
  */
 
 import { randomBytes } from 'node:crypto';
+import { now } from '../common/clock.js';
 import { pause } from '../common/waiting.js';
-import { BadRecordError, type RollcallError, UnavailableError } from '../errors.js';
+import { type RollcallError, UnavailableError } from '../errors.js';
 import { isAway, TakenOverError, withNothingDone } from './errors.js';
+import { decoded } from './exact.js';
 import type { Call, Plan } from './options.js';
 import { type Done, NOTHING, type Running, type Seen } from './record.js';
 import { type Ended, type Runnable, runOnce, settle, unkept } from './run.js';
@@ -24,6 +26,8 @@ export interface Outcome {
 export interface Caller extends Runnable {
   /** Its function runs: it does not wait for others any more. */
   isRunning: boolean;
+  /** Since when it is known that somebody else runs it. */
+  waitsSince: number | undefined;
   resolve(outcome: Outcome): void;
   reject(error: unknown): void;
 }
@@ -89,8 +93,9 @@ export class Flight {
   }
 
   async #look(before: Seen): Promise<Seen> {
+    const [asking] = this.#waiting;
     try {
-      const seen = await this.#shared.plan.store.read('once', this.#at);
+      const seen = await this.#shared.plan.store.read(asking?.call.operation ?? 'once', this.#at);
       this.failure = undefined;
       return seen;
     } catch (error) {
@@ -117,14 +122,17 @@ export class Flight {
     if (verdict.is === 'run') return verdict.attempt;
     if (verdict.is === 'refused') this.#settle(caller, () => caller.reject(verdict.error));
     else if (verdict.is === 'done') this.#settle(caller, () => this.#replay(caller, verdict.record));
+    else caller.waitsSince ??= now();
     return undefined;
   }
 
   #replay(caller: Caller, { result, refused }: Done): void {
     try {
-      if (caller.keepsResult && refused !== undefined) throw unkept(refused);
+      if (caller.keepsResult && refused !== undefined) throw unkept(caller.call, refused);
       const isThere = caller.keepsResult && result !== undefined;
-      caller.resolve({ how: 'done', value: isThere ? decoded(caller.call, this.#shared.plan, result) : undefined });
+      const { operation, key } = caller.call;
+      const value = isThere ? decoded(operation, key, this.#shared.plan.codec, result) : undefined;
+      caller.resolve({ how: 'done', value });
     } catch (error) {
       caller.reject(error);
     }
@@ -156,13 +164,22 @@ export class Flight {
     }
     if (swapped.seen) return swapped.seen;
     const claim: Seen = { version: swapped.version, record, isAlive: true, expiresInMs: call.ttlMs };
-    if (!this.#waiting.has(caller)) {
-      // It left meanwhile. Whoever else waits claims it anew; else it is taken back.
-      store.keep(this.#at, claim.version, record, () => {})(false);
+    return await (this.#waiting.has(caller) ? this.#run(caller, claim, record) : this.#takeBack(call, claim, record));
+  }
+
+  /** Who claimed it left meanwhile: nothing is begun. Whoever else waits claims it anew. */
+  async #takeBack({ operation }: Call, claim: Seen, record: Running): Promise<Seen> {
+    const { store } = this.#shared.plan;
+    const release = store.keep(this.#at, claim.version, record, () => {});
+    try {
+      const { seen } = await store.swap(operation, this.#at, claim, null);
+      release(true);
+      return seen ?? NOTHING;
+    } catch {
+      release(false);
       this.#shared.unanswered.add(this.#at, record.nonce, record.lockMs);
       return claim;
     }
-    return await this.#run(caller, claim, record);
   }
 
   /** The store could not be asked: who would rather have it done twice runs it, the others are told. */
@@ -227,15 +244,6 @@ export class Flight {
     } finally {
       runs.delete(alive);
     }
-  }
-}
-
-function decoded({ operation, key }: Call, { codec }: Plan, text: string): unknown {
-  try {
-    return codec.decode(text);
-  } catch (cause) {
-    const message = `${operation}: the codec can't read the result that is kept`;
-    throw new BadRecordError(message, { operation, key, cause });
   }
 }
 

@@ -1,10 +1,12 @@
 /** What is done once, by its keys. */
 
 import { randomBytes } from 'node:crypto';
+import { now } from '../common/clock.js';
 import { type Log, logOf } from '../common/logger.js';
 import { invalid, kindOf, optional } from '../common/shape.js';
 import { outcomeOf } from '../common/waiting.js';
 import { AbortedError, ClosedError, InvalidArgumentError, type RollcallError } from '../errors.js';
+import { decoded } from './exact.js';
 import { type Caller, Flight, type Outcome, type Shared } from './flight.js';
 import { type Call, callOf, type OnceOptions, planOf, type RunOptions, type ScopeOptions, scoped } from './options.js';
 import type { Seen } from './record.js';
@@ -101,10 +103,15 @@ export class Once {
     });
   }
 
-  /** How a key stands; `null`: it was not run, or that is forgotten. One read of the store. @throws `ERR_UNAVAILABLE`, `ERR_TIMEOUT`. */
+  /**
+   * How a key stands; `null`: it was not run, or that is forgotten. One read of the store.
+   *
+   * @throws `ERR_UNAVAILABLE`, `ERR_TIMEOUT`; `ERR_BAD_RECORD`, also where the codec can't read the result.
+   */
   async inspect(key: string, options?: ScopeOptions): Promise<State | null> {
     const { at } = this.#scoped('inspect', key, options);
-    return stateOf(await this.#shared.plan.store.read('inspect', at), this.#shared.plan.codec);
+    const { store, codec } = this.#shared.plan;
+    return stateOf(await store.read('inspect', at), (text) => decoded('inspect', key, codec, text));
   }
 
   /**
@@ -134,7 +141,7 @@ export class Once {
     if (call.signal?.aborted) throw abortedBy(call, false);
     let caller: Caller | undefined;
     const outcome = new Promise<Outcome>((resolve, reject) => {
-      caller = { call, fn, keepsResult, isRunning: false, resolve, reject };
+      caller = { call, fn, keepsResult, isRunning: false, waitsSince: undefined, resolve, reject };
     });
     return await this.#await(outcome, caller as unknown as Caller);
   }
@@ -144,8 +151,13 @@ export class Once {
     const flight = this.#join(caller);
     const { signal, joinTimeoutMs } = call;
     let came = await outcomeOf(outcome, signal, joinTimeoutMs);
-    // That was for others: what it runs itself takes its time.
-    if (came === 'expired' && caller.isRunning) came = await outcomeOf(outcome, signal);
+    while (came === 'expired') {
+      // That was for others: what it runs itself takes its time, and so does the store until it has said that somebody runs it.
+      const { isRunning, waitsSince = now() } = caller;
+      const left = isRunning ? undefined : waitsSince + joinTimeoutMs - now();
+      if (left !== undefined && left <= 0) break;
+      came = await outcomeOf(outcome, signal, left);
+    }
     if (typeof came === 'object') return came.value;
     flight.leave(caller);
     if (came === 'aborted') throw abortedBy(call, caller.isRunning);
@@ -195,13 +207,14 @@ export class Once {
   async #close(): Promise<void> {
     const { runs, unanswered, plan } = this.#shared;
     const closed = new ClosedError('once is closed');
-    unanswered.close();
     for (const flight of this.#flights.values()) flight.close(closed);
-    const over = Promise.all(this.#flying);
+    // Nothing is to stand in the way of others that was never begun here.
+    const over = Promise.all(this.#flying).then(() => unanswered.takeBack());
     if ((await outcomeOf(over, undefined, CLOSING_MS)) === 'expired') {
       this.#log.write('warn', `once: ${runs.size} that run are not waited for any longer`);
       for (const run of runs) run.abort(closed);
     }
+    unanswered.close();
     await plan.store.close();
   }
 }

@@ -48,7 +48,10 @@ export interface RunOptions extends ScopeOptions {
   fingerprint?: string | Uint8Array | undefined;
   /** While somebody else runs it: wait for what comes of it, or reject with `ERR_IN_PROGRESS`. Default `join`. */
   whenRunning?: 'join' | 'reject' | undefined;
-  /** How long to wait for somebody else who runs it, in milliseconds, at least 1; then `ERR_IN_PROGRESS`. Default 30,000. */
+  /**
+   * How long to wait for somebody else who runs it, in milliseconds, at least 1, from when the store has said so; then `ERR_IN_PROGRESS`.
+   * Default 30,000.
+   */
   joinTimeoutMs?: number | undefined;
   /**
    * For how long a run is its runner's without a sign of life, in milliseconds, 1000 to 3,600,000; in coord in whole seconds. It is renewed
@@ -168,6 +171,8 @@ function digestOf(value: unknown): string | undefined {
   if (typeof value !== 'string' && !(ArrayBuffer.isView(value) && value.constructor.name !== 'DataView')) {
     throw invalid('options.fingerprint', `expected a string or bytes, got ${shown(value)}`);
   }
+  // Lone surrogates all have the same bytes, and so would the digests of texts that differ.
+  if (typeof value === 'string') wellFormed('options.fingerprint', value);
   return createHash('sha256')
     .update(value as string | Uint8Array)
     .digest('base64url');

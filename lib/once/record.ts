@@ -95,16 +95,26 @@ function isWhole(record: OnceRecord): boolean {
 
 const isPositive = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) > 0;
 
-/** What is kept of an error. */
+/** What is kept of an error. Anything can be thrown, also what throws when it is read: that is left out. */
 export function keptError(error: unknown): KeptError {
-  const { name, message } = (error ?? {}) as Partial<Error>;
   const fields: Record<string, string | number> = {};
-  if (error instanceof Error) {
-    for (const [field, value] of Object.entries(error)) {
-      if (typeof value === 'string' || (typeof value === 'number' && Number.isFinite(value))) fields[field] = value;
-    }
+  for (const field of read(() => (error instanceof Error ? Object.keys(error) : [])) ?? []) {
+    const value = read(() => (error as unknown as Record<string, unknown>)[field]);
+    if (typeof value === 'string' || (typeof value === 'number' && Number.isFinite(value))) fields[field] = value;
   }
-  return { name: String(name ?? 'Error'), message: String(message ?? error), fields };
+  return {
+    name: read(() => String((error as Partial<Error> | undefined)?.name ?? 'Error')) ?? 'Error',
+    message: read(() => String((error as Partial<Error> | undefined)?.message ?? error)) ?? 'it has no text',
+    fields,
+  };
+}
+
+function read<T>(what: () => T): T | undefined {
+  try {
+    return what();
+  } catch {
+    return undefined;
+  }
 }
 
 /** An error of what was kept of one. */

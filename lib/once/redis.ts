@@ -24,6 +24,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local kept = redis.pcall('HMGET', KEYS[1], 'v', 'u', 'd')
 if kept.err then return kept.err end
+if kept[1] and not (tonumber(kept[1]) and tonumber(kept[2]) and kept[3]) then return 'WRONGTYPE' end
 local function stands()
   if not kept[1] then return {} end
   return { kept[1], math.max(0, kept[2] - now), redis.call('PTTL', KEYS[1]), kept[3] }
@@ -72,6 +73,8 @@ export class RedisOnce {
   readonly maxResultBytes = 256 * 1024;
   readonly #scripts: Scripts;
   readonly #timeoutMs: number;
+  /** When a claim was sent: from some time after that on its runner has it. */
+  readonly #sentAt = new WeakMap<Running, number>();
   #log: Log | undefined;
 
   /** @internal */
@@ -99,6 +102,7 @@ export class RedisOnce {
 
   /** @internal */
   async swap(operation: string, key: string, seen: Seen, next: OnceRecord | null): Promise<Swapped> {
+    if (next?.state === 'running') this.#sentAt.set(next, now());
     const mustBeDead = seen.record?.state === 'running' && !seen.isAlive;
     const answer = await this.#run(operation, SWAP, key, [
       String(seen.version),
@@ -113,7 +117,8 @@ export class RedisOnce {
   /** @internal */
   keep(key: string, version: bigint, record: Running, lost: (why: string) => void): (isSettled: boolean) => void {
     const { lockMs } = record;
-    let vouchedUntil = now() + lockMs;
+    const claimedAt = this.#sentAt.get(record) ?? now();
+    let vouchedUntil = claimedAt + lockMs;
     let isOver = false;
     let isLost = false;
     let stop = () => {};
@@ -133,7 +138,7 @@ export class RedisOnce {
           String(standsFor(record)),
         ]);
         if (isOver) return;
-        if (isKept !== 1) return lose('it was taken over, cleared or forgotten');
+        if (Number(isKept) !== 1) return lose('it was taken over, cleared or forgotten');
         vouchedUntil = sent + lockMs;
       } catch {
         // Asked again: Redis may be back in time.
@@ -144,7 +149,7 @@ export class RedisOnce {
       if (now() >= vouchedUntil) lose('it was not renewed in time');
       stop = after(Math.max(1, lockMs / 3 - (now() - sent)), renew);
     };
-    stop = after(lockMs / 3, renew);
+    stop = after(Math.max(1, lockMs / 3 - (now() - claimedAt)), renew);
     return () => {
       isOver = true;
       stop();
@@ -184,9 +189,12 @@ const isVersion = (answer: Answer): answer is string => typeof answer === 'strin
 function seenOf(operation: string, key: string, answer: Answer): Seen {
   if (Array.isArray(answer)) {
     if (answer.length === 0) return NOTHING;
-    const [version, aliveMs, expiresInMs, text] = answer as [string, number, number, string];
+    // Numbers may be texts: clients can be told so.
+    const [version, aliveMs, expiresInMs, text] = answer as [string, number | string, number | string, string];
     const record = recordOf(text);
-    if (record) return { version: BigInt(version), record, isAlive: aliveMs > 0, expiresInMs };
+    if (record) {
+      return { version: BigInt(version), record, isAlive: Number(aliveMs) > 0, expiresInMs: Number(expiresInMs) };
+    }
   } else if (!String(answer).includes(OTHER_TYPE)) {
     throw new BadRecordError(`${operation}: Redis: ${answer}`, { operation, key });
   }

@@ -5,7 +5,7 @@ import { pause } from '../common/waiting.js';
 import { InvalidArgumentError, type RollcallError } from '../errors.js';
 import type { Call, Plan } from './options.js';
 import { keptError, type OnceRecord, type Running, type Seen } from './record.js';
-import { type End, ended } from './steps.js';
+import { ended } from './steps.js';
 import type { OnceStore } from './store.js';
 
 /** What a function gets that is run once. */
@@ -55,14 +55,14 @@ export async function runOnce(
   try {
     value = await fn(Object.freeze(run));
   } catch (error) {
-    const end: End = { state: 'failed', error: keptError(error) };
-    const next = isKept(call, error) ? ended(record, record.nonce, end) : null;
+    if (!isKept(call, error)) return { next: null, value: undefined, error: { is: error } };
+    const next = ended(record, record.nonce, { state: 'failed', error: keptError(error) });
     return { next, value: undefined, error: { is: error } };
   }
   const { result, refused, cause } = plan && keepsResult ? resultOf(plan, value) : NO_RESULT;
   const next = ended(record, record.nonce, { state: 'done', result, refused });
   if (refused === undefined) return { next, value };
-  return { next, value: undefined, error: { is: unkept(refused, cause) } };
+  return { next, value: undefined, error: { is: unkept(call, refused, cause) } };
 }
 
 /** Whether an error is to be given to all who call. */
@@ -99,8 +99,12 @@ export function resultOf({ codec, maxResultBytes }: Plan, value: unknown): Kept 
 }
 
 /** It was done, and what came of it can't be kept: told to who ran it, and to all who call later. */
-export const unkept = (refused: string, cause?: unknown): InvalidArgumentError =>
-  new InvalidArgumentError(`${refused}. It was done, and is recorded as done, without a result`, { cause });
+export const unkept = ({ operation, key }: Call, refused: string, cause?: unknown): InvalidArgumentError =>
+  new InvalidArgumentError(`${refused}. It was done, and is recorded as done, without a result`, {
+    operation,
+    key,
+    cause,
+  });
 
 /**
  * Records an end in the place of a claim. `undefined`: it stands there. Else what stands there in its place. Tried again for a while.

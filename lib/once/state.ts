@@ -1,6 +1,5 @@
 /** How a key stands, for people. */
 
-import type { Codec } from './exact.js';
 import { errorOf, type Seen } from './record.js';
 
 /** How a key stands. */
@@ -21,7 +20,11 @@ export interface State {
   readonly expiresInMs: number;
 }
 
-export function stateOf({ record, version, isAlive, expiresInMs }: Seen, codec: Codec): State | null {
+/** @param decode what `decoded()` does for this key. */
+export function stateOf(
+  { record, version, isAlive, expiresInMs }: Seen,
+  decode: (text: string) => unknown,
+): State | null {
   if (record === undefined) return null;
   const common = { token: version, expiresInMs };
   switch (record.state) {
@@ -33,7 +36,7 @@ export function stateOf({ record, version, isAlive, expiresInMs }: Seen, codec: 
       const { result, refused } = record;
       return {
         state: 'done',
-        ...(result !== undefined && { result: codec.decode(result) }),
+        ...(result !== undefined && { result: decode(result) }),
         ...(refused !== undefined && { refused }),
         ...common,
       };
