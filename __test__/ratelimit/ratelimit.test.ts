@@ -195,7 +195,102 @@ it('does not ask the clock on the wall', (finish) => {
   expect(limits.allowNow('a', 'send').retryAfterMs).toBeLessThanOrEqual(10_000);
 });
 
+it('believes fewer instances when there were no more of them for five seconds', (finish) => {
+  const { now, pass } = clock();
+  let instances: unknown[] = [];
+  const has = (count: number) => {
+    instances = Array(count).fill(0);
+  };
+  has(5);
+  const cache = {
+    ready: async () => {},
+    release() {},
+    get instances() {
+      return instances;
+    },
+  };
+  const registry = { registry: { service: () => cache as never }, service: 'orders' };
+  const limits = limiter(finish, { rules: { send: { mode: 'shared', rate: 1, capacity: 60 } }, registry, now });
+  const count = () => 60 / limits.allowNow('a', 'send', 0).limit;
+  expect(count()).toBe(5);
+  has(4);
+  expect(count()).toBe(5);
+  pass(4900);
+  has(1);
+  expect(count()).toBe(5);
+  pass(100);
+  expect(count(), 'four were no more for as long, one was not').toBe(4);
+  pass(4000);
+  has(3);
+  expect(count()).toBe(4);
+  pass(900);
+  expect(count(), 'three at the most, one of them for a while').toBe(3);
+  has(2);
+  has(6);
+  expect(count(), 'more count at once').toBe(6);
+  pass(60_000);
+  expect(count()).toBe(6);
+});
+
+it('leaves nothing behind where it can’t be made', () => {
+  const rules = changing({});
+  const make = (more: object) => () => createRateLimiter({ rules, logger: false, ...more } as never);
+  expect(make({ registry: { registry: {}, service: 'a' } })).toThrow('options.registry.registry');
+  expect(rules.listeners.size).toBe(0);
+  let released = 0;
+  const registry = { service: () => ({ instances: [], release: () => released++ }) };
+  expect(make({ rules: { send: 1 }, registry: { registry, service: 'a' } })).toThrow('options.rules.send');
+  expect(released).toBe(1);
+  const endless = { value: {}, subscribe: () => ({ unsubscribe() {} }) };
+  expect(make({ rules: endless })).toThrow(
+    'options.rules: expected subscribe() to give a function that ends it, got object',
+  );
+});
+
+it('tells times that headers can have, also of a rate next to nothing', (finish) => {
+  const { now } = clock();
+  for (const rate of [1e-300, Number.MIN_VALUE]) {
+    const limits = limiter(finish, { rules: send(rate, 1), now });
+    expect(limits.allowNow('a', 'send', 0)).toMatchObject({ allowed: true, resetMs: 0 });
+    expect(admitted(limits, 2)).toBe(1);
+    const refused = limits.allowNow('a', 'send');
+    expect(refused.retryAfterMs).toBe(Number.MAX_SAFE_INTEGER);
+    for (const style of ['draft-8', 'draft-7', 'legacy'] as const) {
+      const numbers = Object.values(limits.headers(refused, style))
+        .join()
+        .match(/\d+|NaN|Infinity|e\+/g);
+      for (const number of numbers ?? []) expect(number).toMatch(/^\d{1,15}$/);
+    }
+  }
+});
+
+it('counts each name that no rule has by itself, whatever is in it', (finish) => {
+  const { now } = clock();
+  const limits = limiter(finish, { rules: {}, unknownRule: local(1, 1), now });
+  for (const [subject, rule] of [
+    ['b\nc', 'a'],
+    ['c', 'a\nb'],
+    ['1:b', 'a'],
+    ['b', 'a1:'],
+  ] as const) {
+    expect(limits.allowNow(subject, rule).allowed).toBe(true);
+    expect(limits.allowNow(subject, rule).allowed).toBe(false);
+  }
+});
+
 describe('a full map', () => {
+  it('has room again at once, however few there may be', (finish) => {
+    const { now, pass } = clock();
+    const limits = limiter(finish, { rules: send(1, 1), maxKeys: 4, now });
+    let full = 0;
+    limits.on('full', () => full++);
+    for (let round = 0; round < 100; round++) {
+      for (let i = 0; i < 4; i++) expect(admitted(limits, 2, `${'user'.repeat(i)}:${round}`)).toBe(1);
+      pass(1000);
+    }
+    expect(full).toBe(0);
+  });
+
   it('gives all for whom there is no room one bucket together, tells it once, and has room again in time', (finish) => {
     const { now, pass } = clock();
     const limits = limiter(finish, { rules: send(1, 2), maxKeys: 100, now });
@@ -302,6 +397,19 @@ describe('bad input', () => {
     expect(() => limits.allowNow(...call)).toThrow(message);
     await expect(limits.allow(...call)).rejects.toMatchObject({ code: 'ERR_INVALID_ARGUMENT', message });
     await expect(limits.take(...call)).rejects.toMatchObject({ code: 'ERR_INVALID_ARGUMENT', message });
+  });
+
+  it.each<[unknown, string]>([
+    [undefined, 'decision: expected what allow() gives, got undefined'],
+    [null, 'decision: expected what allow() gives, got null'],
+    ['send', 'decision: expected what allow() gives, got string'],
+    [{}, 'decision.rule: expected a string, got undefined'],
+    [{ rule: 'send' }, 'decision.limit: expected a number, got undefined'],
+    [{ rule: 'send', limit: 1, remaining: '1' }, 'decision.remaining: expected a number, got string'],
+  ])('headers of %o', (decision, message) => {
+    expect(() => limits.headers(anything(decision))).toThrow(
+      expect.objectContaining({ code: 'ERR_INVALID_ARGUMENT', message }),
+    );
   });
 
   it('an end that is none, and one that has come', async () => {

@@ -23,6 +23,13 @@ export interface Decision {
 /** @internal Numbers may be off by so many tokens, from sums of fractions: nobody is to be refused for that. */
 export const SLACK = 1e-6;
 
+/** The longest time that is told: of a rate next to nothing it would be beyond all that headers can have. */
+const LONGEST_MS = Number.MAX_SAFE_INTEGER;
+
+/** @internal In how many milliseconds so many tokens come back. */
+export const msOf = (tokens: number, perMs: number): number =>
+  tokens > 0 ? Math.min(Math.ceil(tokens / perMs), LONGEST_MS) : 0;
+
 /**
  * A decision by what a subject has had.
  *
@@ -44,8 +51,8 @@ export function decided(
     allowed: lacking === 0,
     limit: Math.floor(limit),
     remaining: Math.max(left, 0),
-    retryAfterMs: lacking === 0 ? 0 : Math.max(1, Math.ceil((lacking - SLACK) / perMs)),
-    resetMs: Math.ceil(spent / perMs),
+    retryAfterMs: lacking === 0 ? 0 : Math.max(1, msOf(lacking - SLACK, perMs)),
+    resetMs: msOf(spent, perMs),
     rule,
     by,
   };

@@ -1,12 +1,25 @@
 /** What an HTTP response tells of a decision. */
 
-import { choice } from '../common/shape.js';
+import { choice, invalid, kindOf, record } from '../common/shape.js';
 import type { Decision } from './decision.js';
 
 /** How headers are written: as a draft of the IETF has them, or as they have been for long. */
 export type HeaderStyle = 'draft-8' | 'draft-7' | 'legacy';
 
 const STYLES = ['draft-8', 'draft-7', 'legacy'] as const;
+
+const NUMBERS = ['limit', 'remaining', 'retryAfterMs', 'resetMs'] as const;
+
+/** @throws `ERR_INVALID_ARGUMENT` that names the field, of what no limiter has decided. */
+export function decisionOf(value: unknown): Decision {
+  const given = record('decision', value, 'what allow() gives');
+  if (typeof given.rule !== 'string') throw invalid('decision.rule', `expected a string, got ${kindOf(given.rule)}`);
+  for (const name of NUMBERS) {
+    if (typeof given[name] === 'number') continue;
+    throw invalid(`decision.${name}`, `expected a number, got ${kindOf(given[name])}`);
+  }
+  return value as Decision;
+}
 
 /**
  * The headers of a response, with `Retry-After` where a request is refused.

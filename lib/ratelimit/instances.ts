@@ -13,7 +13,7 @@ export interface InstancesSource {
 /** A smaller number is believed after so long: who has left may be back, and who grows takes nothing from anybody. */
 const SHRINK_MS = 5000;
 
-/** @internal The number of instances. One that grows counts at once, one that shrinks after 5 s; a list that is stale or empty says nothing. */
+/** @internal The number of instances. One that grows counts at once, one that was no larger for 5 s then; a list that is stale or empty says nothing. */
 export interface Instances {
   count(now: number): number;
   ready(): Promise<void>;
@@ -43,9 +43,8 @@ class Live implements Instances {
   readonly #cache: ReturnType<Registry['service']>;
   #list: readonly unknown[] = [];
   #count = 1;
-  /** The smaller number to come, and since when. */
-  #next = 1;
-  #nextAt = Number.POSITIVE_INFINITY;
+  /** Smaller numbers to come, each smaller than the one before it, and when they are believed. */
+  #smaller: { readonly count: number; readonly at: number }[] = [];
 
   constructor(cache: ReturnType<Registry['service']>) {
     this.#cache = cache;
@@ -54,9 +53,9 @@ class Live implements Instances {
   count(now: number): number {
     const list = this.#cache.instances;
     if (list !== this.#list) this.#take(list, now);
-    if (now >= this.#nextAt) {
-      this.#count = this.#next;
-      this.#nextAt = Number.POSITIVE_INFINITY;
+    for (let next = this.#smaller[0]; next && now >= next.at; next = this.#smaller[0]) {
+      this.#count = next.count;
+      this.#smaller.shift();
     }
     return this.#count;
   }
@@ -71,13 +70,15 @@ class Live implements Instances {
 
   #take(list: readonly unknown[], now: number): void {
     this.#list = list;
-    if (list.length === 0) return; // who asks is one of them, so it is not the whole truth
-    this.#next = list.length;
-    if (this.#next >= this.#count) {
-      this.#count = this.#next;
-      this.#nextAt = Number.POSITIVE_INFINITY;
-    } else if (this.#nextAt === Number.POSITIVE_INFINITY) {
-      this.#nextAt = now + SHRINK_MS;
+    const count = list.length;
+    if (count === 0) return; // who asks is one of them, so it is not the whole truth
+    if (count >= this.#count) {
+      this.#count = count;
+      this.#smaller = [];
+      return;
     }
+    // It has been no more than this for as long as it was to be fewer.
+    const since = this.#smaller.find((next) => next.count <= count)?.at ?? now + SHRINK_MS;
+    this.#smaller = [...this.#smaller.filter((next) => next.count > count), { count, at: since }];
   }
 }

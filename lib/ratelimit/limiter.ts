@@ -19,9 +19,9 @@ import { outcomeOf } from '../common/waiting.js';
 import { Named } from '../coord/named.js';
 import { AbortedError } from '../errors.js';
 import { Events } from '../registry/events.js';
-import { type Decision, decided } from './decision.js';
+import { type Decision, decided, msOf } from './decision.js';
 import { RateLimitedError } from './errors.js';
-import { type HeaderStyle, headersOf } from './headers.js';
+import { decisionOf, type HeaderStyle, headersOf } from './headers.js';
 import { type Instances, instancesOf } from './instances.js';
 import { Meter } from './meter.js';
 import type { AllowOptions, RateLimiterEvents, RateLimiterOptions } from './options.js';
@@ -96,16 +96,21 @@ export class RateLimiter {
     this.#unknown = isRecord(unknownRule)
       ? this.#meter('', parse('options.unknownRule', unknownRule))
       : choice<'deny' | 'allow'>('options.unknownRule', unknownRule, ['deny', 'allow'], 'deny');
-    this.#rules = new Named<Rule>(
-      { option: 'options.rules', one: 'rule', many: 'rules', of: 'rate limits', parse, isGroup },
-      {
-        log: this.#log,
-        changed: () => this.#events.deliver('rules'),
-        refused: (name, error) => this.#events.deliver('refused', name, error),
-      },
-      given.rules,
-    );
     this.#instances = instancesOf(given.registry);
+    try {
+      this.#rules = new Named<Rule>(
+        { option: 'options.rules', one: 'rule', many: 'rules', of: 'rate limits', parse, isGroup },
+        {
+          log: this.#log,
+          changed: () => this.#events.deliver('rules'),
+          refused: (name, error) => this.#events.deliver('refused', name, error),
+        },
+        given.rules,
+      );
+    } catch (error) {
+      this.#instances.close();
+      throw error;
+    }
   }
 
   /**
@@ -175,9 +180,10 @@ export class RateLimiter {
    * @throws `ERR_INVALID_ARGUMENT`.
    */
   headers(decision: Decision, style?: HeaderStyle): Record<string, string> {
+    const known = decisionOf(decision);
     const unknown = this.#unknown;
-    const rule = this.#rules.get(decision.rule) ?? (typeof unknown === 'string' ? undefined : unknown.rule);
-    return headersOf(decision, rule ? (rule.capacity / rule.rate) * 1000 : decision.resetMs, style);
+    const rule = this.#rules.get(known.rule) ?? (typeof unknown === 'string' ? undefined : unknown.rule);
+    return headersOf(known, rule ? msOf(rule.capacity, rule.rate / 1000) : known.resetMs, style);
   }
 
   /** The rules by their names, completed and frozen. The same object until one of them changes. */
@@ -277,7 +283,7 @@ export class RateLimiter {
     const at = this.#now();
     const { mode } = rule;
     const by = mode === 'distributed' ? 'fallback' : mode;
-    const key = meter === this.#unknown ? `${name}\n${subject}` : subject;
+    const key = meter === this.#unknown ? `${name.length}:${name}${subject}` : subject;
     return this.#told(rule, meter.take(key, cost, this.#among(rule, at), at, by, name), subject);
   }
 

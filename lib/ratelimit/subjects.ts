@@ -97,13 +97,18 @@ export class Subjects {
   }
 
   #makeRoom(refilled: number): boolean {
-    for (let i = 0; i < SWEPT_FOR_ROOM; i++) {
+    for (let looked = 0, parts = 0; looked < SWEPT_FOR_ROOM && parts <= PARTS; ) {
       const part = this.#parts[this.#hand];
-      if (part?.sweep(refilled)) {
-        this.size--;
-        return true;
+      if (part && part.places.size > 0) {
+        looked++;
+        if (part.sweep(refilled)) {
+          this.size--;
+          return true;
+        }
+        if (part.hand < part.names.length) continue;
       }
-      if (!part || part.hand >= part.names.length) this.#hand = (this.#hand + 1) % PARTS;
+      this.#hand = (this.#hand + 1) % PARTS;
+      parts++;
     }
     return false;
   }

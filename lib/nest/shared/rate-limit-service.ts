@@ -33,12 +33,13 @@ export class RateLimitService {
   ttlOf(rule: string): () => number {
     return () => {
       const found = this.#rule(rule);
-      return found ? Math.ceil((found.capacity / found.rate) * 1000) : 1000;
+      return found ? Math.min(Math.ceil((found.capacity / found.rate) * 1000), Number.MAX_SAFE_INTEGER) : 1000;
     };
   }
 
   #rule(name: string): RateRule | undefined {
-    return this.limiter.rules()[name];
+    const rules = this.limiter.rules();
+    return Object.hasOwn(rules, name) ? rules[name] : undefined;
   }
 }
 
