@@ -28,6 +28,7 @@ async function post(
     status: response.status,
     replayed: response.headers.get('idempotent-replayed'),
     location: response.headers.get('location'),
+    type: response.headers.get('content-type'),
     retryAfter: Number(response.headers.get('retry-after')),
     text: await response.text(),
   };
@@ -107,6 +108,34 @@ export async function askIdempotently(
   // A stream is given once.
   expect(await post(port, 'orders/stream', `${key}-stream`, {})).toMatchObject({ replayed: null, text: '"bytes"' });
   expect(await post(port, 'orders/stream', `${key}-stream`, {})).toMatchObject({ status: 409 });
+
+  // What the method writes itself, what is larger than is kept, and what JSON has no text for: done once, and then 409.
+  for (const [path, status] of [
+    ['written', 202],
+    ['large', undefined],
+    ['endless', 500],
+  ] as const) {
+    const total = await counted();
+    const first = await post(port, `orders/${path}`, `${key}-${path}`, {});
+    if (status) expect(first.status).toBe(status);
+    else expect(first.text.length).toBeGreaterThan(300_000);
+    const again = await within(post(port, `orders/${path}`, `${key}-${path}`, {}), 5000, 'the answer');
+    expect([again.status, JSON.parse(again.text)]).toEqual([
+      409,
+      { statusCode: 409, code: 'ERR_OUTCOME_UNKNOWN', message: 'This was done, and its answer is not kept' },
+    ]);
+    expect(await counted()).toBe(total + 1);
+  }
+
+  // What frameworks answer in a way of its own, and who has no name.
+  for (const path of ['stamp', 'bytes']) {
+    const first = await post(port, `orders/${path}`, `${key}-${path}`, {});
+    expect(first.status).toBeLessThan(300);
+    expect(await post(other, `orders/${path}`, `${key}-${path}`, {})).toEqual({ ...first, replayed: 'true' });
+  }
+  const nobody = await counted();
+  expect((await post(port, 'orders/nobody', `${key}-nobody`, {})).status).toBe(500);
+  expect(await counted()).toBe(nobody);
 
   // A client that goes away in the middle, and asks again, here and elsewhere.
   for (const [item, at] of [

@@ -2,7 +2,7 @@
 
 import { createHash } from 'node:crypto';
 import type { RedisLike } from '../common/redis.js';
-import { boolean, choice, integer, invalid, isRecord, onlyKnown, optional } from '../common/shape.js';
+import { boolean, choice, integer, invalid, isRecord, kindOf, onlyKnown, optional } from '../common/shape.js';
 import { InvalidArgumentError, RollcallError } from '../errors.js';
 import type { Once, OnceCoord, OnceOptions, RunOptions } from '../once/index.js';
 import type { AppLogger } from './logger.js';
@@ -60,7 +60,7 @@ export interface IdempotentOptions<Request>
   ttlMs?: number | undefined;
   /**
    * Whose key it is, such as the id of the user, at most 256 bytes: without it who uses the key of somebody else, and the same body, is given
-   * that answer. Default: none, one for all.
+   * that answer. One that gives nothing fails the request. Default: none, one for all.
    */
   scope?: ((request: Request) => string | Promise<string>) | undefined;
   /** Whether a request without the header is refused, with 400; else it is answered as if this were not here. Default true. */
@@ -129,6 +129,8 @@ export interface Answer {
   readonly status: number | undefined;
   readonly headers: Readonly<Record<string, string>>;
   readonly body: unknown;
+  /** It is written by other means, now or later. */
+  readonly isWritten?: boolean;
 }
 
 /** Which headers that the program has set are given again. */
@@ -145,6 +147,8 @@ interface Kept {
   readonly text?: string;
   readonly base64?: string;
   readonly lost?: true;
+  /** It was an object that says itself what JSON makes of it, such as a `Date`, or bytes that are no `Buffer`: frameworks answer those in another way. */
+  readonly isObject?: true;
 }
 
 /**
@@ -178,7 +182,7 @@ export async function answerOnce<Request>(
   };
   const how = {
     ...run,
-    scope: scope && String(await scope(request)),
+    scope: scope && scopeOf(await scope(request)),
     fingerprint: fingerprint?.(request) ?? fingerprintOf(asked),
   };
   try {
@@ -211,6 +215,16 @@ const badRequest = (message: string) =>
     message: `${message[0]?.toUpperCase()}${message.slice(1)}`,
   });
 
+/** Whose key it is. Who has no name is not to share one with all who have none. */
+function scopeOf(value: unknown): string {
+  const text = value === undefined || value === null || Number.isNaN(value) ? '' : String(value);
+  if (text !== '' && !text.startsWith('[object ')) return text;
+  throw invalid(
+    'options.scope',
+    `expected a string that is not empty, got ${value === '' ? 'an empty one' : kindOf(value)}`,
+  );
+}
+
 /** The same whatever order the fields of the body stand in. */
 function fingerprintOf({ method, url, body }: Asked): string {
   const hash = createHash('sha256').update(JSON.stringify([method.toUpperCase(), url]));
@@ -224,29 +238,63 @@ function sorted(_: string, value: unknown): unknown {
   return Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
-function keptOf({ status, headers, body }: Answer): Kept {
+function keptOf({ status, headers, body, isWritten }: Answer): Kept {
   const kept = status === undefined ? { headers } : { status, headers };
+  if (isWritten || isStream(body)) return { ...kept, lost: true };
   if (body === undefined) return kept;
   if (typeof body === 'string') return { ...kept, text: body };
-  if (body instanceof Uint8Array) return { ...kept, base64: Buffer.from(body).toString('base64') };
-  const { pipe, getStream } = Object(body) as { pipe?: unknown; getStream?: unknown };
-  if (typeof pipe === 'function' || typeof getStream === 'function') return { ...kept, lost: true };
-  const json = JSON.stringify(body);
-  return json === undefined ? kept : { ...kept, json };
+  if (body instanceof Uint8Array) {
+    const base64 = Buffer.from(body).toString('base64');
+    return Buffer.isBuffer(body) ? { ...kept, base64 } : { ...kept, base64, isObject: true };
+  }
+  const json = jsonOf(body);
+  if (json === undefined) return { ...kept, lost: true };
+  const isOther = typeof body === 'object' && body !== null && !/^[{[]/.test(json);
+  return isOther ? { ...kept, json, isObject: true } : { ...kept, json };
 }
 
-function replayOf({ status, headers, json, text, base64, lost }: Kept): Answer {
-  if (lost) {
-    const error = new RollcallError('ERR_OUTCOME_UNKNOWN', 'the answer was a stream, which is not kept');
-    throw refusedAs(error, { status: 409, grpc: 9, message: 'This was done, and its answer is not kept' });
-  }
-  const body = json === undefined ? (base64 === undefined ? text : Buffer.from(base64, 'base64')) : JSON.parse(json);
-  return { status, headers: { ...headers, [REPLAYED]: 'true' }, body };
+/** A stream of Node.js or of the web, a file of Nest, a `Blob` or `Response`. */
+function isStream(body: unknown): boolean {
+  const { pipe, getStream, getReader, arrayBuffer } = Object(body) as Record<string, unknown>;
+  return [pipe, getStream, getReader, arrayBuffer].some((one) => typeof one === 'function');
 }
+
+/** `undefined`: JSON has no text for it. It was done all the same. */
+function jsonOf(body: unknown): string | undefined {
+  try {
+    return JSON.stringify(body);
+  } catch {
+    return undefined;
+  }
+}
+
+function replayOf(kept: Kept): Answer {
+  if (kept.lost) throw notKept();
+  const { status, headers } = kept;
+  return { status, headers: { ...headers, [REPLAYED]: 'true' }, body: bodyOf(kept) };
+}
+
+function bodyOf({ json, text, base64, isObject }: Kept): unknown {
+  if (base64 !== undefined) {
+    const bytes = Buffer.from(base64, 'base64');
+    return isObject ? new Uint8Array(bytes) : bytes;
+  }
+  if (json === undefined) return text;
+  const value: unknown = JSON.parse(json);
+  return isObject ? { toJSON: () => value } : value;
+}
+
+const notKept = (cause?: Error) =>
+  refusedAs(new RollcallError('ERR_OUTCOME_UNKNOWN', 'the answer is none that can be kept', { cause }), {
+    status: 409,
+    grpc: 9,
+    message: 'This was done, and its answer is not kept',
+  });
 
 /** What the store says, as a refusal. Who waits for the run of another is told what that one throws, as it is. */
 function mapped(error: unknown): unknown {
   if (!(error instanceof RollcallError) || error.operation !== 'execute') return error;
+  if (error.code === 'ERR_INVALID_ARGUMENT') return notKept(error); // it was larger than what is kept
   if (error.code !== 'ERR_UNAVAILABLE' && error.code !== 'ERR_TIMEOUT') return error;
   const message = 'Whether this was done before can not be asked at the moment';
   return refusedAs(error, { status: 503, grpc: 14, message });

@@ -62,6 +62,9 @@ interface KoaContext {
   body: unknown;
   status: number;
   set(name: string, value: string): unknown;
+  /** `false`: the program writes `res` itself. */
+  readonly respond?: boolean;
+  readonly res: { readonly headersSent: boolean };
 }
 
 /**
@@ -102,9 +105,18 @@ export function idempotent<Context = any>(options?: IdempotentOptions<Context>) 
         status: ctx.response._explicitStatus ? ctx.status : undefined,
         headers: Object.fromEntries(kept.filter(([, set]) => set)),
         body,
+        isWritten: ctx.respond === false || ctx.res.headersSent,
       };
     };
-    const { status, headers, body } = await answerOnce(once, idempotency, context, asked, run, loggerOf(container));
+    const { status, headers, body, isWritten } = await answerOnce(
+      once,
+      idempotency,
+      context,
+      asked,
+      run,
+      loggerOf(container),
+    );
+    if (isWritten) return body;
     if (body !== undefined) ctx.body = body;
     for (const [header, value] of Object.entries(headers)) ctx.set(header, value);
     if (status !== undefined) ctx.status = status;

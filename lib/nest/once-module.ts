@@ -114,7 +114,8 @@ const IDEMPOTENT = 'rollcall:idempotent';
  * with the same key. A method that throws is run again by the next request.
  *
  * Give `scope`, by which the keys of one user are not those of another. On methods of controllers, or on a controller; for HTTP, by Express and Fastify. An answer that is a stream,
- * or written by `@Res()`, is not kept.
+ * or written by `@Res()`, is not kept. Interceptors around it see on a replay what JSON has of the answer: put one that goes by classes,
+ * such as `ClassSerializerInterceptor`, on the method, above.
  *
  * ```ts
  * @Post()
@@ -145,6 +146,10 @@ interface HttpRequest {
 /** What responses of Express and replies of Fastify have. */
 interface HttpResponse {
   statusCode: number;
+  /** Of Express. */
+  readonly headersSent?: boolean;
+  /** Of Fastify. */
+  readonly sent?: boolean;
   getHeader(name: string): unknown;
   header(name: string, value: string): unknown;
   status(code: number): unknown;
@@ -172,18 +177,22 @@ function interceptorOf(name: string | undefined): Type<NestInterceptor> {
       const response = context.switchToHttp().getResponse<HttpResponse>();
       const { method, url, originalUrl, headers, body } = request;
       const asked = { method, url: originalUrl ?? url, key: headers['idempotency-key'], body };
+      let own: Answer | undefined;
       const run = async (): Promise<Answer> => {
         const value: unknown = await lastValueFrom(next.handle(), { defaultValue: undefined });
         const kept = KEPT_HEADERS.map((header) => [header, response.getHeader(header)] as const);
-        return {
+        own = {
           status: response.statusCode,
           headers: Object.fromEntries(
             kept.filter(([, set]) => set !== undefined).map(([header, set]) => [header, String(set)]),
           ),
           body: value,
+          isWritten: isWrittenByHand(context) || response.headersSent === true || response.sent === true,
         };
+        return own;
       };
       const answer = await answerOnce(this.#service.once, idempotencyIn(context), request, asked, run, log);
+      if (answer === own) return own.body; // its headers are set
       for (const [header, value] of Object.entries(answer.headers)) response.header(header, value);
       if (answer.status !== undefined) response.status(answer.status);
       return answer.body;
@@ -192,6 +201,17 @@ function interceptorOf(name: string | undefined): Type<NestInterceptor> {
   Inject(token)(IdempotencyInterceptor, undefined, 0);
   interceptors.set(token, IdempotencyInterceptor);
   return IdempotencyInterceptor;
+}
+
+/** What Nest knows of the parameters of a method: `type:index`, where 1 is `@Res()` and 2 `@Next()`; and that `@Res()` has `passthrough`. */
+const [PARAMETERS, PASSTHROUGH] = ['__routeArguments__', '__responsePassthrough__'];
+
+/** Whether a method writes its response itself: Nest then writes none, whatever it is given. */
+function isWrittenByHand(context: ExecutionContext): boolean {
+  const { getMetadata } = Reflect as typeof Reflect & { getMetadata(key: string, target: object, of: string): unknown };
+  const of = [context.getClass(), context.getHandler().name] as const;
+  const types = Object.keys(Object(getMetadata(PARAMETERS as string, ...of)));
+  return types.some((type) => /^[12]:/.test(type)) && getMetadata(PASSTHROUGH as string, ...of) !== true;
 }
 
 /** That of the method, else that of its class. */
