@@ -1,5 +1,5 @@
 // Stores that are slow, and what clients of Redis make of its answers.
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import { UnavailableError } from 'rollcall';
 import { type MemoryOnce, memoryOnce, redisOnce } from 'rollcall/once';
@@ -98,6 +98,16 @@ describe('Redis', () => {
     );
     expect(lost).toBe(undefined);
     expect(await once.inspect(key)).toMatchObject({ state: 'done', expiresInMs: expect.any(Number) });
+  });
+
+  test('a thread that is busy is no Redis that does not answer', async (finish) => {
+    const redis = await onRedis(finish);
+    const once = onceOf(finish, redisOnce(redis, { storeTimeoutMs: 300 }));
+    await once.do(uniqueName('loaded'), TTL_MS, () => {});
+    const asked = once.do(uniqueName('busy'), TTL_MS, () => {});
+    await turn();
+    for (const end = performance.now() + 500; performance.now() < end; ); // the answer is there meanwhile
+    expect(await asked).toBe('ran');
   });
 
   test('a claim that is answered late is vouched for from when it was sent', async (finish) => {

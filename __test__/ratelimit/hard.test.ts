@@ -163,6 +163,24 @@ describe.each(Object.entries(CLIENTS))('%s', (_, clientOf) => {
     }
   });
 
+  test('a Redis that answers and takes no writes is not told to be back', async (finish) => {
+    const server = await redisOf(finish);
+    const redis = await clientOf(finish, server.url);
+    const limits = limiter(finish, { rules: { send: distributed(100, 50) }, redis, storeTimeoutMs: 5000 });
+    const told: string[] = [];
+    limits.on('degraded', ({ code }) => told.push(code)).on('restored', () => told.push('restored'));
+    expect((await limits.allow('a', 'send')).by).toBe('redis');
+    const ask = async () => (await limits.allow('a', 'send')).by;
+    await server.ask('CONFIG SET maxmemory 1');
+    expect(await ask()).toBe('fallback');
+    // It is asked again after a second, and after two more.
+    for (const end = performance.now() + 4000; performance.now() < end; await sleep(20)) await ask();
+    expect(told).toEqual(['ERR_UNAVAILABLE']);
+    await server.ask('CONFIG SET maxmemory 0');
+    await waitFor(async () => (await ask()) === 'redis', { what: 'it to be asked again', timeoutMs: 30_000 });
+    expect(told).toEqual(['ERR_UNAVAILABLE', 'restored']);
+  });
+
   test('a rule that changes in the middle of a burst leaves what was consumed', async (finish) => {
     const server = await redisOf(finish);
     const rules = changing<Record<string, RateRule>>({ send: distributed(100, 50) });

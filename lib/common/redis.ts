@@ -5,6 +5,7 @@
  */
 
 import { RollcallError, TimeoutError, UnavailableError } from '../errors.js';
+import { now, turn } from './clock.js';
 import { invalid, isRecord, kindOf } from './shape.js';
 import { outcomeOf } from './waiting.js';
 
@@ -58,11 +59,19 @@ export class Scripts {
    * Runs a script, loading it where Redis does not have it. A client that waits for its connection goes on waiting, and so may run it
    * later: whoever may not have that says in the script until when it holds.
    *
-   * @throws `ERR_TIMEOUT` after `timeoutMs`, with `outcomeUnknown`; `ERR_UNAVAILABLE`, with `outcomeUnknown` as well, for whatever
+   * @throws `ERR_TIMEOUT` after `timeoutMs`, or up to twice of it where this thread was busy, with `outcomeUnknown`; `ERR_UNAVAILABLE`, with `outcomeUnknown` as well, for whatever
    * the client rejects with.
    */
   async run(operation: string, script: Script, keys: string[], args: string[], timeoutMs: number): Promise<Answer> {
-    const outcome = await outcomeOf(this.attempt(operation, script, keys, args), undefined, timeoutMs);
+    const asked = this.attempt(operation, script, keys, args);
+    const until = now() + timeoutMs;
+    let outcome = await outcomeOf(asked, undefined, timeoutMs);
+    if (outcome === 'expired') {
+      // A thread that was busy has not looked at what Redis has said, or not even asked it: it is given as long as it was.
+      const late = now() - until;
+      await turn();
+      outcome = await outcomeOf(asked, undefined, Math.min(Math.max(late, 0), timeoutMs));
+    }
     if (typeof outcome === 'object') return outcome.value;
     const message = `${operation}: no answer of Redis within ${timeoutMs} ms`;
     throw new TimeoutError(message, { operation, outcomeUnknown: true });

@@ -4,7 +4,7 @@ import { type Answer, Scripts } from '../common/redis.js';
 import { type RollcallError, TimeoutError } from '../errors.js';
 import { Deadlines } from './deadlines.js';
 import type { Rule } from './rule.js';
-import { TAKE } from './script.js';
+import { NEVER, TAKE } from './script.js';
 
 /** What Redis said. */
 export interface Taken {
@@ -26,8 +26,6 @@ const MOST_PAUSE_MS = 30_000;
 const AT_ONCE = 128;
 /** What Redis Cluster says of a script for several subjects. */
 const APART = /CROSSSLOT/;
-/** Of nobody who waits. */
-const NEVER = String(Number.MAX_SAFE_INTEGER);
 
 /** Requests of one turn of the event loop, which go together. */
 interface Batch {
@@ -169,7 +167,7 @@ export class Store {
     this.#isHurried = false;
   }
 
-  /** Asks without taking. No request waits for that; an answer that is late has it asked once more, at once. */
+  /** Asks without taking, whether it takes writes as well. No request waits for that; an answer that is late has it asked once more, at once. */
   async #probe(key: string, args: string[], began: number, isFirst = true): Promise<void> {
     if (isFirst) {
       this.#pauseMs = Math.min(this.#pauseMs * 2, MOST_PAUSE_MS);
