@@ -49,6 +49,21 @@ it('loses and gives nothing by fractions of tokens, however often it is asked', 
   }
 });
 
+it('lets who waits as long as it said through, however slow a rate', (finish) => {
+  for (const rate of [1e-5, 0.001, 0.01 / 3, 0.01, 0.07, 1 / 3, 7.7]) {
+    const { now, pass } = clock();
+    const limits = limiter(finish, { rules: send(rate, 3), now });
+    for (let i = 0; i < 3000; i++) {
+      const cost = 0.5 + (i % 7) * 0.4;
+      const { allowed, retryAfterMs } = limits.allowNow('a', 'send', cost);
+      if (allowed) continue;
+      pass(retryAfterMs);
+      expect(limits.allowNow('a', 'send', cost), `${cost} by ${rate}`).toMatchObject({ allowed: true });
+      pass((i % 13) / 7);
+    }
+  }
+});
+
 it('takes a cost, fractions too, and looks without taking by none', async (finish) => {
   const { now } = clock();
   const limits = limiter(finish, { rules: send(1, 10), now });

@@ -51,7 +51,8 @@ export function decided(
     allowed: lacking === 0,
     limit: Math.floor(limit),
     remaining: Math.max(left, 0),
-    retryAfterMs: lacking === 0 ? 0 : Math.max(1, msOf(lacking - SLACK, perMs)),
+    // Half of it, so that sums of fractions do not have who comes then refused by a hair.
+    retryAfterMs: lacking === 0 ? 0 : Math.max(1, msOf(lacking - SLACK / 2, perMs)),
     resetMs: msOf(spent, perMs),
     rule,
     by,
