@@ -189,3 +189,40 @@ describe.each([
     expect([await next, attempts]).toEqual([2, [2]]);
   });
 });
+
+test('a claim without an answer takes nothing from a claim that is under way beside it', async (finish) => {
+  const coord = await client(finish, `memory://${uniqueName('beside')}`);
+  const [lost, slow] = ['lost', 'slow'].map(uniqueName) as [string, string];
+  let isAnswered = () => {};
+  const answered = new Promise<void>((resolve) => {
+    isAnswered = resolve;
+  });
+  const config = new Proxy(coord.config, {
+    get(target, name) {
+      if (name !== 'setAll') return (target[name as 'raw'] as () => unknown).bind(target);
+      return async (changes: Record<string, string | null>, options: object) => {
+        const revision = await target.setAll(changes, options);
+        const text = JSON.stringify(changes);
+        if (text.includes(lost)) throw new UnavailableError('the answer was lost', { outcomeUnknown: true });
+        if (text.includes(slow)) await answered;
+        return revision;
+      };
+    },
+  }) as Coord['config'];
+  const once = onceOf(finish, coordOnce({ config, lock: coord.lock }));
+  const other = onceOf(finish, coordOnce(coord));
+  let [ran, isOver] = [0, false];
+  const run = once.execute(slow, TTL_MS, async ({ signal }) => {
+    ran++;
+    await until('its end', () => isOver);
+    return signal.aborted;
+  });
+  await until('its claim', async () => (await other.inspect(slow))?.state === 'running');
+  await failure(once.do(lost, TTL_MS, () => {}));
+  isAnswered();
+  await until('its run', () => ran > 0);
+  const refused = await failure(other.do(slow, TTL_MS, () => void ran++, { whenRunning: 'reject' }));
+  expect([refused.code, ran]).toEqual(['ERR_IN_PROGRESS', 1]);
+  isOver = true;
+  expect(await run).toBe(false);
+});

@@ -74,6 +74,7 @@ export class CoordOnce {
       if (expected.record) return { seen: expected };
     }
     const lease = await this.#leases.enter(next.lockMs);
+    let isClaimed = false;
     try {
       const expires = Date.now() + next.ttlMs + INTERRUPTED_MS;
       const text = textOf({ ...next, owner: lease.owner, expires });
@@ -81,6 +82,7 @@ export class CoordOnce {
       if (!swapped.seen) {
         if (!lease.held.isHeld) throw lostLease(operation, key);
         this.#claims.set(next, lease);
+        isClaimed = true;
       }
       this.#sweeper.tick();
       return swapped;
@@ -88,7 +90,8 @@ export class CoordOnce {
       if ((error as RollcallError).outcomeUnknown) this.#leases.retire(lease);
       throw error;
     } finally {
-      this.#leases.leave(lease);
+      // Else it is in use until its run is over: what others have under it is not to end it before that begins.
+      if (!isClaimed) this.#leases.leave(lease);
     }
   }
 

@@ -76,12 +76,10 @@ export class Leases {
     if (lease.users === 0) void this.#release(lease);
   }
 
-  /** Uses one until what it gives is called, and tells when it is lost meanwhile. */
+  /** Uses one that was entered until what it gives is called, and tells when it is lost meanwhile. */
   keep(lease: Lease, lost: (why: string) => void): (isSettled: boolean) => void {
     const { signal } = lease.held;
     const tell = () => lost(`the lease of this process was lost: ${(signal.reason as Error | undefined)?.message}`);
-    lease.users++;
-    lease.stay();
     const unlisten = signal.aborted ? () => {} : onAbort(signal, tell);
     if (signal.aborted) tell();
     return (isSettled) => {
