@@ -133,6 +133,13 @@ export async function askIdempotently(
     expect(first.status).toBeLessThan(300);
     expect(await post(other, `orders/${path}`, `${key}-${path}`, {})).toEqual({ ...first, replayed: 'true' });
   }
+  // Who asks chooses the key: not one of the program's own.
+  expect((await post(port, 'orders/stamp', 'first:eve', {})).status).toBeLessThan(300);
+  const own = await fetch(`http://127.0.0.1:${port}/orders/count`, { headers: { 'x-user': 'eve' } });
+  expect(await own.json()).toEqual({ count: expect.any(Number), first: expect.any(Number) });
+  expect((await post(port, 'orders/stamp', 'first:eve', {})).replayed).toBe('true');
+  expect((await post(port, 'orders/bytes', 'k'.repeat(255), {})).status, 'the longest').toBeLessThan(300);
+
   const nobody = await counted();
   expect((await post(port, 'orders/nobody', `${key}-nobody`, {})).status).toBe(500);
   expect(await counted()).toBe(nobody);

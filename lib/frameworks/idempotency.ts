@@ -138,6 +138,9 @@ export const KEPT_HEADERS = ['content-type', 'content-language', 'content-locati
 /** Says that an answer is given again. */
 export const REPLAYED = 'Idempotent-Replayed';
 
+/** What the keys of requests begin with: whoever asks chooses them, and is not to choose one of the program's own. */
+const OF_REQUESTS = '#';
+
 /** An answer as it is kept. */
 interface Kept {
   readonly status?: number;
@@ -186,7 +189,7 @@ export async function answerOnce<Request>(
     fingerprint: fingerprint?.(request) ?? fingerprintOf(asked),
   };
   try {
-    const kept = await once.execute(key, ttlMs, work, how);
+    const kept = await once.execute(OF_REQUESTS + key, ttlMs, work, how);
     return own ?? replayOf(kept);
   } catch (error) {
     if (error === thrown) throw error;
