@@ -1,5 +1,6 @@
 // Stores that are slow, and what clients of Redis make of its answers.
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
+import { runInNewContext } from 'node:vm';
 import { Redis } from 'ioredis';
 import { UnavailableError } from 'rollcall';
 import { type MemoryOnce, memoryOnce, redisOnce } from 'rollcall/once';
@@ -144,6 +145,22 @@ describe('Redis', () => {
     await until('its loss', () => fired > 0);
     expect(fired - sent).toBeLessThan(lockMs + lateMs - 500);
     await run; // nobody has taken it over
+  });
+
+  test('errors of another realm, such as those of a test runner, are errors', async (finish) => {
+    const redis = await onRedis(finish);
+    const foreign = (message: string) =>
+      runInNewContext(`Object.assign(new Error(${JSON.stringify(message)}), { code: 'A' })`);
+    const apart = {
+      evalsha: () => Promise.reject(foreign('NOSCRIPT No matching script.')),
+      eval: (...args: string[]) => redis.eval(...(args as Parameters<Redis['eval']>)),
+    };
+    const once = onceOf(finish, redisOnce(apart as never));
+    const key = uniqueName('realm');
+    const thrown = foreign('no stock');
+    const call = () => once.do(key, TTL_MS, () => Promise.reject(thrown), { cacheErrors: () => true });
+    expect(await call().catch((error: unknown) => error)).toBe(thrown);
+    expect(await failure(call())).toMatchObject({ message: 'no stock', code: 'A' });
   });
 
   test('what has the fields of a record and is none', async (finish) => {

@@ -245,6 +245,9 @@ it('believes fewer instances when there were no more of them for five seconds', 
   expect(count(), 'more count at once').toBe(6);
   pass(60_000);
   expect(count()).toBe(6);
+  limits.close();
+  has(9);
+  expect(count(), 'it goes on with what it has').toBe(6);
 });
 
 it('leaves nothing behind where it can’t be made', () => {

@@ -98,7 +98,7 @@ const isPositive = (value: unknown): boolean => Number.isSafeInteger(value) && (
 /** What is kept of an error. Anything can be thrown, also what throws when it is read: that is left out. */
 export function keptError(error: unknown): KeptError {
   const fields: Record<string, string | number> = {};
-  for (const field of read(() => (error instanceof Error ? Object.keys(error) : [])) ?? []) {
+  for (const field of read(() => (isError(error) ? Object.keys(error) : [])) ?? []) {
     const value = read(() => (error as unknown as Record<string, unknown>)[field]);
     if (typeof value === 'string' || (typeof value === 'number' && Number.isFinite(value))) fields[field] = value;
   }
@@ -108,6 +108,10 @@ export function keptError(error: unknown): KeptError {
     fields,
   };
 }
+
+/** Of any realm: test runners bring others. */
+const isError = (error: unknown): error is Error =>
+  error instanceof Error || Object.prototype.toString.call(error) === '[object Error]';
 
 function read<T>(what: () => T): T | undefined {
   try {

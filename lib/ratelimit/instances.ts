@@ -43,6 +43,7 @@ class Live implements Instances {
   readonly #cache: ReturnType<Registry['service']>;
   #list: readonly unknown[] = [];
   #count = 1;
+  #isClosed = false;
   /** Smaller numbers to come, each smaller than the one before it, and when they are believed. */
   #smaller: { readonly count: number; readonly at: number }[] = [];
 
@@ -51,7 +52,7 @@ class Live implements Instances {
   }
 
   count(now: number): number {
-    const list = this.#cache.instances;
+    const list = this.#isClosed ? this.#list : this.#cache.instances;
     if (list !== this.#list) this.#take(list, now);
     for (let next = this.#smaller[0]; next && now >= next.at; next = this.#smaller[0]) {
       this.#count = next.count;
@@ -65,6 +66,7 @@ class Live implements Instances {
   }
 
   close(): void {
+    this.#isClosed = true; // others may go on with the list
     this.#cache.release();
   }
 
