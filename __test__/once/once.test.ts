@@ -102,6 +102,15 @@ describe.each(STORES)('%s', (name, storeOf) => {
     expect(await once.inspect(other)).toBe(null);
   });
 
+  test('of a failure that is larger than what is kept, the beginning is kept', async (finish) => {
+    const once = await make(finish);
+    const at = key();
+    const thrown = Object.assign(new RangeError('m'.repeat(2 << 20)), { code: 'LARGE' });
+    const call = () => once.do(at, TTL_MS, () => Promise.reject(thrown), { cacheErrors: () => true });
+    expect(await failure(call())).toBe(thrown);
+    expect(await failure(once.do(at, TTL_MS, never))).toMatchObject({ name: 'RangeError', message: 'm'.repeat(1000) });
+  });
+
   test('whatever is thrown comes to who calls, also what can’t be read, and the next call runs it', async (finish) => {
     const once = await make(finish);
     const throwing = () => {
@@ -265,6 +274,7 @@ describe.each(STORES)('%s', (name, storeOf) => {
       expect(await once.execute(at, TTL_MS, () => value)).toEqual(value);
       expect(await once.execute(at, TTL_MS, never)).toEqual(value);
     }
+    class Rows extends Array<number> {}
     const wrong: [unknown, string][] = [
       [10n, 'result: expected what JSON gives back as it was, got a bigint'],
       [{ at: new Date(0) }, 'result.at: expected what JSON gives back as it was, got a Date'],
@@ -275,6 +285,16 @@ describe.each(STORES)('%s', (name, storeOf) => {
       [new Array(1), 'result[0]: expected what JSON gives back as it was, got undefined'],
       [new Map(), 'result: expected what JSON gives back as it was, got a Map'],
       [Buffer.from('x'), 'result: expected what JSON gives back as it was, got a Buffer'],
+      [Rows.of(1), 'result: expected what JSON gives back as it was, got a Rows'],
+      [
+        Object.defineProperty([1], 'toJSON', { value: () => 'x' }),
+        'result: expected what JSON gives back as it was, got an array',
+      ],
+      [Object.assign([1], { [Symbol('count')]: 1 }), 'result: expected what JSON gives back as it was, got an array'],
+      [
+        Object.defineProperty({}, 'hidden', { value: 1 }),
+        'result: expected what JSON gives back as it was, got an object',
+      ],
       ['x'.repeat(300 * 1024), 'result: expected at most'],
     ];
     for (const [value, message] of wrong) {

@@ -51,12 +51,22 @@ function refuseInexact(path: string, value: unknown, above: readonly object[]): 
   const inside = [...above, value];
   if (Array.isArray(value)) {
     for (let i = 0; i < value.length; i++) refuseInexact(`${path}[${i}]`, value[i], inside);
-    if (Object.keys(value).length > value.length) throw inexact(path, 'an array with fields of its own');
+    // The prototype of arrays is an array, in each realm; that of a class that extends them is none.
+    if (!Array.isArray(Object.getPrototypeOf(value))) throw inexact(path, `a ${nameOf(value)}`);
+    if (
+      typeof (value as { toJSON?: unknown }).toJSON === 'function' ||
+      Reflect.ownKeys(value).length !== value.length + 1
+    ) {
+      throw inexact(path, 'an array with fields of its own');
+    }
     return;
   }
   if (!isPlain(value)) throw inexact(path, `a ${nameOf(value)}`);
-  if (Object.getOwnPropertySymbols(value).length > 0) throw inexact(path, 'an object with symbols for keys');
-  for (const [field, inner] of Object.entries(value)) refuseInexact(fieldOf(path, field), inner, inside);
+  const fields = Object.entries(value);
+  if (Reflect.ownKeys(value).length !== fields.length) {
+    throw inexact(path, 'an object with symbols for keys, or fields that are not enumerable');
+  }
+  for (const [field, inner] of fields) refuseInexact(fieldOf(path, field), inner, inside);
 }
 
 /** An object literal, of any realm, that does not say itself what JSON makes of it. */

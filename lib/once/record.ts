@@ -95,8 +95,20 @@ function isWhole(record: OnceRecord): boolean {
 
 const isPositive = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) > 0;
 
-/** What is kept of an error. Anything can be thrown, also what throws when it is read: that is left out. */
-export function keptError(error: unknown): KeptError {
+/** How much is kept of a message, in UTF-16 code units, where an error is larger than what is kept. */
+const CUT = 1000;
+
+/**
+ * What is kept of an error, in so many bytes: of a larger one the beginning of its message. Anything can be thrown, also what throws when
+ * it is read: that is left out.
+ */
+export function keptError(error: unknown, most: number): KeptError {
+  const whole = wholeError(error);
+  if (Buffer.byteLength(JSON.stringify(whole)) <= most) return whole;
+  return { name: whole.name.slice(0, CUT), message: whole.message.slice(0, CUT), fields: {} };
+}
+
+function wholeError(error: unknown): KeptError {
   const fields: Record<string, string | number> = {};
   for (const field of read(() => (isError(error) ? Object.keys(error) : [])) ?? []) {
     const value = read(() => (error as unknown as Record<string, unknown>)[field]);

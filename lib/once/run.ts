@@ -56,7 +56,8 @@ export async function runOnce(
     value = await fn(Object.freeze(run));
   } catch (error) {
     if (!isKept(call, error)) return { next: null, value: undefined, error: { is: error } };
-    const next = ended(record, record.nonce, { state: 'failed', error: keptError(error) });
+    const kept = keptError(error, plan?.maxResultBytes ?? Number.POSITIVE_INFINITY);
+    const next = ended(record, record.nonce, { state: 'failed', error: kept });
     return { next, value: undefined, error: { is: error } };
   }
   const { result, refused, cause } = plan && keepsResult ? resultOf(plan, value) : NO_RESULT;
