@@ -146,7 +146,7 @@ async fn holders_of_an_emptied_store_have_their_own_slots_again() {
         client.take(3, "two").await.unwrap(),
         client.take(3, "three").await.unwrap(),
     ];
-    let before = slots.each_ref().map(|slot| slot.window());
+    let before = slots.each_ref().map(Slot::window);
     let keys = ["ids", "until"]
         .into_iter()
         .flat_map(|of| (1..=3).map(move |n| format!("{of}/{n}")));
