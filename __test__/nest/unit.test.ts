@@ -20,10 +20,6 @@ const { SelfRegistration } = load('../../dist/cjs/frameworks/self-registration.j
 const { drainOf, leave } = load('../../dist/cjs/frameworks/leaving.js');
 const { follow } = load('../../dist/cjs/frameworks/follow.js');
 const { Config, OnServiceChange } = load('../../dist/cjs/nest/decorators.js');
-const { Breaker } = load('../../dist/cjs/nest/breaker-module.js');
-const { LeaderOnly, OncePerTick, WithLock } = load('../../dist/cjs/nest/coord-methods.js');
-const { Idempotent } = load('../../dist/cjs/nest/once-module.js');
-const { RateLimit } = load('../../dist/cjs/nest/rate-limit-module.js');
 const { handlersOf, markHandler, markSetting, settingsOf } = load('../../dist/cjs/nest/shared/handlers.js');
 
 /** Answers whatever property is asked for. */
@@ -590,29 +586,5 @@ describe('the handlers of changes', () => {
     expect(heard.length).toBeLessThanOrEqual(4);
     watcher.stop();
     await registry.close();
-  });
-});
-
-describe('the decorators of methods', () => {
-  it.each<[string, string, (options: unknown) => unknown]>([
-    ['@Breaker', 'breakers', (options) => Breaker('users', options)],
-    ['@WithLock', 'coord', (options) => WithLock('report', options)],
-    ['@LeaderOnly', 'coord', (options) => LeaderOnly('nightly', options)],
-    ['@OncePerTick', 'coord', (options) => OncePerTick('nightly', '0 3 * * *', options)],
-    ['@Idempotent', 'once', (options) => Idempotent(options)],
-    ['@RateLimit', 'limiter', (options) => RateLimit('send', options)],
-  ])('%s says what is wrong with its options', (name, field, decorate) => {
-    for (const [wrong, message] of [
-      [null, 'options: expected an object, got null'],
-      [5, 'options: expected an object, got number'],
-      [{ [field]: 5 }, `options.${field}: expected a string, got number`],
-      [{ [field]: '' }, `options.${field}: expected a string that is not empty`],
-    ]) {
-      expect(() => decorate(wrong)).toThrow(
-        expect.objectContaining({ code: 'ERR_INVALID_ARGUMENT', message: `${name}: ${message}` }),
-      );
-    }
-    expect(decorate({ [field]: undefined })).toBeTypeOf('function');
-    expect(decorate(undefined)).toBeTypeOf('function');
   });
 });
