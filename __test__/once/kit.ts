@@ -59,6 +59,15 @@ export async function storeOn(
   return coordOnce(coord, { storeTimeoutMs });
 }
 
+/** Passed by all once it is open. */
+export function gate(): { open(): void; passed: Promise<void> } {
+  let open = () => {};
+  const passed = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  return { open, passed };
+}
+
 /** One that is closed with its test. */
 export function onceOf({ onTestFinished }: Finish, store: Store, more: Partial<OnceOptions> = {}): Once {
   const once = createOnce({ store, logger: false, ...more });

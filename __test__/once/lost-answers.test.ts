@@ -8,7 +8,7 @@ import { client, type Finish, failure, until } from '../coord/kit.js';
 import { startEtcd } from '../support/etcd.js';
 import { uniqueName } from '../support/process.js';
 import { redisClient, startRedis } from '../support/redis.js';
-import { onceOf, type Store } from './kit.js';
+import { gate, onceOf, type Store } from './kit.js';
 
 const TTL_MS = 60_000;
 /** So long that whoever waits for a lock to be over fails. */
@@ -193,10 +193,7 @@ describe.each([
 test('a claim without an answer takes nothing from a claim that is under way beside it', async (finish) => {
   const coord = await client(finish, `memory://${uniqueName('beside')}`);
   const [lost, slow] = ['lost', 'slow'].map(uniqueName) as [string, string];
-  let isAnswered = () => {};
-  const answered = new Promise<void>((resolve) => {
-    isAnswered = resolve;
-  });
+  const { open: answer, passed: answered } = gate();
   const config = new Proxy(coord.config, {
     get(target, name) {
       if (name !== 'setAll') return (target[name as 'raw'] as () => unknown).bind(target);
@@ -219,7 +216,7 @@ test('a claim without an answer takes nothing from a claim that is under way bes
   });
   await until('its claim', async () => (await other.inspect(slow))?.state === 'running');
   await failure(once.do(lost, TTL_MS, () => {}));
-  isAnswered();
+  answer();
   await until('its run', () => ran > 0);
   const refused = await failure(other.do(slow, TTL_MS, () => void ran++, { whenRunning: 'reject' }));
   expect([refused.code, ran]).toEqual(['ERR_IN_PROGRESS', 1]);

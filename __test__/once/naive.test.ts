@@ -6,7 +6,7 @@ import { redisOnce } from 'rollcall/once';
 import { expect, test } from 'vitest';
 import { type Finish, failure, until } from '../coord/kit.js';
 import { redisClient, startRedis } from '../support/redis.js';
-import { onceOf } from './kit.js';
+import { gate, onceOf } from './kit.js';
 
 const TTL_MS = 60_000;
 
@@ -32,17 +32,14 @@ async function alone(finish: Finish) {
 
 /** Work that goes on until it is told to end. */
 function work() {
-  let end = () => {};
-  const over = new Promise<void>((resolve) => {
-    end = resolve;
-  });
+  const { open: end, passed: over } = gate();
   const seen = { begun: 0, ended: 0 };
   const fn = async () => {
     seen.begun++;
     await over;
     seen.ended++;
   };
-  return { fn, seen, end: () => end() };
+  return { fn, seen, end };
 }
 
 test('who comes while it runs is told that it is done, which it is not', async (finish) => {

@@ -4,7 +4,7 @@ import { KeyReusedError, type Once, type Run, TakenOverError } from 'rollcall/on
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { failure, until } from '../coord/kit.js';
 import { uniqueName } from '../support/process.js';
-import { onceOf, type Place, SHARED, STORES } from './kit.js';
+import { gate, onceOf, type Place, SHARED, STORES } from './kit.js';
 
 const TTL_MS = 60_000;
 const places = new Map<string, Place>();
@@ -13,15 +13,6 @@ beforeAll(async () => {
   await Promise.all(SHARED.map(async ([name, start]) => places.set(name, await start())));
 });
 afterAll(() => Promise.all([...places.values()].map((place) => place.close())));
-
-/** Passed by all once it is open. */
-function gate(): { open(): void; passed: Promise<void> } {
-  let open = () => {};
-  const passed = new Promise<void>((resolve) => {
-    open = resolve;
-  });
-  return { open, passed };
-}
 
 /** A function that counts, and ends when it is told to. */
 function counting(): { fn: (run: Run) => Promise<number>; runs: Run[]; end(): void; begun: Promise<void> } {

@@ -8,7 +8,7 @@ import { describe, expect, test } from 'vitest';
 import { type Finish, failure, until } from '../coord/kit.js';
 import { uniqueName } from '../support/process.js';
 import { startRedis } from '../support/redis.js';
-import { onceOf } from './kit.js';
+import { gate, onceOf } from './kit.js';
 
 const TTL_MS = 60_000;
 const never = () => {
@@ -39,15 +39,8 @@ test('the wait for others begins when there are others: a store that is slow is 
   const both = [1, 2].map(() => once.do(key, TTL_MS, () => {}, { joinTimeoutMs: 1 }));
   expect((await Promise.allSettled(both))[0]).toMatchObject({ status: 'fulfilled', value: 'ran' });
   const held = uniqueName('held');
-  let end = () => {};
-  const running = other.do(
-    held,
-    TTL_MS,
-    () =>
-      new Promise<void>((resolve) => {
-        end = resolve;
-      }),
-  );
+  const { open: end, passed: over } = gate();
+  const running = other.do(held, TTL_MS, () => over);
   expect(await failure(once.do(held, TTL_MS, never, { joinTimeoutMs: 1 }))).toMatchObject({ code: 'ERR_IN_PROGRESS' });
   end();
   await running;
@@ -60,15 +53,8 @@ test('who waits for another while the store goes away is told of its own call', 
   });
   const [once, other] = [onceOf(finish, away), onceOf(finish, memory)];
   const key = uniqueName('away');
-  let end = () => {};
-  const running = other.do(
-    key,
-    TTL_MS,
-    () =>
-      new Promise<void>((resolve) => {
-        end = resolve;
-      }),
-  );
+  const { open: end, passed: over } = gate();
+  const running = other.do(key, TTL_MS, () => over);
   const told = await failure(once.execute(key, TTL_MS, never, { joinTimeoutMs: 200 }));
   expect(told).toMatchObject({ code: 'ERR_UNAVAILABLE', operation: 'execute' });
   end();

@@ -4,7 +4,7 @@ import { expect, test, vi } from 'vitest';
 import { Sweeper } from '../../lib/once/sweeper.js';
 import { client, until } from '../coord/kit.js';
 import { startEtcd } from '../support/etcd.js';
-import { onceOf } from './kit.js';
+import { gate, onceOf } from './kit.js';
 
 const HOUR_MS = 3_600_000;
 const FOLDERS = 4096;
@@ -18,15 +18,8 @@ test('records that are over go, a folder for sixteen claims; those that count st
   const [over, counts] = [100, 20];
   for (let i = 0; i < over; i++) await once.do(`over ${i}`, 1000, () => {});
   for (let i = 0; i < counts; i++) await once.do(`counts ${i}`, 4 * HOUR_MS, () => {});
-  let end = () => {};
-  const running = once.do(
-    'runs',
-    1000,
-    () =>
-      new Promise<void>((resolve) => {
-        end = resolve;
-      }),
-  );
+  const { open: end, passed: ended } = gate();
+  const running = once.do('runs', 1000, () => ended);
   await until('its run', async () => (await once.inspect('runs'))?.state === 'running');
   const looks: string[] = [];
   const config = new Proxy(coord.config, {

@@ -93,7 +93,7 @@ class PolarisScope extends Linked {
     await this.server.put(...instances);
     this.written.set(
       key,
-      instances.map(({ host, port }) => ({ namespace, service: name, host, port })),
+      instances.map((one) => this.placeOf(name, one)),
     );
     const isKept = (old: PolarisPlace) => instances.some(({ host, port }) => host === old.host && port === old.port);
     await this.server.delete(...before.filter((place) => !isKept(place)));
@@ -162,7 +162,7 @@ class PolarisScope extends Linked {
     const { namespace } = this;
     for (const service of await this.server.services(namespace)) {
       const all = await this.server.list(namespace, service);
-      await this.server.delete(...all.map(({ host, port }) => ({ namespace, service, host, port })));
+      await this.server.delete(...all.map((one) => this.placeOf(service, one)));
       this.written.clear();
       await this.told(service, (left) => left.length === 0);
     }
